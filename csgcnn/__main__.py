@@ -1,0 +1,5 @@
+"""`python -m csgcnn`."""
+
+from csgcnn.cli import main
+
+raise SystemExit(main())

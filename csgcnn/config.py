@@ -1,0 +1,298 @@
+"""The configuration: typed schemas, checks, objects built from it, paths and run directories."""
+
+import importlib
+import inspect
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from csgcnn.errors import ConfigError, UserError
+
+PACKAGE = Path(__file__).resolve().parent
+# A wheel holds the configuration inside the package, a checkout (or an editable install) beside it.
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+
+
+@dataclass
+class GraphConfig:
+    """How a structure becomes a graph."""
+
+    cutoff: float = 8.0  # Å
+    max_neighbors: int = 12
+    shells: str = "complete"  # or truncate: cut the last shell at max_neighbors, as the original CGCNN does
+    compress: bool = True  # one node for all atoms that symmetry makes equal (lossless)
+
+
+@dataclass
+class TrainerConfig:
+    """How a model is trained."""
+
+    max_epochs: int = 100
+    batch_size: int = 64
+    patience: int | None = None  # epochs without improvement; null: never stop early
+    grad_clip: float | None = 1.0  # norm of the gradient; null: off
+    ema: float | None = 0.99  # decay of the moving average of the weights; null: off
+    precision: str = "float32"  # or bfloat16 (autocast)
+    device: str = "auto"  # or cpu, cuda, cuda:1, ...
+    threads: int | None = None  # of the CPU; null: torch's choice
+    progress: bool = True
+    workers: int | None = None  # processes that build graphs; null: all cores
+
+
+@dataclass
+class SplitConfig:
+    """How the rows are divided into train, val and test."""
+
+    method: str = "random"  # or group, column, fold, file
+    train: float = 0.8
+    val: float = 0.1
+    test: float = 0.1
+    seed: int = 0
+    column: str | None = None  # of the group, the part or the fold
+    fold: int = 0  # the one whose rows are the test part
+    file: str | None = None
+
+
+@dataclass
+class DatasetConfig:
+    """Structures and their targets."""
+
+    path: str = MISSING
+    targets: list[str] | None = None  # null: the only column there is
+    units: dict[str, str] = field(default_factory=dict)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    id_column: str | None = None
+    structure_column: str | None = None
+    on_error: str = "raise"  # or skip, which writes rejected.csv
+    cache_dir: str | None = None
+    hint: str = ""  # what to put where when the file is absent
+
+
+@dataclass
+class PredictConfig:
+    """`csgcnn predict`."""
+
+    ckpt: str = MISSING
+    structures: Any = MISSING  # a file, folder, glob or data-set file, or a list of them
+    output: str = "predictions.csv"
+    on_error: str = "raise"  # or skip: rejected structures are no failure
+    device: str = "auto"
+    batch_size: int = 256
+    workers: int | None = None  # processes that build graphs; null: all cores
+
+
+@dataclass
+class EvaluateConfig:
+    """`csgcnn evaluate`."""
+
+    ckpt: str = MISSING
+    dataset: DatasetConfig = field(
+        default_factory=lambda: DatasetConfig(hint="or one of csgcnn train --help: dataset=dielectric, ...")
+    )
+    split: str | None = None  # only the rows of this part: train, val or test
+    output: str | None = None  # csv of the predictions
+    device: str = "auto"
+    batch_size: int = 256
+
+
+# At the root of the store, so that they do not appear among the options of a group.
+_store = ConfigStore.instance().store
+_store("graph_schema", GraphConfig)
+_store("trainer_schema", TrainerConfig)
+_store("dataset_schema", DatasetConfig)
+_store("predict_schema", PredictConfig)
+_store("evaluate_schema", EvaluateConfig)
+
+
+TRAIN_SECTIONS = "trainer graph dataset model edge_calculator node_features loss optimizer scheduler"
+CHOICES: dict[str, tuple[str, ...]] = {
+    "graph.shells": ("complete", "truncate"),
+    "trainer.precision": ("float32", "bfloat16"),
+    "dataset.split.method": ("random", "group", "column", "fold", "file"),
+    "dataset.on_error": ("raise", "skip"),
+    "on_error": ("raise", "skip"),
+    "split": ("train", "val", "test"),
+}
+NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "a number above 0": ("graph.cutoff trainer.grad_clip optimizer.lr", lambda x: 0 < x < math.inf),
+    "a number of 0 or more": ("optimizer.weight_decay", lambda x: 0 <= x < math.inf),
+    "a fraction above 0": ("dataset.split.train", lambda x: 0 < x <= 1),
+    "a fraction from 0 to below 1": ("dataset.split.val dataset.split.test", lambda x: 0 <= x < 1),
+    "a number from 0 to below 1": ("trainer.ema optimizer.momentum", lambda x: 0 <= x < 1),
+    "an integer of 1 or more": (
+        "graph.max_neighbors trainer.max_epochs trainer.batch_size trainer.patience trainer.threads"
+        " trainer.workers batch_size workers",
+        lambda x: x in range(1, 2**63),
+    ),
+    "an integer of 0 or more": ("seed dataset.split.seed dataset.split.fold", lambda x: x in range(2**63)),
+}
+
+
+def validate(cfg: DictConfig) -> None:
+    """Check that everything is given and that the values make sense, whichever command `cfg` belongs to.
+
+    Raises: ConfigError, which names the key, its value and what was expected.
+    """
+    _require_values(cfg)
+    for section in TRAIN_SECTIONS.split() if "trainer" in cfg else ():
+        if not isinstance(cfg.get(section), DictConfig):
+            raise ConfigError(f"{section}={cfg.get(section)}: expected an option or keys, see --help")
+    for key, options in CHOICES.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value not in options:
+            expected = " or ".join(options)
+            raise ConfigError(f"{key}={value}: expected {expected}{nearest(str(value), options)}")
+    for expected, (keys, accepts) in NUMBERS.items():
+        for key in keys.split():
+            value = OmegaConf.select(cfg, key)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (is_number and accepts(value)):
+                raise ConfigError(f"{key}={value}: expected {expected}")
+    if "dataset" in cfg:
+        _validate_split(cfg.dataset.split)
+
+
+def _require_values(cfg: DictConfig) -> None:
+    missing = sorted(OmegaConf.missing_keys(cfg), key=lambda key: (key.startswith("dataset"), key))
+    if missing:
+        hint = OmegaConf.select(cfg, "dataset.hint") if "dataset.path" in missing else ""
+        wanted = ", ".join(f"{key}=…" for key in missing)
+        raise ConfigError(f"please give {wanted}" + (f" ({hint})" if hint else ""))
+
+
+def _validate_split(split: DictConfig) -> None:
+    key = "dataset.split"
+    total = split.train + split.val + split.test
+    if split.method in ("random", "group") and total > 1 + 1e-9:
+        raise ConfigError(f"{key}: train + val + test = {total:g}, expected at most 1")
+    if split.method in ("group", "column", "fold") and not split.column:
+        raise ConfigError(f"{key}.method={split.method} needs the name of a column: {key}.column=…")
+    if split.method == "file" and not split.file:
+        raise ConfigError(f"{key}.method=file needs a split file: {key}.file=…")
+
+
+def nearest(word: str, options: Sequence[str]) -> str:
+    """The end of an error message that proposes the option spelled most like `word`, or nothing."""
+    matches = get_close_matches(word, options, n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]}?" if matches else ""
+
+
+# A checkpoint is other people's data: a prefix alone would let `csgcnn.config.os.system` through.
+ALLOWED_TARGETS = re.compile(
+    r"csgcnn\.nn\.[a-z_]+\.[A-Z]\w*"
+    r"|csgcnn\.training\.losses\.[A-Z]\w*"
+    r"|csgcnn\.training\.schedulers\.[a-z_]+"
+    r"|csgcnn\.crystals\.elements\.(atom_init|onehot|bits|elemental)"
+    r"|torch\.optim\.[A-Z]\w*",
+    re.ASCII,
+)
+
+
+def build(node: DictConfig | Mapping[str, Any], **runtime: Any) -> Any:
+    """Make the object whose class is `_target_` and whose arguments are the other keys and `runtime`.
+
+    With `_partial_: true` a callable that waits for the rest; without `_target_` a dict of objects.
+
+    Raises: ConfigError for a target outside ALLOWED_TARGETS, a special key of Hydra, or wrong arguments.
+    """
+    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
+    return _construct(plain, runtime)
+
+
+def _construct(node: Any, runtime: dict[str, Any]) -> Any:
+    if isinstance(node, list):
+        return [_construct(item, {}) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    special = ("_target_", "_partial_")
+    for key in node:
+        if re.fullmatch(r"_\w+_", str(key)) and key not in special:
+            raise ConfigError(f"{key} is not accepted in a configuration; expected the names of arguments")
+    arguments = {key: _construct(value, {}) for key, value in node.items() if key not in special} | runtime
+    if "_target_" not in node:
+        return arguments
+    target = _locate(node["_target_"])
+    _check_arguments(node["_target_"], target, arguments)
+    if node.get("_partial_"):
+        return partial(target, **arguments)
+    try:
+        return target(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{node['_target_']}: {error}") from error
+
+
+def _locate(target: Any) -> Callable[..., Any]:
+    if not (isinstance(target, str) and ALLOWED_TARGETS.fullmatch(target)):
+        raise ConfigError(f"_target_: {target} is refused; expected a part of csgcnn or of torch.optim")
+    module_name, _, attribute = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute, None)
+    except ModuleNotFoundError as error:
+        if error.name != module_name:
+            raise
+        raise ConfigError(f"_target_: {target} does not exist in this version of csgcnn") from error
+    home = "torch.optim." if module_name == "torch.optim" else "csgcnn."
+    if not callable(found) or not str(getattr(found, "__module__", "")).startswith(home):
+        raise ConfigError(f"_target_: {target} is refused: it is no class or function defined in {home[:-1]}")
+    return found
+
+
+def _check_arguments(name: str, target: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(target).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for key in arguments:
+        if key not in parameters:
+            raise ConfigError(f"{key} is no argument of {name}{nearest(key, list(parameters))}")
+
+
+def user_path(text: str) -> Path:
+    """The path a user typed, with ~ expanded."""
+    return Path(text).expanduser()
+
+
+def data_path(text: str, hint: str = "") -> Path:
+    """Find a data file or folder: as typed, else in the checkout that holds conf/.
+
+    Raises: UserError listing the places looked at, with the data set's `hint`.
+    """
+    roots = [Path.cwd()] if CONF.parent == PACKAGE else [Path.cwd(), CONF.parent]
+    places = list(dict.fromkeys(root / user_path(text) for root in roots))  # one, if `text` is absolute
+    for place in places:
+        if place.exists():
+            return place
+    raise UserError(
+        f"no data at {' or '.join(map(str, places))}; "
+        + (f"{hint}; " if hint else "")
+        + "say where it is with dataset.path=PATH, or the folder of all data sets with CSGCNN_DATA=FOLDER"
+    )
+
+
+def claim_directory(path: str) -> str:
+    """Make the directory `path`, or `path`-1, `path`-2, ... if another run has it; returns its name."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    name, attempt = path, 0
+    while True:
+        try:
+            os.mkdir(name)  # atomic: of a hundred runs started in one second each gets its own
+            return name
+        except FileExistsError:
+            attempt += 1
+            name = f"{path}-{attempt}"
+
+
+OmegaConf.register_new_resolver("unique_dir", claim_directory, use_cache=True, replace=True)
+
+
+def save_resolved(cfg: DictConfig, path: Path) -> None:
+    """Write `cfg` as YAML with every interpolation replaced by its value."""
+    path.write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")

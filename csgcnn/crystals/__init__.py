@@ -1,0 +1,1 @@
+"""Structures in, graphs out: the only room that knows pymatgen."""

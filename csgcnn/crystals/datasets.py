@@ -1,0 +1,216 @@
+"""Data sets in, records out: an id, the source of a structure and the scalar columns of each row."""
+
+import glob
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from csgcnn.crystals.data_tables import (
+    Table,
+    csv_rows,
+    csv_table,
+    find_column,
+    is_table,
+    json_table,
+    load_json,
+    table_format,
+)
+from csgcnn.crystals.structure_files import structure_format, structure_name
+from csgcnn.crystals.structures import StructureSource
+from csgcnn.errors import UserError
+
+Scalar = float | int | str | bool | None
+
+_ID_COLUMNS = ("material_id", "jid", "mbid", "id")
+_STRUCTURE_COLUMNS = ("crystal_structure", "structure", "atoms")
+_FILE_COLUMNS = ("file", "path", "structure", "cif", "filename")
+_MISSING = {"", "na", "NA", "N/A", "nan", "NaN", "None", "null"}  # not "Na": that is sodium
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of a data set; ``columns`` holds its scalar values, None where a value is missing."""
+
+    id: str
+    source: StructureSource
+    columns: dict[str, Scalar]
+
+
+def read_records(path: Path, id_column: str | None = None, structure_column: str | None = None) -> list[Record]:
+    """Read a data set: a folder with id_prop.csv, a csv table of structure files, or json records.
+
+    Json is a list of records (JARVIS's too) or a DataFrame in split orient (Matbench, matminer). Any file
+    may be gzip-compressed. Without a column for it, the id is the DataFrame's index or the row number from 0.
+
+    Raises: UserError naming the file if it is missing, empty, malformed or repeats an id.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder; check the path")
+    if path.is_dir():
+        return _checked(path, _id_prop_records(path))
+    if table_format(path) == "json":
+        return _json_records(path, load_json(path), id_column, structure_column)
+    if table_format(path) == "csv":
+        table = csv_table(path)
+        column = find_column(path, table, structure_column, _FILE_COLUMNS, "structure file")
+        for row in table.rows:
+            row[column] = path.parent / row[column] if row[column] not in _MISSING else None
+        return _checked(path, _records(path, table, id_column, column))
+    raise UserError(f"{path}: not a data set by its name; expected .json, .csv (or these with .gz) or a folder")
+
+
+def source_files(path: Path, structure_column: str | None = None) -> list[Path]:
+    """Every existing file whose bytes determine the data set, sorted.
+
+    Raises: UserError as ``read_records``.
+    """
+    if table_format(path) == "json" and path.is_file():
+        return [path]
+    records = read_records(path, structure_column=structure_column)
+    named = {record.source for record in records if isinstance(record.source, Path)}
+    table = _id_prop_file(path) if path.is_dir() else path
+    return sorted({table} | {file for file in named if file.is_file()})
+
+
+def iter_structures(paths: Sequence[str | Path]) -> Iterator[Record]:
+    """Records to predict, one at a time, from structure files, folders, globs and data-set files.
+
+    The id is the file's name without suffix; in a folder, its path inside without suffix (behind the folder
+    if several paths are given); the suffix stays, or the path, where ids would be equal. A data-set file
+    brings its own ids. Of a folder, files named as a structure format are read; hidden ones are not.
+
+    Raises: UserError, before the first record, if a path leads to no structure.
+    """
+    entries = [entry for path in paths for entry in _expand(Path(path).expanduser())]
+    if not entries:
+        raise UserError("no structures given; expected files, folders or patterns such as 'cifs/*.cif'")
+    names = Counter(structure_name(entry.name) for entry in entries)
+
+    def records_of(entry: Path) -> Iterator[Record]:
+        if entry.is_dir():
+            return _folder_records(entry, prefix="" if len(entries) == 1 else f"{entry.as_posix()}/")
+        name = structure_name(entry.name)
+        return _file_records(entry, name if names[name] == 1 else entry.as_posix())
+
+    return chain.from_iterable(map(records_of, entries))
+
+
+def _id_prop_file(folder: Path) -> Path:
+    for name in ("id_prop.csv", "id_prop.csv.gz"):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder}: no id_prop.csv in this folder; expected one with a line 'id,target' per file <id>.cif")
+
+
+def _id_prop_records(folder: Path) -> list[Record]:
+    rows = csv_rows(_id_prop_file(folder))
+    files = {structure_name(file.name): file for file in sorted(folder.iterdir(), reverse=True) if _is_named(file)}
+    first_id, *first_values = rows[0]
+    has_header = first_id not in files and any(isinstance(_parsed(text), str) for text in first_values)
+    targets = ["target", *(f"target_{number}" for number in range(2, len(first_values) + 1))]
+    names = rows.pop(0) if has_header else [None, *targets[: len(first_values)]]
+    return [
+        Record(
+            id=row[0],
+            source=files.get(row[0], folder / f"{row[0]}.cif"),  # if absent, refused by name when it is read
+            columns={name: _parsed(text) for name, text in zip(names, row, strict=True) if name is not None},
+        )
+        for row in rows
+    ]
+
+
+def _json_records(
+    path: Path, value: Any, id_column: str | None = None, structure_column: str | None = None
+) -> list[Record]:
+    table = json_table(path, value)
+    if not table.rows:
+        return _checked(path, [])
+    column = find_column(path, table, structure_column, _STRUCTURE_COLUMNS, "structure")
+    return _checked(path, _records(path, table, id_column, column))
+
+
+def _records(path: Path, table: Table, id_column: str | None, structure_column: str) -> list[Record]:
+    if id_column is not None or not set(_ID_COLUMNS).isdisjoint(table.columns):
+        id_column = find_column(path, table, id_column, _ID_COLUMNS, "id")
+    read = _parsed if table.is_text else _present
+    records = []
+    for number, (index, row) in enumerate(zip(table.index, table.rows, strict=True), 1):
+        id = index if id_column is None else row.get(id_column)
+        if _present(id) is None:
+            raise UserError(f"{path}: record {number} has no {id_column or 'index'}; every record needs an id")
+        columns = {
+            name: read(value)
+            for name, value in row.items()
+            if name != structure_column and not isinstance(value, list | dict)
+        }
+        records.append(Record(str(id), row.get(structure_column), columns))  # type: ignore[arg-type]
+    return records
+
+
+def _checked(path: Path, records: list[Record]) -> list[Record]:
+    if not records:
+        raise UserError(f"{path}: the data set is empty; expected at least one record")
+    repeated = [id for id, count in Counter(record.id for record in records).items() if count > 1]
+    if repeated:
+        some = ", ".join(repeated[:5]) + (", ..." if len(repeated) > 5 else "")
+        raise UserError(f"{path}: {len(repeated)} ids occur more than once ({some}); expected unique ids")
+    return records
+
+
+def _present(value: Scalar) -> Scalar:
+    is_missing = value in _MISSING if isinstance(value, str) else value != value
+    return None if is_missing else value
+
+
+def _parsed(text: str) -> Scalar:
+    try:
+        number = float(text)
+    except ValueError:
+        return _present(text)
+    return None if math.isnan(number) else text if "_" in text else number  # float() would read "1_2" as 12
+
+
+def _expand(path: Path) -> list[Path]:
+    matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    found = [match for match in matches if not match.is_dir() or next(_folder_records(match), None)]
+    if not found:
+        what = "no structure file in it" if path.is_dir() else "no such file or folder, and no file matches it"
+        raise UserError(f"{path}: {what}; expected .cif, POSCAR, .json or another structure or data-set file")
+    return found
+
+
+def _is_named(file: Path) -> bool:
+    return structure_format(file.name) is not None and not file.name.startswith(".")
+
+
+def _folder_records(folder: Path, prefix: str = "") -> Iterator[Record]:
+    for directory, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        within = Path(directory).relative_to(folder)
+        structures = sorted(name for name in files if _is_named(Path(name)))
+        names = Counter(map(structure_name, structures))
+        for file in structures:
+            name = structure_name(file)
+            unique = name if names[name] == 1 else file
+            yield Record(prefix + (within / unique).as_posix(), Path(directory, file), {})
+
+
+def _file_records(path: Path, id: str) -> Iterator[Record]:
+    if table_format(path) == "csv":
+        yield from read_records(path)
+    elif table_format(path) == "json" and is_table(value := _json_or_none(path)):
+        yield from _json_records(path, value)
+    else:
+        yield Record(id, path, {})
+
+
+def _json_or_none(path: Path) -> Any:
+    try:
+        return load_json(path)
+    except UserError:  # reading the structure will say why
+        return None

@@ -1,0 +1,103 @@
+"""Element tables: arrays with one row per atomic number, read once from the csv files in ``tables/``."""
+
+import csv
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from csgcnn.errors import StructureError
+
+MAX_ATOMIC_NUMBER = 100
+
+_PERIODIC_TABLE = """
+H He
+Li Be B C N O F Ne
+Na Mg Al Si P S Cl Ar
+K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr
+Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe
+Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn
+Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og
+"""
+SYMBOLS: tuple[str, ...] = ("", *_PERIODIC_TABLE.split())
+
+_HYDROGEN_ISOTOPES = {"D": 1, "T": 1}
+_ATOMIC_NUMBERS = {symbol: z for z, symbol in enumerate(SYMBOLS) if z} | _HYDROGEN_ISOTOPES
+
+FloatTable = NDArray[np.float32]
+
+
+def atomic_number(symbol: str) -> int:
+    """The atomic number of an element symbol; D and T count as hydrogen.
+
+    Raises: StructureError if no element has this symbol.
+    """
+    try:
+        return _ATOMIC_NUMBERS[symbol]
+    except (KeyError, TypeError):
+        raise StructureError(f"unknown element {symbol!r}; expected a symbol such as 'Fe'") from None
+
+
+@cache
+def atom_init() -> FloatTable:
+    """The 92 binary atom features of the original CGCNN.
+
+    Shapes: [101, 92], row = atomic number, row 0 zero.
+    Source: Xie and Grossman, Phys. Rev. Lett. 120, 145301 (2018); their ``atom_init.json`` (MIT licence).
+    """
+    rows = _read_table("atom_init.csv")[1:]
+    return _with_row_zero([[int(bit) for bit in features] for _, features in rows])
+
+
+@cache
+def onehot() -> FloatTable:
+    """One column per element.
+
+    Shapes: [101, 100], row = atomic number, column = atomic number - 1, row 0 zero.
+    """
+    return _with_row_zero(np.eye(MAX_ATOMIC_NUMBER))
+
+
+@cache
+def bits() -> FloatTable:
+    """The binary code of the atomic number, least significant bit first.
+
+    Shapes: [101, 7], row = atomic number, row 0 zero.
+    """
+    z = np.arange(1, MAX_ATOMIC_NUMBER + 1)
+    return _with_row_zero(z[:, None] >> np.arange(MAX_ATOMIC_NUMBER.bit_length()) & 1)
+
+
+@cache
+def elemental() -> FloatTable:
+    """Six elemental properties, standardised, with flags for the unknown ones.
+
+    They are atomic number, electronegativity, atomic radius, ionization energy, electron affinity and number
+    of valence electrons. Each has mean 0 and standard deviation 1 over the elements for which it is known;
+    an unknown value is the mean, 0, and is flagged by a 1 in an extra column.
+
+    Valence electrons are those outside the noble-gas core, less the filled d shell of the p block and the
+    filled f shell of Lu, Lr and beyond: the group number in the s and d blocks, the group number - 10 in the
+    p block, 2 for He, 3 to 16 for La-Yb and Ac-No.
+
+    Shapes: [101, 8], row = atomic number, row 0 zero; columns 6 and 7 flag electronegativity and radius.
+    Source: ``tables/elemental.csv`` (units in its header), taken from pymatgen's periodic table.
+    """
+    cells = [row[1:] for row in _read_table("elemental.csv")[1:]]
+    values = np.array([[float(cell or "nan") for cell in row] for row in cells])
+    unknown = np.isnan(values)
+    standardised = (values - np.nanmean(values, axis=0)) / np.nanstd(values, axis=0)
+    flags = unknown[:, unknown.any(axis=0)]
+    return _with_row_zero(np.hstack([np.where(unknown, 0.0, standardised), flags]))
+
+
+def _read_table(name: str) -> list[list[str]]:
+    text = files("csgcnn.crystals").joinpath("tables", name).read_text(encoding="utf-8")
+    return list(csv.reader(text.splitlines()))
+
+
+def _with_row_zero(rows: ArrayLike) -> FloatTable:
+    table = np.pad(np.asarray(rows, dtype=np.float32), ((1, 0), (0, 0)))
+    table.flags.writeable = False  # the cached table is shared by all callers
+    return table

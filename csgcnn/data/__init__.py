@@ -1,0 +1,1 @@
+"""Graphs in, batches out: knows torch, not pymatgen."""

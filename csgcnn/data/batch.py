@@ -1,0 +1,46 @@
+"""The one thing a model takes: a batch of crystal graphs as plain tensors."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class GraphBatch:
+    """Crystals laid end to end; nodes and edges may stand for several equal atoms and neighbours.
+
+    Edges are sorted by their centre, `edge_index[1]`.
+    """
+
+    atomic_number: Tensor  # [n_atoms] int64
+    atom_multiplicity: Tensor  # [n_atoms] float
+    graph_index: Tensor  # [n_atoms] int64, crystal of the atom
+    edge_index: Tensor  # [2, n_edges] int64, (neighbor, centre)
+    distance: Tensor  # [n_edges] float, Å
+    edge_multiplicity: Tensor  # [n_edges] float
+    n_graphs: int
+
+    @cached_property
+    def edge_count(self) -> Tensor:
+        """How many edges of the uncompressed graph each edge stands for: [n_edges]."""
+        return self.edge_multiplicity * self.atom_multiplicity.index_select(0, self.edge_index[1])
+
+    @cached_property
+    def n_sites(self) -> Tensor:
+        """Sites (uncompressed atoms) per crystal: [n_graphs] float."""
+        return self.atom_multiplicity.new_zeros(self.n_graphs).index_add(0, self.graph_index, self.atom_multiplicity)
+
+    def __len__(self) -> int:
+        return self.n_graphs
+
+
+def ranges(start: Tensor, length: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """Concatenate the ranges [start, start + length): positions [total], and the number of the range of each [total].
+
+    `total`, the sum of the lengths, is passed so that a GPU need not be asked.
+    """
+    owner = torch.repeat_interleave(length, output_size=total)
+    shift = start - (length.cumsum(0) - length)
+    return torch.arange(total, device=start.device) + shift.index_select(0, owner), owner

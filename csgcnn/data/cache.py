@@ -1,0 +1,119 @@
+"""Build a data set's graphs once: a cache that is never stale, never half-written, and shared by every run."""
+
+import csv
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from csgcnn.crystals.build import Built, Rejected, build_graphs
+from csgcnn.crystals.datasets import read_records, source_files
+from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
+from csgcnn.data.store import FORMAT, GraphStore
+from csgcnn.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]  # (records just done, records in all)
+
+
+def default_cache_folder() -> Path:
+    """`$CSGCNN_CACHE`, else `csgcnn` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("CSGCNN_CACHE") or Path(base) / "csgcnn")
+
+
+def open_dataset(
+    path: Path,
+    settings: GraphSettings,
+    id_column: str | None = None,
+    structure_column: str | None = None,
+    cache_folder: Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[GraphStore, list[Rejected]]:
+    """The data set's graphs, and the records that were rejected: from the cache, else built and cached.
+
+    The cache key is the bytes of the data, the graph settings, the reading options and the format version. The store is
+    written under a temporary name and renamed when complete; of two processes building the same, the first to finish wins.
+
+    Raises:
+        UserError: the data set cannot be read, or no record of it can be used.
+    """
+    folder = (cache_folder or default_cache_folder()) / _key(path, settings, id_column, structure_column)
+    if folder.exists():
+        try:
+            return GraphStore.load(folder), _read_rejected(folder)
+        except ValueError as error:
+            log.warning("the cached graphs are damaged and are built again (%s)", error)
+            shutil.rmtree(folder, ignore_errors=True)
+    records = read_records(path, id_column, structure_column)
+    parts: list[Built] = []
+    for built in build_graphs(records, settings, workers):
+        parts.append(built)
+        if progress:
+            progress(len(built.records) + len(built.rejected), len(records))
+    store, rejected = _pack(parts, settings, path)
+    _save(store, rejected, folder)
+    return store, rejected
+
+
+def _pack(parts: Sequence[Built], settings: GraphSettings, path: Path) -> tuple[GraphStore, list[Rejected]]:
+    rejected = [entry for part in parts for entry in part.rejected]
+    records = [record for part in parts for record in part.records]
+    if not records:
+        raise UserError(
+            f"{path}: none of its {len(rejected)} structures can be used; the first, {rejected[0].id}: {rejected[0].reason}"
+        )
+    names = dict.fromkeys(name for record in records for name in record.columns)
+    columns = {name: [record.columns.get(name) for record in records] for name in names}
+    graphs = CrystalGraphs.concatenate([part.graphs for part in parts if part.graphs is not None])
+    return GraphStore(graphs, [record.id for record in records], columns, settings), rejected
+
+
+def _key(path: Path, settings: GraphSettings, *reading: str | None) -> str:
+    digest = hashlib.sha256(json.dumps([FORMAT, asdict(settings), reading]).encode())
+    files = source_files(path)
+    for file in files:
+        with open(file, "rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        name = file.name if len(files) == 1 else str(file.relative_to(path if path.is_dir() else path.parent))
+        digest.update(f"{name}\0{content}\0".encode())
+    return f"{path.name.split('.')[0]}-{digest.hexdigest()[:16]}"
+
+
+def _save(store: GraphStore, rejected: Sequence[Rejected], folder: Path) -> None:
+    """Write under a temporary name, then rename: readers see the whole store or none."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=folder.parent))
+    except OSError as error:
+        log.warning("the graphs are not cached: %s", error)
+        return
+    try:
+        store.save(temporary)
+        write_rejected(rejected, temporary / "rejected.csv")
+        temporary.rename(folder)
+    except OSError as error:
+        if not folder.exists():  # else another process was first, with the same content
+            log.warning("the graphs are not cached: %s", error)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
+    """Write id and reason of every rejected record."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(Rejected._fields)
+        writer.writerows(rejected)
+
+
+def _read_rejected(folder: Path) -> list[Rejected]:
+    with open(folder / "rejected.csv", newline="", encoding="utf-8") as file:
+        return [Rejected(row["id"], row["reason"]) for row in csv.DictReader(file)]

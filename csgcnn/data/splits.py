@@ -1,0 +1,152 @@
+"""Which crystals train, which validate, which test."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from csgcnn.data.store import GraphStore, Scalar
+from csgcnn.errors import UserError
+
+PARTS = ("train", "val", "test")
+SPELLINGS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+
+Split = dict[str, Tensor]  # part -> positions in the store, int64
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSettings:
+    """How to split; fractions are of the rows, `column` and `file` are needed by the methods that use them."""
+
+    method: str = "random"
+    train: float = 0.8
+    val: float = 0.1
+    test: float = 0.1
+    seed: int = 0
+    column: str | None = None
+    fold: int = 0
+    file: str | None = None
+
+
+def split_rows(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
+    """Split the usable `rows` [n] of a store into train, val and test; no row is in two parts.
+
+    `random`: by fractions. `group`: rows with one value of `column` stay together. `column`: `column` says train, val or test.
+    `fold`: the rows whose `column` equals `fold` are the test part, `val` of the others validate. `file`: a JSON file of ids per part.
+
+    Raises:
+        UserError: a column or id does not exist, or a part is empty.
+    """
+    split = _METHODS[settings.method](store, rows, settings)
+    sizes = {part: len(split[part]) for part in PARTS}
+    if empty := [part for part in PARTS if not sizes[part]]:
+        raise UserError(
+            f"the {settings.method} split of {len(rows)} rows leaves {' and '.join(empty)} empty "
+            f"({', '.join(f'{part} {n}' for part, n in sizes.items())}): change dataset.split"
+        )
+    return split
+
+
+def _random(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
+    shuffled = rows[torch.randperm(len(rows), generator=_generator(settings))]
+    n_val, n_test = round(settings.val * len(rows)), round(settings.test * len(rows))
+    n_train = min(round(settings.train * len(rows)), len(rows) - n_val - n_test)
+    return dict(zip(PARTS, shuffled[: n_train + n_val + n_test].split([n_train, n_val, n_test]), strict=True))
+
+
+def _group(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
+    members: dict[Scalar, list[int]] = {}
+    for row, value in zip(rows.tolist(), _column(store, rows, settings), strict=True):
+        members.setdefault(value, []).append(row)
+    names = sorted(members, key=str)
+    order = torch.randperm(len(names), generator=_generator(settings)).tolist()
+    wanted = {part: getattr(settings, part) * len(rows) for part in PARTS}
+    parts: dict[str, list[int]] = {part: [] for part in PARTS}
+    for name in (names[i] for i in order):
+        neediest = max(PARTS, key=lambda part: 1 - len(parts[part]) / wanted[part] if wanted[part] else -1)
+        parts[neediest] += members[name]
+    return {part: torch.tensor(sorted(positions), dtype=torch.long) for part, positions in parts.items()}
+
+
+def _by_column(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
+    values = [SPELLINGS.get(str(value), str(value)) for value in _column(store, rows, settings)]
+    if unknown := sorted(set(values) - set(PARTS)):
+        raise UserError(f"column {settings.column!r} says {unknown[0]!r}; a split column says train, val or test")
+    return {part: rows[torch.tensor([value == part for value in values])] for part in PARTS}
+
+
+def _fold(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
+    values = _column(store, rows, settings)
+    in_fold = torch.tensor([value == settings.fold for value in values])
+    if not in_fold.any():
+        raise UserError(
+            f"column {settings.column!r} has no fold {settings.fold}; it has {sorted(set(values), key=str)}"
+        )
+    others = rows[~in_fold]
+    shuffled = others[torch.randperm(len(others), generator=_generator(settings))]
+    n_val = round(settings.val * len(others))
+    return {"train": shuffled[n_val:], "val": shuffled[:n_val], "test": rows[in_fold]}
+
+
+def _from_file(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
+    path = Path(str(settings.file)).expanduser()
+    try:
+        ids = json.loads(path.read_text(encoding="utf-8"))
+        listed = {part: [str(entry) for entry in ids[part]] for part in PARTS}
+    except OSError as error:
+        raise UserError(f"dataset.split.file={path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{path}: expected {{"train": [ids], "val": [ids], "test": [ids]}} as JSON') from error
+    for one, other in combinations(PARTS, 2):
+        if shared := set(listed[one]) & set(listed[other]):
+            raise UserError(f"{path}: {min(shared)} is in both {one} and {other}")
+    position = {store.ids[row]: row for row in rows.tolist()}
+    if missing := [entry for part in PARTS for entry in listed[part] if entry not in position]:
+        raise UserError(f"{path}: {len(missing)} ids are not among the usable rows, the first {missing[0]!r}")
+    return {part: torch.tensor([position[entry] for entry in listed[part]], dtype=torch.long) for part in PARTS}
+
+
+_METHODS: Mapping[str, Callable[[GraphStore, Tensor, SplitSettings], Split]] = {
+    "random": _random,
+    "group": _group,
+    "column": _by_column,
+    "fold": _fold,
+    "file": _from_file,
+}
+
+
+def _column(store: GraphStore, rows: Tensor, settings: SplitSettings) -> list[Scalar]:
+    name = str(settings.column)
+    if name not in store.columns:
+        raise UserError(f"dataset.split.column={name}: there is no such column; there are {', '.join(store.columns)}")
+    values = [store.columns[name][row] for row in rows.tolist()]
+    if None in values:
+        raise UserError(f"column {name!r} has no value for {store.ids[int(rows[values.index(None)])]}")
+    return values
+
+
+def _generator(settings: SplitSettings) -> torch.Generator:
+    return torch.Generator().manual_seed(settings.seed)
+
+
+def split_ids(store: GraphStore, split: Split) -> dict[str, list[str]]:
+    """Ids per part, as written to splits.json and read back by the method `file`."""
+    return {part: [store.ids[row] for row in positions.tolist()] for part, positions in split.items()}
+
+
+def duplicates_across(store: GraphStore, split: Split) -> list[tuple[str, str]]:
+    """Pairs of ids in different parts whose structures are the same to 0.001 (Å, fractions)."""
+    part_of: dict[int, list[tuple[str, int]]] = {}
+    for part, positions in split.items():
+        for row in positions.tolist():
+            part_of.setdefault(int(store.graphs.fingerprint[row]), []).append((part, row))
+    return [
+        (store.ids[a], store.ids[b])
+        for same in part_of.values()
+        for (part_a, a), (part_b, b) in combinations(same, 2)
+        if part_a != part_b
+    ]

@@ -1,0 +1,1 @@
+"""Batches in, predictions out: plain tensors, usable from a notebook."""

@@ -1,0 +1,56 @@
+"""Crystal vector in, targets out."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Head(nn.Module):
+    """CGCNN's head: softplus on the pooled vector, then `n_layers` softplus layers, then a linear map to the targets.
+
+    Shapes: [n_graphs, hidden] -> [n_graphs, n_targets], standardised.
+    """
+
+    def __init__(self, hidden: int, head_hidden: int, n_layers: int, n_targets: int) -> None:
+        super().__init__()
+        widths = [hidden] + [head_hidden] * n_layers
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.out = nn.Linear(widths[-1], n_targets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.softplus(x)
+        for layer in self.layers:
+            x = F.softplus(layer(x))
+        return self.out(x)
+
+
+class TargetScaler(nn.Module):
+    """Standardises targets with statistics of the training split, kept in the model so that it answers in physical units.
+
+    Shapes: [n_graphs, n_targets] -> [n_graphs, n_targets].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, n_targets: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_targets))
+        self.register_buffer("std", torch.ones(n_targets))
+
+    def fit(self, targets: Tensor) -> None:
+        """Take mean and standard deviation of training targets [n_graphs, n_targets]; NaN means missing."""
+        known = targets.isfinite()
+        mean = targets.nanmean(0)
+        var = torch.where(known, targets - mean, 0.0).square().sum(0) / known.sum(0)
+        std = var.sqrt()
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 1e-8 * (1 + mean.abs()), std, 1.0))  # a constant target: learn its offset only
+
+    def standardize(self, targets: Tensor) -> Tensor:
+        """Physical units -> mean 0, standard deviation 1."""
+        return (targets - self.mean) / self.std
+
+    def forward(self, standardized: Tensor) -> Tensor:
+        """Back to physical units."""
+        return standardized * self.std + self.mean

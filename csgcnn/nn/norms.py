@@ -1,0 +1,69 @@
+"""Normalisation that knows what each row stands for."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+class WeightedBatchNorm(nn.Module):
+    """Batch normalisation (Ioffe & Szegedy 2015) in which row i counts `weight[i]` times.
+
+    With integer weights it equals `BatchNorm1d` on rows repeated so often, so a compressed graph gives the statistics,
+    outputs and gradients of the full one. In evaluation the running statistics are used: a prediction never depends on
+    its batch.
+
+    Shapes: x [n_rows, size], weight [n_rows] -> [n_rows, size].
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, size: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps = eps
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.register_buffer("running_mean", torch.zeros(size))
+        self.register_buffer("running_var", torch.ones(size))
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        if not self.training:
+            scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+            return torch.addcmul(self.bias - self.running_mean * scale, x, scale)
+        total = weight.sum()
+        out, mean, var = _WeightedNorm.apply(x, weight / total, self.weight, self.bias, self.eps)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * (total / (total - 1).clamp(min=1)), self.momentum)  # unbiased, as PyTorch
+        return out
+
+
+class _WeightedNorm(torch.autograd.Function):
+    """Normalise with the statistics of p-weighted rows; the closed-form gradient costs two passes over x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, p: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        x = x.float()
+        with torch.autocast(x.device.type, enabled=False):  # statistics stay in float32
+            mean = p @ x
+            normed = x - mean
+            var = p @ normed.square()
+        rstd = torch.rsqrt(var + eps)
+        normed.mul_(rstd)
+        ctx.save_for_backward(normed, p, weight, rstd)
+        ctx.mark_non_differentiable(mean, var)
+        return torch.addcmul(bias, normed, weight), mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        normed, p, weight, rstd = ctx.saved_tensors
+        grad_bias = grad.sum(0)
+        grad_weight = (grad * normed).sum(0)
+        through_statistics = torch.addcmul(grad_bias, normed, grad_weight).mul_(p.unsqueeze(1))
+        return (grad - through_statistics).mul_(weight * rstd), None, grad_weight, grad_bias, None

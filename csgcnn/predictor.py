@@ -1,0 +1,109 @@
+"""A trained model with all it needs to predict: usable in three lines of Python."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from csgcnn.crystals.build import Rejected, build_graphs
+from csgcnn.crystals.datasets import Record
+from csgcnn.crystals.graphs import GraphSettings
+from csgcnn.crystals.structures import StructureSource
+from csgcnn.data.store import GraphStore
+from csgcnn.errors import StructureError, UserError
+from csgcnn.nn.models import CrystalGraphNetwork
+from csgcnn.training.checkpoint import load_checkpoint
+from csgcnn.training.trainer import predict_rows
+from csgcnn.wiring import build_model
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Predictions for a chunk of records: values [n, n_targets] in physical units for `ids`, and what was rejected."""
+
+    ids: list[str]
+    values: NDArray[np.float32]
+    unseen: list[set[int]]  # atomic numbers in each that the training never saw
+    rejected: list[Rejected]
+
+
+class Predictor:
+    """A trained model: network, graph settings, targets with units and the elements it knows.
+
+    Example:
+        >>> from csgcnn import load
+        >>> model = load("best.ckpt")
+        >>> model.predict([structure])  # [1, n_targets], in model.units
+    """
+
+    def __init__(
+        self,
+        network: CrystalGraphNetwork,
+        graph: GraphSettings,
+        names: list[str],
+        units: list[str],
+        elements: set[int],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.network = network.to(device).eval()
+        self.graph = graph
+        self.names = names
+        self.units = units
+        self.elements = elements
+        self.device = torch.device(device)
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Predictor":
+        """Rebuild a model from its checkpoint alone.
+
+        Raises:
+            UserError: the file is no usable checkpoint.
+        """
+        content = load_checkpoint(Path(path).expanduser())
+        config, targets = content["config"], content["targets"]
+        network = build_model(config, n_targets=len(targets))
+        try:
+            network.load_state_dict(content["state_dict"])
+            graph = GraphSettings(**config["graph"])
+        except (RuntimeError, TypeError, KeyError) as error:
+            raise UserError(f"{path}: its weights do not fit its own configuration: {str(error)[:300]}") from error
+        names, units = [target["name"] for target in targets], [target["unit"] for target in targets]
+        return cls(network, graph, names, units, set(content["elements"]), device)
+
+    def predict(self, structures: Sequence[StructureSource | str] | StructureSource) -> NDArray[np.float32]:
+        """Predict for structures in memory (pymatgen `Structure`s, dicts) or structure files: [n, n_targets], in `units`.
+
+        Raises:
+            StructureError: a structure cannot be used; the message says which and why.
+        """
+        listed = structures if isinstance(structures, list | tuple) else [structures]
+        records = [Record(str(i), Path(s) if isinstance(s, str) else s, {}) for i, s in enumerate(listed)]
+        chunks = list(self.stream(records, workers=1))
+        for chunk in chunks:
+            if chunk.rejected:
+                raise StructureError(f"structure {chunk.rejected[0].id}: {chunk.rejected[0].reason}")
+        return np.concatenate([chunk.values for chunk in chunks]) if chunks else np.empty((0, len(self.names)), "f4")
+
+    def stream(
+        self, records: Iterable[Record], batch_size: int = 256, workers: int | None = None
+    ) -> Iterator[Prediction]:
+        """Predict chunk by chunk, in order; memory does not grow with the number of records."""
+        for built in build_graphs(records, self.graph, workers):
+            ids = [record.id for record in built.records]
+            if built.graphs is None:
+                yield Prediction([], np.empty((0, len(self.names)), "f4"), [], built.rejected)
+                continue
+            store = GraphStore(built.graphs, ids, {}, self.graph)
+            unseen = [found - self.elements for found in store.elements]
+            values = predict_rows(self.network, store.to(self.device), torch.arange(len(store)), batch_size)
+            yield Prediction(ids, values.cpu().numpy(), unseen, built.rejected)
+
+    def __repr__(self) -> str:
+        targets: list[Any] = [
+            f"{name} [{unit}]" if unit else name for name, unit in zip(self.names, self.units, strict=True)
+        ]
+        return f"Predictor({', '.join(targets)}; {len(self.elements)} elements)"

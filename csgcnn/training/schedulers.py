@@ -1,0 +1,34 @@
+"""Learning-rate schedules, each told the length of the training."""
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+
+
+def one_cycle(optimizer: Optimizer, n_steps: int, warmup: float = 0.2) -> LRScheduler:
+    """Rise to the optimizer's learning rate over `warmup` of the steps, then fall to nothing (Smith & Topin 2018)."""
+    peak = [group["lr"] for group in optimizer.param_groups]
+    return OneCycleLR(optimizer, max_lr=peak, total_steps=n_steps + 1, pct_start=warmup, cycle_momentum=False)
+
+
+def cosine(optimizer: Optimizer, n_steps: int, warmup: float = 0.05) -> LRScheduler:
+    """Linear rise over `warmup` of the steps, then half a cosine to zero (Loshchilov & Hutter 2017)."""
+    n_warmup = max(1, round(warmup * n_steps))
+
+    def factor(step: int) -> float:
+        if step < n_warmup:
+            return (step + 1) / n_warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / max(1, n_steps - n_warmup)))
+
+    return LambdaLR(optimizer, factor)
+
+
+def plateau(optimizer: Optimizer, n_steps: int, factor: float = 0.5, patience: int = 20) -> ReduceLROnPlateau:
+    """Multiply by `factor` whenever the validation loss has not improved for `patience` epochs."""
+    return ReduceLROnPlateau(optimizer, factor=factor, patience=patience)
+
+
+def constant(optimizer: Optimizer, n_steps: int) -> LRScheduler:
+    """Leave the learning rate alone."""
+    return LambdaLR(optimizer, lambda step: 1.0)

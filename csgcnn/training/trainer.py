@@ -1,0 +1,193 @@
+"""The training loop."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from csgcnn.data.splits import Split
+from csgcnn.data.store import GraphStore
+from csgcnn.errors import UserError
+from csgcnn.nn.models import CrystalGraphNetwork
+from csgcnn.training.metrics import mean_absolute_error
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerSettings:
+    """How to train; `config.TrainerConfig` says what each means."""
+
+    max_epochs: int
+    batch_size: int
+    patience: int | None = None
+    grad_clip: float | None = None
+    ema: float | None = None
+    precision: str = "float32"
+    progress: bool = True
+
+
+class Trainer:
+    """Trains on split["train"], chooses the epoch by the MAE on split["val"], never looks at split["test"].
+
+    `targets` [n_graphs, n_targets] in physical units, NaN where missing; the model's scaler is fitted on the training rows.
+    With an `ema`, the moving average of the weights is what is validated and kept.
+    """
+
+    def __init__(
+        self,
+        model: CrystalGraphNetwork,
+        store: GraphStore,
+        targets: Tensor,
+        split: Split,
+        loss: nn.Module,
+        make_optimizer: Callable[[Any], Optimizer],
+        make_scheduler: Callable[[Optimizer, int], LRScheduler | ReduceLROnPlateau],
+        settings: TrainerSettings,
+    ) -> None:
+        self.model = model.to(store.device)
+        self.store = store
+        self.targets = targets.to(store.device)
+        self.split = split
+        self.loss = loss
+        self.settings = settings
+        model.scaler.fit(targets[split["train"]].to(store.device))
+        self.optimizer = make_optimizer(model.parameters())
+        n_batches = math.ceil(len(split["train"]) / settings.batch_size)
+        self.scheduler = make_scheduler(self.optimizer, settings.max_epochs * n_batches)
+        self.average = (
+            AveragedModel(model, multi_avg_fn=_moving_average(settings.ema), use_buffers=True) if settings.ema else None
+        )
+        self.epoch = 0
+        self.best_epoch = 0
+        self.best_mae = math.inf  # in standard deviations of the training targets, mean over the targets
+
+    @property
+    def evaluated(self) -> CrystalGraphNetwork:
+        """The model that is validated and kept."""
+        return cast(CrystalGraphNetwork, self.average.module) if self.average else self.model
+
+    def fit(self, names: Sequence[str], on_epoch: Callable[[Row, bool], None]) -> None:
+        """Train to the end; after each epoch `on_epoch(its row of metrics, whether it is the best so far)`.
+
+        Raises:
+            UserError: the loss is no longer finite.
+        """
+        max_epochs, patience = self.settings.max_epochs, self.settings.patience
+        with tqdm(total=max_epochs, unit="epoch", disable=None if self.settings.progress else True) as bar:
+            while self.epoch < max_epochs and not (patience and self.epoch - self.best_epoch >= patience):
+                row = self._run_epoch(names)
+                improved = self.best_epoch == self.epoch
+                on_epoch(row, improved)
+                bar.set_postfix(
+                    train=f"{row['train_loss']:.4f}", val=f"{row['val_loss']:.4f}", best=self.best_epoch, refresh=False
+                )
+                bar.update()
+
+    def _run_epoch(self, names: Sequence[str]) -> Row:
+        start, lr = time.perf_counter(), self.optimizer.param_groups[0]["lr"]
+        train_loss = self._train_epoch()
+        seconds = time.perf_counter() - start
+        val_loss, mae = self._validate()
+        self.epoch += 1
+        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+            raise UserError(
+                f"training diverged in epoch {self.epoch}: training loss {train_loss:.3g}, validation loss {val_loss:.3g}. "
+                "A lower optimizer.lr usually helps"
+            )
+        score = (mae / self.model.scaler.std).nanmean().item()
+        if score < self.best_mae:
+            self.best_mae, self.best_epoch = score, self.epoch
+        row = {"epoch": self.epoch, "lr": lr, "train_loss": train_loss, "val_loss": val_loss}
+        row |= {f"val_mae_{name}": value for name, value in zip(names, mae.tolist(), strict=True)}
+        row |= {
+            "seconds": time.perf_counter() - start,
+            "graphs_per_second": len(self.split["train"]) / seconds,
+        }
+        return row
+
+    def _train_epoch(self) -> float:
+        """One pass over the training rows in random order; their mean loss."""
+        self.model.train()
+        rows = self.split["train"]
+        total = torch.zeros((), device=self.store.device)
+        for batch_rows in rows[torch.randperm(len(rows))].split(self.settings.batch_size):
+            total += self._step(batch_rows) * len(batch_rows)
+            if self.average:
+                self.average.update_parameters(self.model)
+            if not isinstance(self.scheduler, ReduceLROnPlateau):
+                self.scheduler.step()
+        return total.item() / len(rows)
+
+    def _step(self, rows: Tensor) -> Tensor:
+        """One step on a batch; its loss, still on the device."""
+        batch = self.store.batch(rows)
+        target = self.targets.index_select(0, rows.to(self.store.device, non_blocking=True))
+        with torch.autocast(self.store.device.type, torch.bfloat16, self.settings.precision == "bfloat16"):
+            prediction = self.model.standardized(batch)
+        loss = self.loss(prediction.float(), self.model.scaler.standardize(target))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.settings.grad_clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.grad_clip)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _validate(self) -> tuple[float, Tensor]:
+        """Loss, and MAE per target in physical units, on the validation rows."""
+        prediction, target = self.predict("val"), self.targets_of("val")
+        standardize = self.model.scaler.standardize
+        loss = self.loss(standardize(prediction), standardize(target)).item()
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(loss)
+        return loss, mean_absolute_error(prediction, target)
+
+    def predict(self, part: str) -> Tensor:
+        """Predictions in physical units for a part of the split: [n_rows, n_targets]."""
+        return predict_rows(self.evaluated, self.store, self.split[part], 4 * self.settings.batch_size)
+
+    def targets_of(self, part: str) -> Tensor:
+        """Known targets of a part of the split: [n_rows, n_targets]."""
+        return self.targets.index_select(0, self.split[part].to(self.store.device))
+
+    def state(self) -> dict[str, Any]:
+        """All that makes up the state of the training, as plain data."""
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": {k: v for k, v in self.scheduler.state_dict().items() if not callable(v)},
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "best_mae": self.best_mae,
+            "rng": torch.get_rng_state(),
+        }
+
+
+@torch.inference_mode()
+def predict_rows(model: CrystalGraphNetwork, store: GraphStore, rows: Tensor, batch_size: int) -> Tensor:
+    """Predictions in physical units: [n_rows, n_targets] on the store's device."""
+    was_training = model.training
+    model.eval()
+    parts = [model(store.batch(part)) for part in rows.split(batch_size)]
+    model.train(was_training)
+    return torch.cat(parts)
+
+
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Exponential moving average whose memory grows with the steps taken, up to `decay`."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], n_averaged: Tensor | int) -> None:
+        steps = int(n_averaged)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + steps) / (10 + steps)))
+
+    return update

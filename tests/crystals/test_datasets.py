@@ -1,0 +1,334 @@
+import gzip
+import json
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from csgcnn.crystals.datasets import Record, iter_structures, read_records, source_files
+from csgcnn.crystals.structures import to_crystal
+from csgcnn.errors import StructureError, UserError
+
+ROOT = Path(__file__).parents[2]
+CRYSTAL = {"lattice": (np.eye(3) * 4).tolist(), "species": ["Cs", "Cl"], "frac_coords": [[0] * 3, [0.5] * 3]}
+POSCAR = "CsCl\n1.0\n4 0 0\n0 4 0\n0 0 4\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(name, content=POSCAR):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not isinstance(content, str | bytes):
+            content = json.dumps(content)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write_file
+
+
+def ids(records):
+    return [record.id for record in records]
+
+
+@pytest.mark.parametrize(
+    ("name", "n_rows", "first", "columns"),
+    [
+        ("dielectric", 1056, "mp-441", {"band_gap": 1.88, "refractive_index": 1.86}),
+        ("elastic", 1181, "mp-10003", {"log10_k_vrh": 2.288403, "log10_g_vrh": 1.987405}),
+        (
+            "formation_energy",
+            3938,
+            "mp-10",
+            {"formation_energy_per_atom": 0.107405, "e_above_hull": 0.107405},
+        ),
+    ],
+)
+def test_embedded_sets(name, n_rows, first, columns):
+    path = ROOT / "data" / f"{name}.json.gz"
+    records = read_records(path)
+    assert len(records) == n_rows
+    assert records[0].id == first
+    assert records[0].columns.items() >= columns.items()
+    assert "crystal_structure" not in records[0].columns
+    assert all(len(to_crystal(record.source).atomic_number) for record in records)
+    assert source_files(path) == [path]
+
+
+# --- json ---
+
+
+@pytest.mark.parametrize("structure_column", ["crystal_structure", "structure", "atoms"])
+@pytest.mark.parametrize("id_column", ["material_id", "jid", "mbid", "id"])
+def test_json_records_find_their_columns(write, structure_column, id_column):
+    path = write("set.json", [{id_column: "x-1", structure_column: CRYSTAL, "gap": 1, "ok": True, "tags": ["a"]}])
+    assert read_records(path) == [Record("x-1", CRYSTAL, {id_column: "x-1", "gap": 1, "ok": True})]
+
+
+def test_jarvis_records(write):
+    atoms = {"lattice_mat": CRYSTAL["lattice"], "coords": [[0] * 3, [2] * 3], "elements": ["Cs", "Cl"]}
+    records = [{"jid": "JVASP-1", "id": 7, "atoms": atoms | {"cartesian": True}, "gap": "na", "e": 1.5}]
+    (record,) = read_records(write("jarvis.json", records))
+    assert record.id == "JVASP-1"
+    assert record.columns == {"jid": "JVASP-1", "id": 7, "gap": None, "e": 1.5}
+    np.testing.assert_allclose(to_crystal(record.source).frac_coords, CRYSTAL["frac_coords"], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        ({"index": ["mb-1", "mb-2"]}, ["mb-1", "mb-2"]),
+        ({"index": [0, 1]}, ["0", "1"]),
+        ({}, ["0", "1"]),
+    ],
+)
+def test_dataframe_json(write, frame, expected):
+    table = {"columns": ["structure", "gap"], "data": [[CRYSTAL, 1.5], [CRYSTAL, None]]}
+    records = read_records(write("matbench.json", table | frame))
+    assert ids(records) == expected
+    assert [record.columns for record in records] == [{"gap": 1.5}, {"gap": None}]
+    assert records[1].source == CRYSTAL
+
+
+def test_missing_values_and_text(write):
+    values = ["na", "nan", "NaN", "None", "", None, float("nan")]
+    rows = [{"id": str(i), "structure": CRYSTAL, "gap": value} for i, value in enumerate(values)]
+    assert {record.columns["gap"] for record in read_records(write("set.json", rows))} == {None}
+    (record,) = read_records(write("set.json", [{"structure": CRYSTAL, "formula": "Na", "number": "1.5"}]))
+    assert record.columns == {"formula": "Na", "number": "1.5"}
+    assert record.id == "0"
+
+
+def test_gzip_is_known_by_its_content(write):
+    rows = json.dumps([{"id": "a", "structure": CRYSTAL}])
+    for name, content in [("a.json", gzip.compress(rows.encode())), ("b.json.gz", rows)]:
+        assert ids(read_records(write(name, content))) == ["a"]
+
+
+def test_columns_can_be_named(write):
+    path = write("set.json", [{"id": 1, "name": "a", "structure": None, "relaxed": CRYSTAL}])
+    (record,) = read_records(path, id_column="name", structure_column="relaxed")
+    assert (record.id, record.source) == ("a", CRYSTAL)
+
+
+def test_a_record_without_structure_is_left_to_the_reader_of_structures(write):
+    _, record = read_records(write("set.json", [{"id": 1, "structure": CRYSTAL}, {"id": 2}]))
+    with pytest.raises(StructureError, match=r"expected a structure .* found NoneType"):
+        to_crystal(record.source)
+
+
+ROW = {"id": "a", "structure": CRYSTAL}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", "[]", "the data set is empty"),
+        ("a.json", {"columns": ["structure"], "data": []}, "the data set is empty"),
+        ("a.json", "", "the file is empty"),
+        ("a.json", b"\x89PNG\0\0\0", "binary data"),
+        ("a.json", "<html>404</html>", "HTML page"),
+        ("a.json", "id,target\n", "not valid JSON .*it starts with 'id,target"),
+        ("a.json", '[{"id": ', "not valid JSON"),
+        ("a.json.gz", gzip.compress(json.dumps([ROW]).encode())[:-20], "gzip file is truncated or damaged"),
+        ("a.json", {"foo": 1, "bar": 2}, "keys foo, bar; expected a list of records"),
+        ("a.json", CRYSTAL, "holds a single structure; expected a list of records"),
+        ("a.json", "3", "holds 3; expected a list of records"),
+        ("a.json", [ROW, 7], "entry 2 is 7; expected a list of records"),
+        ("a.json", {"columns": ["a", "b"], "data": [[1]]}, "rows of data do not match the columns"),
+        ("a.json", {"columns": ["a"], "data": 3}, "rows of data do not match the columns"),
+        ("a.json", {"columns": ["a"], "data": [[1]], "index": []}, "0 entries in index but 1 rows"),
+        ("a.json", [{"id": 1, "gap": 2}], "no column for the structure .*the columns are id, gap"),
+        ("a.json", [ROW, ROW, ROW | {"id": "b"}], r"1 ids occur more than once \(a\)"),
+        ("a.json", [ROW, {"structure": CRYSTAL}], "record 2 has no id"),
+        ("a.csv", "", "the file is empty"),
+        ("a.csv", ",,\n", "the table is empty"),
+        ("a.csv", "id,file\n", "the data set is empty"),
+        ("a.csv", "id,gap\na,1\n", "no column for the structure file .*the columns are id, gap"),
+        ("a.csv", "id,file\na,b,c\n", "line 2 has 3 fields, expected 2"),
+        ("a.csv", 'id,file\na,"b\n', "line 2 is not csv"),
+        ("a.csv", "id,file,id\na,b,c\n", "several columns are called id"),
+        ("a.csv", "id,file\na,b\na,c\n", r"1 ids occur more than once \(a\)"),
+        ("a.csv", b"\0\1\2", "binary data"),
+        ("a.txt", "hello", "not a data set by its name; expected .json, .csv"),
+    ],
+)
+def test_bad_data_sets_are_refused_by_name(write, name, content, message):
+    path = write(name, content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_records(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_many_duplicates_are_counted(write):
+    rows = [ROW | {"id": i % 8} for i in range(16)]
+    with pytest.raises(UserError, match=r"8 ids occur more than once \(0, 1, 2, 3, 4, \.\.\.\)"):
+        read_records(write("set.json", rows))
+
+
+def test_named_columns_must_exist(write):
+    path = write("set.json", [ROW])
+    with pytest.raises(UserError, match="no column 'mpid' for the id; the columns are id, structure"):
+        read_records(path, id_column="mpid")
+    with pytest.raises(UserError, match="no column 'cell' for the structure; the columns are id, structure"):
+        read_records(path, structure_column="cell")
+
+
+def test_a_missing_data_set(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.json: no such file or folder"):
+        read_records(tmp_path / "nowhere.json")
+    with pytest.raises(UserError, match=r"nowhere\.csv: no such file or folder"):
+        source_files(tmp_path / "nowhere.csv")
+
+
+# --- csv ---
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("column", ["file", "path", "structure", "cif", "filename"])
+def test_csv_table_of_structure_files(write, tmp_path, column, compressed):
+    table = f"material_id,{column},gap,label\n007,sub/a.vasp, 1.5 ,x\nb,b (1).vasp,na,1_2\n".encode()
+    path = write("table.csv.gz" if compressed else "table.csv", gzip.compress(table) if compressed else table)
+    files = [write("b (1).vasp"), write("sub/a.vasp")]
+    first, second = read_records(path)
+    assert (first.id, first.source) == ("007", tmp_path / "sub/a.vasp")
+    assert first.columns == {"material_id": 7.0, "gap": 1.5, "label": "x"}
+    assert second.columns == {"material_id": "b", "gap": None, "label": "1_2"}
+    assert to_crystal(second.source).atomic_number.tolist() == [55, 17]
+    assert source_files(path) == sorted([path, *files])
+    assert source_files(path, structure_column=column) == sorted([path, *files])
+
+
+def test_csv_without_ids_counts_its_rows(write):
+    assert ids(read_records(write("table.csv", "\ufefffile\na.cif\nb.cif\n"))) == ["0", "1"]
+
+
+# --- folders with id_prop.csv ---
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        ("a,1.5\nb,2\n", [{"target": 1.5}, {"target": 2.0}]),
+        ("a,1.5,3\n\nb,2,na\n", [{"target": 1.5, "target_2": 3.0}, {"target": 2.0, "target_2": None}]),
+        ("id,gap\na,1.5\nb,2\n", [{"id": "a", "gap": 1.5}, {"id": "b", "gap": 2.0}]),
+        ("a,text\nb,2\n", [{"target": "text"}, {"target": 2.0}]),
+        ("a\nb\n", [{}, {}]),
+    ],
+)
+def test_id_prop_folder(write, tmp_path, table, columns):
+    id_prop, *files = write("id_prop.csv", table), write("a.vasp"), write("b.POSCAR.vasp"), write("b.poscar")
+    write("notes.txt", "not part of the data set")
+    records = read_records(tmp_path)
+    assert ids(records) == ["a", "b"]
+    assert [record.columns for record in records] == columns
+    assert [record.source.name for record in records] == ["a.vasp", "b.poscar"]
+    assert source_files(tmp_path) == sorted([id_prop, files[0], files[2]])
+
+
+def test_id_prop_names_a_missing_structure_file_when_it_is_read(write, tmp_path):
+    write("id_prop.csv.gz", gzip.compress(b"a,1\nb,2\n"))
+    write("a.cif", "")
+    _, missing = read_records(tmp_path)
+    with pytest.raises(StructureError, match=r"b\.cif: no such file"):
+        to_crystal(missing.source)
+    assert source_files(tmp_path) == [tmp_path / "a.cif", tmp_path / "id_prop.csv.gz"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (None, "no id_prop.csv in this folder; expected one"),
+        ("id,gap\n", "the data set is empty"),
+        ("a,1\na,2\n", r"1 ids occur more than once \(a\)"),
+        ("a,1\nb,2,3\n", "line 2 has 3 fields, expected 2"),
+    ],
+)
+def test_bad_id_prop_folders(write, tmp_path, table, message):
+    write("a.cif")
+    if table is not None:
+        write("id_prop.csv", table)
+    with pytest.raises(UserError, match=message):
+        read_records(tmp_path)
+
+
+# --- structures to predict ---
+
+
+def test_a_folder_is_searched_through(write, tmp_path):
+    for name in ("b.vasp", "a.cif.gz", "Ca(OH)2 =x.cif", "mp-1/POSCAR", "mp-2/POSCAR", "mp-2/deep/c.json"):
+        write(name)
+    for name in ("readme.txt", "table.csv", ".hidden.cif", "._b.cif", ".ipynb_checkpoints/b.cif"):
+        write(name)
+    records = list(iter_structures([tmp_path]))
+    assert ids(records) == ["Ca(OH)2 =x", "a", "b", "mp-1/POSCAR", "mp-2/POSCAR", "mp-2/deep/c"]
+    assert records[3].source == tmp_path / "mp-1" / "POSCAR"
+    assert records[0].columns == {}
+
+
+def test_equal_names_in_a_folder_keep_their_suffix(write, tmp_path):
+    for name in ("a.cif", "a.vasp", "b.cif"):
+        write(name)
+    assert ids(iter_structures([str(tmp_path)])) == ["a.cif", "a.vasp", "b"]
+
+
+def test_files_and_globs(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one/x.cif", "one/y [1].cif", "two/x.cif"):
+        write(name)
+    assert ids(iter_structures(["one/y [1].cif", "two/x.cif"])) == ["y [1]", "x"]
+    assert ids(iter_structures(["one/*.cif"])) == ["x", "y [1]"]
+    assert ids(iter_structures(["**/x.cif"])) == ["one/x.cif", "two/x.cif"]
+    assert ids(iter_structures(["one", "two"])) == ["one/x", "one/y [1]", "two/x"]
+    assert ids(iter_structures(["one/x.cif", "two"])) == ["x", "two/x"]
+
+
+def test_data_set_files_and_single_structures(write):
+    single = write("CsCl.json", CRYSTAL)
+    data_set = write("set.json.gz", gzip.compress(json.dumps([ROW, ROW | {"id": "b"}]).encode()))
+    table = write("table.csv", "id,file\nc,CsCl.json\n")
+    records = list(iter_structures([single, data_set, table]))
+    assert ids(records) == ["CsCl", "a", "b", "c"]
+    for record in records:
+        assert to_crystal(record.source).atomic_number.tolist() == [55, 17]
+
+
+def test_unreadable_files_become_records_that_are_refused_later(write):
+    paths = [write("a.json", "{"), write("b.txt", "hello"), write("c.json", {"foo": 1})]
+    for record in iter_structures(paths):
+        with pytest.raises(StructureError, match=rf"{record.source.name}: "):
+            to_crystal(record.source)
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        ([], "no structures given"),
+        (["nowhere.cif"], "nowhere.cif: no such file or folder, and no file matches it"),
+        (["*.cif"], r"\*\.cif: no such file or folder, and no file matches it"),
+        (["empty"], "empty: no structure file in it"),
+        (["a.vasp", "nowhere"], "nowhere: no such file"),
+    ],
+)
+def test_nothing_found_is_said_before_the_first_record(write, tmp_path, monkeypatch, paths, message):
+    monkeypatch.chdir(tmp_path)
+    write("a.vasp")
+    write("empty/readme.txt")
+    with pytest.raises(UserError, match=message):
+        iter_structures(paths)
+
+
+def test_a_folder_is_read_lazily(write, tmp_path):
+    for number in range(200):
+        write(f"{number:03}.vasp", POSCAR + "#" * 10_000)
+    tracemalloc.start()
+    for record in iter_structures([tmp_path]):
+        to_crystal(record.source)
+        if record.id == "000":
+            tracemalloc.reset_peak()
+            after_first = tracemalloc.get_traced_memory()[0]
+    growth = tracemalloc.get_traced_memory()[0] - after_first
+    tracemalloc.stop()
+    assert growth < 500_000  # the files hold 2 MB
