@@ -75,7 +75,7 @@ class Predictor:
         return cls(network, graph, names, units, set(content["elements"]), device)
 
     def predict(self, structures: Sequence[StructureSource | str] | StructureSource) -> NDArray[np.float32]:
-        """Predict for structures in memory (pymatgen `Structure`s, dicts) or structure files: [n, n_targets], in `units`.
+        """Predict for pymatgen `Structure`s, structure dicts or structure files: [n, n_targets], in `units`.
 
         Raises:
             StructureError: a structure cannot be used; the message says which and why.

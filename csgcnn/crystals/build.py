@@ -4,7 +4,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
@@ -36,6 +36,9 @@ class Built:
     rejected: list[Rejected]
 
 
+_Result = tuple[list[int], CrystalGraphs | None, dict[int, str]]  # positions kept, their graphs, reasons of the others
+
+
 def build_graphs(records: Iterable[Record], settings: GraphSettings, workers: int | None = None) -> Iterator[Built]:
     """Build graphs chunk by chunk, in order; memory does not grow with the number of records.
 
@@ -56,7 +59,7 @@ def build_graphs(records: Iterable[Record], settings: GraphSettings, workers: in
 
 def _build_in_parallel(chunks: Iterator[list[Record]], settings: GraphSettings, n_workers: int) -> Iterator[Built]:
     with ProcessPoolExecutor(n_workers, mp_context=get_context("forkserver")) as pool:
-        waiting = deque()
+        waiting: deque[tuple[list[Record], Future[_Result]]] = deque()
         try:
             for chunk in chunks:
                 waiting.append((chunk, pool.submit(_build, [record.source for record in chunk], settings)))
@@ -74,9 +77,7 @@ def _build_in_parallel(chunks: Iterator[list[Record]], settings: GraphSettings, 
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _build(
-    sources: list[StructureSource], settings: GraphSettings
-) -> tuple[list[int], CrystalGraphs | None, dict[int, str]]:
+def _build(sources: list[StructureSource], settings: GraphSettings) -> _Result:
     """Graphs of what can be used, with its positions, and the reason for each position that cannot."""
     kept, crystals, found, reasons = [], [], [], {}
     for position, source in enumerate(sources):
@@ -91,7 +92,7 @@ def _build(
     return kept, assemble(crystals, found, settings) if crystals else None, reasons
 
 
-def _built(records: list[Record], result: tuple[list[int], CrystalGraphs | None, dict[int, str]]) -> Built:
+def _built(records: list[Record], result: _Result) -> Built:
     kept, graphs, reasons = result
     rejected = [Rejected(records[position].id, reason) for position, reason in reasons.items()]
     return Built([records[position] for position in kept], graphs, rejected)

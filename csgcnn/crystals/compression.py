@@ -22,8 +22,8 @@ def merge_equivalent(
     """Merge equivalent sites and edges of many crystals at once.
 
     Shapes: `graph_of_site`, `atomic_number` [n_sites]; `centre`, `neighbor`, `distance` [n_edges], sorted by centre.
-    Returns the node of each site [n_sites], and the merged edges sorted by centre: (neighbor, centre) [2, n_merged],
-    mean distance [n_merged], and multiplicity [n_merged], the number of neighbours of *one* site that the edge stands for.
+    Returns the node of each site [n_sites], and the merged edges sorted by centre: (neighbor, centre) [2, n_merged], mean
+    distance [n_merged], and multiplicity [n_merged], the number of neighbours of *one* site that the edge stands for.
     """
     cluster = _cluster(distance, graph_of_site[centre])
     colour = _refine(graph_of_site, atomic_number, centre, neighbor, cluster)

@@ -104,7 +104,7 @@ def assemble(
         _, representative, multiplicity = np.unique(site_node, return_index=True, return_counts=True)
     else:
         site_node = representative = np.arange(len(atomic_number))
-        multiplicity = np.ones(len(atomic_number))
+        multiplicity = np.ones(len(atomic_number), dtype=np.int64)
         edge_multiplicity = np.ones(len(distance))
 
     graph_of_atom = graph_of_site[representative]
@@ -130,7 +130,7 @@ def neighbors(crystal: Crystal, settings: GraphSettings) -> tuple[Array, Array, 
     """Find at least every neighbour that the settings ask for: centre, neighbor [n] int64 and distance [n] float64, Å.
 
     The search starts at the radius that should hold twice `max_neighbors` at the crystal's density and grows, up to the
-    cutoff, until every atom has its shell: the result is the same as searching the whole cutoff, for a fraction of the work.
+    cutoff, until every atom has its shell: the same result as searching the whole cutoff, for a fraction of the work.
     """
     n_atoms = len(crystal.atomic_number)
     volume_per_atom = abs(np.linalg.det(crystal.lattice)) / n_atoms

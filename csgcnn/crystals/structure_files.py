@@ -43,16 +43,17 @@ def read_structure_file(path: Path) -> "dict[str, Any] | Structure":
 
     Raises: StructureError with the reason, in one line, if the file is not what its name says.
     """
+    kind = structure_format(path.name)
+    text = _text(path)
     try:
-        text = _text(path)
-        kind = structure_format(path.name)
         if kind == "json":
             return _parse_json(text)
         return _parse_cif(text) if kind == "cif" else _parse_other(path, text, kind)
     except StructureError:
         raise
     except Exception as error:  # whatever a parser trips over is a fault of this one file
-        raise StructureError(f"not a readable structure file ({one_line(error)})") from error
+        reason = f"malformed, truncated or of another format ({one_line(error)})"
+        raise StructureError(f"not a readable {kind or 'structure'} file: {reason}") from error
 
 
 def read_text(path: Path) -> str:
@@ -115,9 +116,7 @@ def _parse_cif(text: str) -> "Structure":
         except ValueError as error:
             # pymatgen keeps the reason proper among its warnings
             reasons = [text for text in getattr(parser, "warnings", []) if text.startswith("No structure")]
-            raise StructureError(
-                f"not a readable CIF: check its cell, symmetry and atoms ({one_line(' '.join(reasons) or error)})"
-            ) from error
+            raise ValueError(" ".join(reasons) or error) from error
 
 
 def _parse_other(path: Path, text: str, kind: str | None) -> "Structure":

@@ -40,7 +40,7 @@ def open_dataset(
     """The data set's graphs, and the records that were rejected: from the cache, else built and cached.
 
     The cache key is the bytes of the data, the graph settings, the reading options and the format version. The store is
-    written under a temporary name and renamed when complete; of two processes building the same, the first to finish wins.
+    written under a temporary name and renamed when complete; of two processes building the same, the first wins.
 
     Raises:
         UserError: the data set cannot be read, or no record of it can be used.
@@ -67,9 +67,8 @@ def _pack(parts: Sequence[Built], settings: GraphSettings, path: Path) -> tuple[
     rejected = [entry for part in parts for entry in part.rejected]
     records = [record for part in parts for record in part.records]
     if not records:
-        raise UserError(
-            f"{path}: none of its {len(rejected)} structures can be used; the first, {rejected[0].id}: {rejected[0].reason}"
-        )
+        first = f"{rejected[0].id}: {rejected[0].reason}"
+        raise UserError(f"{path}: none of its {len(rejected)} structures can be used; the first, {first}")
     names = dict.fromkeys(name for record in records for name in record.columns)
     columns = {name: [record.columns.get(name) for record in records] for name in names}
     graphs = CrystalGraphs.concatenate([part.graphs for part in parts if part.graphs is not None])

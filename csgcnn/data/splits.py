@@ -35,8 +35,11 @@ class SplitSettings:
 def split_rows(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     """Split the usable `rows` [n] of a store into train, val and test; no row is in two parts.
 
-    `random`: by fractions. `group`: rows with one value of `column` stay together. `column`: `column` says train, val or test.
-    `fold`: the rows whose `column` equals `fold` are the test part, `val` of the others validate. `file`: a JSON file of ids per part.
+    - `random`: by fractions
+    - `group`: likewise, but rows with one value of `column` stay together
+    - `column`: `column` says train, val or test
+    - `fold`: the rows whose `column` equals `fold` test, the fraction `val` of the others validates
+    - `file`: a JSON file of ids per part
 
     Raises:
         UserError: a column or id does not exist, or a part is empty.

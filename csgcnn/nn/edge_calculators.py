@@ -11,8 +11,8 @@ UNDERFLOW = 80.0  # exp(-80) is as good as 0, and not a denormal number, which C
 class EdgeCalculator(nn.Module):
     """A radial basis, and optionally a learnable embedding of it that the model updates layer by layer.
 
-    Children give `basis`. With `learnable`, the basis is mapped to `embedding` features, which every convolution but the
-    last passes on updated (`convolutions.EdgeUpdate`); `embedding` is the one hyperparameter this adds.
+    Children give `basis`. With `learnable`, the basis is mapped to `embedding` features, which every convolution but
+    the last passes on updated (`convolutions.EdgeUpdate`); `embedding` is the one hyperparameter this adds.
 
     Shapes: distance [n_edges] Å -> [n_edges, dim].
     """
@@ -32,7 +32,7 @@ class EdgeCalculator(nn.Module):
 
 
 class GaussianDistance(EdgeCalculator):
-    """CGCNN's Gaussian expansion (Xie & Grossman 2018): exp(-(d - mu_k)^2 / step^2), mu_k = 0, step, 2 step, ..., cutoff.
+    """CGCNN's Gaussian expansion (Xie & Grossman 2018): exp(-(d - mu_k)^2 / step^2), mu_k = 0, step, ..., cutoff.
 
     Shapes: distance [n_edges] Å -> [n_edges, cutoff / step + 1].
     """
@@ -51,13 +51,14 @@ class GaussianDistance(EdgeCalculator):
 
 
 class RadialBasis(EdgeCalculator):
-    r"""Exponential-normal radial basis with learnable centres and widths and a smooth envelope (PhysNet, Unke & Meuwly 2019).
+    r"""Exponential-normal radial basis with learnable centres and widths and a smooth envelope.
 
     .. math:: e_k(d) = f(d) \exp\big(-\beta_k (e^{-\alpha d} - \mu_k)^2\big), \quad \alpha = 5 / \mathrm{cutoff}
 
-    with f(d) = (1 + cos(pi d / cutoff)) / 2. Evenly spaced in exp(-alpha d), its functions are narrow at bond lengths and wide
-    far away, where less depends on the distance; the training moves them where the data need resolution; and the envelope
-    fades a neighbour out before it leaves the cutoff, so a prediction cannot jump when an atom crosses it.
+    with f(d) = (1 + cos(pi d / cutoff)) / 2 (PhysNet, Unke & Meuwly, JCTC 15, 3678, 2019). Evenly spaced in exp(-alpha d),
+    its functions are narrow at bond lengths and wide far away, where less depends on the distance; the training moves them
+    to where the data need resolution; and the envelope fades a neighbour out before it leaves the cutoff, so a prediction
+    cannot jump when an atom crosses it.
 
     Shapes: distance [n_edges] Å -> [n_edges, n_basis].
     """

@@ -1,5 +1,7 @@
 """Crystal vector in, targets out."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ class Head(nn.Module):
     def __init__(self, hidden: int, head_hidden: int, n_layers: int, n_targets: int) -> None:
         super().__init__()
         widths = [hidden] + [head_hidden] * n_layers
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.out = nn.Linear(widths[-1], n_targets)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -25,7 +27,7 @@ class Head(nn.Module):
 
 
 class TargetScaler(nn.Module):
-    """Standardises targets with statistics of the training split, kept in the model so that it answers in physical units.
+    """Standardises targets with statistics of the training rows; part of the model, which answers in physical units.
 
     Shapes: [n_graphs, n_targets] -> [n_graphs, n_targets].
     """

@@ -15,8 +15,8 @@ from csgcnn.nn.pooling import MeanPooling
 class CrystalGraphNetwork(nn.Module):
     """Crystal graphs in, properties in physical units out: features -> convolutions -> pooling -> head -> scaler.
 
-    With `GatedConvolution` this is CSGCNN, the network of CGCNN (Xie & Grossman, PRL 120, 145301, 2018): at the original's
-    settings (`atom_init`, Gaussians to 8 Å, hidden 64, 3 convolutions, head 128) it has its 80,833 parameters.
+    With `GatedConvolution` this is CSGCNN, the network of CGCNN (Xie & Grossman, PRL 120, 145301, 2018): at the
+    original's settings (`atom_init`, Gaussians to 8 Å, hidden 64, 3 convolutions, head 128) it has its 80,833 parameters.
 
     `convolution(hidden, edge_dim)` makes one layer with forward(x, edge_attr, graph).
 
@@ -46,7 +46,7 @@ class CrystalGraphNetwork(nn.Module):
         self.scaler = TargetScaler(n_targets)
 
     def standardized(self, graph: GraphBatch) -> Tensor:
-        """Predictions in units of the training targets' standard deviation, what a loss compares: [n_graphs, n_targets]."""
+        """Standardised predictions, what a loss compares: [n_graphs, n_targets]."""
         x = self.embedding(self.node_features(graph.atomic_number))
         edge_attr = self.edge_calculator(graph.distance)
         for i, convolution in enumerate(self.convolutions):

@@ -53,7 +53,7 @@ class NodeFeatures(nn.Module):
     def __init__(self, parts: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.parts = nn.ModuleDict(parts)
-        self.dim = sum(part.dim for part in self.parts.values())
+        self.dim = sum(int(part.dim) for part in parts.values())  # type: ignore[arg-type]
 
     def forward(self, atomic_number: Tensor) -> Tensor:
         return torch.cat([part(atomic_number) for part in self.parts.values()], dim=1)

@@ -47,7 +47,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint, upgraded to the present format; nothing in the file is executed.
 
     Raises:
-        UserError: it does not exist, is truncated, is no csgcnn checkpoint, holds a foreign class, or is of a newer format.
+        UserError: it does not exist, is truncated, is no csgcnn checkpoint, holds a foreign class, or has a newer format.
     """
     if not path.is_file():
         raise UserError(f"ckpt={path}: there is no such file")
@@ -66,8 +66,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a csgcnn checkpoint: it lacks one of format, {', '.join(REQUIRED)}")
     if version > FORMAT:
         raise UserError(
-            f"{path} has checkpoint format {version}, written by csgcnn {content.get('csgcnn', '?')}; this version reads "
-            f"up to {FORMAT}: please update csgcnn"
+            f"{path} has checkpoint format {version}, written by csgcnn {content.get('csgcnn', '?')}; "
+            f"this version reads up to {FORMAT}: please update csgcnn"
         )
     for old in range(version, FORMAT):
         content = UPGRADES[old](content)

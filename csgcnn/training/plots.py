@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the backend is chosen first)
+import matplotlib.pyplot as plt
 
 CROWDED = 500  # points from which their density is shown instead of themselves
 

@@ -38,8 +38,8 @@ class TrainerSettings:
 class Trainer:
     """Trains on split["train"], chooses the epoch by the MAE on split["val"], never looks at split["test"].
 
-    `targets` [n_graphs, n_targets] in physical units, NaN where missing; the model's scaler is fitted on the training rows.
-    With an `ema`, the moving average of the weights is what is validated and kept.
+    `targets` [n_graphs, n_targets] in physical units, NaN where missing; the model's scaler is fitted on the training
+    rows. With an `ema`, the moving average of the weights is what is validated and kept.
     """
 
     def __init__(
@@ -100,8 +100,8 @@ class Trainer:
         self.epoch += 1
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
             raise UserError(
-                f"training diverged in epoch {self.epoch}: training loss {train_loss:.3g}, validation loss {val_loss:.3g}. "
-                "A lower optimizer.lr usually helps"
+                f"training diverged in epoch {self.epoch}: training loss {train_loss:.3g}, "
+                f"validation loss {val_loss:.3g}. A lower optimizer.lr usually helps"
             )
         score = (mae / self.model.scaler.std).nanmean().item()
         if score < self.best_mae:

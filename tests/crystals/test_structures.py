@@ -245,7 +245,7 @@ def test_structure_files_are_read(write, name, content):
         (
             "a.cif",
             CIF.replace("_cell_length_a 4.0\n", ""),
-            "not a readable CIF: check its cell, symmetry and atoms .*reshape",
+            "not a readable cif file: malformed, truncated or of another format .*reshape",
         ),
         ("a.cif", CIF.replace("0.5 0.5 0.5 1", "x y z 1"), "not a readable"),
         ("a.cif", CIF[: CIF.index("Cs1")], "not a readable"),
@@ -258,8 +258,8 @@ def test_structure_files_are_read(write, name, content):
         ("a.json", "[1, 2]", "list of 2 entries, not one structure"),
         ("a.json", '"text"', "not a structure"),
         ("a.json", '{"foo": 1}', "no 'lattice'; it has foo"),
-        ("a.json", '{"lattice": ', "not a readable structure file"),
-        ("a.txt", "hello", "not a readable structure file .*[Uu]nrecognized"),
+        ("a.json", '{"lattice": ', "not a readable json file"),
+        ("a.txt", "hello", "not a readable structure file: .*[Uu]nrecognized"),
     ],
 )
 def test_files_that_are_not_what_they_say_are_refused_by_name(write, name, content, message):
