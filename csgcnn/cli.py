@@ -191,9 +191,7 @@ def _explain_key(unknown: ConfigKeyError | ConfigAttributeError) -> str:
     hint = nearest(full_key, [f"{home}.{sibling}" for sibling in siblings] if home else siblings)
     if not hint:
         namesakes = [full for full in _full_keys(parent._get_root()) if full.endswith(f".{key}")]
-        hint = (
-            f"; did you mean {' or '.join(namesakes)}?" if namesakes else f"; expected {', '.join(siblings)}"
-        )
+        hint = f"; did you mean {' or '.join(namesakes)}?" if namesakes else f"; expected {', '.join(siblings)}"
     return f"there is no key {full_key}{hint}"
 
 

@@ -21,8 +21,8 @@ def merge_equivalent(
 ) -> tuple[Array, tuple[Array, Array, Array]]:
     """Merge equivalent sites and edges of many crystals at once.
 
-    Shapes: `graph_of_site`, `atomic_number` [n_sites]; `centre`, `neighbor`, `distance` [n_edges], sorted by centre.
-    Returns the node of each site [n_sites], and the merged edges sorted by centre: (neighbor, centre) [2, n_merged], mean
+    Shapes: `graph_of_site`, `atomic_number` [n_sites]; `centre`, `neighbor`, `distance` [n_edges], by centre.
+    Returns the node of each site [n_sites], and the merged edges by centre: (neighbor, centre) [2, n_merged], mean
     distance [n_merged], and multiplicity [n_merged], the number of neighbours of *one* site that the edge stands for.
     """
     cluster = _cluster(distance, graph_of_site[centre])

@@ -34,7 +34,7 @@ _MISSING = {"", "na", "NA", "N/A", "nan", "NaN", "None", "null"}  # not "Na": th
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row of a data set; ``columns`` holds its scalar values, None where a value is missing."""
+    """One row of a data set; ``columns`` holds its other scalar values, None where a value is missing."""
 
     id: str
     source: StructureSource
@@ -146,7 +146,7 @@ def _records(path: Path, table: Table, id_column: str | None, structure_column: 
         columns = {
             name: read(value)
             for name, value in row.items()
-            if name != structure_column and not isinstance(value, list | dict)
+            if name not in (structure_column, id_column) and not isinstance(value, list | dict)
         }
         records.append(Record(str(id), row.get(structure_column), columns))  # type: ignore[arg-type]
     return records

@@ -146,10 +146,8 @@ def neighbors(crystal: Crystal, settings: GraphSettings) -> tuple[Array, Array, 
         radius *= 1.3
     if len(distance) and distance.min() < CLASH:
         clash = distance.argmin()
-        raise StructureError(
-            f"sites {min(centre[clash], neighbor[clash])} and {max(centre[clash], neighbor[clash])} "
-            f"lie on the same spot ({distance[clash]:.1e} Å apart)"
-        )
+        pair = centre[clash] + 1, neighbor[clash] + 1
+        raise StructureError(f"sites {min(pair)} and {max(pair)} lie on the same spot ({distance[clash]:.1e} Å apart)")
     return centre, neighbor, distance
 
 

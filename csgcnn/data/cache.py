@@ -75,9 +75,9 @@ def _pack(parts: Sequence[Built], settings: GraphSettings, path: Path) -> tuple[
     return GraphStore(graphs, [record.id for record in records], columns, settings), rejected
 
 
-def _key(path: Path, settings: GraphSettings, *reading: str | None) -> str:
-    digest = hashlib.sha256(json.dumps([FORMAT, asdict(settings), reading]).encode())
-    files = source_files(path)
+def _key(path: Path, settings: GraphSettings, id_column: str | None, structure_column: str | None) -> str:
+    digest = hashlib.sha256(json.dumps([FORMAT, asdict(settings), id_column, structure_column]).encode())
+    files = source_files(path, structure_column)
     for file in files:
         with open(file, "rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()

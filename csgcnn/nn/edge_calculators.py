@@ -53,12 +53,12 @@ class GaussianDistance(EdgeCalculator):
 class RadialBasis(EdgeCalculator):
     r"""Exponential-normal radial basis with learnable centres and widths and a smooth envelope.
 
-    .. math:: e_k(d) = f(d) \exp\big(-\beta_k (e^{-\alpha d} - \mu_k)^2\big), \quad \alpha = 5 / \mathrm{cutoff}
+    .. math:: e_k(d) = f(d) \exp(-\beta_k (e^{-\alpha d} - \mu_k)^2), \quad \alpha = 5 / \mathrm{cutoff}
 
-    with f(d) = (1 + cos(pi d / cutoff)) / 2 (PhysNet, Unke & Meuwly, JCTC 15, 3678, 2019). Evenly spaced in exp(-alpha d),
-    its functions are narrow at bond lengths and wide far away, where less depends on the distance; the training moves them
-    to where the data need resolution; and the envelope fades a neighbour out before it leaves the cutoff, so a prediction
-    cannot jump when an atom crosses it.
+    with f(d) = (1 + cos(pi d / cutoff)) / 2 (PhysNet, Unke & Meuwly, JCTC 15, 3678, 2019). Evenly spaced in
+    exp(-alpha d), its functions are narrow at bond lengths and wide far away, where less depends on the distance; the
+    training moves them to where the data need resolution; and the envelope fades a neighbour out before it leaves the
+    cutoff, so a prediction cannot jump when an atom crosses it.
 
     Shapes: distance [n_edges] Å -> [n_edges, n_basis].
     """

@@ -8,15 +8,15 @@ from csgcnn.data.batch import GraphBatch
 from csgcnn.nn.convolutions import EdgeUpdate
 from csgcnn.nn.edge_calculators import EdgeCalculator
 from csgcnn.nn.heads import Head, TargetScaler
-from csgcnn.nn.node_features import NodeFeatures
+from csgcnn.nn.node_features import ElementTable, LearnedEmbedding, NodeFeatures
 from csgcnn.nn.pooling import MeanPooling
 
 
 class CrystalGraphNetwork(nn.Module):
     """Crystal graphs in, properties in physical units out: features -> convolutions -> pooling -> head -> scaler.
 
-    With `GatedConvolution` this is CSGCNN, the network of CGCNN (Xie & Grossman, PRL 120, 145301, 2018): at the
-    original's settings (`atom_init`, Gaussians to 8 Å, hidden 64, 3 convolutions, head 128) it has its 80,833 parameters.
+    With `GatedConvolution` this is CSGCNN, the network of CGCNN (Xie & Grossman, PRL 120, 145301, 2018): at its settings
+    (`atom_init`, Gaussians to 8 Å, hidden 64, 3 convolutions, head 128) it has its 80,833 parameters.
 
     `convolution(hidden, edge_dim)` makes one layer with forward(x, edge_attr, graph).
 
@@ -25,7 +25,7 @@ class CrystalGraphNetwork(nn.Module):
 
     def __init__(
         self,
-        node_features: Mapping[str, nn.Module],
+        node_features: Mapping[str, ElementTable | LearnedEmbedding],
         edge_calculator: EdgeCalculator,
         convolution: Callable[[int, int], nn.Module],
         n_targets: int = 1,

@@ -50,10 +50,10 @@ class NodeFeatures(nn.Module):
     Shapes: [n_atoms] int64 -> [n_atoms, dim], dim = sum of the parts' dims.
     """
 
-    def __init__(self, parts: Mapping[str, nn.Module]) -> None:
+    def __init__(self, parts: Mapping[str, ElementTable | LearnedEmbedding]) -> None:
         super().__init__()
         self.parts = nn.ModuleDict(parts)
-        self.dim = sum(int(part.dim) for part in parts.values())  # type: ignore[arg-type]
+        self.dim = sum(part.dim for part in parts.values())
 
     def forward(self, atomic_number: Tensor) -> Tensor:
         return torch.cat([part(atomic_number) for part in self.parts.values()], dim=1)

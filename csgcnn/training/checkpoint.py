@@ -47,7 +47,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint, upgraded to the present format; nothing in the file is executed.
 
     Raises:
-        UserError: it does not exist, is truncated, is no csgcnn checkpoint, holds a foreign class, or has a newer format.
+        UserError: it is absent, truncated, no csgcnn checkpoint, holds a foreign class, or is of a newer format.
     """
     if not path.is_file():
         raise UserError(f"ckpt={path}: there is no such file")
