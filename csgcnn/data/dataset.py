@@ -32,13 +32,13 @@ def select_targets(
 ) -> Dataset:
     """Choose the target columns; rows whose targets are text, infinite or all missing join the rejected ones.
 
-    `names`: None means the only column there is.
+    `names`: None means the only column of numbers.
 
     Raises:
         UserError: a column does not exist, or there is no single one to choose.
     """
     if names is None:
-        names = list(store.columns)
+        names = [name for name, values in store.columns.items() if not any(isinstance(v, str) for v in values)]
         if len(names) != 1:
             raise UserError(f"{source}: say which column is the target: dataset.targets=[…] of {_listed(store)}")
     if absent := [name for name in names if name not in store.columns]:

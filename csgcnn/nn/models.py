@@ -15,8 +15,9 @@ from csgcnn.nn.pooling import MeanPooling
 class CrystalGraphNetwork(nn.Module):
     """Crystal graphs in, properties in physical units out: features -> convolutions -> pooling -> head -> scaler.
 
-    With `GatedConvolution` this is CSGCNN, the network of CGCNN (Xie & Grossman, PRL 120, 145301, 2018): at its settings
-    (`atom_init`, Gaussians to 8 Å, hidden 64, 3 convolutions, head 128) it has its 80,833 parameters.
+    With `GatedConvolution` this is CSGCNN, the network of CGCNN (Xie & Grossman, PRL 120, 145301, 2018): it has the
+    original's 80,833 parameters at the original's settings (`atom_init`, Gaussians to 8 Å, hidden 64, 3 convolutions,
+    head 128).
 
     `convolution(hidden, edge_dim)` makes one layer with forward(x, edge_attr, graph).
 

@@ -62,7 +62,7 @@ def test_embedded_sets(name, n_rows, first, columns):
 @pytest.mark.parametrize("id_column", ["material_id", "jid", "mbid", "id"])
 def test_json_records_find_their_columns(write, structure_column, id_column):
     path = write("set.json", [{id_column: "x-1", structure_column: CRYSTAL, "gap": 1, "ok": True, "tags": ["a"]}])
-    assert read_records(path) == [Record("x-1", CRYSTAL, {id_column: "x-1", "gap": 1, "ok": True})]
+    assert read_records(path) == [Record("x-1", CRYSTAL, {"gap": 1, "ok": True})]
 
 
 def test_jarvis_records(write):
@@ -70,7 +70,7 @@ def test_jarvis_records(write):
     records = [{"jid": "JVASP-1", "id": 7, "atoms": atoms | {"cartesian": True}, "gap": "na", "e": 1.5}]
     (record,) = read_records(write("jarvis.json", records))
     assert record.id == "JVASP-1"
-    assert record.columns == {"jid": "JVASP-1", "id": 7, "gap": None, "e": 1.5}
+    assert record.columns == {"id": 7, "gap": None, "e": 1.5}
     np.testing.assert_allclose(to_crystal(record.source).frac_coords, CRYSTAL["frac_coords"], atol=1e-12)
 
 
@@ -193,8 +193,8 @@ def test_csv_table_of_structure_files(write, tmp_path, column, compressed):
     files = [write("b (1).vasp"), write("sub/a.vasp")]
     first, second = read_records(path)
     assert (first.id, first.source) == ("007", tmp_path / "sub/a.vasp")
-    assert first.columns == {"material_id": 7.0, "gap": 1.5, "label": "x"}
-    assert second.columns == {"material_id": "b", "gap": None, "label": "1_2"}
+    assert first.columns == {"gap": 1.5, "label": "x"}
+    assert second.columns == {"gap": None, "label": "1_2"}
     assert to_crystal(second.source).atomic_number.tolist() == [55, 17]
     assert source_files(path) == sorted([path, *files])
     assert source_files(path, structure_column=column) == sorted([path, *files])
