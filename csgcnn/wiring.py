@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from tqdm import tqdm
 
-from csgcnn.config import build, data_path, user_path
+from csgcnn.config import DatasetConfig, build, data_path, user_path
 from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.dataset import Dataset, check_rejected, select_targets
@@ -20,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def load_dataset(
-    options: DictConfig, graph: GraphSettings, report: Path, workers: int | None = None, progress: bool = True
+    options: DatasetConfig, graph: GraphSettings, report: Path, workers: int | None = None, progress: bool = True
 ) -> Dataset:
     """Open the data set that the group `dataset` describes; rejected records are written to `report`.
 
@@ -45,7 +44,7 @@ def load_dataset(
     return dataset
 
 
-def build_model(config: Mapping[str, Any] | DictConfig, n_targets: int) -> CrystalGraphNetwork:
+def build_model(config: Mapping[str, Any], n_targets: int) -> CrystalGraphNetwork:
     """Make the network that the groups model, node_features and edge_calculator describe."""
     parts = {name: build(config[name]) for name in ("node_features", "edge_calculator")}
     return build(config["model"], **parts, n_targets=n_targets)

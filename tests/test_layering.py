@@ -17,7 +17,7 @@ BELOW = {
     "__main__": {"cli"},
 }
 ROOMS = {"cli", "config", "errors", *(path.name for path in PACKAGE.iterdir() if path.is_dir())}
-KNOWS_HYDRA = {"cli", "config", "train", "predict", "evaluate", "predictor"}
+KNOWS_HYDRA = {"cli", "config", "train", "predict", "evaluate"}
 HEAVY = {"torch", "torch_geometric", "pymatgen", "matplotlib", "scipy", "numpy"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
