@@ -1,0 +1,321 @@
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pymatgen.core import Lattice, Structure
+
+from csgcnn.crystals.graphs import SHELL_TOLERANCE, CrystalGraphs, GraphSettings, connect
+from csgcnn.crystals.structures import Crystal, to_crystal
+from csgcnn.errors import StructureError
+
+FULL = GraphSettings(compress=False)
+COMPRESSED = GraphSettings()
+
+Edges = list[tuple[int, int, float]]  # (centre, neighbor, distance)
+
+
+def crystal_of(lattice: object, species: list[str], frac_coords: object) -> Crystal:
+    return to_crystal({"lattice": lattice, "species": species, "frac_coords": np.array(frac_coords).tolist()})
+
+
+def structure_of(crystal: Crystal) -> Structure:
+    return Structure(Lattice(crystal.lattice), crystal.atomic_number.tolist(), crystal.frac_coords)
+
+
+def coordination(graph: CrystalGraphs) -> list[int]:
+    """Neighbours of each node, multiplicities counted."""
+    total = np.bincount(graph.edge_index[1], graph.edge_multiplicity, minlength=len(graph.atomic_number))
+    return total.astype(int).tolist()
+
+
+def edges_of(graph: CrystalGraphs) -> Edges:
+    neighbor, centre = graph.edge_index.tolist()
+    return list(zip(centre, neighbor, graph.distance.tolist(), strict=True))
+
+
+def all_pairs(crystal: Crystal, cutoff: float) -> Edges:
+    """Every neighbour within the cutoff by trying every image of every atom: slow, and nothing to go wrong."""
+    heights = 1 / np.linalg.norm(np.linalg.inv(crystal.lattice), axis=0)
+    spread = np.ptp(crystal.frac_coords, axis=0)
+    reach = np.ceil(cutoff / heights + spread).astype(int)
+    images = np.array(list(product(*(range(-n, n + 1) for n in reach))))
+    shift = crystal.frac_coords[None, :, None] - crystal.frac_coords[:, None, None] + images
+    distance = np.linalg.norm(shift @ crystal.lattice, axis=-1)
+    distance[np.eye(len(distance), dtype=bool)[..., None] & ~images.any(axis=1)] = np.inf
+    centre, neighbor, image = np.nonzero(distance <= cutoff)
+    return list(zip(centre.tolist(), neighbor.tolist(), distance[centre, neighbor, image].tolist(), strict=True))
+
+
+def pymatgen_pairs(crystal: Crystal, cutoff: float) -> Edges:
+    centre, neighbor, _, distance = structure_of(crystal).get_neighbor_list(cutoff)
+    return list(zip(centre.tolist(), neighbor.tolist(), distance.tolist(), strict=True))
+
+
+def complete_shells(pairs: Edges, max_neighbors: int) -> Edges:
+    """Each atom's neighbours up to the shell of the `max_neighbors`-th."""
+    kept = []
+    for atom in {centre for centre, *_ in pairs}:
+        own = sorted((pair for pair in pairs if pair[0] == atom), key=lambda pair: pair[2])
+        limit = own[min(max_neighbors, len(own)) - 1][2] + SHELL_TOLERANCE
+        kept += [pair for pair in own if len(own) < max_neighbors or pair[2] <= limit]
+    return kept
+
+
+def assert_same_edges(found: Edges, expected: Edges, tolerance: float = 2e-6) -> None:
+    found, expected = sorted(found), sorted(expected)
+    assert [edge[:2] for edge in found] == [edge[:2] for edge in expected]
+    np.testing.assert_allclose(
+        [edge[2] for edge in found], [edge[2] for edge in expected], rtol=0, atol=tolerance, equal_nan=False
+    )
+
+
+def node_views(graph: CrystalGraphs) -> list[tuple[tuple[int, float, int], dict[tuple[int, float], NDArray[np.float64]]]]:
+    """What each node is and sees, free of any numbering: (Z, share of the sites, n_edges) and the sorted distances to
+    each kind (Z, share) of neighbour."""
+    share = np.round(graph.atom_multiplicity / graph.atom_multiplicity.sum(), 6).tolist()
+    kind = list(zip(graph.atomic_number.tolist(), share, strict=True))
+    views = []
+    for node in range(len(kind)):
+        own = np.flatnonzero(graph.edge_index[1] == node)
+        seen: dict[tuple[int, float], list[float]] = {}
+        for edge in own.tolist():
+            times = round(float(graph.edge_multiplicity[edge]))
+            seen.setdefault(kind[graph.edge_index[0, edge]], []).extend([float(graph.distance[edge])] * times)
+        views.append(((*kind[node], len(own)), {key: np.sort(values) for key, values in seen.items()}))
+    return views
+
+
+def assert_same_graph(found: CrystalGraphs, expected: CrystalGraphs, tolerance: float = 5e-5) -> None:
+    """Equal up to the numbering of nodes and the number of cells."""
+    left = node_views(expected)
+    for kind, seen in node_views(found):
+        match = next(
+            (
+                i
+                for i, (other_kind, other) in enumerate(left)
+                if other_kind == kind
+                and other.keys() == seen.keys()
+                and all(
+                    len(other[key]) == len(seen[key]) and np.abs(other[key] - seen[key]).max() < tolerance
+                    for key in seen
+                )
+            ),
+            None,
+        )
+        assert match is not None, f"no node of the other graph is {kind} and sees {seen}"
+        del left[match]
+    assert not left, f"{len(left)} nodes are missing"
+
+
+@pytest.mark.parametrize(
+    ("name", "max_neighbors", "expected"),
+    [
+        ("simple_cubic", 6, [6]),
+        ("simple_cubic", 12, [18]),
+        ("fcc", 12, [12]),
+        ("fcc", 13, [18]),
+        ("bcc", 8, [8]),
+        ("bcc", 12, [14]),
+        ("diamond", 4, [4, 4]),
+        ("diamond", 12, [16, 16]),
+        ("rock_salt", 6, [6, 6]),
+        ("rock_salt", 12, [18, 18]),
+        ("caesium_chloride", 8, [8, 8]),
+        ("caesium_chloride", 12, [14, 14]),
+        ("perovskite", 12, [12, 14, 14, 14, 14]),
+        ("perovskite", 1, [12, 6, 2, 2, 2]),
+    ],
+)
+def test_complete_shells_of_textbook_crystals(
+    ideal_crystals: dict[str, Crystal], name: str, max_neighbors: int, expected: list[int]
+) -> None:
+    crystal = ideal_crystals[name]
+    full = connect([crystal], GraphSettings(max_neighbors=max_neighbors, compress=False))
+    assert coordination(full) == expected
+    compressed = connect([crystal], GraphSettings(max_neighbors=max_neighbors))
+    assert np.array(coordination(compressed))[compressed.site_node].tolist() == expected
+
+
+def test_shells_of_rock_salt_lie_where_they_should(ideal_crystals: dict[str, Crystal]) -> None:
+    graph = connect([ideal_crystals["rock_salt"]], COMPRESSED)
+    assert graph.n_atoms.tolist() == [2]
+    assert graph.edge_index.T.tolist() == [[0, 0], [1, 0], [0, 1], [1, 1]]
+    assert graph.edge_multiplicity.tolist() == [12, 6, 6, 12]
+    np.testing.assert_allclose(graph.distance, np.array([2**-0.5, 0.5, 0.5, 2**-0.5]) * 5.64, atol=1e-5)
+
+
+def test_complete_shells_equal_a_search_of_the_whole_cutoff(real_crystals: dict[str, Crystal]) -> None:
+    assert len(real_crystals) > 110
+    for crystal in real_crystals.values():
+        assert_same_edges(edges_of(connect([crystal], FULL)), complete_shells(pymatgen_pairs(crystal, 8.0), 12))
+
+
+def test_truncated_shells_are_the_original_cgcnn_graph(real_crystals: dict[str, Crystal]) -> None:
+    settings = GraphSettings(shells="truncate", compress=False)
+    for crystal in list(real_crystals.values())[::3]:
+        graph = connect([crystal], settings)
+        originals = structure_of(crystal).get_all_neighbors(8, include_index=True)
+        expected = [sorted(neighbor[1] for neighbor in original)[:12] for original in originals]
+        found = [np.sort(graph.distance[graph.edge_index[1] == site]) for site in range(len(crystal.atomic_number))]
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("max_neighbors", [1, 5, 12, 40])
+@pytest.mark.parametrize(
+    ("lattice", "frac_coords"),
+    [
+        (np.diag([2.4, 2.4, 60.0]), [[0, 0, 0], [0.5, 0.5, 0.01]]),
+        (np.diag([70.0, 1.7, 65.0]), [[0.3, 0, 0.9], [0.32, 0.5, 0.9]]),
+        (np.diag([25.0, 24.0, 2.1]), [[0, 0, 0], [0.1, 0, 0.5]]),
+        ([[3.0, 0, 0], [8.7, 1.9, 0], [-7.1, 5.2, 3.3]], [[0.1, 0.2, 0.3], [0.6, 0.1, 0.9]]),
+        ([[4.0, 0, 0], [3.8, 0.8, 0], [0.1, 0.3, 9.0]], [[0.1, 0.2, 0.3], [0.6, 0.5, 0.6]]),
+        ([[0, 0, 3.1], [0, 4.2, 0.3], [5.5, 0.2, 0]], [[-3.2, 7.9, 0.4], [12.7, -0.5, -41.1]]),
+    ],
+    ids=["long", "chain", "rod", "skewed", "flat", "left-handed and far outside"],
+)
+def test_odd_cells_equal_trying_every_image(lattice: object, frac_coords: object, max_neighbors: int) -> None:
+    crystal = crystal_of(np.array(lattice).tolist(), ["Al", "O"], frac_coords)
+    graph = connect([crystal], GraphSettings(max_neighbors=max_neighbors, cutoff=6.5, compress=False))
+    assert_same_edges(edges_of(graph), complete_shells(all_pairs(crystal, 6.5), max_neighbors))
+
+
+def test_large_cells(ideal_structures: dict[str, Structure]) -> None:
+    cell = ideal_structures["rock_salt_conventional"] * (5, 5, 2)
+    compressed = connect([to_crystal(cell)], COMPRESSED)
+    assert compressed.n_sites.tolist() == [400]
+    assert_same_graph(compressed, connect([to_crystal(ideal_structures["rock_salt"])], COMPRESSED))
+    cell.perturb(0.3)
+    crystal = to_crystal(cell)
+    graph = connect([crystal], FULL)
+    assert graph.n_atoms.tolist() == [400]
+    assert_same_edges(edges_of(graph), complete_shells(pymatgen_pairs(crystal, 8.0), 12))
+
+
+def test_an_atom_neighbours_its_own_images(ideal_crystals: dict[str, Crystal]) -> None:
+    full = connect([ideal_crystals["fcc"]], FULL)
+    assert full.edge_index.tolist() == [[0] * 12, [0] * 12]
+    compressed = connect([ideal_crystals["fcc"]], COMPRESSED)
+    assert compressed.edge_index.tolist() == [[0], [0]]
+    assert compressed.edge_multiplicity.tolist() == [12]
+    np.testing.assert_allclose([*full.distance, *compressed.distance], 3.61 / np.sqrt(2), atol=1e-6)
+
+
+def test_parallel_edges_are_kept() -> None:
+    crystal = crystal_of(np.diag([3.0, 4.0, 5.0]).tolist(), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.25, 0]])
+    graph = connect([crystal], GraphSettings(cutoff=3.5, compress=False))
+    from_sodium = sorted(distance for centre, neighbor, distance in edges_of(graph) if (centre, neighbor) == (0, 1))
+    np.testing.assert_allclose(from_sodium, [np.hypot(1.5, 1)] * 2 + [np.hypot(1.5, 3)] * 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("shells", ["complete", "truncate"])
+def test_no_edges_are_made_up_where_neighbours_are_few(shells: str) -> None:
+    crystal = crystal_of((np.eye(3) * 5.0).tolist(), ["Po"], [[0.2, 0.2, 0.2]])
+    graph = connect([crystal], GraphSettings(cutoff=6.0, shells=shells, compress=False))
+    assert coordination(graph) == [6]
+    assert graph.n_isolated.tolist() == [0]
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_isolated_atoms_keep_their_nodes(ideal_crystals: dict[str, Crystal], compress: bool) -> None:
+    settings = GraphSettings(compress=compress)
+    pair_and_two_alone = [[0, 0, 0], [0.02, 0, 0], [0.5, 0, 0], [0, 0.5, 0.5]]
+    far = crystal_of((np.eye(3) * 40.0).tolist(), ["H", "H", "Ar", "Ar"], pair_and_two_alone)
+    alone = crystal_of((np.eye(3) * 9.0).tolist(), ["Xe"], [[0, 0, 0]])
+    graphs = connect([alone, far, ideal_crystals["rock_salt"], alone], settings)
+    assert graphs.n_isolated.tolist() == [1, 2, 0, 1]
+    assert graphs.n_edges.tolist()[::3] == [0, 0]
+    assert graphs.n_atoms.tolist() == ([1, 2, 2, 1] if compress else [1, 4, 2, 1])
+    assert graphs.n_edges[1] == (1 if compress else 2)
+
+
+def test_two_atoms_on_one_spot_are_named(ideal_crystals: dict[str, Crystal]) -> None:
+    frac_coords = [[0, 0, 0], [0.5, 0.5, 0.5], [0.25, 0.25, 0.25], [1.5, -0.5, 0.5004]]
+    crystal = crystal_of((np.eye(3) * 4.0).tolist(), ["Cs", "Cl", "O", "Cl"], frac_coords)
+    with pytest.raises(StructureError, match="sites 2 and 4 lie on the same spot"):
+        connect([ideal_crystals["fcc"], crystal], COMPRESSED)
+
+
+def test_many_at_once_equal_one_by_one(real_crystals: dict[str, Crystal]) -> None:
+    crystals = list(real_crystals.values())[::4]
+    for settings in (FULL, COMPRESSED):
+        together, apart = connect(crystals, settings), [connect([crystal], settings) for crystal in crystals]
+        for name in CrystalGraphs.__slots__:
+            joined = getattr(CrystalGraphs.concatenate(apart), name)
+            assert getattr(together, name).dtype == joined.dtype
+            np.testing.assert_allclose(getattr(together, name), joined, rtol=0, atol=1e-6, err_msg=name)
+
+
+def supercell(crystal: Crystal, *times: int) -> Crystal:
+    return to_crystal(structure_of(crystal) * times)
+
+
+def rotated(crystal: Crystal) -> Crystal:
+    q, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
+    return crystal._replace(lattice=crystal.lattice @ q)
+
+
+def moved(crystal: Crystal) -> Crystal:
+    rng = np.random.default_rng(2)
+    shift = rng.uniform(-1, 1, 3) + rng.integers(-3, 4, crystal.frac_coords.shape)
+    return crystal._replace(frac_coords=crystal.frac_coords + shift)
+
+
+def permuted(crystal: Crystal) -> Crystal:
+    order = np.random.default_rng(3).permutation(len(crystal.atomic_number))
+    return crystal._replace(atomic_number=crystal.atomic_number[order], frac_coords=crystal.frac_coords[order])
+
+
+def shaken(crystal: Crystal) -> Crystal:
+    noise = np.random.default_rng(4).uniform(-1e-6, 1e-6, crystal.frac_coords.shape)
+    return crystal._replace(frac_coords=crystal.frac_coords + noise @ np.linalg.inv(crystal.lattice))
+
+
+def sheared(crystal: Crystal) -> Crystal:
+    """Another cell of the same lattice, skewed."""
+    change = np.array([[1, 1, 0], [0, 1, 0], [-1, 0, 1]])
+    return crystal._replace(lattice=change @ crystal.lattice, frac_coords=crystal.frac_coords @ np.linalg.inv(change))
+
+
+def niggli(crystal: Crystal) -> Crystal:
+    return to_crystal(structure_of(crystal).get_reduced_structure("niggli"))
+
+
+CHANGES: dict[str, Callable[[Crystal], Crystal]] = {
+    "2x1x1": lambda crystal: supercell(crystal, 2, 1, 1),
+    "2x2x2": lambda crystal: supercell(crystal, 2, 2, 2),
+    "rotated": rotated,
+    "moved": moved,
+    "permuted": permuted,
+    "shaken": shaken,
+    "sheared": sheared,
+    "niggli": niggli,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_graph_does_not_depend_on_how_the_crystal_is_written(
+    ideal_crystals: dict[str, Crystal], real_crystals: dict[str, Crystal], change: str
+) -> None:
+    chosen = [crystal for crystal in real_crystals.values() if len(crystal.atomic_number) <= 12][::4]
+    for crystal in [*ideal_crystals.values(), *chosen]:
+        changed = CHANGES[change](crystal)
+        assert_same_graph(connect([changed], COMPRESSED), connect([crystal], COMPRESSED))
+
+
+def test_primitive_and_conventional_cells_give_one_graph(ideal_crystals: dict[str, Crystal]) -> None:
+    primitive, conventional = ideal_crystals["rock_salt"], ideal_crystals["rock_salt_conventional"]
+    assert len(conventional.atomic_number) == 8
+    assert_same_graph(connect([conventional], COMPRESSED), connect([primitive], COMPRESSED))
+
+
+def test_fingerprints_tell_duplicates_from_others(real_crystals: dict[str, Crystal]) -> None:
+    crystals = list(real_crystals.values())[::3]
+    own = connect(crystals, COMPRESSED).fingerprint
+    assert len(set(own.tolist())) == len(crystals)
+    permutations = connect([permuted(crystal) for crystal in crystals], FULL).fingerprint
+    assert own.tolist() == permutations.tolist()
+    stretched = crystals[0]._replace(lattice=crystals[0].lattice * 1.01)
+    assert connect([stretched], FULL).fingerprint[0] != own[0]
