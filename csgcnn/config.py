@@ -6,9 +6,11 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +114,6 @@ _store("dataset_schema", DatasetConfig)
 _store("predict_schema", PredictConfig)
 _store("evaluate_schema", EvaluateConfig)
 
-
 TRAIN_SECTIONS = "trainer graph dataset model edge_calculator node_features loss optimizer scheduler"
 CHOICES: dict[str, tuple[str, ...]] = {
     "graph.shells": ("complete", "truncate"),
@@ -131,9 +132,9 @@ NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "an integer of 1 or more": (
         "graph.max_neighbors trainer.max_epochs trainer.batch_size trainer.patience trainer.threads"
         " trainer.workers batch_size workers",
-        lambda x: x in range(1, 2**63),
+        lambda x: isinstance(x, int) and x >= 1,
     ),
-    "an integer of 0 or more": ("seed dataset.split.seed dataset.split.fold", lambda x: x in range(2**63)),
+    "an integer of 0 or more": ("seed dataset.split.seed dataset.split.fold", lambda x: isinstance(x, int) and x >= 0),
 }
 
 
@@ -149,8 +150,8 @@ def validate(cfg: DictConfig) -> None:
     for key, options in CHOICES.items():
         value = OmegaConf.select(cfg, key)
         if value is not None and value not in options:
-            expected = " or ".join(options)
-            raise ConfigError(f"{key}={value}: expected {expected}{nearest(str(value), options)}")
+            hint = nearest(str(value), options)
+            raise ConfigError(f"{key}={value}: expected {' or '.join(options)}{hint}")
     for expected, (keys, accepts) in NUMBERS.items():
         for key in keys.split():
             value = OmegaConf.select(cfg, key)
@@ -162,11 +163,11 @@ def validate(cfg: DictConfig) -> None:
 
 
 def _require_values(cfg: DictConfig) -> None:
-    missing = sorted(OmegaConf.missing_keys(cfg), key=lambda key: (key.startswith("dataset"), key))
+    missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
-        hint = OmegaConf.select(cfg, "dataset.hint") if "dataset.path" in missing else ""
         wanted = ", ".join(f"{key}=…" for key in missing)
-        raise ConfigError(f"please give {wanted}" + (f" ({hint})" if hint else ""))
+        hint = f" ({cfg.dataset.hint})" if "dataset.path" in missing and cfg.dataset.hint else ""
+        raise ConfigError(f"please give {wanted}{hint}")
 
 
 def _validate_split(split: DictConfig) -> None:
@@ -271,23 +272,20 @@ def data_path(text: str, hint: str = "") -> Path:
         if place.exists():
             return place
     raise UserError(
-        f"no data at {' or '.join(map(str, places))}; "
-        + (f"{hint}; " if hint else "")
-        + "say where it is with dataset.path=PATH, or the folder of all data sets with CSGCNN_DATA=FOLDER"
+        f"no data at {' or '.join(map(str, places))}"
+        + (f" ({hint})" if hint else "")
+        + "; give dataset.path=PATH, or the folder of all data sets in the environment: CSGCNN_DATA=FOLDER"
     )
 
 
 def claim_directory(path: str) -> str:
     """Make the directory `path`, or `path`-1, `path`-2, ... if another run has it; returns its name."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    name, attempt = path, 0
-    while True:
-        try:
+    for name in chain([path], (f"{path}-{attempt}" for attempt in count(1))):
+        with suppress(FileExistsError):
             os.mkdir(name)  # atomic: of a hundred runs started in one second each gets its own
-            return name
-        except FileExistsError:
-            attempt += 1
-            name = f"{path}-{attempt}"
+            break
+    return name
 
 
 OmegaConf.register_new_resolver("unique_dir", claim_directory, use_cache=True, replace=True)

@@ -74,7 +74,7 @@ class Predictor:
         names, units = [target["name"] for target in targets], [target["unit"] for target in targets]
         return cls(network, graph, names, units, set(content["elements"]), device)
 
-    def predict(self, structures: Sequence[StructureSource | str] | StructureSource) -> NDArray[np.float32]:
+    def predict(self, structures: "Sequence[StructureSource | str] | StructureSource") -> NDArray[np.float32]:
         """Predict for pymatgen `Structure`s, structure dicts or structure files: [n, n_targets], in `units`.
 
         Raises:

@@ -1,0 +1,147 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymatgen.core import Lattice, Structure
+
+from csgcnn.crystals.compression import WIDEST_CLUSTER, merge_equivalent
+from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings, connect
+from csgcnn.crystals.structures import Crystal, to_crystal
+
+FULL = GraphSettings(compress=False)
+COMPRESSED = GraphSettings()
+
+
+def supercell(crystal: Crystal, *times: int) -> Crystal:
+    structure = Structure(Lattice(crystal.lattice), crystal.atomic_number.tolist(), crystal.frac_coords)
+    return to_crystal(structure * times)
+
+
+def views(graph: CrystalGraphs, node_of: np.ndarray) -> list[dict[int, np.ndarray]]:
+    """For each node of a graph, the sorted distances to each class `node_of` [n_atoms] of neighbours."""
+    seen: list[dict[int, list[float]]] = [{} for _ in graph.atomic_number]
+    for (neighbor, centre), distance, times in zip(
+        graph.edge_index.T.tolist(), graph.distance.tolist(), graph.edge_multiplicity.tolist(), strict=True
+    ):
+        assert times == round(times)
+        seen[centre].setdefault(int(node_of[neighbor]), []).extend([distance] * round(times))
+    return [{node: np.sort(distances) for node, distances in one.items()} for one in seen]
+
+
+def assert_lossless(full: CrystalGraphs, compressed: CrystalGraphs) -> None:
+    """The nodes are an equitable partition of the sites, and every site sees what its node sees."""
+    node = compressed.site_node
+    assert compressed.n_sites[0] == full.n_atoms[0] == len(node)
+    assert (compressed.atomic_number[node] == full.atomic_number).all()
+    assert (compressed.atom_multiplicity == np.bincount(node)).all()
+    assert (np.diff(compressed.edge_index[1]) >= 0).all()
+    stands_for = compressed.edge_multiplicity * compressed.atom_multiplicity[compressed.edge_index[1]]
+    assert stands_for.sum() == full.n_edges[0]
+    of_nodes = views(compressed, np.arange(compressed.n_atoms[0]))
+    for site, of_site in enumerate(views(full, node)):
+        of_node = of_nodes[node[site]]
+        assert of_site.keys() == of_node.keys()
+        for kind in of_site:
+            assert len(of_site[kind]) == len(of_node[kind])
+            assert np.abs(of_site[kind] - of_node[kind]).max() <= WIDEST_CLUSTER + 1e-6
+
+
+def test_real_crystals_lose_nothing(real_crystals: dict[str, Crystal]) -> None:
+    n_full, n_compressed = 0, 0
+    for crystal in real_crystals.values():
+        full, compressed = connect([crystal], FULL), connect([crystal], COMPRESSED)
+        assert_lossless(full, compressed)
+        n_full, n_compressed = n_full + len(full.distance), n_compressed + len(compressed.distance)
+    assert n_full > 2 * n_compressed
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes", "n_edges"),
+    [
+        ("fcc", [(29, 1)], 1),
+        ("bcc", [(26, 1)], 2),
+        ("diamond", [(14, 2)], 2),
+        ("rock_salt", [(11, 1), (17, 1)], 4),
+        ("rock_salt_conventional", [(11, 4), (17, 4)], 4),
+        ("caesium_chloride", [(55, 1), (17, 1)], 4),
+        ("perovskite", [(38, 1), (22, 1), (8, 3)], 6),
+    ],
+)
+def test_textbook_crystals_have_one_node_per_kind_of_site(
+    ideal_crystals: dict[str, Crystal], name: str, nodes: list[tuple[int, int]], n_edges: int
+) -> None:
+    graph = connect([ideal_crystals[name]], COMPRESSED)
+    found = zip(graph.atomic_number.tolist(), graph.atom_multiplicity.tolist(), strict=True)
+    assert Counter(found) == Counter(nodes)
+    assert graph.n_edges.tolist() == [n_edges]
+
+
+def test_sites_of_one_element_with_different_surroundings_stay_apart() -> None:
+    # In AX2 layers with a stray X, the three X see different things: at first only by distance, then by colour.
+    lattice = np.diag([3.0, 3.0, 14.0]).tolist()
+    chain = [[0, 0, 0], [0, 0, 0.1], [0, 0, 0.21], [0, 0, 0.33], [0, 0, 0.46]]
+    crystal = to_crystal({"lattice": lattice, "species": ["Al"] + ["O"] * 4, "frac_coords": chain})
+    graph = connect([crystal], GraphSettings(max_neighbors=1, cutoff=3.5))
+    assert graph.atom_multiplicity.tolist() == [1] * 5
+
+
+def test_crystals_without_symmetry_stay_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    lattice = np.diag([9.0, 9.5, 10.0]) + rng.normal(scale=0.5, size=(3, 3))
+    crystal = Crystal(lattice, np.repeat(np.array([8, 14], dtype=np.uint8), 20), rng.uniform(size=(40, 3)))
+    full, compressed = connect([crystal], FULL), connect([crystal], COMPRESSED)
+    assert compressed.n_atoms.tolist() == [40]
+    assert compressed.n_edges.tolist() == full.n_edges.tolist()
+    assert set(compressed.edge_multiplicity.tolist()) == {1.0}
+    np.testing.assert_allclose(compressed.distance.sum(), full.distance.sum(), rtol=1e-6)
+
+
+def test_equal_crystals_of_one_call_are_not_merged_with_each_other(ideal_crystals: dict[str, Crystal]) -> None:
+    graphs = connect([ideal_crystals["rock_salt"]] * 3, COMPRESSED)
+    assert graphs.n_atoms.tolist() == [2, 2, 2]
+    assert graphs.atom_multiplicity.tolist() == [1] * 6
+    assert graphs.edge_index.max() == 1
+
+
+def test_a_long_chain_of_close_distances_is_cut() -> None:
+    """1.5e-4 Å apart each, 200 distances chain over 0.03 Å: merged edges still stay within the width of a cluster."""
+    distance = 2 + 1.5e-4 * np.arange(200)
+    centre, neighbor = np.zeros(200, dtype=np.int64), np.zeros(200, dtype=np.int64)
+    zero, carbon = np.zeros(1, dtype=np.int64), np.array([6])
+    _, (_, merged, multiplicity) = merge_equivalent(zero, carbon, centre, neighbor, distance)
+    nearest = np.abs(distance[:, None] - merged).min(axis=1)
+    assert nearest.max() <= WIDEST_CLUSTER
+    assert 30 <= len(merged) <= 60
+    assert multiplicity.sum() == 200
+    np.testing.assert_allclose((merged * multiplicity).sum(), distance.sum(), rtol=1e-12)
+
+
+@st.composite
+def supercells(draw: st.DrawFn) -> tuple[Crystal, Crystal, int]:
+    """A random small crystal, and the same in a supercell with its sites in another order."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    species = draw(st.lists(st.sampled_from([1, 8, 26]), min_size=1, max_size=4))
+    times = draw(st.sampled_from([(1, 1, 2), (1, 3, 1), (2, 2, 1), (2, 1, 3), (2, 2, 2)]))
+    lattice = np.diag(rng.uniform(2.5, 6, 3)) + rng.uniform(-1, 1, (3, 3))
+    cell = Crystal(lattice, np.array(species, dtype=np.uint8), rng.uniform(-1, 2, (len(species), 3)))
+    large = supercell(cell, *times)
+    order = rng.permutation(len(large.atomic_number))
+    shuffled = large._replace(atomic_number=large.atomic_number[order], frac_coords=large.frac_coords[order])
+    return cell, shuffled, int(np.prod(times))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(supercells())
+def test_a_supercell_compresses_to_its_cell(cells: tuple[Crystal, Crystal, int]) -> None:
+    cell, large, n_cells = cells
+    small, compressed = connect([cell], COMPRESSED), connect([large], COMPRESSED)
+    assert_lossless(connect([cell], FULL), small)
+    assert_lossless(connect([large], FULL), compressed)
+    assert compressed.n_edges.tolist() == small.n_edges.tolist()
+    for name in ("atomic_number", "distance"):
+        np.testing.assert_allclose(
+            np.sort(getattr(compressed, name)), np.sort(getattr(small, name)), rtol=0, atol=2e-5
+        )
+    assert sorted(compressed.atom_multiplicity) == sorted(small.atom_multiplicity * n_cells)
