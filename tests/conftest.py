@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,11 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from csgcnn.crystals.datasets import Record, read_records
+from csgcnn.crystals.graphs import GraphSettings, connect
 from csgcnn.crystals.structures import Crystal, to_crystal
+from csgcnn.data.store import GraphStore, Scalar
+
+StoreMaker = Callable[[dict[str, list[Scalar]]], GraphStore]
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -67,3 +72,17 @@ def real_crystals(
             if len(crystal.atomic_number) <= 60:
                 chosen[record.id] = crystal
     return chosen
+
+
+@pytest.fixture(scope="session")
+def store_with() -> StoreMaker:
+    """Make a store of the given columns, whose crystals are one atom each, all different, with the ids c0, c1, ..."""
+
+    def make(columns: dict[str, list[Scalar]]) -> GraphStore:
+        n_graphs = len(next(iter(columns.values()), []))
+        cells = [np.eye(3) * (3 + 0.01 * number) for number in range(n_graphs)]
+        crystals = [Crystal(cell, np.array([26], dtype=np.uint8), np.zeros((1, 3))) for cell in cells]
+        ids = [f"c{number}" for number in range(n_graphs)]
+        return GraphStore(connect(crystals, GraphSettings()), ids, columns, GraphSettings())
+
+    return make

@@ -78,13 +78,16 @@ def test_textbook_crystals_have_one_node_per_kind_of_site(
     assert graph.n_edges.tolist() == [n_edges]
 
 
-def test_sites_of_one_element_with_different_surroundings_stay_apart() -> None:
-    # In AX2 layers with a stray X, the three X see different things: at first only by distance, then by colour.
-    lattice = np.diag([3.0, 3.0, 14.0]).tolist()
-    chain = [[0, 0, 0], [0, 0, 0.1], [0, 0, 0.21], [0, 0, 0.33], [0, 0, 0.46]]
-    crystal = to_crystal({"lattice": lattice, "species": ["Al"] + ["O"] * 4, "frac_coords": chain})
-    graph = connect([crystal], GraphSettings(max_neighbors=1, cutoff=3.5))
-    assert graph.atom_multiplicity.tolist() == [1] * 5
+@pytest.mark.parametrize(("last", "n_nodes"), [("O", 4), ("N", 8), ("H", 8)])
+def test_colours_travel_along_a_chain(last: str, n_nodes: int) -> None:
+    """Eight atoms in a row, 1 Å apart: the middle ones differ only by what lies three bonds away."""
+    lattice = np.diag([9.0, 9.0, 20.0]).tolist()
+    species = ["O", *"HHHHHH", last]
+    chain = [[0, 0, 0.05 * place] for place in range(8)]
+    crystal = to_crystal({"lattice": lattice, "species": species, "frac_coords": chain})
+    full, compressed = (connect([crystal], GraphSettings(cutoff=1.5, compress=flag)) for flag in (False, True))
+    assert compressed.n_atoms.tolist() == [n_nodes]
+    assert_lossless(full, compressed)
 
 
 def test_crystals_without_symmetry_stay_as_they_are() -> None:
@@ -141,7 +144,5 @@ def test_a_supercell_compresses_to_its_cell(cells: tuple[Crystal, Crystal, int])
     assert_lossless(connect([large], FULL), compressed)
     assert compressed.n_edges.tolist() == small.n_edges.tolist()
     for name in ("atomic_number", "distance"):
-        np.testing.assert_allclose(
-            np.sort(getattr(compressed, name)), np.sort(getattr(small, name)), rtol=0, atol=2e-5
-        )
+        np.testing.assert_allclose(np.sort(getattr(compressed, name)), np.sort(getattr(small, name)), rtol=0, atol=2e-5)
     assert sorted(compressed.atom_multiplicity) == sorted(small.atom_multiplicity * n_cells)

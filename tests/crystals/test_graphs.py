@@ -14,6 +14,8 @@ FULL = GraphSettings(compress=False)
 COMPRESSED = GraphSettings()
 
 Edges = list[tuple[int, int, float]]  # (centre, neighbor, distance)
+Kind = tuple[int, float]  # Z, share of the crystal's sites
+View = tuple[tuple[int, float, int], dict[Kind, NDArray[np.float64]]]
 
 
 def crystal_of(lattice: object, species: list[str], frac_coords: object) -> Crystal:
@@ -71,15 +73,14 @@ def assert_same_edges(found: Edges, expected: Edges, tolerance: float = 2e-6) ->
     )
 
 
-def node_views(graph: CrystalGraphs) -> list[tuple[tuple[int, float, int], dict[tuple[int, float], NDArray[np.float64]]]]:
-    """What each node is and sees, free of any numbering: (Z, share of the sites, n_edges) and the sorted distances to
-    each kind (Z, share) of neighbour."""
+def node_views(graph: CrystalGraphs) -> list[View]:
+    """What each node is (Z, share of the sites, n_edges) and sees (distances to each kind of node), unnumbered."""
     share = np.round(graph.atom_multiplicity / graph.atom_multiplicity.sum(), 6).tolist()
     kind = list(zip(graph.atomic_number.tolist(), share, strict=True))
     views = []
     for node in range(len(kind)):
         own = np.flatnonzero(graph.edge_index[1] == node)
-        seen: dict[tuple[int, float], list[float]] = {}
+        seen: dict[Kind, list[float]] = {}
         for edge in own.tolist():
             times = round(float(graph.edge_multiplicity[edge]))
             seen.setdefault(kind[graph.edge_index[0, edge]], []).extend([float(graph.distance[edge])] * times)

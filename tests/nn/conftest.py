@@ -47,18 +47,21 @@ def composed() -> Callable[..., DictConfig]:
 
 
 @pytest.fixture(scope="session")
-def network(composed: Callable[..., DictConfig]) -> Callable[..., CrystalGraphNetwork]:
-    """A network as composed from conf/, its weights and running statistics moved away from where they start."""
+def network(
+    composed: Callable[..., DictConfig], pack: Callable[..., GraphStore], structures: list[Structure]
+) -> Callable[..., CrystalGraphNetwork]:
+    """A network as composed from conf/, its weights away from their start, its running statistics those of crystals."""
+    batch = pack(structures).batch(torch.arange(len(structures)))
 
     def made(*words: str, n_targets: int = 1) -> CrystalGraphNetwork:
         torch.manual_seed(7)
         model = build_model(composed(*words), n_targets)
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.add_(0.1 * torch.rand_like(parameter))
-            for name, buffer in model.named_buffers():
-                if "running" in name or "scaler" in name:
-                    buffer.add_(torch.rand_like(buffer))
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            for _ in range(20):
+                model(batch)
+        model.scaler.fit(torch.tensor([[1.0] * n_targets, [4.0] * n_targets]))
         return model
 
     return made

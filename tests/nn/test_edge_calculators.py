@@ -25,11 +25,9 @@ def test_the_basis_follows_the_cutoff_of_the_graph(composed: Callable[..., DictC
     assert build(composed("edge_calculator=rbf", "graph.cutoff=6").edge_calculator).cutoff == 6
 
 
-@pytest.mark.parametrize("option", ["gaussian", "rbf"])
-def test_no_denormal_numbers(option: str, composed: Callable[..., DictConfig]) -> None:
+def test_gaussians_hold_no_denormal_numbers(composed: Callable[..., DictConfig]) -> None:
     torch.set_flush_denormal(False)  # commands turn it on, which would hide them
-    inside = DISTANCE[DISTANCE < 7.9]
-    values = build(composed(f"edge_calculator={option}").edge_calculator)(inside)
+    values = build(composed("edge_calculator=gaussian").edge_calculator)(DISTANCE)
     assert values.isfinite().all()
     assert not ((values != 0) & (values.abs() < TINY)).any()
 

@@ -126,10 +126,12 @@ def test_an_atom_without_neighbours_is_predicted(pack: Pack, network: Network) -
 
 @pytest.mark.parametrize(
     ("edge", "learnable", "features"),
-    product(
-        ["gaussian", "rbf"],
-        ["false", "true"],
-        ["atom_init", "onehot", "bits", "elemental", "learned", "[atom_init,learned]"],
+    list(
+        product(
+            ["gaussian", "rbf"],
+            ["false", "true"],
+            ["atom_init", "onehot", "bits", "elemental", "learned", "[atom_init,learned]"],
+        )
     ),
 )
 def test_every_parameter_is_trained(

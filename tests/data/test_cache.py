@@ -1,0 +1,273 @@
+import csv
+import errno
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
+
+from csgcnn.crystals.datasets import Record
+from csgcnn.crystals.graphs import GraphSettings
+from csgcnn.data import cache
+from csgcnn.data.cache import default_cache_folder, open_dataset
+from csgcnn.data.store import GraphStore
+from csgcnn.errors import UserError
+
+SETTINGS = GraphSettings()
+
+
+@pytest.fixture
+def rows(dielectric_records: list[Record]) -> list[dict[str, Any]]:
+    """Twelve records as a user would write them, one of them of no use."""
+    return [
+        {"material_id": record.id, "structure": record.source, "name": f"row {record.id}", **record.columns}
+        for record in dielectric_records[:11]
+    ] + [{"material_id": "bad, \"one\"", "structure": {"species": ["H"]}, "name": "bad", "band_gap": 1.0}]  # fmt: skip
+
+
+@pytest.fixture
+def data(tmp_path: Path, rows: list[dict[str, Any]]) -> Path:
+    path = tmp_path / "mine" / "set.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(rows))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CSGCNN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.exists() else []
+
+
+def forbid_building(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise AssertionError("the graphs were built again")
+
+    monkeypatch.setattr(cache, "build_graphs", fail)
+
+
+def assert_same(one: GraphStore, other: GraphStore) -> None:
+    assert (one.ids, one.columns, one.settings) == (other.ids, other.columns, other.settings)
+    everything = torch.arange(len(one))
+    for name in ("atomic_number", "edge_index", "distance", "edge_multiplicity"):
+        assert torch.equal(getattr(one.batch(everything), name), getattr(other.batch(everything), name))
+
+
+def test_the_second_time_nothing_is_built(data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[int, int]] = []
+    built, rejected = open_dataset(data, SETTINGS, progress=lambda *step: done.append(step))
+    assert done == [(12, 12)]
+    assert len(built) == 11
+    assert [entry.id for entry in rejected] == ['bad, "one"']
+    forbid_building(monkeypatch)
+    cached, rejected_again = open_dataset(data, SETTINGS)
+    assert_same(cached, built)
+    assert rejected_again == rejected
+    assert len(entries(folder)) == 1
+
+
+def test_the_key_is_bytes_settings_and_reading_options(
+    data: Path, folder: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_dataset(data, SETTINGS)
+    for settings in (
+        GraphSettings(cutoff=7.0),
+        GraphSettings(max_neighbors=8),
+        GraphSettings(shells="truncate"),
+        GraphSettings(compress=False),
+    ):
+        store, _ = open_dataset(data, settings)
+        assert store.settings == settings
+    by_name, _ = open_dataset(data, SETTINGS, id_column="name")
+    assert by_name.ids[0] == f"row {rows[0]['material_id']}"
+    open_dataset(data, SETTINGS, structure_column="structure")
+    assert len(entries(folder)) == 7
+
+    elsewhere = data.parents[1] / "elsewhere" / data.name
+    elsewhere.parent.mkdir()
+    shutil.copy(data, elsewhere)
+    with monkeypatch.context() as patch:
+        forbid_building(patch)
+        open_dataset(elsewhere, SETTINGS)
+    rows[0]["band_gap"] = 99.0
+    data.write_text(json.dumps(rows))
+    store, _ = open_dataset(data, SETTINGS)
+    assert store.columns["band_gap"][0] == 99.0
+    assert len(entries(folder)) == 8
+
+
+def test_a_changed_structure_file_of_a_folder_is_noticed(data: Path, folder: Path, rows: list[dict[str, Any]]) -> None:
+    cifs = data.parent / "cifs"
+    cifs.mkdir()
+    (cifs / "id_prop.csv").write_text("a,1.0\nb,2.0\n")
+    for name, row in zip("ab", rows, strict=False):
+        (cifs / f"{name}.json").write_text(json.dumps(row["structure"]))
+    before, _ = open_dataset(cifs, SETTINGS)
+    (cifs / "b.json").write_text(json.dumps(rows[5]["structure"]))
+    after, _ = open_dataset(cifs, SETTINGS)
+    assert before.elements[0] == after.elements[0]
+    assert before.elements[1] != after.elements[1]
+
+
+# BUG: the key is made by source_files(path), which is told neither column and so refuses the table.
+def test_a_csv_whose_columns_have_unusual_names(data: Path, folder: Path, rows: list[dict[str, Any]]) -> None:
+    (data.parent / "a.json").write_text(json.dumps(rows[0]["structure"]))
+    table = data.parent / "table.csv"
+    table.write_text("label,where,id,gap\nfirst,a.json,same,1\nsecond,a.json,same,2\n")
+    store, rejected = open_dataset(table, SETTINGS, id_column="label", structure_column="where")
+    assert (store.ids, rejected) == (["first", "second"], [])
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+# BUG: of these, only a truncated npy is answered with the file's name; meta.json and lost files are not named, and a
+# lost rejected.csv is a traceback.
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("distance.npy", shorten),
+        ("lattice.npy", shorten),
+        ("meta.json", shorten),
+        ("distance.npy", Path.unlink),
+        ("meta.json", Path.unlink),
+        ("rejected.csv", Path.unlink),
+    ],
+)
+def test_a_damaged_cache_is_named_and_built_again(
+    data: Path,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    damage: Callable[[Path], None],
+) -> None:
+    built, rejected = open_dataset(data, SETTINGS)
+    (entry,) = entries(folder)
+    damage(entry / name)
+    with caplog.at_level(logging.WARNING):
+        again, rejected_again = open_dataset(data, SETTINGS)
+    assert_same(again, built)
+    assert rejected_again == rejected
+    assert len(caplog.records) == 1
+    assert name in caplog.text
+    assert entries(folder) == [entry]
+    forbid_building(monkeypatch)
+    open_dataset(data, SETTINGS)
+
+
+def test_a_half_written_cache_is_never_seen(data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = GraphStore.save
+
+    def interrupted(self: GraphStore, target: Path) -> None:
+        save(self, target)
+        (target / "meta.json").write_text("{")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GraphStore, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            open_dataset(data, SETTINGS)
+        assert entries(folder) == []
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # killed: nothing is cleaned up
+        with pytest.raises(KeyboardInterrupt):
+            open_dataset(data, SETTINGS)
+    (left,) = entries(folder)
+    assert left.suffix == ".tmp"
+    store, _ = open_dataset(data, SETTINGS)
+    forbid_building(monkeypatch)
+    assert_same(open_dataset(data, SETTINGS)[0], store)
+
+
+def test_two_processes_at_once_end_with_one_good_cache(
+    data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fork = multiprocessing.get_context("fork")
+    both_have_written = fork.Barrier(2, timeout=20)
+    rename = Path.rename
+
+    def rename_together(self: Path, target: Path) -> Path:
+        both_have_written.wait()
+        return rename(self, target)
+
+    def process() -> None:
+        store, rejected = open_dataset(data, SETTINGS)
+        os._exit(0 if (len(store), len(rejected)) == (11, 1) else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename_together)
+        processes = [fork.Process(target=process) for _ in range(2)]
+        for one in processes:
+            one.start()
+        for one in processes:
+            one.join(30)
+    assert [one.exitcode for one in processes] == [0, 0]
+    assert len(entries(folder)) == 1
+    forbid_building(monkeypatch)
+    assert len(open_dataset(data, SETTINGS)[0]) == 11
+
+
+def test_a_cache_folder_that_cannot_be_made_only_warns(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store, _ = open_dataset(data, SETTINGS, cache_folder=data / "below a file")
+    assert len(store) == 11
+    assert "not cached" in caplog.text
+    assert str(data / "below a file") in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_cache_folder_only_warns(data: Path, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder.mkdir()
+    folder.chmod(0o500)
+    store, _ = open_dataset(data, SETTINGS)
+    assert len(store) == 11
+    assert "not cached" in caplog.text
+
+
+def test_a_full_disk_only_warns(
+    data: Path, folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    store, _ = open_dataset(data, SETTINGS)
+    assert len(store) == 11
+    assert "not cached: [Errno 28] No space left on device" in caplog.text
+    assert entries(folder) == []
+
+
+def test_nothing_usable_is_an_error_with_the_first_reason(tmp_path: Path, folder: Path) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps([{"id": i, "structure": {"species": ["H"]}} for i in ("x", "y")]))
+    with pytest.raises(UserError, match=r"bad\.json: none of its 2 structures can be used; the first, x: "):
+        open_dataset(path, SETTINGS)
+    assert entries(folder) == []
+
+
+def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CSGCNN_CACHE", str(tmp_path / "chosen"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert default_cache_folder() == tmp_path / "chosen"
+    monkeypatch.delenv("CSGCNN_CACHE")
+    assert default_cache_folder() == tmp_path / "xdg" / "csgcnn"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_cache_folder() == tmp_path / ".cache" / "csgcnn"
+
+
+def test_rejected_reasons_survive_commas_quotes_and_lines(tmp_path: Path) -> None:
+    rejected = [cache.Rejected("a,b", 'said "no"\nand went'), cache.Rejected("é", "")]
+    cache.write_rejected(rejected, tmp_path / "rejected.csv")
+    with open(tmp_path / "rejected.csv", newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [["id", "reason"], *map(list, rejected)]

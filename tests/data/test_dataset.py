@@ -1,0 +1,127 @@
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from csgcnn.crystals.build import Rejected
+from csgcnn.data.dataset import Dataset, check_rejected, select_targets
+from csgcnn.data.store import GraphStore
+from csgcnn.errors import UserError
+
+SOURCE = Path("mine/set.json")
+StoreMaker = Callable[..., GraphStore]
+
+
+def test_targets_of_good_rows(store_with: StoreMaker) -> None:
+    store = store_with({"gap": [1.5, 0, 2.25, True], "name": ["a", "b", "c", "d"], "n": [1, 2, 3, None]})
+    dataset = select_targets(store, ["n", "gap"], [], SOURCE)
+    assert dataset.names == ["n", "gap"]
+    assert dataset.targets.dtype == torch.float32
+    np.testing.assert_array_equal(dataset.targets.numpy(), [[1, 1.5], [2, 0], [3, 2.25], [np.nan, 1]])
+    assert dataset.rows.tolist() == [0, 1, 2, 3]  # one target of two is enough
+    assert dataset.rejected == []
+
+
+def test_the_only_column_is_the_target(store_with: StoreMaker) -> None:
+    assert select_targets(store_with({"gap": [1.0]}), None, [], SOURCE).names == ["gap"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "names", "answer"),
+    [
+        (["gap", "n"], ["gpa"], r"mine/set\.json: there is no column 'gpa' to be the target; there are gap, n$"),
+        (["gap", "n"], ["gap", "x"], r"there is no column 'x'"),
+        (["gap", "n"], None, r"mine/set\.json: say which column is the target: dataset\.targets=.* of gap, n$"),
+        ([], None, r"say which column .* of none$"),
+        ([], ["gap"], r"no column 'gap' .* there are none$"),
+    ],
+)
+def test_a_target_that_is_not_there(
+    store_with: StoreMaker, columns: list[str], names: list[str] | None, answer: str
+) -> None:
+    store = store_with({"gap": [1.0, 2.0], "n": [1.0, 2.0]})
+    store.columns = {name: store.columns[name] for name in columns}
+    with pytest.raises(UserError, match=answer):
+        select_targets(store, names, [], SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "gap missing"),
+        ("metal", "gap is 'metal', expected a number"),
+        ("1.5", "gap is '1.5', expected a number"),
+        (float("nan"), "gap is nan, expected a finite number"),
+        (float("inf"), "gap is inf, expected a finite number"),
+        (float("-inf"), "gap is -inf, expected a finite number"),
+        (1e300, "gap is 1e+300, expected"),  # BUG: a RuntimeError, it overflows float32
+        (10**400, "gap is 1000000000"),  # BUG: an OverflowError; JSON may hold such integers
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_row_without_a_usable_target_is_rejected_by_name(
+    store_with: StoreMaker, value: float | str | None, reason: str
+) -> None:
+    unreadable = Rejected("x", "no lattice")
+    dataset = select_targets(store_with({"gap": [1.0, value, 3.0]}), ["gap"], [unreadable], SOURCE)
+    assert dataset.rows.tolist() == [0, 2]
+    assert dataset.rejected[0] == unreadable
+    assert [entry.id for entry in dataset.rejected[1:]] == ["c1"]
+    assert dataset.rejected[1].reason.startswith(reason)
+
+
+def test_one_impossible_target_of_two_rejects_the_row(store_with: StoreMaker) -> None:
+    store = store_with({"gap": [1.0, 2.0, None, None], "n": ["bad", 2.0, 3.0, None]})
+    dataset = select_targets(store, ["gap", "n"], [], SOURCE)
+    assert dataset.rows.tolist() == [1, 2]
+    assert dataset.rejected == [
+        Rejected("c0", "n is 'bad', expected a number"),
+        Rejected("c3", "gap and n missing"),
+    ]
+
+
+def dataset_with(store_with: StoreMaker, n_rejected: int, n_usable: int) -> Dataset:
+    rejected = [Rejected(f"x{number}", f'reason {number}, "quoted"') for number in range(n_rejected)]
+    return select_targets(store_with({"gap": [1.0] * n_usable}), ["gap"], rejected, SOURCE)
+
+
+def test_nothing_rejected_writes_nothing(store_with: StoreMaker, tmp_path: Path) -> None:
+    check_rejected(dataset_with(store_with, 0, 3), SOURCE, "raise", tmp_path / "rejected.csv")
+    assert not list(tmp_path.iterdir())
+
+
+def test_rejected_records_may_be_skipped_up_to_five_per_cent(store_with: StoreMaker, tmp_path: Path) -> None:
+    report = tmp_path / "rejected.csv"
+    check_rejected(dataset_with(store_with, 5, 95), SOURCE, "skip", report)
+    with open(report, newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["id", "reason"], *([f"x{number}", f'reason {number}, "quoted"'] for number in range(5))]
+
+
+@pytest.mark.parametrize(
+    ("n_rejected", "n_usable", "on_error", "answers"),
+    [
+        (1, 99, "raise", ["1 of 100 records cannot be used (x0: reason 0", "on_error=skip"]),
+        (6, 94, "skip", ["6 of 100", "x0: reason 0", "x2: reason 2", "; …)", "More than 5%"]),
+    ],
+)
+def test_rejected_records_stop_the_run(
+    store_with: StoreMaker, tmp_path: Path, n_rejected: int, n_usable: int, on_error: str, answers: list[str]
+) -> None:
+    report = tmp_path / "rejected.csv"
+    with pytest.raises(UserError) as error:
+        check_rejected(dataset_with(store_with, n_rejected, n_usable), SOURCE, on_error, report)
+    message = str(error.value)
+    assert all(answer in message for answer in [*answers, str(SOURCE), str(report)]), message
+    assert "x3" not in message
+    assert len(report.read_text().splitlines()) == 1 + n_rejected
+
+
+def test_targets_missing_everywhere_stop_the_run(store_with: StoreMaker, tmp_path: Path) -> None:
+    dataset = select_targets(store_with({"gap": [None, None]}), ["gap"], [], SOURCE)
+    assert dataset.rows.shape == (0,)
+    with pytest.raises(UserError, match=r"2 of 2 records cannot be used \(c0: gap missing; c1: gap missing\)"):
+        check_rejected(dataset, SOURCE, "skip", tmp_path / "rejected.csv")

@@ -1,0 +1,108 @@
+import csv
+import gzip
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from csgcnn import cli
+
+DATA = Path(__file__).parents[2] / "data"
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        return self.out + self.err
+
+
+@pytest.fixture(scope="session")
+def csgcnn(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Answer]:
+    """`csgcnn WORDS`, in this process, in the directory `cwd`."""
+    environment = {"CSGCNN_CACHE": str(tmp_path_factory.mktemp("graphs"))}
+
+    def command(*words: str, cwd: Path) -> Answer:
+        quick = ["trainer.threads=1", "trainer.workers=1", "trainer.device=cpu"] if words[0] == "train" else []
+        out, err, handlers = io.StringIO(), io.StringIO(), logging.root.handlers[:]
+        with chdir(cwd), patch.dict(os.environ, environment), patch.object(sys, "argv", ["csgcnn"]):
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+            with redirect_stdout(out), redirect_stderr(err):
+                try:
+                    code = cli.main([*words, *quick])
+                except SystemExit as end:
+                    code = end.code if isinstance(end.code, int) else 1
+        for handler in set(logging.root.handlers) - set(handlers):
+            handler.close()
+        logging.root.handlers[:] = handlers
+        return Answer(code, out.getvalue(), err.getvalue())
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def records() -> list[Record]:
+    """Sixty small real crystals."""
+    with gzip.open(DATA / "dielectric.json.gz", "rt") as file:
+        return [r for r in json.load(file) if len(r["crystal_structure"]["species"]) <= 8][:60]
+
+
+@pytest.fixture(scope="session")
+def data_file(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data set") / "crystals (60).json.gz"
+    path.write_bytes(gzip.compress(json.dumps(records).encode()))
+    return path
+
+
+@pytest.fixture(scope="session")
+def small(data_file: Path) -> list[str]:
+    """The words of a short training."""
+    return [f"dataset.path={data_file}", "trainer.max_epochs=3", "trainer.batch_size=16", "model.hidden=16"]
+
+
+@pytest.fixture(scope="session")
+def run(csgcnn: Callable[..., Answer], small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished run."""
+    folder = tmp_path_factory.mktemp("runs")
+    answer = csgcnn("train", *small, "hydra.run.dir=first", cwd=folder)
+    assert answer.code == 0, answer.said
+    (folder / "said.txt").write_text(answer.said)
+    return folder / "first"
+
+
+@pytest.fixture(scope="session")
+def cifs(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with four CIF files of the data set."""
+    from pymatgen.core import Structure
+
+    folder = tmp_path_factory.mktemp("cifs")
+    for record in records[:4]:
+        crystal = record["crystal_structure"]
+        structure = Structure(crystal["lattice"], crystal["species"], crystal["frac_coords"])
+        structure.to(str(folder / f"{record['material_id']}.cif"), fmt="cif")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def table() -> Callable[[Path], list[dict[str, str]]]:
+    def read(path: Path) -> list[dict[str, str]]:
+        with open(path, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    return read

@@ -1,0 +1,147 @@
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from csgcnn.data.splits import Split
+from csgcnn.errors import UserError
+from csgcnn.training.schedulers import one_cycle, plateau
+from csgcnn.training.trainer import Trainer
+
+Make = Callable[..., Trainer]
+
+
+def trained(trainer: Trainer) -> list[dict[str, float]]:
+    rows: list[dict[str, float]] = []
+    trainer.fit(["band_gap"], lambda row, improved: rows.append(row | {"improved": improved}))
+    return rows
+
+
+def timeless(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{name: v for name, v in row.items() if name not in ("seconds", "graphs_per_second")} for row in rows]
+
+
+def test_the_seed_decides_everything(trainer: Make) -> None:
+    first, same, other = (trained(trainer(seed, ema=0.9, make_scheduler=one_cycle)) for seed in (1, 1, 2))
+    assert timeless(first) == timeless(same)
+    assert timeless(first) != timeless(other)
+    assert [row["epoch"] for row in first] == [1, 2, 3]
+    assert list(first[0])[:5] == ["epoch", "lr", "train_loss", "val_loss", "val_mae_band_gap"]
+
+
+def test_it_learns_and_knows_its_best_epoch(trainer: Make) -> None:
+    made = trainer(max_epochs=25)
+    rows = trained(made)
+    maes = [row["val_mae_band_gap"] for row in rows]
+    assert rows[-1]["train_loss"] < 0.5 * rows[0]["train_loss"]
+    assert made.best_epoch == 1 + maes.index(min(maes))
+    assert made.best_mae == pytest.approx(min(maes) / made.model.scaler.std.item(), rel=1e-5)
+    lowest = [mae == min(maes[: i + 1]) for i, mae in enumerate(maes)]
+    assert [row["improved"] for row in rows] == lowest
+    assert not all(lowest), "else the test does not tell best from last"
+
+
+def test_patience_stops(trainer: Make) -> None:
+    still = partial(torch.optim.SGD, lr=0.0)
+    made = trainer(max_epochs=50, patience=4, make_optimizer=still, ema=None)
+    for norm in (module for module in made.model.modules() if hasattr(module, "momentum")):
+        norm.momentum = 0.0  # so that validation repeats itself exactly
+    assert len(trained(made)) == 5
+    assert made.best_epoch == 1
+
+
+class Infinite(nn.Module):
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return prediction.sum() * torch.inf
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"make_optimizer": partial(torch.optim.SGD, lr=1e6), "max_epochs": 50, "grad_clip": None},
+        {"loss": Infinite()},
+    ],
+    ids=["lr=1e6", "infinite loss"],
+)
+def test_divergence_is_told(changes: dict[str, Any], trainer: Make) -> None:
+    with pytest.raises(UserError, match=r"diverged in epoch \d+.*optimizer\.lr"):
+        trained(trainer(**changes))
+
+
+def test_bfloat16_stays_close_to_float32(trainer: Make) -> None:
+    exact, rough = (trained(trainer(precision=precision))[-1] for precision in ("float32", "bfloat16"))
+    assert rough["train_loss"] != exact["train_loss"], "else autocast does nothing"
+    assert rough["train_loss"] == pytest.approx(exact["train_loss"], rel=0.1)
+
+
+def test_batches_of_one_and_a_last_batch_of_one(trainer: Make, split: Split) -> None:
+    few = split | {"train": split["train"][:5]}
+    for batch_size in (1, 4):
+        rows = trained(trainer(split=few, batch_size=batch_size, max_epochs=2))
+        assert all(torch.tensor(list(row.values())).isfinite().all() for row in rows)
+
+
+def test_only_training_rows_fit_the_scaler(trainer: Make, targets: Tensor, split: Split) -> None:
+    planted = targets.clone()
+    planted[torch.cat([split["val"], split["test"]])] = 1e6
+    scaler = trainer(targets=planted).model.scaler
+    expected = targets[split["train"]]
+    assert scaler.mean.item() == pytest.approx(expected.mean().item())
+    assert scaler.std.item() == pytest.approx(expected.std(correction=0).item())
+
+
+def test_validation_and_test_rows_never_train(trainer: Make, targets: Tensor, split: Split) -> None:
+    planted = targets.clone()
+    planted[torch.cat([split["val"], split["test"]])] = 1e6
+    weights = []
+    for values in (targets, planted):
+        made = trainer(targets=values)
+        trained(made)
+        weights.append(made.model.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_moving_average_of_the_weights(trainer: Make) -> None:
+    made, decay = trainer(ema=0.5, max_epochs=2, batch_size=20), 0.5
+    steps: list[Tensor] = []
+    made.optimizer.register_step_post_hook(lambda *_: steps.append(made.model.head.out.weight.detach().clone()))
+    trained(made)
+    average = steps[0]
+    for n, weight in enumerate(steps[1:], 1):
+        kept = min(decay, (1 + n) / (10 + n))
+        average = kept * average + (1 - kept) * weight
+    assert len(steps) == 4
+    assert made.evaluated is not made.model
+    torch.testing.assert_close(made.evaluated.head.out.weight, average)
+    assert not torch.equal(made.evaluated.head.out.weight, made.model.head.out.weight)
+    for name in ("mean", "std"):
+        torch.testing.assert_close(getattr(made.evaluated.scaler, name), getattr(made.model.scaler, name))
+
+
+def test_missing_targets_of_one_property(trainer: Make, targets: Tensor) -> None:
+    holes = targets.clone()
+    holes[::3] = torch.nan
+    rows = trained(trainer(targets=holes))
+    assert torch.tensor([list(row.values()) for row in rows]).isfinite().all()
+
+
+class Flat(nn.Module):
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return prediction.sum() * 0 + 1
+
+
+def test_plateau_follows_the_validation_loss(trainer: Make) -> None:
+    rows = trained(trainer(loss=Flat(), make_scheduler=partial(plateau, factor=0.1, patience=1), max_epochs=6))
+    assert [row["lr"] for row in rows] == pytest.approx([0.01, 0.01, 0.01, 0.001, 0.001, 0.0001])
+
+
+def test_its_state_is_plain_data(trainer: Make, tmp_path: Any) -> None:
+    made = trainer(ema=0.9, make_scheduler=one_cycle, max_epochs=1)
+    trained(made)
+    torch.save(made.state(), tmp_path / "state.pt")
+    back = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert back["epoch"] == 1
+    assert back["optimizer"]["state"]
