@@ -1,4 +1,4 @@
-"""The configuration: typed schemas, checks, objects built from it, paths and run directories."""
+"""The configuration: checks, objects built from it, paths and run directories."""
 
 import importlib
 import inspect
@@ -7,112 +7,20 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+import csgcnn.schemas  # noqa: F401  (registers them)
 from csgcnn.errors import ConfigError, UserError
 
 PACKAGE = Path(__file__).resolve().parent
 # A wheel holds the configuration inside the package, a checkout (or an editable install) beside it.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-
-
-@dataclass
-class GraphConfig:
-    """How a structure becomes a graph."""
-
-    cutoff: float = 8.0  # Å
-    max_neighbors: int = 12
-    shells: str = "complete"  # or truncate: cut the last shell at max_neighbors, as the original CGCNN does
-    compress: bool = True  # one node for all atoms that symmetry makes equal (lossless)
-
-
-@dataclass
-class TrainerConfig:
-    """How a model is trained."""
-
-    max_epochs: int = 100
-    batch_size: int = 64
-    patience: int | None = None  # epochs without improvement; null: never stop early
-    grad_clip: float | None = 1.0  # norm of the gradient; null: off
-    ema: float | None = 0.99  # decay of the moving average of the weights; null: off
-    precision: str = "float32"  # or bfloat16 (autocast)
-    device: str = "auto"  # or cpu, cuda, cuda:1, ...
-    threads: int | None = None  # of the CPU; null: torch's choice
-    progress: bool = True
-    workers: int | None = None  # processes that build graphs; null: all cores
-
-
-@dataclass
-class SplitConfig:
-    """How the rows are divided into train, val and test."""
-
-    method: str = "random"  # or group, column, fold, file
-    train: float = 0.8
-    val: float = 0.1
-    test: float = 0.1
-    seed: int = 0
-    column: str | None = None  # of the group, the part or the fold
-    fold: int = 0  # the one whose rows are the test part
-    file: str | None = None
-
-
-@dataclass
-class DatasetConfig:
-    """Structures and their targets."""
-
-    path: str = MISSING
-    targets: list[str] | None = None  # null: the only column there is
-    units: dict[str, str] = field(default_factory=dict)
-    split: SplitConfig = field(default_factory=SplitConfig)
-    id_column: str | None = None
-    structure_column: str | None = None
-    on_error: str = "raise"  # or skip, which writes rejected.csv
-    cache_dir: str | None = None
-    hint: str = ""  # what to put where when the file is absent
-
-
-@dataclass
-class PredictConfig:
-    """`csgcnn predict`."""
-
-    ckpt: str = MISSING
-    structures: Any = MISSING  # a file, folder, glob or data-set file, or a list of them
-    output: str = "predictions.csv"
-    on_error: str = "raise"  # or skip: rejected structures are no failure
-    device: str = "auto"
-    batch_size: int = 256
-    workers: int | None = None  # processes that build graphs; null: all cores
-
-
-@dataclass
-class EvaluateConfig:
-    """`csgcnn evaluate`."""
-
-    ckpt: str = MISSING
-    dataset: DatasetConfig = field(
-        default_factory=lambda: DatasetConfig(hint="or one of csgcnn train --help: dataset=dielectric, ...")
-    )
-    split: str | None = None  # only the rows of this part: train, val or test
-    output: str | None = None  # csv of the predictions
-    device: str = "auto"
-    batch_size: int = 256
-
-
-# At the root of the store, so that they do not appear among the options of a group.
-_store = ConfigStore.instance().store
-_store("graph_schema", GraphConfig)
-_store("trainer_schema", TrainerConfig)
-_store("dataset_schema", DatasetConfig)
-_store("predict_schema", PredictConfig)
-_store("evaluate_schema", EvaluateConfig)
 
 TRAIN_SECTIONS = "trainer graph dataset model edge_calculator node_features loss optimizer scheduler"
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -291,6 +199,15 @@ def claim_directory(path: str) -> str:
 OmegaConf.register_new_resolver("unique_dir", claim_directory, use_cache=True, replace=True)
 
 
+REPEAT = """\
+# csgcnn train --config-dir THIS_FOLDER --config-name config repeats the run in a new folder:
+hydra:
+  job: {name: train, chdir: false}
+  output_subdir: null
+  run: {dir: "${unique_dir:runs/${now:%Y-%m-%d}/${now:%H-%M-%S}_repeat}"}
+"""
+
+
 def save_resolved(cfg: DictConfig, path: Path) -> None:
-    """Write `cfg` as YAML with every interpolation replaced by its value."""
-    path.write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
+    """Write `cfg` as YAML with every interpolation replaced by its value, ready to be run again."""
+    path.write_text(OmegaConf.to_yaml(cfg, resolve=True) + REPEAT, encoding="utf-8")

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from csgcnn.config import DatasetConfig, build, data_path, user_path
+from csgcnn.config import build, data_path, user_path
 from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.dataset import Dataset, check_rejected, select_targets
 from csgcnn.errors import ConfigError
 from csgcnn.nn.models import CrystalGraphNetwork
+from csgcnn.schemas import DatasetConfig
 
 log = logging.getLogger(__name__)
 

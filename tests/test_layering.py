@@ -12,12 +12,13 @@ BELOW = {
     "data": {"crystals"},
     "nn": {"data"},
     "training": {"crystals", "data", "nn"},
-    "config": set(),
+    "schemas": set(),
+    "config": {"schemas"},
     "cli": {"config"},
     "__main__": {"cli"},
 }
 ROOMS = {"cli", "config", "errors", *(path.name for path in PACKAGE.iterdir() if path.is_dir())}
-KNOWS_HYDRA = {"cli", "config", "train", "predict", "evaluate"}
+KNOWS_HYDRA = {"cli", "config", "schemas", "train", "predict", "evaluate"}
 HEAVY = {"torch", "torch_geometric", "pymatgen", "matplotlib", "scipy", "numpy"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

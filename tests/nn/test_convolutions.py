@@ -85,9 +85,7 @@ def test_the_convolution_is_the_published_one(
     copy_weights(ours, published)
     ours.train(training), published.train(training)
     x, edge_attr = torch.randn(len(graph.atomic_number), hidden), torch.rand(len(graph.distance), edge_dim)
-    expected = published(
-        x, edge_attr.view(-1, N_NEIGHBORS, edge_dim), graph.edge_index[0].view(-1, N_NEIGHBORS)
-    )
+    expected = published(x, edge_attr.view(-1, N_NEIGHBORS, edge_dim), graph.edge_index[0].view(-1, N_NEIGHBORS))
     torch.testing.assert_close(ours(x, edge_attr, graph), expected, rtol=1e-5, atol=1e-5)
     for mine, theirs in zip(ours.buffers(), (b for b in published.buffers() if b.ndim), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)

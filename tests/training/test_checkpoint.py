@@ -103,9 +103,7 @@ def test_a_format_that_never_was(tmp_path: Path, content: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("hidden_in", ["config", "state_dict", "extra"])
-def test_a_foreign_class_is_refused_and_not_executed(
-    hidden_in: str, tmp_path: Path, content: dict[str, Any]
-) -> None:
+def test_a_foreign_class_is_refused_and_not_executed(hidden_in: str, tmp_path: Path, content: dict[str, Any]) -> None:
     trap = tmp_path / "sprung"
     torch.save(content | {hidden_in: {"x": Trap(trap)}}, tmp_path / "trap.ckpt")
     refused(tmp_path / "trap.ckpt", "nothing was executed")

@@ -1,0 +1,98 @@
+"""The keys of the configuration, their types and defaults."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class GraphConfig:
+    """How a structure becomes a graph."""
+
+    cutoff: float = 8.0  # Å
+    max_neighbors: int = 12
+    shells: str = "complete"  # or truncate: cut the last shell at max_neighbors, as the original CGCNN does
+    compress: bool = True  # one node for all atoms that symmetry makes equal (lossless)
+
+
+@dataclass
+class TrainerConfig:
+    """How a model is trained."""
+
+    max_epochs: int = 100
+    batch_size: int = 64
+    patience: int | None = None  # epochs without improvement; null: never stop early
+    grad_clip: float | None = 1.0  # norm of the gradient; null: off
+    ema: float | None = 0.99  # decay of the moving average of the weights; null: off
+    precision: str = "float32"  # or bfloat16 (autocast)
+    device: str = "auto"  # or cpu, cuda, cuda:1, ...
+    threads: int | None = None  # of the CPU; null: torch's choice
+    progress: bool = True
+    workers: int | None = None  # processes that build graphs; null: all cores
+
+
+@dataclass
+class SplitConfig:
+    """How the rows are divided into train, val and test."""
+
+    method: str = "random"  # or group, column, fold, file
+    train: float = 0.8
+    val: float = 0.1
+    test: float = 0.1
+    seed: int = 0
+    column: str | None = None  # of the group, the part or the fold
+    fold: int = 0  # the one whose rows are the test part
+    file: str | None = None
+
+
+@dataclass
+class DatasetConfig:
+    """Structures and their targets."""
+
+    path: str = MISSING
+    targets: list[str] | None = None  # null: the only column there is
+    units: dict[str, str] = field(default_factory=dict)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    id_column: str | None = None
+    structure_column: str | None = None
+    on_error: str = "raise"  # or skip, which writes rejected.csv
+    cache_dir: str | None = None
+    hint: str = ""  # what to put where when the file is absent
+
+
+@dataclass
+class PredictConfig:
+    """`csgcnn predict`."""
+
+    ckpt: str = MISSING
+    structures: Any = MISSING  # a file, folder, glob or data-set file, or a list of them
+    output: str = "predictions.csv"
+    on_error: str = "raise"  # or skip: rejected structures are no failure
+    device: str = "auto"
+    batch_size: int = 256
+    workers: int | None = None  # processes that build graphs; null: all cores
+
+
+@dataclass
+class EvaluateConfig:
+    """`csgcnn evaluate`."""
+
+    ckpt: str = MISSING
+    dataset: DatasetConfig = field(
+        default_factory=lambda: DatasetConfig(hint="or one of csgcnn train --help: dataset=dielectric, ...")
+    )
+    split: str | None = None  # only the rows of this part: train, val or test
+    output: str | None = None  # csv of the predictions
+    device: str = "auto"
+    batch_size: int = 256
+
+
+# At the root of the store, so that they do not appear among the options of a group.
+_store = ConfigStore.instance().store
+_store("graph_schema", GraphConfig)
+_store("trainer_schema", TrainerConfig)
+_store("dataset_schema", DatasetConfig)
+_store("predict_schema", PredictConfig)
+_store("evaluate_schema", EvaluateConfig)
