@@ -183,6 +183,14 @@ def test_odd_cells_equal_trying_every_image(lattice: object, frac_coords: object
     assert_same_edges(edges_of(graph), complete_shells(all_pairs(crystal, 6.5), max_neighbors))
 
 
+def test_a_shell_across_the_first_search_radius_is_kept_whole() -> None:
+    """The search for one neighbour starts at 3 Å here; of its shell, half lies just within, half just beyond."""
+    a, b = 2.998, 3.004
+    c = 3.0**3 * 4 * np.pi / (3 * 2 * a * b)
+    crystal = crystal_of(np.diag([a, b, c]).tolist(), ["Po"], [[0, 0, 0]])
+    assert coordination(connect([crystal], GraphSettings(max_neighbors=1))) == [4]
+
+
 def test_large_cells(ideal_structures: dict[str, Structure]) -> None:
     cell = ideal_structures["rock_salt_conventional"] * (5, 5, 2)
     compressed = connect([to_crystal(cell)], COMPRESSED)

@@ -185,7 +185,11 @@ def test_a_half_written_cache_is_never_seen(data: Path, folder: Path, monkeypatc
             open_dataset(data, SETTINGS)
     (left,) = entries(folder)
     assert left.suffix == ".tmp"
+    written: list[int] = []
+    monkeypatch.setattr(GraphStore, "save", lambda self, to: save(self, to) or written.append(to.stat().st_ino))
     store, _ = open_dataset(data, SETTINGS)
+    (complete,) = set(entries(folder)) - {left}
+    assert complete.stat().st_ino == written[0]  # renamed, not copied
     forbid_building(monkeypatch)
     assert_same(open_dataset(data, SETTINGS)[0], store)
 

@@ -42,8 +42,6 @@ def csgcnn(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Answer]:
         quick = ["trainer.threads=1", "trainer.workers=1", "trainer.device=cpu"] if words[0] == "train" else []
         # Hydra wants its overrides in one row
         flags = next((i for i, word in enumerate(words) if "=" in word), len(words))
-            (i for i, word in enumerate(words) if "=" in word), len(words)
-        )  # Hydra wants its overrides in one row
         out, err, handlers = io.StringIO(), io.StringIO(), logging.root.handlers[:]
         with chdir(cwd), patch.dict(os.environ, environment), patch.object(sys, "argv", ["csgcnn"]):
             os.environ.pop("HYDRA_FULL_ERROR", None)
