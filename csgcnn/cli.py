@@ -9,6 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import hydra
@@ -128,9 +129,14 @@ def report_refusal(command: str, error: Exception) -> int:
 
 
 def canonical(words: Sequence[str]) -> list[str]:
-    """The words as Hydra reads them: aliases replaced by the names they stand for, paths quoted."""
+    """The words as Hydra reads them: flags first, aliases replaced by the names they stand for, paths quoted."""
     sweeping = "--multirun" in words or "-m" in words
-    return [_canonical(word, sweeping) for word in words]
+    is_override = [
+        not word.startswith("-") and not before.startswith("--config") and ("=" in word or word.startswith("~"))
+        for before, word in pairwise(["", *words])
+    ]
+    flags = [word for word, override in zip(words, is_override, strict=True) if not override]
+    return flags + [_canonical(word, sweeping) for word, override in zip(words, is_override, strict=True) if override]
 
 
 def _canonical(word: str, sweeping: bool) -> str:

@@ -32,17 +32,24 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "split": ("train", "val", "test"),
 }
 NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "a number above 0": ("graph.cutoff trainer.grad_clip optimizer.lr", lambda x: 0 < x < math.inf),
-    "a number of 0 or more": ("optimizer.weight_decay", lambda x: 0 <= x < math.inf),
+    "a number above 0": (
+        "graph.cutoff trainer.grad_clip optimizer.lr edge_calculator.cutoff edge_calculator.step",
+        lambda x: 0 < x < math.inf,
+    ),
+    "a number of 0 or more": ("optimizer.weight_decay loss.mse loss.l1 loss.huber", lambda x: 0 <= x < math.inf),
     "a fraction above 0": ("dataset.split.train", lambda x: 0 < x <= 1),
-    "a fraction from 0 to below 1": ("dataset.split.val dataset.split.test", lambda x: 0 <= x < 1),
+    "a fraction from 0 to below 1": ("dataset.split.val dataset.split.test scheduler.warmup", lambda x: 0 <= x < 1),
     "a number from 0 to below 1": ("trainer.ema optimizer.momentum", lambda x: 0 <= x < 1),
     "an integer of 1 or more": (
-        "graph.max_neighbors trainer.max_epochs trainer.batch_size trainer.patience trainer.threads"
-        " trainer.workers batch_size workers",
+        "graph.max_neighbors trainer.max_epochs trainer.batch_size trainer.patience trainer.threads trainer.workers"
+        " batch_size workers model.hidden model.n_convolutions model.head_hidden edge_calculator.n_basis"
+        " edge_calculator.embedding",
         lambda x: isinstance(x, int) and x >= 1,
     ),
-    "an integer of 0 or more": ("seed dataset.split.seed dataset.split.fold", lambda x: isinstance(x, int) and x >= 0),
+    "an integer of 0 or more": (
+        "seed dataset.split.seed dataset.split.fold model.n_head_layers",
+        lambda x: isinstance(x, int) and x >= 0,
+    ),
 }
 
 
@@ -135,7 +142,7 @@ def _construct(node: Any, runtime: dict[str, Any]) -> Any:
         return partial(target, **arguments)
     try:
         return target(**arguments)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise ConfigError(f"{node['_target_']}: {error}") from error
 
 

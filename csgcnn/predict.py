@@ -27,13 +27,14 @@ def predict(cfg: DictConfig) -> int:
     device = select_device(cfg.device)
     predictor = Predictor.load(cfg.ckpt, device)
     sources = list(cfg.structures) if isinstance(cfg.structures, ListConfig) else [str(cfg.structures)]
+    records = iter_structures(sources)
     output = user_path(cfg.output)
     rejected_path = output.with_suffix(".rejected.csv")
     rejected_path.unlink(missing_ok=True)
     header = ["id", *map(with_unit, predictor.names, predictor.units)]
     n_predicted, n_rejected, unseen = 0, 0, dict[str, str]()
     with _table(output, header) as table, tqdm(unit="crystal", delay=1, disable=None) as bar:
-        for chunk in predictor.stream(iter_structures(sources), cfg.batch_size, cfg.workers):
+        for chunk in predictor.stream(records, cfg.batch_size, cfg.workers):
             table.writerows([id_, *(f"{v:.6g}" for v in row)] for id_, row in zip(chunk.ids, chunk.values, strict=True))
             for id_, strange in zip(chunk.ids, chunk.unseen, strict=True):
                 unseen |= {SYMBOLS[z]: id_ for z in strange if SYMBOLS[z] not in unseen}

@@ -65,8 +65,8 @@ class Predictor:
         """
         content = load_checkpoint(Path(path).expanduser())
         config, targets = content["config"], content["targets"]
-        network = build_model(config, n_targets=len(targets))
         try:
+            network = build_model(config, n_targets=len(targets))
             network.load_state_dict(content["state_dict"])
             graph = GraphSettings(**config["graph"])
         except (RuntimeError, TypeError, KeyError) as error:

@@ -64,7 +64,7 @@ class _Keeper:
         self.description = description
         self.best = _copy(trainer.evaluated.state_dict())
         self.saved_epoch = 0
-        self.saved_best = -1
+        self.saved_best = 0
         self.saved_at = time.monotonic()
 
     def on_epoch(self, row: dict[str, float], improved: bool) -> None:

@@ -64,14 +64,14 @@ def read_records(path: Path, id_column: str | None = None, structure_column: str
     raise UserError(f"{path}: not a data set by its name; expected .json, .csv (or these with .gz) or a folder")
 
 
-def source_files(path: Path, structure_column: str | None = None) -> list[Path]:
+def source_files(path: Path, id_column: str | None = None, structure_column: str | None = None) -> list[Path]:
     """Every existing file whose bytes determine the data set, sorted.
 
     Raises: UserError as ``read_records``.
     """
     if table_format(path) == "json" and path.is_file():
         return [path]
-    records = read_records(path, structure_column=structure_column)
+    records = read_records(path, id_column, structure_column)
     named = {record.source for record in records if isinstance(record.source, Path)}
     table = _id_prop_file(path) if path.is_dir() else path
     return sorted({table} | {file for file in named if file.is_file()})

@@ -155,10 +155,10 @@ def _within(crystal: Crystal, radius: float) -> tuple[Array, Array, Array]:
     """All periodic neighbours within a radius, the atom itself (not its images) left out."""
     cart_coords = np.ascontiguousarray(crystal.frac_coords @ crystal.lattice)
     lattice = np.ascontiguousarray(crystal.lattice)
-    centre, neighbor, image, distance = _search()(
+    centre, neighbor, _, distance = _search()(
         cart_coords, cart_coords, r=radius, pbc=np.ones(3, dtype=np.int64), lattice=lattice, tol=1e-8
     )
-    other = (distance > 1e-8) | (centre != neighbor) | image.any(axis=1)
+    other = (distance > 1e-8) | (centre != neighbor)
     return centre[other], neighbor[other], distance[other]
 
 

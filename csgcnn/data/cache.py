@@ -48,8 +48,8 @@ def open_dataset(
     folder = (cache_folder or default_cache_folder()) / _key(path, settings, id_column, structure_column)
     if folder.exists():
         try:
-            return GraphStore.load(folder), _read_rejected(folder)
-        except ValueError as error:
+            return GraphStore.load(folder), _read_rejected(folder / "rejected.csv")
+        except (ValueError, OSError) as error:
             log.warning("the cached graphs are damaged and are built again (%s)", error)
             shutil.rmtree(folder, ignore_errors=True)
     records = read_records(path, id_column, structure_column)
@@ -77,11 +77,12 @@ def _pack(parts: Sequence[Built], settings: GraphSettings, path: Path) -> tuple[
 
 def _key(path: Path, settings: GraphSettings, id_column: str | None, structure_column: str | None) -> str:
     digest = hashlib.sha256(json.dumps([FORMAT, asdict(settings), id_column, structure_column]).encode())
-    files = source_files(path, structure_column)
+    folder = path if path.is_dir() else path.parent
+    files = source_files(path, id_column, structure_column)
     for file in files:
         with open(file, "rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
-        name = file.name if len(files) == 1 else str(file.relative_to(path if path.is_dir() else path.parent))
+        name = "" if len(files) == 1 else os.path.relpath(file, folder)
         digest.update(f"{name}\0{content}\0".encode())
     return f"{path.name.split('.')[0]}-{digest.hexdigest()[:16]}"
 
@@ -113,6 +114,6 @@ def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
         writer.writerows(rejected)
 
 
-def _read_rejected(folder: Path) -> list[Rejected]:
-    with open(folder / "rejected.csv", newline="", encoding="utf-8") as file:
+def _read_rejected(path: Path) -> list[Rejected]:
+    with open(path, newline="", encoding="utf-8") as file:
         return [Rejected(row["id"], row["reason"]) for row in csv.DictReader(file)]

@@ -1,6 +1,5 @@
 """A data set made ready: graphs, targets, and which rows can be used."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,10 @@ from torch import Tensor
 
 from csgcnn.crystals.build import Rejected
 from csgcnn.data.cache import write_rejected
-from csgcnn.data.store import GraphStore, Scalar
+from csgcnn.data.store import GraphStore
 from csgcnn.errors import UserError
 
+LARGEST = torch.finfo(torch.float32).max
 MOST_REJECTED = 0.05  # share of the records beyond which skipping would hide a mistake
 
 
@@ -52,7 +52,7 @@ def select_targets(
             if (reason := _unusable(value)) is None:
                 values[row, i] = float(value)
             else:
-                reasons.setdefault(row, f"{name} is {value!r}, {reason}")
+                reasons.setdefault(row, f"{name} is {value!r:.40}, {reason}")
     for row in (~values.isfinite().any(1)).nonzero().squeeze(1).tolist():
         reasons.setdefault(row, f"{' and '.join(names)} missing")
     usable = torch.tensor([row for row in range(len(store)) if row not in reasons], dtype=torch.long)
@@ -80,10 +80,10 @@ def check_rejected(dataset: Dataset, source: Path, on_error: str, report: Path) 
         raise UserError(f"{told}. More than {MOST_REJECTED:.0%} is too many to skip")
 
 
-def _unusable(value: Scalar) -> str | None:
+def _unusable(value: float | int | str | bool) -> str | None:
     if isinstance(value, str):
         return "expected a number"
-    return None if math.isfinite(float(value or 0)) else "expected a finite number"
+    return None if abs(value) <= LARGEST else "expected a finite number"
 
 
 def _listed(store: GraphStore) -> str:

@@ -1,6 +1,7 @@
 """Which crystals train, which validate, which test."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -84,7 +85,7 @@ def _by_column(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Spli
 
 def _fold(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     values = _column(store, rows, settings)
-    in_fold = torch.tensor([value == settings.fold for value in values])
+    in_fold = torch.tensor([value in (settings.fold, str(settings.fold)) for value in values])
     if not in_fold.any():
         raise UserError(
             f"column {settings.column!r} has no fold {settings.fold}; it has {sorted(set(values), key=str)}"
@@ -107,6 +108,9 @@ def _from_file(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Spli
     for one, other in combinations(PARTS, 2):
         if shared := set(listed[one]) & set(listed[other]):
             raise UserError(f"{path}: {min(shared)} is in both {one} and {other}")
+    for part, entries in listed.items():
+        if repeated := [entry for entry, n in Counter(entries).items() if n > 1]:
+            raise UserError(f"{path}: {repeated[0]} is in {part} more than once")
     position = {store.ids[row]: row for row in rows.tolist()}
     if missing := [entry for part in PARTS for entry in listed[part] if entry not in position]:
         raise UserError(f"{path}: {len(missing)} ids are not among the usable rows, the first {missing[0]!r}")

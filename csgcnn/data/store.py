@@ -73,7 +73,7 @@ class GraphStore:
         )
 
     def __getitem__(self, i: int) -> Data:
-        """One crystal as a PyG `Data`: z, edge_index, distance, multiplicities, lattice [1, 3, 3], id, its columns."""
+        """One crystal as a PyG `Data`: z, edge_index, distance, multiplicities, lattice [1, 3, 3] and id."""
         batch = self.batch(torch.tensor([range(len(self))[i]]))
         return Data(
             z=batch.atomic_number,
@@ -83,7 +83,6 @@ class GraphStore:
             edge_multiplicity=batch.edge_multiplicity,
             lattice=torch.from_numpy(self.graphs.lattice[i][None]),
             id=self.ids[i],
-            columns={name: values[i] for name, values in self.columns.items()},
             num_nodes=len(batch.atomic_number),
         )
 
@@ -124,19 +123,20 @@ class GraphStore:
         Raises:
             ValueError: a file is missing, truncated or of another format; the message names it.
         """
+        path = folder / "meta.json"
         try:
-            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+            meta = json.loads(path.read_text(encoding="utf-8"))
             if meta["format"] != FORMAT:
-                raise ValueError(f"{folder / 'meta.json'}: format {meta['format']}, expected {FORMAT}")
-            arrays = {}
+                raise ValueError(f"format {meta['format']}, expected {FORMAT}")
+            settings, arrays = GraphSettings(**meta["settings"]), {}
             for name, size in meta["sizes"].items():
                 path = folder / f"{name}.npy"
                 if (found := path.stat().st_size) != size:
-                    raise ValueError(f"{path}: {found} bytes, expected {size}")
+                    raise ValueError(f"{found} bytes, expected {size}")
                 arrays[name] = np.load(path, allow_pickle=False)
-            return cls(CrystalGraphs(**arrays), meta["ids"], meta["columns"], GraphSettings(**meta["settings"]))
-        except (OSError, KeyError, TypeError, EOFError) as error:
-            raise ValueError(f"{folder}: {error!r}") from error
+            return cls(CrystalGraphs(**arrays), meta["ids"], meta["columns"], settings)
+        except (OSError, KeyError, TypeError, EOFError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
 
 
 _ATOM_FIELDS = ("atomic_number", "atom_multiplicity")

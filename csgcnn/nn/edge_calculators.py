@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-UNDERFLOW = 80.0  # exp(-80) is as good as 0, and not a denormal number, which CPUs handle a hundred times slower
+UNDERFLOW = 60.0  # exp(-60) is as good as 0, and not a denormal number, which CPUs handle a hundred times slower
 
 
 class EdgeCalculator(nn.Module):

@@ -62,7 +62,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds for a damaged archive
         raise UserError(f"{path} is damaged and cannot be read: {_first_line(error)}") from error
     version = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(version, int) or any(key not in content for key in REQUIRED):
+    if not isinstance(version, int) or version < 1 or any(key not in content for key in REQUIRED):
         raise UserError(f"{path} is not a csgcnn checkpoint: it lacks one of format, {', '.join(REQUIRED)}")
     if version > FORMAT:
         raise UserError(

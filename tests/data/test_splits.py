@@ -157,7 +157,6 @@ def test_what_cannot_be_split(
         ('{"train": ["c1", "c9999"], "val": ["x"], "test": ["c2"]}', "2 ids are not among .* first 'c9999'"),
         ('{"train": ["c1"], "val": ["c3"], "test": ["c50"]}', "1 ids are not among the usable rows, the first 'c50'"),
         ('{"train": ["c1"], "val": [], "test": ["c2"]}', "leaves val empty"),
-        # BUG: an id twice in one part is taken twice
         ('{"train": ["c1", "c1"], "val": ["c3"], "test": ["c2"]}', "c1"),
     ],
 )

@@ -149,7 +149,6 @@ def test_words(
     refused(answer, code, *culprits)
 
 
-# BUG: the first four end in a traceback, the others are accepted and train
 @pytest.mark.parametrize(
     "words",
     [

@@ -145,7 +145,7 @@ def test_a_training_that_diverges(csgcnn: Command, small: list[str], tmp_path: P
     assert answer.code == 1
     assert "diverged in epoch 1:" in answer.err
     assert "Traceback" not in answer.said
-    # BUG: best.ckpt holds the untrained weights (best_epoch 0), ready to be predicted with
+
     assert not (tmp_path / "diverged" / "checkpoints" / "best.ckpt").exists()
 
 

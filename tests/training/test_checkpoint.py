@@ -96,7 +96,6 @@ def test_a_newer_format(tmp_path: Path, content: dict[str, Any]) -> None:
     refused(tmp_path / "new.ckpt", str(FORMAT + 1), "9.8.7", "update csgcnn")
 
 
-# BUG: KeyError: 0, from UPGRADES in load_checkpoint
 def test_a_format_that_never_was(tmp_path: Path, content: dict[str, Any]) -> None:
     torch.save(content | {"format": 0}, tmp_path / "old.ckpt")
     refused(tmp_path / "old.ckpt")
@@ -125,7 +124,6 @@ def test_a_foreign_target_in_its_configuration_is_refused(
     assert not trap.exists()
 
 
-# BUG: KeyError, from build_model outside the try of Predictor.load, if the configuration lacks a group
 def test_a_checkpoint_that_contradicts_itself(tmp_path: Path, content: dict[str, Any]) -> None:
     first = next(iter(content["state_dict"]))
     changes: list[dict[str, Any]] = [
