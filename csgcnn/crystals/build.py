@@ -17,7 +17,7 @@ from csgcnn.crystals.structures import StructureSource, to_crystal
 from csgcnn.errors import StructureError, UserError
 
 CHUNK = 256  # crystals per call: large enough for vectorised work, small enough for the cache of a core
-PATIENCE = 1.0  # seconds of work in this process before others are started: starting them costs about as much
+PATIENCE = 2.0  # seconds of work in this process before others are started: starting them costs about as much
 
 
 class Rejected(NamedTuple):

@@ -1,11 +1,14 @@
 """Graph convolutions on multiplicity graphs: node features in, node features out."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from csgcnn.data.batch import GraphBatch
-from csgcnn.nn.norms import WeightedBatchNorm
+from csgcnn.nn.norms import WeightedBatchNorm, norm_backward, standardize
 
 
 class PairLinear(nn.Linear):
@@ -24,8 +27,8 @@ class PairLinear(nn.Linear):
     def forward(self, x: Tensor, edge_attr: Tensor, edge_index: Tensor) -> Tensor:  # type: ignore[override]
         w_centre, w_neighbor = self.weight[:, : self.hidden], self.weight[:, self.hidden : 2 * self.hidden]
         of_neighbor, of_centre = edge_index
-        z = F.linear(edge_attr, self.weight[:, 2 * self.hidden :])
-        z = z + F.linear(x, w_centre, self.bias).index_select(0, of_centre)
+        z = F.linear(x, w_centre, self.bias).index_select(0, of_centre)
+        z = torch.addmm(z, edge_attr, self.weight[:, 2 * self.hidden :].t())
         return z + F.linear(x, w_neighbor).index_select(0, of_neighbor)
 
 
@@ -48,11 +51,69 @@ class GatedConvolution(nn.Module):
         self.update_norm = WeightedBatchNorm(hidden)
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
-        z = self.message_norm(self.linear(x, edge_attr, graph.edge_index), graph.edge_count)
-        gate, core = z.chunk(2, dim=1)
-        message = torch.sigmoid(gate) * F.softplus(core) * graph.edge_multiplicity.unsqueeze(1)
-        aggregate = torch.zeros_like(x).index_add(0, graph.edge_index[1], message.to(x.dtype))
+        z = self.linear(x, edge_attr, graph.edge_index)
+        aggregate = self._train_sum(z, graph) if self.training else self._sum(z, graph)
         return F.softplus(x + self.update_norm(aggregate, graph.atom_multiplicity))
+
+    def _sum(self, z: Tensor, graph: GraphBatch) -> Tensor:
+        gate, core = self.message_norm(z, graph.edge_count).chunk(2, dim=1)
+        message = torch.sigmoid(gate) * F.softplus(core) * graph.edge_multiplicity.unsqueeze(1)
+        return message.new_zeros(len(graph.atomic_number), message.shape[1]).index_add(0, graph.edge_index[1], message)
+
+    def _train_sum(self, z: Tensor, graph: GraphBatch) -> Tensor:
+        norm, total = self.message_norm, graph.edge_count.sum()
+        aggregate, mean, var = _GatedSum.apply(
+            *(z, norm.weight, norm.bias, norm.eps, graph.edge_count / total),
+            *(graph.edge_multiplicity, graph.edge_index[1], len(graph.atomic_number)),
+        )
+        norm.track(mean, var, total)
+        return aggregate
+
+
+class _GatedSum(torch.autograd.Function):
+    """Batch norm, gate and sum over neighbours in one, with a closed-form gradient: what training spends its time on.
+
+    The same numbers as `GatedConvolution._sum` in a third of the passes over [n_edges, 2 hidden]. The core is taken with
+    its sign turned, so that one sigmoid serves both halves: softplus(c) = -log(sigmoid(-c)), several times faster than
+    `softplus` on a CPU.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        p: Tensor,
+        multiplicity: Tensor,
+        centre: Tensor,
+        n_atoms: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        hidden = z.shape[1] // 2
+        sign = torch.ones_like(weight)
+        sign[hidden:] = -1
+        normed, mean, var, rstd = standardize(z, p, eps)
+        squashed = torch.addcmul(bias * sign, normed, weight * sign).sigmoid_()
+        gate, closed = squashed[:, :hidden], squashed[:, hidden:]
+        core = closed.clamp(min=torch.finfo(closed.dtype).tiny).log_().neg_()
+        message = (gate * core).mul_(multiplicity.unsqueeze(1))
+        ctx.save_for_backward(normed, squashed, core, p, weight * rstd, multiplicity, centre)
+        ctx.mark_non_differentiable(mean, var)
+        return message.new_zeros(n_atoms, hidden).index_add_(0, centre, message), mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        normed, squashed, core, p, scale, multiplicity, centre = ctx.saved_tensors
+        hidden = core.shape[1]
+        gate, closed = squashed[:, :hidden], squashed[:, hidden:]
+        of_gated = grad.index_select(0, centre).mul_(multiplicity.unsqueeze(1)).mul_(gate)
+        grad_y = torch.empty_like(squashed)
+        torch.mul(of_gated, core, out=grad_y[:, :hidden]).mul_(1 - gate)  # the gate's sigmoid' is gate (1 - gate)
+        torch.mul(of_gated, 1 - closed, out=grad_y[:, hidden:])  # softplus' is the sigmoid
+        grad_z, grad_weight, grad_bias = norm_backward(grad_y, normed.clone(), p, scale)
+        return grad_z, grad_weight, grad_bias, None, None, None, None, None
 
 
 class EdgeUpdate(nn.Module):

@@ -35,35 +35,50 @@ class WeightedBatchNorm(nn.Module):
             return torch.addcmul(self.bias - self.running_mean * scale, x, scale)
         total = weight.sum()
         out, mean, var = _WeightedNorm.apply(x, weight / total, self.weight, self.bias, self.eps)
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * (total / (total - 1).clamp(min=1)), self.momentum)  # unbiased, as PyTorch
+        self.track(mean, var, total)
         return out
+
+    @torch.no_grad()
+    def track(self, mean: Tensor, var: Tensor, total: Tensor) -> None:
+        """Move the running statistics towards those of a batch of `total` rows (unbiased variance, as PyTorch's)."""
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(var * (total / (total - 1).clamp(min=1)), self.momentum)
+
+
+def standardize(x: Tensor, p: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Standardise the columns of x [n_rows, size], row i weighted by p[i]: result, mean, variance, 1 / deviation."""
+    with torch.autocast(x.device.type, enabled=False):  # statistics stay in float32
+        x = x.float()
+        mean = p @ x
+        normed = x - mean
+        var = p @ normed.square()
+    rstd = torch.rsqrt(var + eps)
+    return normed.mul_(rstd), mean, var, rstd
+
+
+def norm_backward(grad: Tensor, normed: Tensor, p: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of scale * rstd * (x - mean) + bias by x, weight and bias; `scale` is weight * rstd. Overwrites `normed`."""
+    grad_bias = grad.sum(0)
+    grad_weight = (grad * normed).sum(0)
+    through_statistics = torch.addcmul(grad_bias, normed, grad_weight, out=normed).mul_(p.unsqueeze(1))
+    return torch.sub(grad, through_statistics, out=through_statistics).mul_(scale), grad_weight, grad_bias
 
 
 class _WeightedNorm(torch.autograd.Function):
-    """Normalise with the statistics of p-weighted rows; the closed-form gradient costs two passes over x."""
+    """Normalise with the statistics of p-weighted rows; a closed-form gradient takes few passes over x."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, p: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        x = x.float()
-        with torch.autocast(x.device.type, enabled=False):  # statistics stay in float32
-            mean = p @ x
-            normed = x - mean
-            var = p @ normed.square()
-        rstd = torch.rsqrt(var + eps)
-        normed.mul_(rstd)
-        ctx.save_for_backward(normed, p, weight, rstd)
+        normed, mean, var, rstd = standardize(x, p, eps)
+        ctx.save_for_backward(normed, p, weight * rstd)
         ctx.mark_non_differentiable(mean, var)
         return torch.addcmul(bias, normed, weight), mean, var
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        normed, p, weight, rstd = ctx.saved_tensors
-        grad_bias = grad.sum(0)
-        grad_weight = (grad * normed).sum(0)
-        through_statistics = torch.addcmul(grad_bias, normed, grad_weight).mul_(p.unsqueeze(1))
-        return (grad - through_statistics).mul_(weight * rstd), None, grad_weight, grad_bias, None
+        normed, p, scale = ctx.saved_tensors
+        grad_x, grad_weight, grad_bias = norm_backward(grad, normed.clone(), p, scale)
+        return grad_x, None, grad_weight, grad_bias, None
