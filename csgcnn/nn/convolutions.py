@@ -71,11 +71,10 @@ class GatedConvolution(nn.Module):
 
 
 class _GatedSum(torch.autograd.Function):
-    """Batch norm, gate and sum over neighbours in one, with a closed-form gradient: what training spends its time on.
+    """Batch norm, gate and sum over neighbours in one, with a closed-form gradient: where training spends its time.
 
-    The same numbers as `GatedConvolution._sum` in a third of the passes over [n_edges, 2 hidden]. The core is taken with
-    its sign turned, so that one sigmoid serves both halves: softplus(c) = -log(sigmoid(-c)), several times faster than
-    `softplus` on a CPU.
+    The same numbers as `GatedConvolution._sum` in fewer passes over [n_edges, 2 hidden]. The core is taken with its sign
+    turned, so that one sigmoid serves both halves: softplus(c) = -log(sigmoid(-c)), faster than `softplus` on a CPU.
     """
 
     @staticmethod

@@ -57,7 +57,7 @@ def standardize(x: Tensor, p: Tensor, eps: float) -> tuple[Tensor, Tensor, Tenso
 
 
 def norm_backward(grad: Tensor, normed: Tensor, p: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of scale * rstd * (x - mean) + bias by x, weight and bias; `scale` is weight * rstd. Overwrites `normed`."""
+    """Gradients of weight * normed + bias by x, weight and bias; `scale` is weight * rstd; `normed` is overwritten."""
     grad_bias = grad.sum(0)
     grad_weight = (grad * normed).sum(0)
     through_statistics = torch.addcmul(grad_bias, normed, grad_weight, out=normed).mul_(p.unsqueeze(1))
