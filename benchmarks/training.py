@@ -20,6 +20,7 @@ from csgcnn.nn.convolutions import GatedConvolution
 from csgcnn.nn.edge_calculators import GaussianDistance
 from csgcnn.nn.models import CrystalGraphNetwork
 from csgcnn.nn.node_features import ElementTable
+from csgcnn.nn.pooling import MeanPooling
 from csgcnn.training.trainer import predict_rows
 
 
@@ -46,7 +47,7 @@ def train_pyg(store: GraphStore, targets: Tensor, batch_size: int, n_batches: in
     graphs = []
     for i in range(min(len(store), batch_size * (n_batches + 3))):
         batch = store.batch(torch.tensor([i]))
-        attributes = {"edge_index": batch.edge_index, "edge_attr": basis(batch.distance), "y": targets[i : i + 1]}
+        attributes = {"edge_index": batch.edge_index, "edge_attr": basis(batch), "y": targets[i : i + 1]}
         graphs.append(Data(x=table[batch.atomic_number], **attributes))
     model = PyGModel().train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
@@ -63,7 +64,8 @@ def train_pyg(store: GraphStore, targets: Tensor, batch_size: int, n_batches: in
 
 
 def network() -> CrystalGraphNetwork:
-    return CrystalGraphNetwork({"atom_init": ElementTable(atom_init())}, GaussianDistance(8.0), GatedConvolution)
+    features = {"atom_init": ElementTable(atom_init())}
+    return CrystalGraphNetwork(features, GaussianDistance(8.0), GatedConvolution, MeanPooling)
 
 
 def train_ours(store: GraphStore, targets: Tensor, batch_size: int, n_batches: int) -> tuple[float, float]:

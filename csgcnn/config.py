@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).resolve().parent
 # A wheel holds the configuration inside the package, a checkout (or an editable install) beside it.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
-TRAIN_SECTIONS = "trainer graph dataset model edge_calculator node_features loss optimizer scheduler"
+TRAIN_SECTIONS = "trainer graph dataset model edge_calculator node_features pooling loss optimizer scheduler"
 CHOICES: dict[str, tuple[str, ...]] = {
     "graph.shells": ("complete", "truncate"),
     "trainer.precision": ("float32", "bfloat16"),
@@ -107,7 +107,7 @@ ALLOWED_TARGETS = re.compile(
     r"csgcnn\.nn\.[a-z_]+\.[A-Z]\w*"
     r"|csgcnn\.training\.losses\.[A-Z]\w*"
     r"|csgcnn\.training\.schedulers\.[a-z_]+"
-    r"|csgcnn\.crystals\.elements\.(atom_init|onehot|bits|elemental)"
+    r"|csgcnn\.crystals\.elements\.(atom_init|onehot|bits|elemental|radii)"
     r"|torch\.optim\.[A-Z]\w*",
     re.ASCII,
 )

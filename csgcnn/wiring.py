@@ -46,8 +46,8 @@ def load_dataset(
 
 
 def build_model(config: Mapping[str, Any], n_targets: int) -> CrystalGraphNetwork:
-    """Make the network that the groups model, node_features and edge_calculator describe."""
-    parts = {name: build(config[name]) for name in ("node_features", "edge_calculator")}
+    """Make the network that the groups model, node_features, edge_calculator and pooling describe."""
+    parts = {name: build(config[name]) for name in ("node_features", "edge_calculator", "pooling")}
     return build(config["model"], **parts, n_targets=n_targets)
 
 

@@ -92,6 +92,18 @@ def elemental() -> FloatTable:
     return _with_row_zero(np.hstack([np.where(unknown, 0.0, standardised), flags]))
 
 
+@cache
+def radii() -> FloatTable:
+    """Atomic radii in Å; of the unknown ones, noble gases mostly, the mean.
+
+    Shapes: [101], row = atomic number, row 0 zero. Source: ``tables/elemental.csv``.
+    """
+    header, *rows = _read_table("elemental.csv")
+    column = next(i for i, name in enumerate(header) if name.startswith("atomic_radius"))
+    values = np.array([float(row[column] or "nan") for row in rows])
+    return _with_row_zero(np.where(np.isnan(values), np.nanmean(values), values)[:, None]).ravel()
+
+
 def _read_table(name: str) -> list[list[str]]:
     text = files("csgcnn.crystals").joinpath("tables", name).read_text(encoding="utf-8")
     return list(csv.reader(text.splitlines()))

@@ -32,6 +32,16 @@ class GraphBatch:
         """Sites (uncompressed atoms) per crystal: [n_graphs] float."""
         return self.atom_multiplicity.new_zeros(self.n_graphs).index_add(0, self.graph_index, self.atom_multiplicity)
 
+    @cached_property
+    def degree(self) -> Tensor:
+        """Neighbours of one site that each node stands for: [n_atoms] float."""
+        return self.sum_neighbors(self.edge_multiplicity.new_ones(len(self.distance), 1)).squeeze(1)
+
+    def sum_neighbors(self, message: Tensor) -> Tensor:
+        """Sum messages [n_edges, size] over the neighbours of each node, with their multiplicities: [n_atoms, size]."""
+        weighted = message * self.edge_multiplicity.unsqueeze(1).to(message.dtype)
+        return weighted.new_zeros(len(self.atomic_number), message.shape[1]).index_add(0, self.edge_index[1], weighted)
+
     def __len__(self) -> int:
         return self.n_graphs
 

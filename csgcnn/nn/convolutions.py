@@ -1,4 +1,8 @@
-"""Graph convolutions on multiplicity graphs: node features in, node features out."""
+"""Graph convolutions on multiplicity graphs: node features in, their update out.
+
+Each takes (hidden, edge_dim, norm, activation, message_layers) and maps x [n_atoms, hidden], edge_attr
+[n_edges, edge_dim] and the graph to an update [n_atoms, hidden]; skip, norm and activation around it are the block's.
+"""
 
 from typing import Any
 
@@ -8,60 +12,35 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from csgcnn.data.batch import GraphBatch
-from csgcnn.nn.norms import WeightedBatchNorm, norm_backward, standardize
-
-
-class PairLinear(nn.Linear):
-    """One linear map of [x_i, x_j, e_ij] for every edge i <- j, computed as W_i x_i + W_j x_j + W_e e_ij.
-
-    The first two products are taken once per atom instead of once per edge: the same function and the same parameters
-    as `Linear(2 * hidden + edge_dim, out)` on the concatenation, for a third of the multiplications.
-
-    Shapes: x [n_atoms, hidden], edge_attr [n_edges, edge_dim] -> [n_edges, out].
-    """
-
-    def __init__(self, hidden: int, edge_dim: int, out: int) -> None:
-        super().__init__(2 * hidden + edge_dim, out)
-        self.hidden = hidden
-
-    def forward(self, x: Tensor, edge_attr: Tensor, edge_index: Tensor) -> Tensor:  # type: ignore[override]
-        w_centre, w_neighbor = self.weight[:, : self.hidden], self.weight[:, self.hidden : 2 * self.hidden]
-        of_neighbor, of_centre = edge_index
-        z = F.linear(x, w_centre, self.bias).index_select(0, of_centre)
-        z = torch.addmm(z, edge_attr, self.weight[:, 2 * self.hidden :].t())
-        return z + F.linear(x, w_neighbor).index_select(0, of_neighbor)
+from csgcnn.nn.layers import PairLinear, activation_function, hidden_layers, weighted_softmax
+from csgcnn.nn.norms import WeightedBatchNorm, make_norm, norm_backward, standardize
 
 
 class GatedConvolution(nn.Module):
-    r"""CGCNN's convolution (Xie & Grossman, PRL 120, 145301, 2018, eq. 5).
+    r"""CGCNN's convolution (Xie & Grossman, PRL 120, 145301, 2018, eq. 5), up to its sum over neighbours.
 
-    .. math:: x_i' = g\big(x_i + BN\big(\sum_j w_{ij} \, \sigma(z_{ij}^f) \odot g(z_{ij}^s)\big)\big), \quad
-              [z^f_{ij}, z^s_{ij}] = BN(W [x_i, x_j, e_ij] + b)
+    .. math:: \sum_j w_{ij} \, \sigma(z_{ij}^f) \odot g(z_{ij}^s), \quad
+              [z^f_{ij}, z^s_{ij}] = BN(W [x_i, x_j, e_{ij}] + b)
 
-    with g the softplus and w the multiplicity of the edge. It is the original's operator with both batch norms and
-    the softplus after the residual; PyG's `CGConv` has neither the norm on the message nor that softplus.
-
-    Shapes: x [n_atoms, hidden], edge_attr [n_edges, edge_dim] -> [n_atoms, hidden].
+    with g the softplus and w the multiplicity of the edge. In a block with batch norm, softplus and `residual="post"`
+    it is the original's layer; PyG's `CGConv` has neither the norm on the message nor the softplus after the skip.
     """
 
-    def __init__(self, hidden: int, edge_dim: int) -> None:
+    def __init__(self, hidden: int, edge_dim: int, norm: str, activation: str, message_layers: int) -> None:
         super().__init__()
         self.linear = PairLinear(hidden, edge_dim, 2 * hidden)
-        self.message_norm = WeightedBatchNorm(2 * hidden)
-        self.update_norm = WeightedBatchNorm(hidden)
+        self.deeper = hidden_layers(2 * hidden, activation, message_layers - 1)
+        self.message_norm = make_norm(norm, 2 * hidden)
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
-        z = self.linear(x, edge_attr, graph.edge_index)
-        aggregate = self._train_sum(z, graph) if self.training else self._sum(z, graph)
-        return F.softplus(x + self.update_norm(aggregate, graph.atom_multiplicity))
-
-    def _sum(self, z: Tensor, graph: GraphBatch) -> Tensor:
+        z = self.deeper(self.linear(x, edge_attr, graph.edge_index))
+        if self.training and isinstance(self.message_norm, WeightedBatchNorm):
+            return self._train_sum(z, self.message_norm, graph)
         gate, core = self.message_norm(z, graph.edge_count).chunk(2, dim=1)
-        message = torch.sigmoid(gate) * F.softplus(core) * graph.edge_multiplicity.unsqueeze(1)
-        return message.new_zeros(len(graph.atomic_number), message.shape[1]).index_add(0, graph.edge_index[1], message)
+        return graph.sum_neighbors(torch.sigmoid(gate) * F.softplus(core))
 
-    def _train_sum(self, z: Tensor, graph: GraphBatch) -> Tensor:
-        norm, total = self.message_norm, graph.edge_count.sum()
+    def _train_sum(self, z: Tensor, norm: WeightedBatchNorm, graph: GraphBatch) -> Tensor:
+        total = graph.edge_count.sum()
         aggregate, mean, var = _GatedSum.apply(
             *(z, norm.weight, norm.bias, norm.eps, graph.edge_count / total),
             *(graph.edge_multiplicity, graph.edge_index[1], len(graph.atomic_number)),
@@ -73,8 +52,9 @@ class GatedConvolution(nn.Module):
 class _GatedSum(torch.autograd.Function):
     """Batch norm, gate and sum over neighbours in one, with a closed-form gradient: where training spends its time.
 
-    The same numbers as `GatedConvolution._sum` in fewer passes over [n_edges, 2 hidden]. The core is taken with its sign
-    turned, so that one sigmoid serves both halves: softplus(c) = -log(sigmoid(-c)), faster than `softplus` on a CPU.
+    The same numbers as `GatedConvolution.forward` in evaluation, in fewer passes over [n_edges, 2 hidden]. The core is
+    taken with its sign turned, so that one sigmoid serves both halves: softplus(c) = -log(sigmoid(-c)), faster than
+    `softplus` on a CPU.
     """
 
     @staticmethod
@@ -115,18 +95,68 @@ class _GatedSum(torch.autograd.Function):
         return grad_z, grad_weight, grad_bias, None, None, None, None, None
 
 
-class EdgeUpdate(nn.Module):
-    r"""Learnable edge features, updated from their two atoms: e_ij' = e_ij + g(BN(W [x_i, x_j, e_ij] + b)).
+class AttentionConvolution(nn.Module):
+    r"""Multi-head attention over neighbours with the edge in the logits *and* in the values: CSGANN's layer.
 
-    The residual form of the edge update in iCGCNN (Park & Wolverton, PRMaterials 4, 063801, 2020), without its gate.
+    .. math:: W_o \Big[ \sum_j \alpha_{ij}^h \, g(v_{ij}^h) \Big]_h, \quad
+              \alpha_{ij}^h = \frac{w_{ij} \exp(a_h \cdot g(q_{ij}^h))}{\sum_k w_{ik} \exp(a_h \cdot g(q_{ik}^h))}
+              \quad [q_{ij}, v_{ij}] = N(W [x_i, x_j, e_{ij}] + b)
 
-    Shapes: x [n_atoms, hidden], edge_attr [n_edges, edge_dim] -> [n_edges, edge_dim].
+    The dynamic attention of GATv2 (Brody, Alon & Yahav, ICLR 2022) on CGCNN's messages. PyG's `GATv2Conv` has the edge
+    in the logits alone, so the distance is missing from what is passed on, and its default self-loops delete the edges
+    of an atom to its own periodic images; here they stay. w is the multiplicity, so compressed and full graphs agree.
     """
 
-    def __init__(self, hidden: int, edge_dim: int) -> None:
+    def __init__(
+        self, hidden: int, edge_dim: int, norm: str, activation: str, message_layers: int, heads: int = 4
+    ) -> None:
         super().__init__()
-        self.linear = PairLinear(hidden, edge_dim, edge_dim)
-        self.norm = WeightedBatchNorm(edge_dim)
+        if hidden % heads:
+            raise ValueError(f"hidden={hidden} cannot be divided among heads={heads}")
+        self.heads = heads
+        self.linear = PairLinear(hidden, edge_dim, 2 * hidden)
+        self.deeper = hidden_layers(2 * hidden, activation, message_layers - 1)
+        self.message_norm = make_norm(norm, 2 * hidden)
+        self.activation = activation_function(activation)
+        self.attention = nn.Parameter(torch.randn(heads, hidden // heads) / (hidden // heads) ** 0.5)
+        self.out = nn.Linear(hidden, hidden)
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
-        return edge_attr + F.softplus(self.norm(self.linear(x, edge_attr, graph.edge_index), graph.edge_count))
+        z = self.deeper(self.linear(x, edge_attr, graph.edge_index))
+        query, value = self.message_norm(z, graph.edge_count).chunk(2, dim=1)
+        logits = (self.activation(query).unflatten(1, (self.heads, -1)) * self.attention).sum(2)
+        alpha = weighted_softmax(logits, graph.edge_multiplicity, graph.edge_index[1], len(graph.atomic_number))
+        weighted = self.activation(value).unflatten(1, (self.heads, -1)) * alpha.unsqueeze(2)
+        total = weighted.new_zeros(len(graph.atomic_number), value.shape[1])
+        return self.out(total.index_add(0, graph.edge_index[1], weighted.flatten(1)))
+
+
+class IsomorphismConvolution(nn.Module):
+    r"""Graph isomorphism layer with edge features: CSGINN's layer.
+
+    .. math:: \mathrm{MLP}\Big((1 + \epsilon) x_i + n_i^{-1/2} \sum_j w_{ij} \, g(N(W [x_j, e_{ij}] + b))\Big), \quad
+              n_i = \sum_j w_{ij}
+
+    GIN (Xu et al., ICLR 2019) with the edge features of GINE (Hu et al., ICLR 2020) and a learnable epsilon. PyG's
+    `GINEConv` adds x_j and e_ij before a ReLU without a norm, and its sum grows with the degree; the square root keeps
+    the scale of the sum steady while it still counts neighbours, and the messages and the MLP are normalised.
+    """
+
+    def __init__(self, hidden: int, edge_dim: int, norm: str, activation: str, message_layers: int) -> None:
+        super().__init__()
+        self.of_neighbor = nn.Linear(hidden, hidden)
+        self.of_edge = nn.Linear(edge_dim, hidden, bias=False)
+        self.deeper = hidden_layers(hidden, activation, message_layers - 1)
+        self.message_norm = make_norm(norm, hidden)
+        self.activation = activation_function(activation)
+        self.epsilon = nn.Parameter(torch.zeros(()))
+        self.update = nn.ModuleList([nn.Linear(hidden, 2 * hidden), nn.Linear(2 * hidden, hidden)])
+        self.update_norm = make_norm(norm, 2 * hidden)
+
+    def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
+        z = self.of_neighbor(x).index_select(0, graph.edge_index[0]) + self.of_edge(edge_attr)
+        message = self.activation(self.message_norm(self.deeper(z), graph.edge_count))
+        aggregate = graph.sum_neighbors(message) * graph.degree.clamp(min=1).rsqrt().unsqueeze(1)
+        up, down = self.update
+        inner = self.update_norm(up((1 + self.epsilon) * x + aggregate), graph.atom_multiplicity)
+        return down(self.activation(inner))

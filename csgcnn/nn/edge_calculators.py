@@ -2,8 +2,12 @@
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from csgcnn.data.batch import GraphBatch
 
 UNDERFLOW = 60.0  # exp(-60) is as good as 0, and not a denormal number, which CPUs handle a hundred times slower
 
@@ -11,10 +15,11 @@ UNDERFLOW = 60.0  # exp(-60) is as good as 0, and not a denormal number, which C
 class EdgeCalculator(nn.Module):
     """A radial basis, and optionally a learnable embedding of it that the model updates layer by layer.
 
-    Children give `basis`. With `learnable`, the basis is mapped to `embedding` features, which every convolution but
-    the last passes on updated (`convolutions.EdgeUpdate`); `embedding` is the one hyperparameter this adds.
+    Children give `basis`, or `expand` where it takes more than the distance. With `learnable`, the basis is mapped to
+    `embedding` features, which every convolution but the last passes on updated (`convolutions.EdgeUpdate`);
+    `embedding` is the one hyperparameter this adds.
 
-    Shapes: distance [n_edges] Å -> [n_edges, dim].
+    Shapes: GraphBatch -> [n_edges, dim].
     """
 
     def __init__(self, n_basis: int, learnable: bool, embedding: int) -> None:
@@ -27,8 +32,12 @@ class EdgeCalculator(nn.Module):
         """Expand distances [n_edges] -> [n_edges, n_basis]."""
         raise NotImplementedError
 
-    def forward(self, distance: Tensor) -> Tensor:
-        return self.embed(self.basis(distance))
+    def expand(self, graph: GraphBatch) -> Tensor:
+        """Expand the edges of a graph: [n_edges, n_basis]."""
+        return self.basis(graph.distance)
+
+    def forward(self, graph: GraphBatch) -> Tensor:
+        return self.embed(self.expand(graph))
 
 
 class GaussianDistance(EdgeCalculator):
@@ -72,6 +81,92 @@ class RadialBasis(EdgeCalculator):
         self.log_width = nn.Parameter(torch.full((n_basis,), math.log((2 / n_basis * (1 - lowest)) ** -2)))
 
     def basis(self, distance: Tensor) -> Tensor:
-        envelope = torch.where(distance < self.cutoff, 0.5 * (1 + torch.cos(distance * (math.pi / self.cutoff))), 0.0)
         offset = torch.exp(-self.alpha * distance).unsqueeze(1) - self.centre
-        return envelope.unsqueeze(1) * torch.exp(-(self.log_width.exp() * offset.square()).clamp(max=UNDERFLOW))
+        return cosine_envelope(distance, self.cutoff).unsqueeze(1) * torch.exp(
+            -(self.log_width.exp() * offset.square()).clamp(max=UNDERFLOW)
+        )
+
+
+class PairGaussian(EdgeCalculator):
+    r"""Gaussians as wide as the two elements are large.
+
+    .. math:: e_k(d) = \exp\big(-(d - \mu_k)^2 / \sigma_{ij}^2\big), \quad \sigma_{ij} = s \, (r_i + r_j)
+
+    with CGCNN's centres mu_k = 0, step, ..., cutoff and the atomic radii r: the distance is resolved finely between
+    small atoms, whose bonds are short and stiff, and coarsely between large ones. `scale` s is learnable, from its
+    given value.
+
+    Shapes: radius [n_elements] Å, by atomic number; GraphBatch -> [n_edges, cutoff / step + 1].
+    """
+
+    centre: Tensor
+    radius: Tensor
+
+    def __init__(
+        self,
+        cutoff: float,
+        radius: NDArray[np.float32],
+        step: float = 0.2,
+        scale: float = 0.1,
+        learnable: bool = False,
+        embedding: int = 64,
+    ) -> None:
+        centre = torch.arange(round(cutoff / step) + 1, dtype=torch.float64) * step
+        super().__init__(len(centre), learnable, embedding)
+        self.register_buffer("centre", centre.float())
+        self.register_buffer("radius", torch.tensor(radius))
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def expand(self, graph: GraphBatch) -> Tensor:
+        radius = self.radius.index_select(0, graph.atomic_number)
+        width = self.scale * (radius.index_select(0, graph.edge_index[0]) + radius.index_select(0, graph.edge_index[1]))
+        exponent = ((graph.distance.unsqueeze(1) - self.centre) / width.unsqueeze(1)).square()
+        return torch.exp(-exponent.clamp(max=UNDERFLOW))
+
+
+class ScreenedCoulomb(EdgeCalculator):
+    r"""Screened 1/r: Yukawa potentials (Yukawa 1935) of learnable screening lengths, with a smooth envelope.
+
+    .. math:: e_k(d) = f(d) \, e^{-\kappa_k d} / d, \quad \kappa_k = 0 \ldots 2 \text{ Å}^{-1}
+
+    with f the cosine envelope of `RadialBasis`. 1/r is what ions feel of each other; -c/r expansions serve PotNet and
+    ComFormer (Lin et al., ICML 2023; Yan et al., ICLR 2024).
+
+    Shapes: distance [n_edges] Å -> [n_edges, n_basis].
+    """
+
+    def __init__(self, cutoff: float, n_basis: int = 16, learnable: bool = False, embedding: int = 64) -> None:
+        super().__init__(n_basis, learnable, embedding)
+        self.cutoff = cutoff
+        self.kappa = nn.Parameter(torch.linspace(0, 2, n_basis))
+
+    def basis(self, distance: Tensor) -> Tensor:
+        potential = torch.exp(-(distance.unsqueeze(1) * self.kappa.abs()).clamp(max=UNDERFLOW)) / distance.unsqueeze(1)
+        return cosine_envelope(distance, self.cutoff).unsqueeze(1) * potential
+
+
+class BesselBasis(EdgeCalculator):
+    r"""Radial Bessel functions with a polynomial envelope (DimeNet, Gasteiger, Groß & Günnemann, ICLR 2020, eq. 7-8).
+
+    .. math:: e_n(d) = u(d / c) \sqrt{2 / c} \, \sin(n \pi d / c) / d, \quad
+              u(x) = 1 - \tfrac{(p+1)(p+2)}{2} x^p + p(p+2) x^{p+1} - \tfrac{p(p+1)}{2} x^{p+2}, \; p = 6
+
+    Orthogonal on (0, c), with learnable frequencies; value, slope and curvature vanish at the cutoff c.
+
+    Shapes: distance [n_edges] Å -> [n_edges, n_basis].
+    """
+
+    def __init__(self, cutoff: float, n_basis: int = 16, learnable: bool = False, embedding: int = 64) -> None:
+        super().__init__(n_basis, learnable, embedding)
+        self.cutoff = cutoff
+        self.frequency = nn.Parameter(torch.arange(1, n_basis + 1) * math.pi)
+
+    def basis(self, distance: Tensor) -> Tensor:
+        x, p = (distance / self.cutoff).clamp(max=1).unsqueeze(1), 6
+        envelope = 1 - (p + 1) * (p + 2) / 2 * x**p + p * (p + 2) * x ** (p + 1) - p * (p + 1) / 2 * x ** (p + 2)
+        return envelope * math.sqrt(2 / self.cutoff) * torch.sin(self.frequency * x) / distance.unsqueeze(1)
+
+
+def cosine_envelope(distance: Tensor, cutoff: float) -> Tensor:
+    """(1 + cos(pi d / cutoff)) / 2, and 0 beyond the cutoff: [n_edges]."""
+    return torch.where(distance < cutoff, 0.5 * (1 + torch.cos(distance * (math.pi / cutoff))), 0.0)

@@ -3,27 +3,38 @@
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from csgcnn.nn.layers import activation_function
 
 
 class Head(nn.Module):
-    """CGCNN's head: softplus on the pooled vector, then `n_layers` softplus layers, then a linear map to the targets.
+    """CGCNN's head: activation on the pooled vector, `n_layers` layers with activation, a linear map to the targets.
 
     Shapes: [n_graphs, hidden] -> [n_graphs, n_targets], standardised.
     """
 
-    def __init__(self, hidden: int, head_hidden: int, n_layers: int, n_targets: int) -> None:
+    def __init__(
+        self,
+        hidden: int,
+        head_hidden: int,
+        n_layers: int,
+        n_targets: int,
+        activation: str = "softplus",
+        dropout: float = 0,
+    ) -> None:
         super().__init__()
         widths = [hidden] + [head_hidden] * n_layers
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.activation = activation_function(activation)
+        self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(widths[-1], n_targets)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.softplus(x)
+        x = self.activation(x)
         for layer in self.layers:
-            x = F.softplus(layer(x))
-        return self.out(x)
+            x = self.activation(layer(x))
+        return self.out(self.dropout(x))
 
 
 class TargetScaler(nn.Module):

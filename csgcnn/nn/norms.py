@@ -45,6 +45,37 @@ class WeightedBatchNorm(nn.Module):
         self.running_var.lerp_(var * (total / (total - 1).clamp(min=1)), self.momentum)
 
 
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation (Ba, Kiros & Hinton 2016): each row by itself, so what it stands for does not matter."""
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x)
+
+
+class NoNorm(nn.Module):
+    """No normalisation."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return x
+
+
+NORMS: dict[str, type[nn.Module]] = {"batch": WeightedBatchNorm, "layer": LayerNorm, "none": NoNorm}
+
+
+def make_norm(name: str, size: int) -> nn.Module:
+    """One of batch, layer, none, with forward(x [n_rows, size], weight [n_rows]).
+
+    Raises:
+        ValueError: there is no such norm.
+    """
+    if name not in NORMS:
+        raise ValueError(f"norm={name}: expected one of {', '.join(NORMS)}")
+    return NORMS[name](size)
+
+
 def standardize(x: Tensor, p: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Standardise the columns of x [n_rows, size], row i weighted by p[i]: result, mean, variance, 1 / deviation."""
     with torch.autocast(x.device.type, enabled=False):  # statistics stay in float32
