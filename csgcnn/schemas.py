@@ -21,7 +21,7 @@ class GraphConfig:
 class TrainerConfig:
     """How a model is trained."""
 
-    max_epochs: int = 100
+    max_epochs: int = 200
     batch_size: int = 64
     patience: int | None = None  # epochs without improvement; null: never stop early
     grad_clip: float | None = 1.0  # norm of the gradient; null: off

@@ -253,5 +253,5 @@ def test_save_resolved(tmp_path: Path) -> None:
     assert "${" not in text.partition("hydra:")[0]
     saved = OmegaConf.load(tmp_path / "config.yaml")
     assert saved.edge_calculator.cutoff == 6
-    assert math.isclose(saved.optimizer.lr, 2e-3)
+    assert math.isclose(saved.optimizer.lr, 5e-3)
     validate(saved)
