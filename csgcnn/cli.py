@@ -1,8 +1,9 @@
-"""The command line: `csgcnn train | predict | evaluate`, each a Hydra application over conf/.
+"""The command line: `csgcnn train | predict | evaluate`, each a Hydra application over conf/, and `csgcnn table`.
 
 Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.
 """
 
+import argparse
 import importlib
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -30,11 +32,13 @@ csgcnn: crystal graph neural networks, from crystal files to trusted predictions
   csgcnn train    [group=option ...] [key=value ...] [--multirun]        train a model
   csgcnn predict  ckpt=PATH structures=PATH [output=predictions.csv]     predict with a trained model
   csgcnn evaluate ckpt=PATH dataset=OPTION [split=train|val|test]        measure a trained model
+  csgcnn table    DIR [DIR ...]                                          compare the runs below these folders
 
   csgcnn COMMAND --help    its options, its configuration, examples
   csgcnn --version"""
-COMMANDS = ["train", "predict", "evaluate"]
+COMMANDS = ["train", "predict", "evaluate", "table"]
 ALIASES = {"edge": "edge_calculator"}
+OPEN_KEYS = ("dataset.units.", "dataset.derived.", "dataset.tasks.", "dataset.task_weights.")  # the user adds entries
 PATH_KEYS = "ckpt structures output resume dataset.path dataset.split.file dataset.cache_dir"
 EXPECTED = {
     "IntegerNode": "an integer",
@@ -67,7 +71,26 @@ def main(words: Sequence[str] | None = None) -> int:
         expected = nearest(command, COMMANDS) or f"; expected {', '.join(COMMANDS)}"
         print(f"csgcnn: there is no command {command!r}{expected} (see csgcnn --help)", file=sys.stderr)
         return 2
-    return run(command, rest)
+    return compare(rest) if command == "table" else run(command, rest)
+
+
+def compare(words: Sequence[str]) -> int:
+    """`csgcnn table`, whose words are folders; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        "csgcnn table",
+        description="Compares all runs below the folders. Runs that differ only in seeds and paths become one row: "
+        "mean test MAE ± standard deviation (number of seeds). Writes table.md and table.csv to the first DIR.",
+        epilog="example: csgcnn table runs sweeps/2026-11-23/06-51-48",
+    )
+    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="a run, a sweep, or a folder of them")
+    folders = parser.parse_args(words).folders
+    try:
+        table, left_out = importlib.import_module("csgcnn.table").leaderboard(folders)
+    except Exception as error:
+        return report("table", error)
+    print(table, end="")
+    print(*left_out, sep="\n", end="\n" if left_out else "", file=sys.stderr)
+    return 0
 
 
 def run(command: str, words: Sequence[str]) -> int:
@@ -149,7 +172,9 @@ def _canonical(word: str, sweeping: bool) -> str:
     if assignment is None:
         return prefix + key
     value = assignment[1:]
-    if key in PATH_KEYS.split():
+    if key.startswith(OPEN_KEYS):
+        prefix = prefix or "++"  # else Hydra refuses a key that is not there yet
+    if key in PATH_KEYS.split() or key.startswith("dataset.derived."):
         values = value.split(",") if sweeping and not _is_quoted(value) else [value]
         value = ",".join(map(_quoted, values))
     return f"{prefix}{key}={value}"

@@ -13,7 +13,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import csgcnn.schemas  # noqa: F401  (registers them)
 from csgcnn.errors import ConfigError, UserError
@@ -25,8 +25,10 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 TRAIN_SECTIONS = "trainer graph dataset model edge_calculator node_features pooling loss optimizer scheduler"
 CHOICES: dict[str, tuple[str, ...]] = {
     "graph.shells": ("complete", "truncate"),
+    "graph.global_features": ("lattice", "symmetry", "composition"),
     "trainer.precision": ("float32", "bfloat16"),
     "dataset.split.method": ("random", "group", "column", "fold", "file"),
+    "dataset.class_weights": ("balanced",),
     "dataset.on_error": ("raise", "skip"),
     "on_error": ("raise", "skip"),
     "split": ("train", "val", "test"),
@@ -63,18 +65,31 @@ def validate(cfg: DictConfig) -> None:
         if not isinstance(cfg.get(section), DictConfig):
             raise ConfigError(f"{section}={cfg.get(section)}: expected an option or keys, see --help")
     for key, options in CHOICES.items():
-        value = OmegaConf.select(cfg, key)
-        if value is not None and value not in options:
-            hint = nearest(str(value), options)
-            raise ConfigError(f"{key}={value}: expected {' or '.join(options)}{hint}")
+        chosen = OmegaConf.select(cfg, key)
+        for value in chosen if isinstance(chosen, ListConfig) else [chosen]:
+            if value is not None and value not in options:
+                hint = nearest(str(value), options)
+                raise ConfigError(f"{key}={value}: expected {' or '.join(options)}{hint}")
     for expected, (keys, accepts) in NUMBERS.items():
         for key in keys.split():
             value = OmegaConf.select(cfg, key)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if value is not None and not (is_number and accepts(value)):
                 raise ConfigError(f"{key}={value}: expected {expected}")
+    if "graph" in cfg:
+        _validate_vectors(cfg)
     if "dataset" in cfg:
         _validate_split(cfg.dataset.split)
+        _validate_tasks(cfg)
+
+
+def _validate_vectors(cfg: DictConfig) -> None:
+    if cfg.graph.vectors and cfg.graph.compress:
+        raise ConfigError(
+            "graph.vectors=true: expected graph.compress=false with it, for merged edges have no direction"
+        )
+    if "coordinate_noise" in cfg.augment and not cfg.graph.vectors:
+        raise ConfigError("augment=coordinate_noise: expected graph.vectors=true graph.compress=false, as it sets them")
 
 
 def _require_values(cfg: DictConfig) -> None:
@@ -94,6 +109,20 @@ def _validate_split(split: DictConfig) -> None:
         raise ConfigError(f"{key}.method={split.method} needs the name of a column: {key}.column=…")
     if split.method == "file" and not split.file:
         raise ConfigError(f"{key}.method=file needs a split file: {key}.file=…")
+    if split.stratify and split.method != "random":
+        raise ConfigError(f"{key}.stratify={split.stratify}: only for {key}.method=random, not {split.method}")
+
+
+def _validate_tasks(cfg: DictConfig) -> None:
+    tasks = ("regression", "classification")
+    for name, task in cfg.dataset.tasks.items():
+        if task not in tasks:
+            raise ConfigError(f"dataset.tasks.{name}={task}: expected {' or '.join(tasks)}{nearest(str(task), tasks)}")
+    for name, weight in cfg.dataset.task_weights.items():
+        if not 0 < weight < math.inf:
+            raise ConfigError(f"dataset.task_weights.{name}={weight}: expected a number above 0")
+    if cfg.dataset.task_weights and OmegaConf.select(cfg, "trainer.learn_task_weights"):
+        raise ConfigError("trainer.learn_task_weights=true learns the weights: leave dataset.task_weights out")
 
 
 def nearest(word: str, options: Sequence[str]) -> str:
@@ -105,6 +134,7 @@ def nearest(word: str, options: Sequence[str]) -> str:
 # A checkpoint is other people's data: a prefix alone would let `csgcnn.config.os.system` through.
 ALLOWED_TARGETS = re.compile(
     r"csgcnn\.nn\.[a-z_]+\.[A-Z]\w*"
+    r"|csgcnn\.data\.augment\.[A-Z]\w*"
     r"|csgcnn\.training\.losses\.[A-Z]\w*"
     r"|csgcnn\.training\.schedulers\.[a-z_]+"
     r"|csgcnn\.crystals\.elements\.(atom_init|onehot|bits|elemental|radii)"

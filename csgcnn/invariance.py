@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from csgcnn.crystals.datasets import Record
-from csgcnn.crystals.graphs import connect
-from csgcnn.crystals.structures import Crystal, to_crystal
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.crystals.transforms import SAME_CRYSTAL
 from csgcnn.predictor import Predictor
 
@@ -15,10 +14,10 @@ def largest_changes(predictor: Predictor, records: Sequence[Record], seed: int =
     """Largest change of any prediction under each transformation, and the id of the crystal where it is."""
     rng = np.random.default_rng(seed)
     crystals = [to_crystal(record.source) for record in records]
-    before = predictor.predict_crystals(crystals)
+    before = predictor.predict(crystals)
     result = {}
     for name, transform in SAME_CRYSTAL.items():
-        after = predictor.predict_crystals([transform(crystal, rng) for crystal in crystals])
+        after = predictor.predict([transform(crystal, rng) for crystal in crystals])
         change = np.abs(after - before).max(axis=1)
         result[name] = (float(change.max()), records[int(change.argmax())].id)
     return result

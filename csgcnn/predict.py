@@ -16,7 +16,7 @@ from csgcnn.crystals.datasets import iter_structures
 from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.errors import UserError
 from csgcnn.predictor import Predictor
-from csgcnn.training.run_directory import with_unit
+from csgcnn.training.report import predicted_cells, predicted_columns
 from csgcnn.wiring import select_device
 
 log = logging.getLogger(__name__)
@@ -31,11 +31,15 @@ def predict(cfg: DictConfig) -> int:
     output = user_path(cfg.output)
     rejected_path = output.with_suffix(".rejected.csv")
     rejected_path.unlink(missing_ok=True)
-    header = ["id", *map(with_unit, predictor.names, predictor.units)]
+    targets = predictor.targets
     n_predicted, n_rejected, unseen = 0, 0, dict[str, str]()
-    with _table(output, header) as table, tqdm(unit="crystal", delay=1, disable=None) as bar:
+    with (
+        _table(output, ["id", *predicted_columns(targets)]) as table,
+        tqdm(unit="crystal", delay=1, disable=None) as bar,
+    ):
         for chunk in predictor.stream(records, cfg.batch_size, cfg.workers):
-            table.writerows([id_, *(f"{v:.6g}" for v in row)] for id_, row in zip(chunk.ids, chunk.values, strict=True))
+            for id_, row in zip(chunk.ids, chunk.values.tolist(), strict=True):
+                table.writerow([id_, *map(_short, predicted_cells(row, targets))])
             for id_, strange in zip(chunk.ids, chunk.unseen, strict=True):
                 unseen |= {SYMBOLS[z]: id_ for z in strange if SYMBOLS[z] not in unseen}
             _append_rejected(chunk.rejected, rejected_path)
@@ -60,6 +64,10 @@ def _table(path: Path, header: list[str]) -> Iterator[Any]:
         writer = csv.writer(file)
         writer.writerow(header)
         yield writer
+
+
+def _short(cell: float | str) -> str:
+    return cell if isinstance(cell, str) else f"{cell:.6g}"
 
 
 def _append_rejected(rejected: list[Rejected], path: Path) -> None:

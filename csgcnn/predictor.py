@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,16 +13,18 @@ from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.crystals.structures import StructureSource
 from csgcnn.data.store import GraphStore
+from csgcnn.data.targets import Target
 from csgcnn.errors import StructureError, UserError
 from csgcnn.nn.models import CrystalGraphNetwork
 from csgcnn.training.checkpoint import load_checkpoint
+from csgcnn.training.run_directory import with_unit
 from csgcnn.training.trainer import predict_rows
 from csgcnn.wiring import build_model
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Predictions for a chunk of records: values [n, n_targets] in physical units for `ids`, and what was rejected."""
+    """Predictions for a chunk of records: values [n, n_columns] for `ids`, and what was rejected."""
 
     ids: list[str]
     values: NDArray[np.float32]
@@ -32,27 +33,31 @@ class Prediction:
 
 
 class Predictor:
-    """A trained model: network, graph settings, targets with units and the elements it knows.
+    """A trained model: network, graph settings, targets and the elements it knows.
+
+    It answers a column per number, in `units`, and one per class of a classification target, its probability; `columns`
+    names them.
 
     Example:
         >>> from csgcnn import load
         >>> model = load("best.ckpt")
-        >>> model.predict([structure])  # [1, n_targets], in model.units
+        >>> model.predict([structure])  # [1, n_columns]: model.columns, numbers in model.units
     """
 
     def __init__(
         self,
         network: CrystalGraphNetwork,
         graph: GraphSettings,
-        names: list[str],
-        units: list[str],
+        targets: list[Target],
         elements: set[int],
         device: torch.device | str = "cpu",
     ) -> None:
         self.network = network.to(device).eval()
         self.graph = graph
-        self.names = names
-        self.units = units
+        self.targets = targets
+        self.names = [target.name for target in targets]
+        self.units = [target.unit for target in targets]
+        self.columns = [name for target in targets for name in target.outputs]
         self.elements = elements
         self.device = torch.device(device)
 
@@ -64,18 +69,18 @@ class Predictor:
             UserError: the file is no usable checkpoint.
         """
         content = load_checkpoint(Path(path).expanduser())
-        config, targets = content["config"], content["targets"]
+        config = content["config"]
         try:
-            network = build_model(config, n_targets=len(targets))
+            targets = [Target(**target) for target in content["targets"]]
+            network = build_model(config, [target.n_outputs for target in targets])
             network.load_state_dict(content["state_dict"])
             graph = GraphSettings(**config["graph"])
         except (RuntimeError, TypeError, KeyError) as error:
             raise UserError(f"{path}: its weights do not fit its own configuration: {str(error)[:300]}") from error
-        names, units = [target["name"] for target in targets], [target["unit"] for target in targets]
-        return cls(network, graph, names, units, set(content["elements"]), device)
+        return cls(network, graph, targets, set(content["elements"]), device)
 
     def predict(self, structures: "Sequence[StructureSource | str] | StructureSource") -> NDArray[np.float32]:
-        """Predict for pymatgen `Structure`s, structure dicts or structure files: [n, n_targets], in `units`.
+        """Predict for pymatgen `Structure`s, structure dicts or structure files: [n, n_columns].
 
         Raises:
             StructureError: a structure cannot be used; the message says which and why.
@@ -86,7 +91,7 @@ class Predictor:
         for chunk in chunks:
             if chunk.rejected:
                 raise StructureError(f"structure {chunk.rejected[0].id}: {chunk.rejected[0].reason}")
-        return np.concatenate([chunk.values for chunk in chunks]) if chunks else np.empty((0, len(self.names)), "f4")
+        return np.concatenate([chunk.values for chunk in chunks]) if chunks else np.empty((0, len(self.columns)), "f4")
 
     def stream(
         self, records: Iterable[Record], batch_size: int = 256, workers: int | None = None
@@ -95,7 +100,7 @@ class Predictor:
         for built in build_graphs(records, self.graph, workers):
             ids = [record.id for record in built.records]
             if built.graphs is None:
-                yield Prediction([], np.empty((0, len(self.names)), "f4"), [], built.rejected)
+                yield Prediction([], np.empty((0, len(self.columns)), "f4"), [], built.rejected)
                 continue
             store = GraphStore(built.graphs, ids, {}, self.graph)
             unseen = [found - self.elements for found in store.elements]
@@ -103,7 +108,5 @@ class Predictor:
             yield Prediction(ids, values.cpu().numpy(), unseen, built.rejected)
 
     def __repr__(self) -> str:
-        targets: list[Any] = [
-            f"{name} [{unit}]" if unit else name for name, unit in zip(self.names, self.units, strict=True)
-        ]
-        return f"Predictor({', '.join(targets)}; {len(self.elements)} elements)"
+        targets = ", ".join(map(with_unit, self.names, self.units))
+        return f"Predictor({targets}; {len(self.elements)} elements)"

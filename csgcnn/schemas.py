@@ -14,7 +14,9 @@ class GraphConfig:
     cutoff: float = 8.0  # Å
     max_neighbors: int = 12
     shells: str = "complete"  # or truncate: cut the last shell at max_neighbors, as the original CGCNN does
+    vectors: bool = False  # keep directions of edges, for noise on coordinates; needs compress=false
     compress: bool = True  # one node for all atoms that symmetry makes equal (lossless)
+    global_features: Any = field(default_factory=list)  # one or a list of lattice, symmetry, composition
 
 
 @dataclass
@@ -31,6 +33,7 @@ class TrainerConfig:
     threads: int | None = None  # of the CPU; null: torch's choice
     progress: bool = True
     workers: int | None = None  # processes that build graphs; null: all cores
+    learn_task_weights: bool = False  # of several targets, by their uncertainty
 
 
 @dataclass
@@ -42,6 +45,7 @@ class SplitConfig:
     val: float = 0.1
     test: float = 0.1
     seed: int = 0
+    stratify: str | None = None  # column whose values get the same shares in every part (method random)
     column: str | None = None  # of the group, the part or the fold
     fold: int = 0  # the one whose rows are the test part
     file: str | None = None
@@ -54,6 +58,10 @@ class DatasetConfig:
     path: str = MISSING
     targets: list[str] | None = None  # null: the only column there is
     units: dict[str, str] = field(default_factory=dict)
+    derived: dict[str, str] = field(default_factory=dict)  # new columns of 0 and 1, is_metal: band_gap == 0
+    tasks: dict[str, str] = field(default_factory=dict)  # of targets: regression (where not given) or classification
+    task_weights: dict[str, float] = field(default_factory=dict)  # of targets in the loss, 1 where not given
+    class_weights: str | None = None  # or balanced: the rarer a class, the more its training rows count
     split: SplitConfig = field(default_factory=SplitConfig)
     id_column: str | None = None
     structure_column: str | None = None
@@ -85,6 +93,7 @@ class EvaluateConfig:
     )
     split: str | None = None  # only the rows of this part: train, val or test
     output: str | None = None  # csv of the predictions
+    check_invariance: bool = False  # predict other descriptions of the same crystals, too
     device: str = "auto"
     batch_size: int = 256
 

@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ from omegaconf import DictConfig, OmegaConf
 from csgcnn import __version__
 from csgcnn.config import build, save_resolved
 from csgcnn.crystals.graphs import GraphSettings
+from csgcnn.data.augment import Augmentations
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.splits import Split, SplitSettings, duplicates_across, split_ids, split_rows
+from csgcnn.data.targets import Target, check_labels
 from csgcnn.training.checkpoint import save_checkpoint
-from csgcnn.training.metrics import baseline_mae, regression_metrics
-from csgcnn.training.run_directory import RunDirectory, environment, with_unit, write_predictions
+from csgcnn.training.metrics import Metrics, baseline_metrics, target_metrics
+from csgcnn.training.report import compared_columns, compared_rows, told
+from csgcnn.training.run_directory import RunDirectory, environment, write_predictions
 from csgcnn.training.trainer import Trainer, TrainerSettings
-from csgcnn.wiring import build_model, load_dataset, select_device
+from csgcnn.wiring import build_loss, build_model, load_dataset, select_device
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +31,7 @@ CHECKPOINT_EVERY = 10.0  # seconds: in short epochs, a file and its flush each w
 
 
 def train(cfg: DictConfig) -> float:
-    """Train, test once, write everything; returns the best validation MAE in standard deviations of the targets."""
+    """Train, test once, write everything; returns the best validation score (see `Trainer`)."""
     start = time.perf_counter()
     run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
     device = select_device(cfg.trainer.device, cfg.trainer.threads)
@@ -35,24 +40,28 @@ def train(cfg: DictConfig) -> float:
     graph, rejected = GraphSettings(**cfg.graph), run.folder / "rejected.csv"
     dataset = load_dataset(cfg.dataset, graph, rejected, cfg.trainer.workers, cfg.trainer.progress)
     save_resolved(cfg, run.folder / "config.yaml")
-    store = dataset.store.to(device)
+    store, targets = dataset.store.to(device), dataset.targets
     split = split_rows(store, dataset.rows, SplitSettings(**cfg.dataset.split))
+    check_labels(dataset.values[split["train"]], targets)
     run.write_json("splits.json", split_ids(store, split))
     _report_data(dataset, split)
 
-    model = build_model(cfg, n_targets=len(dataset.names))
+    model = build_model(cfg, [target.n_outputs for target in targets])
+    loss = build_loss(cfg, targets, dataset.values[split["train"]])
     settings = TrainerSettings(**{name: cfg.trainer[name] for name in TrainerSettings.__dataclass_fields__})
-    trainer = Trainer(
-        model, store, dataset.targets, split, build(cfg.loss), build(cfg.optimizer), build(cfg.scheduler), settings
-    )
+    parts = build(cfg.optimizer), build(cfg.scheduler), settings, Augmentations(build(cfg.augment))
+    trainer = Trainer(model, store, targets, dataset.values, split, loss, *parts)
     keeper = _Keeper(run, trainer, _description(cfg, dataset, split))
     try:
-        trainer.fit(dataset.names, keeper.on_epoch)
+        trainer.fit(keeper.on_epoch)
     finally:
         keeper.save()
     trainer.evaluated.load_state_dict(keeper.best)
+    if cfg.trainer.learn_task_weights:
+        weights = zip(targets, loss.task_weights.tolist(), strict=True)
+        log.info("learned task weights: %s", ", ".join(f"{target.name} {weight:.3g}" for target, weight in weights))
     _write_results(run, trainer, dataset, cfg, time.perf_counter() - start)
-    return trainer.best_mae
+    return trainer.best_score
 
 
 class _Keeper:
@@ -77,7 +86,7 @@ class _Keeper:
     def save(self) -> None:
         trainer, description = self.trainer, self.description
         if self.saved_best != trainer.best_epoch:
-            metrics = {"best_epoch": trainer.best_epoch, "val_mae_standardized": trainer.best_mae}
+            metrics = {"best_epoch": trainer.best_epoch, "val_score": trainer.best_score}
             save_checkpoint(
                 {**description, "metrics": metrics, "state_dict": self.best}, self.run.checkpoints / "best.ckpt"
             )
@@ -100,14 +109,15 @@ def _description(cfg: DictConfig, dataset: Dataset, split: Split) -> dict[str, A
     return {
         "csgcnn": __version__,
         "config": config,
-        "targets": [{"name": name, "unit": cfg.dataset.units.get(name, "")} for name in dataset.names],
+        "targets": [asdict(target) for target in dataset.targets],
         "elements": sorted(seen),
     }
 
 
 def _report_data(dataset: Dataset, split: Split) -> None:
     sizes = ", ".join(f"{len(rows)} {part}" for part, rows in split.items())
-    log.info("%d crystals: %s; target %s", len(dataset.rows), sizes, ", ".join(dataset.names))
+    names = ", ".join(target.name for target in dataset.targets)
+    log.info("%d crystals: %s; target %s", len(dataset.rows), sizes, names)
     if dataset.rejected:
         log.warning("%d records were left out, see rejected.csv", len(dataset.rejected))
     if pairs := duplicates_across(dataset.store, split):
@@ -116,19 +126,18 @@ def _report_data(dataset: Dataset, split: Split) -> None:
 
 def _write_results(run: RunDirectory, trainer: Trainer, dataset: Dataset, cfg: DictConfig, seconds: float) -> None:
     """Test once, and write metrics.json, predictions.csv and the figures."""
-    from csgcnn.training.plots import plot_learning_curve, plot_parity
+    from csgcnn.training.plots import plot_learning_curve, plot_test
 
-    names, units = dataset.names, [cfg.dataset.units.get(name, "") for name in dataset.names]
-    prediction = {part: trainer.predict(part) for part in ("val", "test")}
-    metrics = {part: regression_metrics(values, trainer.targets_of(part), names) for part, values in prediction.items()}
-    train_mean = trainer.targets_of("train").nanmean(0)
-    baseline = baseline_mae(train_mean, trainer.targets_of("test"), names)
+    targets, values = dataset.targets, {part: trainer.values_of(part).cpu() for part in trainer.split}
+    prediction = {part: trainer.predict(part).cpu() for part in ("val", "test")}
+    metrics = {part: target_metrics(predicted, values[part], targets) for part, predicted in prediction.items()}
+    baseline = baseline_metrics(values["train"], values["test"], targets)
     run.write_json(
         "metrics.json",
         {
             **metrics,
-            "units": dict(zip(names, units, strict=True)),
-            "baseline_test_mae": baseline,
+            "units": {target.name: target.unit for target in targets},
+            **_baselines(baseline, targets),
             "best_epoch": trainer.best_epoch,
             "epochs": trainer.epoch,
             "n_parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
@@ -138,24 +147,24 @@ def _write_results(run: RunDirectory, trainer: Trainer, dataset: Dataset, cfg: D
             "seconds": seconds,
         },
     )
-    header = ["id", "split"]
-    for name, unit in zip(names, units, strict=True):
-        header += [with_unit(column, unit) for column in (name, f"{name}_prediction", f"{name}_error")]
-    write_predictions(run.folder / "predictions.csv", header, _prediction_rows(trainer, prediction))
-    labels = [with_unit(name, unit) for name, unit in zip(names, units, strict=True)]
-    maes = [metrics["test"][name]["mae"] for name in names]
-    plot_parity(prediction["test"], trainer.targets_of("test"), labels, maes, run.folder / "parity.png")
-    plot_learning_curve(run.folder / "metrics.csv", names, units, run.folder / "learning_curve.png")
-    for name, unit, mae in zip(names, units, maes, strict=True):
-        log.info("test MAE of %s: %.4g %s (predicting the mean: %.4g %s)", name, mae, unit, baseline[name], unit)
+    rows = (
+        [trainer.store.ids[row], part, *cells]
+        for part, predicted in prediction.items()
+        for row, cells in zip(
+            trainer.split[part].tolist(), compared_rows(predicted, values[part], targets), strict=True
+        )
+    )
+    write_predictions(run.folder / "predictions.csv", ["id", "split", *compared_columns(targets)], rows)
+    plot_test(prediction["test"], values["test"], targets, run.folder)
+    plot_learning_curve(run.folder / "metrics.csv", targets, run.folder / "learning_curve.png")
+    for target in targets:
+        log.info("test %s", told(target, metrics["test"][target.name], baseline[target.name]))
     log.info("best epoch %d of %d, %.0f s; everything is in %s", trainer.best_epoch, trainer.epoch, seconds, run.folder)
 
 
-def _prediction_rows(trainer: Trainer, prediction: dict[str, torch.Tensor]) -> list[list[Any]]:
-    rows: list[list[Any]] = []
-    for part, values in prediction.items():
-        target = trainer.targets_of(part)
-        triples = torch.stack([target, values, values - target], dim=2).flatten(1).tolist()
-        ids = [trainer.store.ids[row] for row in trainer.split[part].tolist()]
-        rows += [[id_, part, *triple] for id_, triple in zip(ids, triples, strict=True)]
-    return rows
+def _baselines(baseline: Mapping[str, Metrics], targets: Sequence[Target]) -> dict[str, dict[str, float]]:
+    """The test metrics that any model must beat: of predicting the mean, or always the most frequent class."""
+    maes = {target.name: baseline[target.name]["mae"] for target in targets if not target.classes}
+    accuracies = {target.name: baseline[target.name]["accuracy"] for target in targets if target.classes}
+    told = {"baseline_test_mae": maes, "baseline_test_accuracy": accuracies}
+    return {key: values for key, values in told.items() if values}

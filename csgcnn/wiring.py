@@ -1,28 +1,39 @@
 """What several commands make from their configuration: a data set, a network, a device."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from csgcnn.config import build, data_path, user_path
+from csgcnn.crystals.descriptors import descriptor_names
 from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.dataset import Dataset, check_rejected, select_targets
+from csgcnn.data.targets import Target, check_names, derive_columns, describe_targets
 from csgcnn.errors import ConfigError
 from csgcnn.nn.models import CrystalGraphNetwork
 from csgcnn.schemas import DatasetConfig
+from csgcnn.training.losses import MultiTask, balanced_class_weights
 
 log = logging.getLogger(__name__)
 
 
 def load_dataset(
-    options: DatasetConfig, graph: GraphSettings, report: Path, workers: int | None = None, progress: bool = True
+    options: DatasetConfig,
+    graph: GraphSettings,
+    report: Path,
+    workers: int | None = None,
+    progress: bool = True,
+    targets: Sequence[Target] | None = None,
 ) -> Dataset:
     """Open the data set that the group `dataset` describes; rejected records are written to `report`.
+
+    `targets`: those of a trained model, in place of those that `dataset` names.
 
     Raises:
         UserError: it cannot be read, a target does not exist, or records were rejected that may not be skipped.
@@ -38,17 +49,52 @@ def load_dataset(
         store, rejected = open_dataset(
             path, graph, options.id_column, options.structure_column, cache_folder, workers, advance
         )
-    dataset = select_targets(store, options.targets, rejected, path)
+    learned = {target.name: target.derived for target in targets or () if target.derived}
+    absent = {name: comparison for name, comparison in learned.items() if name not in store.columns}
+    derive_columns(store, {**absent, **options.derived}, path)
+    if targets is None:
+        names, tasks, units, derived = options.targets, options.tasks, options.units, options.derived
+        targets = describe_targets(store, names, tasks, units, derived, path)
+    dataset = select_targets(store, targets, rejected, path)
     check_rejected(dataset, path, options.on_error, report)
     if isolated := int((store.graphs.n_isolated > 0).sum()):
         log.warning("%d crystals have atoms without a neighbour within %g Å; they are kept", isolated, graph.cutoff)
     return dataset
 
 
-def build_model(config: Mapping[str, Any], n_targets: int) -> CrystalGraphNetwork:
-    """Make the network that the groups model, node_features, edge_calculator and pooling describe."""
+def build_model(config: Mapping[str, Any], n_outputs: Sequence[int]) -> CrystalGraphNetwork:
+    """Make the network that the groups model, node_features, edge_calculator, pooling and graph describe.
+
+    `n_outputs` per target: 1 for a number, the number of classes for a class.
+    """
     parts = {name: build(config[name]) for name in ("node_features", "edge_calculator", "pooling")}
-    return build(config["model"], **parts, n_targets=n_targets)
+    n_global = len(descriptor_names(GraphSettings(**config["graph"]).global_features))
+    return build(config["model"], **parts, n_outputs=n_outputs, n_global=n_global)
+
+
+def build_loss(config: Mapping[str, Any], targets: Sequence[Target], train: Tensor) -> MultiTask:
+    """Make what training minimises from the group loss, the weights in dataset and the labels `train` of its rows.
+
+    Shapes: train [n_rows, n_targets], NaN where missing.
+
+    Raises:
+        ConfigError: a weight is given for what is no target.
+    """
+    options = config["dataset"]
+    check_names("dataset.task_weights", options["task_weights"], [target.name for target in targets])
+    is_balanced = options["class_weights"] == "balanced"
+    return MultiTask(
+        build(config["loss"]),
+        [target.n_outputs for target in targets],
+        [options["task_weights"].get(target.name, 1.0) for target in targets],
+        [
+            balanced_class_weights(column, target.n_outputs)
+            if is_balanced and target.classes
+            else torch.ones(target.n_outputs)
+            for target, column in zip(targets, train.unbind(1), strict=True)
+        ],
+        config["trainer"]["learn_task_weights"],
+    )
 
 
 def select_device(name: str, threads: int | None = None) -> torch.device:

@@ -18,7 +18,7 @@ BELOW = {
     "__main__": {"cli"},
 }
 ROOMS = {"cli", "config", "errors", *(path.name for path in PACKAGE.iterdir() if path.is_dir())}
-KNOWS_HYDRA = {"cli", "config", "schemas", "train", "predict", "evaluate"}
+KNOWS_HYDRA = {"cli", "config", "schemas", "train", "predict", "evaluate", "table"}
 HEAVY = {"torch", "torch_geometric", "pymatgen", "matplotlib", "scipy", "numpy"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

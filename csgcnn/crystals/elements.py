@@ -93,15 +93,33 @@ def elemental() -> FloatTable:
 
 
 @cache
+def properties() -> dict[str, FloatTable]:
+    """The six elemental properties of `elemental` as they are, by name with unit; of the unknown ones, the mean.
+
+    Shapes: [101] each, row = atomic number, row 0 zero. Source: ``tables/elemental.csv``.
+    """
+    header, *rows = _read_table("elemental.csv")
+    values = np.array([[float(cell or "nan") for cell in row[1:]] for row in rows])
+    filled = np.where(np.isnan(values), np.nanmean(values, axis=0), values)
+    return {name: _with_row_zero(column[:, None]).ravel() for name, column in zip(header[1:], filled.T, strict=True)}
+
+
 def radii() -> FloatTable:
     """Atomic radii in Å; of the unknown ones, noble gases mostly, the mean.
 
     Shapes: [101], row = atomic number, row 0 zero. Source: ``tables/elemental.csv``.
     """
-    header, *rows = _read_table("elemental.csv")
-    column = next(i for i, name in enumerate(header) if name.startswith("atomic_radius"))
-    values = np.array([float(row[column] or "nan") for row in rows])
-    return _with_row_zero(np.where(np.isnan(values), np.nanmean(values), values)[:, None]).ravel()
+    return properties()["atomic_radius [Å]"]
+
+
+@cache
+def masses() -> FloatTable:
+    """Standard atomic masses in u.
+
+    Shapes: [101], row = atomic number, row 0 zero. Source: ``tables/atomic_mass.csv``, from pymatgen's periodic table.
+    """
+    rows = _read_table("atomic_mass.csv")[1:]
+    return _with_row_zero([[float(mass)] for _, mass in rows]).ravel()
 
 
 def _read_table(name: str) -> list[list[str]]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csgcnn.crystals.compression import merge_equivalent
+from csgcnn.crystals.descriptors import descriptors
 from csgcnn.crystals.structures import Crystal
 from csgcnn.errors import StructureError
 
@@ -25,13 +26,21 @@ class GraphSettings:
 
     `cutoff` in Å; `shells="complete"` keeps every neighbour up to the shell of the `max_neighbors`-th, so the graph
     does not depend on the choice of cell; `shells="truncate"` keeps the `max_neighbors` nearest exactly, as CGCNN
-    does, cutting through shells; `compress` merges symmetry-equivalent atoms and edges (lossless).
+    does, cutting through shells; `compress` merges symmetry-equivalent atoms and edges (lossless); `global_features`
+    are those of `lattice`, `symmetry` and `composition` that `descriptors` gives of the whole crystal; `vectors` keeps
+    the direction of every edge, which only noise on coordinates needs, and excludes `compress`.
     """
 
     cutoff: float = 8.0
     max_neighbors: int = 12
     shells: str = "complete"
     compress: bool = True
+    global_features: tuple[str, ...] = ()
+    vectors: bool = False
+
+    def __post_init__(self) -> None:
+        names = (self.global_features,) if isinstance(self.global_features, str) else self.global_features
+        object.__setattr__(self, "global_features", tuple(names or ()))  # a list, when read from a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,8 @@ class CrystalGraphs:
     edge_index: Array  # [2, n_edges] int32, (neighbor, centre)
     distance: Array  # [n_edges] float32, Å
     edge_multiplicity: Array  # [n_edges] float32, equal neighbours that the edge stands for
+    edge_vector: Array  # [n_edges, 3] float32, from centre to neighbor, Å; [n_edges, 0] unless asked for
+    global_features: Array  # [n_graphs, n_global] float32, descriptors of the whole crystal
 
     def __len__(self) -> int:
         return len(self.n_atoms)
@@ -85,22 +96,22 @@ def connect(crystals: Sequence[Crystal], settings: GraphSettings) -> CrystalGrap
     return assemble(crystals, [neighbors(crystal, settings) for crystal in crystals], settings)
 
 
-def assemble(
-    crystals: Sequence[Crystal], found: Sequence[tuple[Array, Array, Array]], settings: GraphSettings
-) -> CrystalGraphs:
+def assemble(crystals: Sequence[Crystal], found: Sequence[tuple[Array, ...]], settings: GraphSettings) -> CrystalGraphs:
     """Turn crystals and what `neighbors` found for each into graphs: nearest shells kept, equivalent atoms merged."""
     n_sites = np.array([len(c.atomic_number) for c in crystals], dtype=np.int64)
     first_site = np.cumsum(n_sites) - n_sites
-    graph = np.repeat(np.arange(len(crystals)), [len(distance) for *_, distance in found])
-    centre, neighbor, distance = (np.concatenate(column) for column in zip(*found, strict=True))
+    graph = np.repeat(np.arange(len(crystals)), [len(centre) for centre, *_ in found])
+    centre, neighbor, distance, vector = (np.concatenate(column) for column in zip(*found, strict=True))
     centre, neighbor = centre + first_site[graph], neighbor + first_site[graph]
-    centre, neighbor, distance = _nearest(centre, neighbor, distance, int(n_sites.sum()), settings)
+    nearest = _nearest(centre, neighbor, distance, int(n_sites.sum()), settings)
+    centre, neighbor, distance, vector = centre[nearest], neighbor[nearest], distance[nearest], vector[nearest]
 
     atomic_number = np.concatenate([c.atomic_number for c in crystals])
     graph_of_site = np.repeat(np.arange(len(crystals)), n_sites)
     if settings.compress:
         site_node, edges = merge_equivalent(graph_of_site, atomic_number, centre, neighbor, distance)
         (neighbor, centre), distance, edge_multiplicity = edges
+        vector = np.empty((len(distance), 0))
         _, representative, multiplicity = np.unique(site_node, return_index=True, return_counts=True)
     else:
         site_node = representative = np.arange(len(atomic_number))
@@ -123,11 +134,15 @@ def assemble(
         edge_index=(np.stack([neighbor, centre]) - first_atom[graph_of_edge]).astype(np.int32),
         distance=distance.astype(np.float32),
         edge_multiplicity=edge_multiplicity.astype(np.float32),
+        edge_vector=vector.astype(np.float32),
+        global_features=np.stack([descriptors(c, settings.global_features) for c in crystals]),
     )
 
 
-def neighbors(crystal: Crystal, settings: GraphSettings) -> tuple[Array, Array, Array]:
-    """Find at least every neighbour that the settings ask for: centre, neighbor [n] int64 and distance [n] float64, Å.
+def neighbors(crystal: Crystal, settings: GraphSettings) -> tuple[Array, Array, Array, Array]:
+    """Find at least every neighbour that the settings ask for.
+
+    Returns centre, neighbor [n] int64, distance [n] float64 and vector [n, 3] (else [n, 0]) float64, in Å.
 
     The search starts at the radius that should hold twice `max_neighbors` at the crystal's density and grows, up to the
     cutoff, until every atom has its shell: the same result as searching the whole cutoff, for a fraction of the work.
@@ -137,7 +152,7 @@ def neighbors(crystal: Crystal, settings: GraphSettings) -> tuple[Array, Array, 
     radius = (volume_per_atom * 2 * settings.max_neighbors * 3 / (4 * np.pi)) ** (1 / 3)
     while True:
         radius = min(radius, settings.cutoff)
-        centre, neighbor, distance = _within(crystal, radius)
+        centre, neighbor, distance, vector = _within(crystal, radius, settings.vectors)
         if radius == settings.cutoff:
             break
         safe = np.bincount(centre[distance < radius - 2 * SHELL_TOLERANCE], minlength=n_atoms)
@@ -148,18 +163,21 @@ def neighbors(crystal: Crystal, settings: GraphSettings) -> tuple[Array, Array, 
         clash = distance.argmin()
         pair = centre[clash] + 1, neighbor[clash] + 1
         raise StructureError(f"sites {min(pair)} and {max(pair)} lie on the same spot ({distance[clash]:.1e} Å apart)")
-    return centre, neighbor, distance
+    return centre, neighbor, distance, vector
 
 
-def _within(crystal: Crystal, radius: float) -> tuple[Array, Array, Array]:
+def _within(crystal: Crystal, radius: float, with_vectors: bool) -> tuple[Array, Array, Array, Array]:
     """All periodic neighbours within a radius, the atom itself (not its images) left out."""
     cart_coords = np.ascontiguousarray(crystal.frac_coords @ crystal.lattice)
     lattice = np.ascontiguousarray(crystal.lattice)
-    centre, neighbor, _, distance = _search()(
+    centre, neighbor, image, distance = _search()(
         cart_coords, cart_coords, r=radius, pbc=np.ones(3, dtype=np.int64), lattice=lattice, tol=1e-8
     )
     other = (distance > 1e-8) | (centre != neighbor)
-    return centre[other], neighbor[other], distance[other]
+    centre, neighbor, distance = centre[other], neighbor[other], distance[other]
+    if not with_vectors:
+        return centre, neighbor, distance, np.empty((len(distance), 0))
+    return centre, neighbor, distance, cart_coords[neighbor] + image[other] @ lattice - cart_coords[centre]
 
 
 @cache
@@ -177,12 +195,10 @@ def _fingerprint(crystal: Crystal) -> int:
     return int.from_bytes(blake2b(b"".join(part.tobytes() for part in parts), digest_size=8).digest())
 
 
-def _nearest(
-    centre: Array, neighbor: Array, distance: Array, n_sites: int, settings: GraphSettings
-) -> tuple[Array, Array, Array]:
-    """Keep each atom's nearest neighbours: sorted by centre, then distance."""
+def _nearest(centre: Array, neighbor: Array, distance: Array, n_sites: int, settings: GraphSettings) -> Array:
+    """Positions of each atom's nearest neighbours, sorted by centre, then distance."""
     order = np.lexsort((neighbor, distance, centre))
-    centre, neighbor, distance = centre[order], neighbor[order], distance[order]
+    centre, distance = centre[order], distance[order]
     count = np.bincount(centre, minlength=n_sites)
     first = np.cumsum(count) - count
     if settings.shells == "truncate":
@@ -192,4 +208,4 @@ def _nearest(
         full = count >= settings.max_neighbors
         limit[full] = distance[first[full] + settings.max_neighbors - 1] + SHELL_TOLERANCE
         keep = distance <= limit[centre]
-    return centre[keep], neighbor[keep], distance[keep]
+    return order[keep]

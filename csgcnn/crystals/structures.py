@@ -16,7 +16,7 @@ from csgcnn.errors import StructureError
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-StructureSource: TypeAlias = "dict[str, Any] | Path | Structure"
+StructureSource: TypeAlias = "dict[str, Any] | Path | Structure | Crystal"
 
 _LATTICE_KEYS = ("sites", "lattice", "lattice_parameters", "lattice_mat")
 _CHARGED_SPECIES = re.compile(r"([A-Z][a-z]?)\d*\.?\d*[+-](,.*)?")  # "Fe3+", "O2-", "Fe2.5+,spin=5"
@@ -37,7 +37,7 @@ class Crystal(NamedTuple):
 
 
 def to_crystal(source: StructureSource) -> Crystal:
-    """Read one structure from a dict, a structure file or a pymatgen Structure.
+    """Read one structure from a dict, a structure file or a pymatgen Structure; a Crystal is returned as it is.
 
     A dict is one of: pymatgen's ``Structure.as_dict()``; ``lattice`` or ``lattice_parameters`` (a, b, c,
     alpha, beta, gamma) with ``species`` and ``frac_coords``; JARVIS's ``lattice_mat``, ``elements``,
@@ -47,6 +47,8 @@ def to_crystal(source: StructureSource) -> Crystal:
     Raises: StructureError with the reason, and the file if one is read, unless it is an ordered crystal of
     elements 1 to 100.
     """
+    if isinstance(source, Crystal):
+        return source
     if isinstance(source, dict):
         return _from_dict(source)
     if isinstance(source, Path):

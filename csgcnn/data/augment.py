@@ -47,15 +47,37 @@ class Strain:
         return replace(batch, distance=stretched.clamp(min=SHORTEST))
 
 
+class CoordinateNoise:
+    """Gaussian noise of `sigma` Å on every coordinate of every atom: all distances change as the moved atoms say.
+
+    It moves atoms one by one, so it takes the full graph with vectors: `graph.compress=false graph.vectors=true`, as
+    `augment=coordinate_noise` sets them. The neighbours stay those of the unmoved crystal. `decay` as above.
+    """
+
+    def __init__(self, sigma: float = 0.01, decay: float = 0.0) -> None:
+        self.sigma = sigma
+        self.decay = decay
+
+    def __call__(self, batch: GraphBatch, progress: float) -> GraphBatch:
+        moved = torch.randn(len(batch.atomic_number), 3, device=batch.distance.device)
+        moved *= self.sigma * fading(progress, self.decay)
+        neighbor, centre = batch.edge_index
+        vector = batch.edge_vector + moved.index_select(0, neighbor) - moved.index_select(0, centre)
+        return replace(batch, edge_vector=vector, distance=vector.norm(dim=1).clamp(min=SHORTEST))
+
+
 def fading(progress: float, decay: float) -> float:
     """1 at the start of the training, falling linearly to 0 at the share `decay` of it; constant for decay 0."""
     return max(0.0, 1 - progress / decay) if decay else 1.0
 
 
+Augmentation = DistanceNoise | Strain | CoordinateNoise
+
+
 class Augmentations:
     """Several augmentations, one after the other."""
 
-    def __init__(self, parts: Mapping[str, "DistanceNoise | Strain"]) -> None:
+    def __init__(self, parts: Mapping[str, Augmentation]) -> None:
         self.parts = parts
 
     def __call__(self, batch: GraphBatch, progress: float) -> GraphBatch:

@@ -10,54 +10,42 @@ from torch import Tensor
 from csgcnn.crystals.build import Rejected
 from csgcnn.data.cache import write_rejected
 from csgcnn.data.store import GraphStore
+from csgcnn.data.targets import Target, column_of
 from csgcnn.errors import UserError
 
-LARGEST = torch.finfo(torch.float32).max
 MOST_REJECTED = 0.05  # share of the records beyond which skipping would hide a mistake
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Graphs with the targets of one task."""
+    """Graphs with the values of one or several targets."""
 
     store: GraphStore
-    names: list[str]  # of the targets
-    targets: Tensor  # [n_graphs, n_targets] float32, NaN where missing
-    rows: Tensor  # [n_usable] int64, rows with a target
+    targets: list[Target]
+    values: Tensor  # [n_graphs, n_targets] float32, NaN where missing, a class by its position
+    rows: Tensor  # [n_usable] int64, rows with a value of at least one target
     rejected: list[Rejected]
 
 
-def select_targets(
-    store: GraphStore, names: Sequence[str] | None, rejected: Sequence[Rejected], source: Path
-) -> Dataset:
-    """Choose the target columns; rows whose targets are text, infinite or all missing join the rejected ones.
-
-    `names`: None means the only column of numbers.
+def select_targets(store: GraphStore, targets: Sequence[Target], rejected: Sequence[Rejected], source: Path) -> Dataset:
+    """Read the target columns; rows with an impossible value, or without any value, join the rejected ones.
 
     Raises:
-        UserError: a column does not exist, or there is no single one to choose.
+        UserError: a column does not exist.
     """
-    if names is None:
-        names = [name for name, values in store.columns.items() if not any(isinstance(v, str) for v in values)]
-        if len(names) != 1:
-            raise UserError(f"{source}: say which column is the target: dataset.targets=[…] of {_listed(store)}")
-    if absent := [name for name in names if name not in store.columns]:
-        raise UserError(f"{source}: there is no column {absent[0]!r} to be the target; there are {_listed(store)}")
-    values = torch.full((len(store), len(names)), float("nan"))
+    values = torch.full((len(store), len(targets)), float("nan"))
     reasons: dict[int, str] = {}
-    for i, name in enumerate(names):
-        for row, value in enumerate(store.columns[name]):
-            if value is None:
-                continue
-            if (reason := _unusable(value)) is None:
-                values[row, i] = float(value)
-            else:
-                reasons.setdefault(row, f"{name} is {value!r:.40}, {reason}")
+    for i, target in enumerate(targets):
+        for row, value in enumerate(column_of(store, target, source)):
+            try:
+                values[row, i] = target.encode(value)
+            except ValueError as error:
+                reasons.setdefault(row, f"{target.name} is {value!r:.40}, {error}")
     for row in (~values.isfinite().any(1)).nonzero().squeeze(1).tolist():
-        reasons.setdefault(row, f"{' and '.join(names)} missing")
+        reasons.setdefault(row, f"{' and '.join(target.name for target in targets)} missing")
     usable = torch.tensor([row for row in range(len(store)) if row not in reasons], dtype=torch.long)
     rejected = [*rejected, *(Rejected(store.ids[row], reason) for row, reason in sorted(reasons.items()))]
-    return Dataset(store, list(names), values, usable, rejected)
+    return Dataset(store, list(targets), values, usable, rejected)
 
 
 def check_rejected(dataset: Dataset, source: Path, on_error: str, report: Path) -> None:
@@ -78,13 +66,3 @@ def check_rejected(dataset: Dataset, source: Path, on_error: str, report: Path) 
         raise UserError(f"{told}. Mend them, or leave them out with dataset.on_error=skip")
     if len(rejected) > MOST_REJECTED * total:
         raise UserError(f"{told}. More than {MOST_REJECTED:.0%} is too many to skip")
-
-
-def _unusable(value: float | int | str | bool) -> str | None:
-    if isinstance(value, str):
-        return "expected a number"
-    return None if abs(value) <= LARGEST else "expected a finite number"
-
-
-def _listed(store: GraphStore) -> str:
-    return ", ".join(store.columns) or "none"

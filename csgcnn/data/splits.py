@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 
 import torch
@@ -21,13 +21,18 @@ Split = dict[str, Tensor]  # part -> positions in the store, int64
 
 @dataclass(frozen=True, slots=True)
 class SplitSettings:
-    """How to split; fractions are of the rows, `column` and `file` are needed by the methods that use them."""
+    """How to split; fractions are of the rows, `column` and `file` are needed by the methods that use them.
+
+    `stratify`, of the method random: a column each value of which (missing is one, too) gets these fractions, to a row
+    or two.
+    """
 
     method: str = "random"
     train: float = 0.8
     val: float = 0.1
     test: float = 0.1
     seed: int = 0
+    stratify: str | None = None
     column: str | None = None
     fold: int = 0
     file: str | None = None
@@ -57,9 +62,25 @@ def split_rows(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Spli
 
 def _random(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     shuffled = rows[torch.randperm(len(rows), generator=_generator(settings))]
+    if settings.stratify:
+        return _stratified(store, shuffled, settings)
     n_val, n_test = round(settings.val * len(rows)), round(settings.test * len(rows))
     n_train = min(round(settings.train * len(rows)), len(rows) - n_val - n_test)
     return dict(zip(PARTS, shuffled[: n_train + n_val + n_test].split([n_train, n_val, n_test]), strict=True))
+
+
+def _stratified(store: GraphStore, shuffled: Tensor, settings: SplitSettings) -> Split:
+    """Deal out the rows, class after class, each to the part that is furthest behind its share."""
+    column = _existing(store, settings.stratify, "stratify")
+    members: dict[Scalar, list[int]] = {}
+    for row in shuffled.tolist():
+        members.setdefault(column[row], []).append(row)
+    shares = {part: getattr(settings, part) for part in PARTS}
+    shares["unused"] = 1 - sum(shares.values())
+    parts: dict[str, list[int]] = {part: [] for part in shares}
+    for n_dealt, row in enumerate(chain.from_iterable(members.values()), 1):
+        parts[max(shares, key=lambda part: shares[part] * n_dealt - len(parts[part]))].append(row)
+    return {part: torch.tensor(parts[part], dtype=torch.long) for part in PARTS}
 
 
 def _group(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
@@ -127,13 +148,17 @@ _METHODS: Mapping[str, Callable[[GraphStore, Tensor, SplitSettings], Split]] = {
 
 
 def _column(store: GraphStore, rows: Tensor, settings: SplitSettings) -> list[Scalar]:
-    name = str(settings.column)
-    if name not in store.columns:
-        raise UserError(f"dataset.split.column={name}: there is no such column; there are {', '.join(store.columns)}")
-    values = [store.columns[name][row] for row in rows.tolist()]
+    column = _existing(store, settings.column, "column")
+    values = [column[row] for row in rows.tolist()]
     if None in values:
-        raise UserError(f"column {name!r} has no value for {store.ids[int(rows[values.index(None)])]}")
+        raise UserError(f"column {settings.column!r} has no value for {store.ids[int(rows[values.index(None)])]}")
     return values
+
+
+def _existing(store: GraphStore, name: str | None, key: str) -> list[Scalar]:
+    if name not in store.columns:
+        raise UserError(f"dataset.split.{key}={name}: there is no such column; there are {', '.join(store.columns)}")
+    return store.columns[name]
 
 
 def _generator(settings: SplitSettings) -> torch.Generator:

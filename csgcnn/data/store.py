@@ -16,7 +16,7 @@ from torch_geometric.data import Data
 from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
 from csgcnn.data.batch import GraphBatch, ranges
 
-FORMAT = 1
+FORMAT = 2  # 2: global_features, edge_vector
 Scalar = float | int | str | bool | None
 
 
@@ -41,7 +41,7 @@ class GraphStore:
             "n_edges": self._n_edges,
             "first_atom": self._n_atoms.cumsum(0) - self._n_atoms,
             "first_edge": self._n_edges.cumsum(0) - self._n_edges,
-            **{name: torch.from_numpy(getattr(graphs, name)) for name in _ATOM_FIELDS + _EDGE_FIELDS},
+            **{name: torch.from_numpy(getattr(graphs, name)) for name in _ATOM_FIELDS + _EDGE_FIELDS + _GRAPH_FIELDS},
         }
 
     def __len__(self) -> int:
@@ -69,11 +69,13 @@ class GraphStore:
             edge_index=packed["edge_index"].index_select(1, edges) + first_atom,
             distance=packed["distance"].index_select(0, edges),
             edge_multiplicity=packed["edge_multiplicity"].index_select(0, edges),
+            edge_vector=packed["edge_vector"].index_select(0, edges),
+            global_features=packed["global_features"].index_select(0, index),
             n_graphs=len(index),
         )
 
     def __getitem__(self, i: int) -> Data:
-        """One crystal as a PyG `Data`: z, edge_index, distance, multiplicities, lattice [1, 3, 3] and id."""
+        """One crystal as a PyG `Data`: z, edge_index, distance, multiplicities, lattice, global_features, id."""
         batch = self.batch(torch.tensor([range(len(self))[i]]))
         return Data(
             z=batch.atomic_number,
@@ -82,6 +84,7 @@ class GraphStore:
             atom_multiplicity=batch.atom_multiplicity,
             edge_multiplicity=batch.edge_multiplicity,
             lattice=torch.from_numpy(self.graphs.lattice[i][None]),
+            global_features=batch.global_features,
             id=self.ids[i],
             num_nodes=len(batch.atomic_number),
         )
@@ -140,7 +143,8 @@ class GraphStore:
 
 
 _ATOM_FIELDS = ("atomic_number", "atom_multiplicity")
-_EDGE_FIELDS = ("edge_index", "distance", "edge_multiplicity")
+_EDGE_FIELDS = ("edge_index", "distance", "edge_multiplicity", "edge_vector")
+_GRAPH_FIELDS = ("global_features",)
 
 
 def _flush(file: Any) -> None:

@@ -73,9 +73,10 @@ class _GatedSum(torch.autograd.Function):
         sign = torch.ones_like(weight)
         sign[hidden:] = -1
         normed, mean, var, rstd = standardize(z, p, eps)
-        squashed = torch.addcmul(bias * sign, normed, weight * sign).sigmoid_()
+        turned = torch.addcmul(bias * sign, normed, weight * sign)
+        squashed = turned.sigmoid()
         gate, closed = squashed[:, :hidden], squashed[:, hidden:]
-        core = closed.clamp(min=torch.finfo(closed.dtype).tiny).log_().neg_()
+        core = torch.where(closed > 1e-30, -closed.log(), -turned[:, hidden:])
         message = (gate * core).mul_(multiplicity.unsqueeze(1))
         ctx.save_for_backward(normed, squashed, core, p, weight * rstd, multiplicity, centre)
         ctx.mark_non_differentiable(mean, var)

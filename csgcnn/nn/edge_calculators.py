@@ -127,7 +127,7 @@ class PairGaussian(EdgeCalculator):
 class ScreenedCoulomb(EdgeCalculator):
     r"""Screened 1/r: Yukawa potentials (Yukawa 1935) of learnable screening lengths, with a smooth envelope.
 
-    .. math:: e_k(d) = f(d) \, e^{-\kappa_k d} / d, \quad \kappa_k = 0 \ldots 2 \text{ Å}^{-1}
+    .. math:: e_k(d) = f(d) \, e^{-\kappa_k d} / d, \quad \kappa_k = 0.05 \ldots 2 \text{ Å}^{-1}
 
     with f the cosine envelope of `RadialBasis`. 1/r is what ions feel of each other; -c/r expansions serve PotNet and
     ComFormer (Lin et al., ICML 2023; Yan et al., ICLR 2024).
@@ -138,7 +138,7 @@ class ScreenedCoulomb(EdgeCalculator):
     def __init__(self, cutoff: float, n_basis: int = 16, learnable: bool = False, embedding: int = 64) -> None:
         super().__init__(n_basis, learnable, embedding)
         self.cutoff = cutoff
-        self.kappa = nn.Parameter(torch.linspace(0, 2, n_basis))
+        self.kappa = nn.Parameter(torch.linspace(0.05, 2, n_basis))
 
     def basis(self, distance: Tensor) -> Tensor:
         potential = torch.exp(-(distance.unsqueeze(1) * self.kappa.abs()).clamp(max=UNDERFLOW)) / distance.unsqueeze(1)

@@ -1,5 +1,6 @@
 """Crystal vector in, targets out."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -9,9 +10,9 @@ from csgcnn.nn.layers import activation_function
 
 
 class Head(nn.Module):
-    """CGCNN's head: activation on the pooled vector, `n_layers` layers with activation, a linear map to the targets.
+    """CGCNN's head: activation on the pooled vector, `n_layers` layers with activation, a linear map to the outputs.
 
-    Shapes: [n_graphs, hidden] -> [n_graphs, n_targets], standardised.
+    Shapes: [n_graphs, hidden] -> [n_graphs, n_outputs].
     """
 
     def __init__(
@@ -19,7 +20,7 @@ class Head(nn.Module):
         hidden: int,
         head_hidden: int,
         n_layers: int,
-        n_targets: int,
+        n_outputs: int,
         activation: str = "softplus",
         dropout: float = 0,
     ) -> None:
@@ -28,7 +29,7 @@ class Head(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.activation = activation_function(activation)
         self.dropout = nn.Dropout(dropout)
-        self.out = nn.Linear(widths[-1], n_targets)
+        self.out = nn.Linear(widths[-1], n_outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.activation(x)
@@ -40,16 +41,20 @@ class Head(nn.Module):
 class TargetScaler(nn.Module):
     """Standardises targets with statistics of the training rows; part of the model, which answers in physical units.
 
-    Shapes: [n_graphs, n_targets] -> [n_graphs, n_targets].
+    `n_outputs` per target: 1 for a number; for a class, one logit each, which becomes a probability. Classes themselves
+    (positions) stay as they are.
+
+    Shapes: targets [n_graphs, n_targets] -> the same; outputs [n_graphs, sum of n_outputs] -> the same.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, n_targets: int) -> None:
+    def __init__(self, n_outputs: Sequence[int]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(n_targets))
-        self.register_buffer("std", torch.ones(n_targets))
+        self.n_outputs = list(n_outputs)
+        self.register_buffer("mean", torch.zeros(len(n_outputs)))
+        self.register_buffer("std", torch.ones(len(n_outputs)))
 
     def fit(self, targets: Tensor) -> None:
         """Take mean and standard deviation of training targets [n_graphs, n_targets]; NaN means missing."""
@@ -57,13 +62,21 @@ class TargetScaler(nn.Module):
         mean = targets.nanmean(0)
         var = torch.where(known, targets - mean, 0.0).square().sum(0) / known.sum(0)
         std = var.sqrt()
-        self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > 1e-8 * (1 + mean.abs()), std, 1.0))  # a constant target: learn its offset only
+        std = torch.where(std > 1e-8 * (1 + mean.abs()), std, 1.0)  # a constant target: learn its offset only
+        is_number = torch.tensor(self.n_outputs, device=mean.device) == 1
+        self.mean.copy_(torch.where(is_number, mean, 0.0))
+        self.std.copy_(torch.where(is_number, std, 1.0))
 
     def standardize(self, targets: Tensor) -> Tensor:
         """Physical units -> mean 0, standard deviation 1."""
         return (targets - self.mean) / self.std
 
-    def forward(self, standardized: Tensor) -> Tensor:
-        """Back to physical units."""
-        return standardized * self.std + self.mean
+    def forward(self, outputs: Tensor) -> Tensor:
+        """Standardised values -> physical units, logits -> probabilities."""
+        return torch.cat(
+            [
+                part.softmax(1) if part.shape[1] > 1 else part * self.std[i] + self.mean[i]
+                for i, part in enumerate(outputs.split(self.n_outputs, dim=1))
+            ],
+            dim=1,
+        )

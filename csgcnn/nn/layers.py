@@ -108,8 +108,8 @@ def weighted_softmax(logits: Tensor, weight: Tensor, index: Tensor, size: int) -
 
     Shapes: logits [n_rows, heads], weight, index [n_rows] -> [n_rows, heads], groups 0 .. size - 1.
     """
-    highest = logits.detach().new_full((size, logits.shape[1]), -torch.inf)
-    highest = highest.index_reduce(0, index, logits.detach(), "amax")
+    highest = logits.new_full((size, logits.shape[1]), -torch.inf)
+    highest = highest.scatter_reduce(0, index.unsqueeze(1).expand_as(logits), logits.detach(), "amax")
     exp = torch.exp(logits - highest.index_select(0, index)) * weight.unsqueeze(1)
     total = exp.new_zeros(size, logits.shape[1]).index_add(0, index, exp)
     return exp / total.index_select(0, index)

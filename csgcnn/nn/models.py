@@ -1,11 +1,13 @@
 """The network: one body, any convolution."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from csgcnn.data.batch import GraphBatch
 from csgcnn.nn.edge_calculators import EdgeCalculator
+from csgcnn.nn.global_features import GlobalFeatures
 from csgcnn.nn.heads import Head, TargetScaler
 from csgcnn.nn.layers import Block, EdgeUpdate
 from csgcnn.nn.node_features import ElementTable, LearnedEmbedding, NodeFeatures
@@ -20,8 +22,9 @@ class CrystalGraphNetwork(nn.Module):
     parameters at the original's settings (`atom_init`, Gaussians to 8 Å, hidden 64, 3 convolutions, head 128).
 
     `convolution(hidden, edge_dim, norm, activation, message_layers)` and `pooling(hidden)` make the layers.
+    `n_outputs` per target: 1 for a number, one for each class of a classification target, whose probability it becomes.
 
-    Shapes: GraphBatch -> [n_graphs, n_targets].
+    Shapes: GraphBatch -> [n_graphs, sum of n_outputs].
     """
 
     def __init__(
@@ -30,7 +33,7 @@ class CrystalGraphNetwork(nn.Module):
         edge_calculator: EdgeCalculator,
         convolution: Callable[[int, int, str, str, int], nn.Module],
         pooling: Callable[[int], SumPooling | MaxPooling | AttentionPooling | Set2Set],
-        n_targets: int = 1,
+        n_outputs: Sequence[int] = (1,),
         hidden: int = 64,
         n_convolutions: int = 3,
         message_layers: int = 1,
@@ -40,6 +43,7 @@ class CrystalGraphNetwork(nn.Module):
         residual: str = "post",
         head_hidden: int = 128,
         n_head_layers: int = 1,
+        n_global: int = 0,
     ) -> None:
         super().__init__()
         self.node_features = NodeFeatures(node_features)
@@ -56,18 +60,22 @@ class CrystalGraphNetwork(nn.Module):
         n_updates = n_convolutions - 1 if edge_calculator.learnable else 0
         self.edge_updates = nn.ModuleList(EdgeUpdate(hidden, edge_dim, norm, activation) for _ in range(n_updates))
         self.pooling = pooling(hidden)
-        self.head = Head(self.pooling.dim, head_hidden, n_head_layers, n_targets, activation, dropout)
-        self.scaler = TargetScaler(n_targets)
+        self.global_features = GlobalFeatures(n_global) if n_global else None
+        self.head = Head(self.pooling.dim + n_global, head_hidden, n_head_layers, sum(n_outputs), activation, dropout)
+        self.scaler = TargetScaler(n_outputs)
 
     def standardized(self, graph: GraphBatch) -> Tensor:
-        """Standardised predictions, what a loss compares: [n_graphs, n_targets]."""
+        """What a loss compares, standardised values and logits: [n_graphs, sum of n_outputs]."""
         x = self.embedding(self.node_features(graph.atomic_number))
         edge_attr = self.edge_calculator(graph)
         for i, block in enumerate(self.blocks):
             x = block(x, edge_attr, graph)
             if i < len(self.edge_updates):
                 edge_attr = self.edge_updates[i](x, edge_attr, graph)
-        return self.head(self.pooling(x, graph))
+        crystal = self.pooling(x, graph)
+        if self.global_features is not None:
+            crystal = torch.cat([crystal, self.global_features(graph.global_features)], dim=1)
+        return self.head(crystal)
 
     def forward(self, graph: GraphBatch) -> Tensor:
         return self.scaler(self.standardized(graph).float())

@@ -63,7 +63,7 @@ class AttentionPooling(nn.Module):
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.dim = hidden
-        self.gate = nn.Linear(hidden, 1)
+        self.gate = nn.Linear(hidden, 1, bias=False)  # a softmax ignores a common shift
         self.value = nn.Linear(hidden, hidden)
 
     def forward(self, x: Tensor, graph: GraphBatch) -> Tensor:

@@ -1,5 +1,7 @@
 """What training minimises: on standardised targets, missing labels left out."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,3 +32,85 @@ class Weighted(nn.Module):
         if self.huber:
             loss = loss + self.huber * F.huber_loss(error, torch.zeros_like(error), reduction="none")
         return loss.sum() / known.sum().clamp(min=1)
+
+
+class MultiTask(nn.Module):
+    """The mean over the targets of each one's loss: `regression` on a number, cross entropy on a class.
+
+    Fixed weights: sum(w_t L_t) / sum(w_t). Learned weights (Kendall, Gal & Cipolla, CVPR 2018), with s_t the logarithm
+    of a target's noise variance, a parameter: the mean of exp(-s_t) L_t / 2 + s_t / 2, and without the first half for
+    classes. They are the likelihood of a Gaussian where `regression` is the squared error, and a scale elsewhere.
+
+    Each L_t is a mean over its known labels; a target that no row of a batch has adds nothing to it.
+    `class_weights`: one tensor [n_classes] per target; of a number it is ignored.
+
+    Shapes: outputs [n_graphs, sum of n_outputs] standardised values and logits, target [n_graphs, n_targets]
+    standardised values and positions of classes -> scalar; a NaN target is a missing label.
+    """
+
+    weights: Tensor
+    class_weights: Tensor
+    precision_factor: Tensor
+
+    def __init__(
+        self,
+        regression: nn.Module,
+        n_outputs: Sequence[int] = (1,),
+        weights: Sequence[float] | None = None,
+        class_weights: Sequence[Tensor] | None = None,
+        learn_weights: bool = False,
+    ) -> None:
+        super().__init__()
+        self.regression = regression
+        self.n_outputs = list(n_outputs)
+        n_targets = len(self.n_outputs)
+        fixed = torch.tensor(weights or [1.0] * n_targets)
+        self.register_buffer("weights", fixed / fixed.sum())
+        self.register_buffer("class_weights", torch.cat(list(class_weights or [torch.ones(n) for n in n_outputs])))
+        self.register_buffer("precision_factor", torch.tensor([0.5 if n == 1 else 1.0 for n in n_outputs]))
+        self.log_variance = nn.Parameter(torch.zeros(n_targets)) if learn_weights else None
+
+    @property
+    def task_weights(self) -> Tensor:
+        """What each target's loss is multiplied by, fixed or as learned so far: [n_targets]."""
+        if self.log_variance is None:
+            return self.weights
+        return self.precision_factor * torch.exp(-self.log_variance.detach()) / len(self.n_outputs)
+
+    def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
+        parts = zip(outputs.split(self.n_outputs, 1), self.class_weights.split(self.n_outputs), strict=True)
+        losses = torch.stack(
+            [
+                self.regression(output, target[:, i : i + 1])
+                if output.shape[1] == 1
+                else cross_entropy(output, target[:, i], class_weights)
+                for i, (output, class_weights) in enumerate(parts)
+            ]
+        )
+        if self.log_variance is None:
+            return (self.weights * losses).sum()
+        terms = self.precision_factor * torch.exp(-self.log_variance) * losses + self.log_variance / 2
+        return torch.where(target.isfinite().any(0), terms, 0.0).mean()
+
+
+def cross_entropy(logits: Tensor, label: Tensor, class_weights: Tensor) -> Tensor:
+    """Weighted mean over the known labels of -log(probability of the true class); 0 if none is known.
+
+    Shapes: logits [n_graphs, n_classes], label [n_graphs] (positions of classes, NaN where missing),
+    class_weights [n_classes] -> scalar.
+    """
+    known = label.isfinite()
+    position = torch.where(known, label, 0.0).long()
+    weight = torch.where(known, class_weights[position], 0.0)
+    surprise = F.cross_entropy(logits, position, reduction="none")
+    return (weight * surprise).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+
+
+def balanced_class_weights(label: Tensor, n_classes: int) -> Tensor:
+    """Inverse frequency of the classes among known labels [n_rows], 1 where all are as frequent; 0 for an absent class.
+
+    Formula: n / (number of classes present * n_class).
+    """
+    count = torch.bincount(label[label.isfinite()].long(), minlength=n_classes).float()
+    weight = count.sum() / (count.count_nonzero() * count)
+    return torch.where(count > 0, weight, 0.0)

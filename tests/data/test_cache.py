@@ -85,13 +85,14 @@ def test_the_key_is_bytes_settings_and_reading_options(
         GraphSettings(max_neighbors=8),
         GraphSettings(shells="truncate"),
         GraphSettings(compress=False),
+        GraphSettings(global_features=("composition",)),
     ):
         store, _ = open_dataset(data, settings)
         assert store.settings == settings
     by_name, _ = open_dataset(data, SETTINGS, id_column="name")
     assert by_name.ids[0] == f"row {rows[0]['material_id']}"
     open_dataset(data, SETTINGS, structure_column="structure")
-    assert len(entries(folder)) == 7
+    assert len(entries(folder)) == 8
 
     elsewhere = data.parents[1] / "elsewhere" / data.name
     elsewhere.parent.mkdir()
@@ -103,7 +104,7 @@ def test_the_key_is_bytes_settings_and_reading_options(
     data.write_text(json.dumps(rows))
     store, _ = open_dataset(data, SETTINGS)
     assert store.columns["band_gap"][0] == 99.0
-    assert len(entries(folder)) == 8
+    assert len(entries(folder)) == 9
 
 
 def test_a_changed_structure_file_of_a_folder_is_noticed(data: Path, folder: Path, rows: list[dict[str, Any]]) -> None:

@@ -9,6 +9,7 @@ import torch
 from csgcnn.crystals.build import Rejected
 from csgcnn.data.dataset import Dataset, check_rejected, select_targets
 from csgcnn.data.store import GraphStore
+from csgcnn.data.targets import Target, describe_targets
 from csgcnn.errors import UserError
 
 SOURCE = Path("mine/set.json")
@@ -17,16 +18,16 @@ StoreMaker = Callable[..., GraphStore]
 
 def test_targets_of_good_rows(store_with: StoreMaker) -> None:
     store = store_with({"gap": [1.5, 0, 2.25, True], "name": ["a", "b", "c", "d"], "n": [1, 2, 3, None]})
-    dataset = select_targets(store, ["n", "gap"], [], SOURCE)
-    assert dataset.names == ["n", "gap"]
-    assert dataset.targets.dtype == torch.float32
-    np.testing.assert_array_equal(dataset.targets.numpy(), [[1, 1.5], [2, 0], [3, 2.25], [np.nan, 1]])
+    dataset = select_targets(store, [Target("n"), Target("gap")], [], SOURCE)
+    assert dataset.targets == [Target("n"), Target("gap")]
+    assert dataset.values.dtype == torch.float32
+    np.testing.assert_array_equal(dataset.values.numpy(), [[1, 1.5], [2, 0], [3, 2.25], [np.nan, 1]])
     assert dataset.rows.tolist() == [0, 1, 2, 3]  # one target of two is enough
     assert dataset.rejected == []
 
 
 def test_the_only_column_is_the_target(store_with: StoreMaker) -> None:
-    assert select_targets(store_with({"gap": [1.0]}), None, [], SOURCE).names == ["gap"]
+    assert describe_targets(store_with({"gap": [1.0]}), None, {}, {"gap": "eV"}, {}, SOURCE) == [Target("gap", "eV")]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_a_target_that_is_not_there(
     store = store_with({"gap": [1.0, 2.0], "n": [1.0, 2.0]})
     store.columns = {name: store.columns[name] for name in columns}
     with pytest.raises(UserError, match=answer):
-        select_targets(store, names, [], SOURCE)
+        describe_targets(store, names, {}, {}, {}, SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_a_row_without_a_usable_target_is_rejected_by_name(
     store_with: StoreMaker, value: float | str | None, reason: str
 ) -> None:
     unreadable = Rejected("x", "no lattice")
-    dataset = select_targets(store_with({"gap": [1.0, value, 3.0]}), ["gap"], [unreadable], SOURCE)
+    dataset = select_targets(store_with({"gap": [1.0, value, 3.0]}), [Target("gap")], [unreadable], SOURCE)
     assert dataset.rows.tolist() == [0, 2]
     assert dataset.rejected[0] == unreadable
     assert [entry.id for entry in dataset.rejected[1:]] == ["c1"]
@@ -75,7 +76,7 @@ def test_a_row_without_a_usable_target_is_rejected_by_name(
 
 def test_one_impossible_target_of_two_rejects_the_row(store_with: StoreMaker) -> None:
     store = store_with({"gap": [1.0, 2.0, None, None], "n": ["bad", 2.0, 3.0, None]})
-    dataset = select_targets(store, ["gap", "n"], [], SOURCE)
+    dataset = select_targets(store, [Target("gap"), Target("n")], [], SOURCE)
     assert dataset.rows.tolist() == [1, 2]
     assert dataset.rejected == [
         Rejected("c0", "n is 'bad', expected a number"),
@@ -85,7 +86,7 @@ def test_one_impossible_target_of_two_rejects_the_row(store_with: StoreMaker) ->
 
 def dataset_with(store_with: StoreMaker, n_rejected: int, n_usable: int) -> Dataset:
     rejected = [Rejected(f"x{number}", f'reason {number}, "quoted"') for number in range(n_rejected)]
-    return select_targets(store_with({"gap": [1.0] * n_usable}), ["gap"], rejected, SOURCE)
+    return select_targets(store_with({"gap": [1.0] * n_usable}), [Target("gap")], rejected, SOURCE)
 
 
 def test_nothing_rejected_writes_nothing(store_with: StoreMaker, tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_rejected_records_stop_the_run(
 
 
 def test_targets_missing_everywhere_stop_the_run(store_with: StoreMaker, tmp_path: Path) -> None:
-    dataset = select_targets(store_with({"gap": [None, None]}), ["gap"], [], SOURCE)
+    dataset = select_targets(store_with({"gap": [None, None]}), [Target("gap")], [], SOURCE)
     assert dataset.rows.shape == (0,)
     with pytest.raises(UserError, match=r"2 of 2 records cannot be used \(c0: gap missing; c1: gap missing\)"):
         check_rejected(dataset, SOURCE, "skip", tmp_path / "rejected.csv")

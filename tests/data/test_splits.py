@@ -12,7 +12,7 @@ from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.graphs import GraphSettings, connect
 from csgcnn.crystals.structures import Crystal, to_crystal
 from csgcnn.data.splits import PARTS, Split, SplitSettings, duplicates_across, split_ids, split_rows
-from csgcnn.data.store import GraphStore
+from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.errors import UserError
 
 N = 103
@@ -190,3 +190,29 @@ def test_embedded_sets_have_few_duplicates(formation_energy_records: list[Record
     crystals = [to_crystal(record.source) for record in formation_energy_records[::10]]
     counts = Counter(connect(crystals, GraphSettings(compress=False, cutoff=3.0)).fingerprint.tolist())
     assert len(counts) > 0.99 * len(crystals)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_stratified_parts_keep_the_shares_of_every_class(store_with: Callable[..., GraphStore], seed: int) -> None:
+    column: list[Scalar] = ["common"] * 160 + ["rare"] * 30 + [None] * 10
+    store, rows = store_with({"kind": column}), torch.arange(200)
+    settings = SplitSettings(seed=seed, stratify="kind")
+    split = split_rows(store, rows, settings)
+    assert {part: len(positions) for part, positions in split.items()} == {"train": 160, "val": 20, "test": 20}
+    assert sorted(torch.cat(list(split.values())).tolist()) == rows.tolist()
+    for kind in ("common", "rare", None):
+        members = column.count(kind)
+        for part, share in (("train", 0.8), ("val", 0.1), ("test", 0.1)):
+            n = sum(column[row] == kind for row in split[part].tolist())
+            assert abs(n - share * members) <= 2, (kind, part, n)
+    again, other = (split_rows(store, rows, SplitSettings(seed=s, stratify="kind")) for s in (seed, seed + 1))
+    assert torch.equal(again["test"], split["test"])
+    assert set(other["test"].tolist()) != set(split["test"].tolist())
+
+
+def test_a_stratified_split_of_a_part_of_the_rows(store_with: Callable[..., GraphStore]) -> None:
+    store = store_with({"kind": [0, 1] * 50})
+    split = split_rows(store, torch.arange(0, 100), SplitSettings(train=0.3, val=0.1, test=0.1, stratify="kind"))
+    assert {part: len(positions) for part, positions in split.items()} == {"train": 30, "val": 10, "test": 10}
+    with pytest.raises(UserError, match=r"dataset\.split\.stratify=kid: there is no such column; there are kind"):
+        split_rows(store, torch.arange(100), SplitSettings(stratify="kid"))

@@ -43,7 +43,14 @@ def concatenated(singles: list[GraphBatch]) -> GraphBatch:
     first_atom = np.cumsum([0, *(len(single.atomic_number) for single in singles)]).tolist()
     joined = {
         name: torch.cat([getattr(single, name) for single in singles])
-        for name in ("atomic_number", "atom_multiplicity", "distance", "edge_multiplicity")
+        for name in [
+            "atomic_number",
+            "atom_multiplicity",
+            "distance",
+            "edge_multiplicity",
+            "edge_vector",
+            "global_features",
+        ]
     }
     edges = [single.edge_index + shift for single, shift in zip(singles, first_atom, strict=False)]
     graph = [single.graph_index + number for number, single in enumerate(singles)]

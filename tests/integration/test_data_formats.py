@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -99,7 +100,8 @@ def test_a_data_set_trains(kind: str, csgcnn: Command, twenty: list[Record], tmp
     found = {row["id"]: float(row[f"{target} [eV]"]) for row in rows}
     assert found == pytest.approx({id_: known[id_] for id_ in found}, abs=1e-5)
     (report,) = [line for line in answer.out.splitlines() if line.startswith(f"test MAE of {target}")]
-    assert " eV (predicting the mean: " in report
+    assert " eV, RMSE " in report
+    assert re.search(r"\(predicting the mean: [\d.]+ eV\)$", report)
 
 
 def test_a_run_gives_its_split_to_another(csgcnn: Command, run: Path, small: list[str], tmp_path: Path) -> None:

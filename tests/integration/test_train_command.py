@@ -1,6 +1,7 @@
 import json
 import statistics
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import matplotlib.image
 import pytest
 from omegaconf import OmegaConf
 
+from csgcnn.data.targets import Target
 from csgcnn.training.checkpoint import load_checkpoint
 
 Command = Callable[..., Any]
@@ -94,7 +96,7 @@ def test_the_metrics_are_those_of_the_predictions(run: Path, records: list[dict[
 
 def test_checkpoints_say_what_prediction_needs(run: Path, records: list[dict[str, Any]]) -> None:
     best, last = (load_checkpoint(run / "checkpoints" / f"{name}.ckpt") for name in ("best", "last"))
-    assert best["targets"] == last["targets"] == [{"name": "band_gap", "unit": "eV"}]
+    assert best["targets"] == last["targets"] == [asdict(Target("band_gap", "eV"))]
     assert best["elements"] == sorted(set(best["elements"]))
     assert best["metrics"]["best_epoch"] == json.loads((run / "metrics.json").read_text())["best_epoch"]
     assert last["training"]["epoch"] == 3

@@ -1,17 +1,23 @@
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import fields, replace
+from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from torch import Tensor
 
 from csgcnn.config import CONF
 from csgcnn.crystals.graphs import GraphSettings, connect
 from csgcnn.crystals.structures import to_crystal
+from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.nn.models import CrystalGraphNetwork
 from csgcnn.wiring import build_model
@@ -38,7 +44,22 @@ def pack() -> Callable[..., GraphStore]:
 
 
 @pytest.fixture(scope="session")
+def supercell() -> Callable[..., Structure]:
+    def of(structure: Structure, *times: int) -> Structure:
+        shifts = np.array(list(product(*map(range, times))))
+        frac_coords = (np.array(structure["frac_coords"])[:, None] + shifts) / times
+        return {
+            "lattice": (np.array(structure["lattice"]) * np.array(times)[:, None]).tolist(),
+            "species": [species for species in structure["species"] for _ in shifts],
+            "frac_coords": frac_coords.reshape(-1, 3).tolist(),
+        }
+
+    return of
+
+
+@pytest.fixture(scope="session")
 def composed() -> Callable[..., DictConfig]:
+    @cache
     def of(*words: str) -> DictConfig:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose("train", list(words))
@@ -53,15 +74,57 @@ def network(
     """A network as composed from conf/, its weights away from their start, its running statistics those of crystals."""
     batch = pack(structures).batch(torch.arange(len(structures)))
 
-    def made(*words: str, n_targets: int = 1) -> CrystalGraphNetwork:
+    def made(*words: str) -> CrystalGraphNetwork:
         torch.manual_seed(7)
-        model = build_model(composed(*words), n_targets)
+        model = build_model(composed(*words), n_outputs=[1])
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
             for _ in range(20):
                 model(batch)
-        model.scaler.fit(torch.tensor([[1.0] * n_targets, [4.0] * n_targets]))
+        model.scaler.fit(torch.tensor([[1.0], [4.0]]))
         return model
 
     return made
+
+
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> Callable[[GraphBatch], GraphBatch]:
+    """Turn a batch into float64, and let networks compute in it throughout from then on."""
+
+    def of(graph: GraphBatch) -> GraphBatch:
+        monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
+        values = {field.name: getattr(graph, field.name) for field in fields(graph)}
+        floats = {name: value for name, value in values.items() if torch.is_tensor(value) and value.is_floating_point()}
+        return replace(graph, **{name: value.double() for name, value in floats.items()})
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def expanded() -> Callable[[GraphBatch], tuple[GraphBatch, Tensor]]:
+    """Write multiplicities out: the same graph with every atom and edge once, and the node each atom is a copy of."""
+
+    def of(graph: GraphBatch) -> tuple[GraphBatch, Tensor]:
+        copies, weight = graph.atom_multiplicity.long(), graph.edge_multiplicity.long()
+        node = torch.arange(len(copies)).repeat_interleave(copies)
+        first = copies.cumsum(0) - copies
+        neighbor, centre = graph.edge_index
+        count = weight * copies[centre]
+        edge = torch.arange(len(weight)).repeat_interleave(count)
+        rank = torch.arange(len(edge)) - (count.cumsum(0) - count)[edge]
+        centres = first[centre[edge]] + rank // weight[edge]
+        neighbors = first[neighbor[edge]] + rank % copies[neighbor[edge]]
+        order = centres.argsort(stable=True)
+        full = replace(
+            graph,
+            atomic_number=graph.atomic_number[node],
+            atom_multiplicity=torch.ones_like(graph.atom_multiplicity[node]),
+            graph_index=graph.graph_index[node],
+            edge_index=torch.stack([neighbors, centres])[:, order],
+            distance=graph.distance[edge][order],
+            edge_multiplicity=torch.ones_like(graph.edge_multiplicity[edge]),
+        )
+        return full, node
+
+    return of

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from csgcnn.data.store import GraphStore
-from csgcnn.nn.convolutions import GatedConvolution, PairLinear
+from csgcnn.nn.convolutions import GatedConvolution
+from csgcnn.nn.layers import Block, PairLinear
 from csgcnn.nn.models import CrystalGraphNetwork
 
 N_NEIGHBORS = 12
@@ -78,7 +79,9 @@ def test_the_convolution_is_the_published_one(
     torch.manual_seed(0)
     graph = pack(structures[:6], shells="truncate", compress=False).batch(torch.arange(6))
     hidden, edge_dim = 16, 8
-    ours, published = GatedConvolution(hidden, edge_dim), PublishedConvolution(hidden, edge_dim)
+    convolution = GatedConvolution(hidden, edge_dim, norm="batch", activation="softplus", message_layers=1)
+    ours = Block(convolution, hidden, norm="batch", activation="softplus", dropout=0.0, residual="post")
+    published = PublishedConvolution(hidden, edge_dim)
     with torch.no_grad():
         for tensor in (*ours.parameters(), *ours.buffers()):
             tensor.add_(0.3 * torch.rand_like(tensor))

@@ -7,17 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from csgcnn.crystals import elements
 from csgcnn.crystals.graphs import GraphSettings, connect
 from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
+from csgcnn.data.targets import Target
 from csgcnn.nn.convolutions import GatedConvolution
 from csgcnn.nn.edge_calculators import GaussianDistance
 from csgcnn.nn.models import CrystalGraphNetwork
 from csgcnn.nn.node_features import ElementTable
+from csgcnn.nn.pooling import MeanPooling
 from csgcnn.training.losses import Weighted
 from csgcnn.training.schedulers import constant
 from csgcnn.training.trainer import Trainer, TrainerSettings
@@ -52,13 +54,20 @@ def split() -> Split:
 def trainer(store: GraphStore, targets: Tensor, split: Split) -> Callable[..., Trainer]:
     """A trainer of a tiny network; keywords replace its parts or its settings."""
 
-    def make(seed: int = 0, **changes: Any) -> Trainer:
+    def make(seed: int = 0, convolution: type[nn.Module] = GatedConvolution, **changes: Any) -> Trainer:
         torch.manual_seed(seed)
         model = CrystalGraphNetwork(
-            {"atom_init": ElementTable(elements.atom_init())}, GaussianDistance(8.0), GatedConvolution, 1, 8, 1, 8
+            {"atom_init": ElementTable(elements.atom_init())},
+            GaussianDistance(8.0),
+            convolution,
+            MeanPooling,
+            hidden=8,
+            n_convolutions=1,
+            head_hidden=8,
         )
         parts = {
-            "targets": targets,
+            "targets": [Target("band_gap", "eV")],
+            "values": targets,
             "split": split,
             "loss": Weighted(mse=1.0),
             "make_optimizer": partial(torch.optim.AdamW, lr=0.01),

@@ -4,6 +4,7 @@ import matplotlib.image
 import pytest
 import torch
 
+from csgcnn.data.targets import Target
 from csgcnn.training.plots import plot_learning_curve, plot_parity
 
 NAN = float("nan")
@@ -34,5 +35,5 @@ def test_parity_of_a_target_that_no_test_row_has(tmp_path: Path) -> None:
 def test_learning_curve(tmp_path: Path) -> None:
     rows = ["epoch,lr,train_loss,val_loss,val_mae_gap,val_mae_k", "1,0.1,1,2,0.5,", "2,0.1,0.5,1.5,0.4,3"]
     (tmp_path / "metrics.csv").write_text("\n".join(rows) + "\n")
-    plot_learning_curve(tmp_path / "metrics.csv", ["gap", "k"], ["eV", ""], tmp_path / "curve.png")
+    plot_learning_curve(tmp_path / "metrics.csv", [Target("gap", "eV"), Target("k")], tmp_path / "curve.png")
     assert is_picture(tmp_path / "curve.png")

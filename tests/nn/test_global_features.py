@@ -1,0 +1,79 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from csgcnn.crystals.descriptors import NAMES, descriptor_names, descriptors
+from csgcnn.crystals.structures import to_crystal
+from csgcnn.data.store import GraphStore
+from csgcnn.nn.global_features import GlobalFeatures
+from csgcnn.nn.models import CrystalGraphNetwork
+from csgcnn.wiring import build_model
+
+ALL = list(NAMES)
+Structure = dict[str, Any]
+Pack = Callable[..., GraphStore]
+Composed = Callable[..., DictConfig]
+
+
+def with_all(composed: Composed, *words: str) -> CrystalGraphNetwork:
+    torch.manual_seed(0)
+    return build_model(composed(f"graph.global_features=[{','.join(ALL)}]", *words), [1])
+
+
+def test_statistics_in_closed_form() -> None:
+    module = GlobalFeatures(3)
+    module.fit(torch.tensor([[1.0, 90.0, 90.00001], [3.0, 90.0, 90.0]]))
+    torch.testing.assert_close(module.mean, torch.tensor([2.0, 90.0, 90.0]))
+    assert module.std.tolist() == [1, 1, 1]
+    module.fit(torch.tensor([[0.0, 1.0, 0.0], [0.0, 5.0, 1e-3]]))
+    torch.testing.assert_close(module.std, torch.tensor([1.0, 2.0, 5e-4]))
+    with torch.no_grad():
+        module.linear.weight.copy_(torch.eye(3))
+        module.linear.bias.zero_()
+    torch.testing.assert_close(module(torch.tensor([[2.0, 7.0, 0.0]])), torch.tensor([[2.0, 2.0, -1.0]]))
+
+
+def test_a_store_hands_out_the_descriptors_of_each_crystal(structures: list[Structure], pack: Pack) -> None:
+    store = pack(structures[:6], global_features=ALL)
+    assert store.settings.global_features == tuple(ALL)
+    picked = torch.tensor([4, 0, 4])
+    expected = np.stack([descriptors(to_crystal(structures[i]), ALL) for i in picked])
+    np.testing.assert_array_equal(store.batch(picked).global_features.numpy(), expected)
+    assert store[4].global_features.tolist() == expected[:1].tolist()
+    assert pack(structures[:6]).batch(picked).global_features.shape == (3, 0)
+
+
+def test_one_name_is_a_list_of_one(composed: Composed, structures: list[Structure], pack: Pack) -> None:
+    store = pack(structures[:2], global_features="lattice")
+    assert store.settings == pack(structures[:2], global_features=["lattice"]).settings
+    model = build_model(composed("graph.global_features=lattice"), [1])
+    assert model.global_features is not None
+    assert len(model.global_features.mean) == store.graphs.global_features.shape[1] == len(NAMES["lattice"])
+
+
+def test_without_them_nothing_is_added(composed: Composed) -> None:
+    plain = build_model(composed(), [1])
+    assert plain.global_features is None
+    assert not [name for name in plain.state_dict() if "global" in name]
+    n_global = len(descriptor_names(ALL))
+    assert with_all(composed).head.layers[0].in_features == plain.head.layers[0].in_features + n_global
+
+
+@pytest.mark.parametrize("activation", ["softplus", "relu"])
+@pytest.mark.parametrize("pooling", ["mean", "set2set"])
+def test_every_descriptor_reaches_the_prediction(
+    activation: str, pooling: str, composed: Composed, structures: list[Structure], pack: Pack
+) -> None:
+    store = pack(structures[:8], global_features=ALL)
+    model = with_all(composed, f"pooling={pooling}", f"model.activation={activation}").eval()
+    assert model.global_features is not None
+    model.global_features.fit(torch.from_numpy(store.graphs.global_features))
+    batch = store.batch(torch.arange(8))
+    batch.global_features.requires_grad_()
+    model(batch).sum().backward()
+    assert batch.global_features.grad is not None
+    assert batch.global_features.grad.ne(0).any(0).all()
