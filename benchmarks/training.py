@@ -16,12 +16,14 @@ from csgcnn.crystals.elements import atom_init
 from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.store import GraphStore
-from csgcnn.nn.convolutions import GatedConvolution
+from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution, IsomorphismConvolution
 from csgcnn.nn.edge_calculators import GaussianDistance
 from csgcnn.nn.models import CrystalGraphNetwork
 from csgcnn.nn.node_features import ElementTable
 from csgcnn.nn.pooling import MeanPooling
 from csgcnn.training.trainer import predict_rows
+
+MODELS = {"CSGCNN": GatedConvolution, "CSGANN": AttentionConvolution, "CSGINN": IsomorphismConvolution}
 
 
 class PyGModel(nn.Module):
@@ -63,14 +65,16 @@ def train_pyg(store: GraphStore, targets: Tensor, batch_size: int, n_batches: in
     return batch_size / float(np.median(seconds[3:]))
 
 
-def network() -> CrystalGraphNetwork:
+def network(convolution: type[nn.Module] = GatedConvolution) -> CrystalGraphNetwork:
     features = {"atom_init": ElementTable(atom_init())}
-    return CrystalGraphNetwork(features, GaussianDistance(8.0), GatedConvolution, MeanPooling)
+    return CrystalGraphNetwork(features, GaussianDistance(8.0), convolution, MeanPooling)
 
 
-def train_ours(store: GraphStore, targets: Tensor, batch_size: int, n_batches: int) -> tuple[float, float]:
+def train_ours(
+    store: GraphStore, targets: Tensor, batch_size: int, n_batches: int, model: CrystalGraphNetwork | None = None
+) -> tuple[float, float]:
     """Structures per second of our step, and the share of choosing and assembling the batch in it."""
-    model = network().train()
+    model = (model or network()).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     batches = torch.randint(len(store), (n_batches + 3, batch_size))
     seconds, in_data = [], []
@@ -114,6 +118,12 @@ def main() -> None:
         start = time.perf_counter()
         predict_rows(network(), default, rows, 256)
         print(f"| {name}, inference | 256 | | | {len(rows) / (time.perf_counter() - start):.0f}/s | | |", flush=True)
+    print("\n| batch 128, default graph | " + " | ".join(MODELS) + " |\n" + "| --- " * 4 + "|")
+    for name, target in {"castelli_perovskites": "e_form", "mp_gap_10k": "band_gap"}.items():
+        store = open_dataset(DATA / f"{name}.json.gz", GraphSettings())[0]
+        targets = store.numbers([target]).float()
+        speeds = [train_ours(store, targets, 128, n_batches, network(operator))[0] for operator in MODELS.values()]
+        print(f"| {name} | " + " | ".join(f"{s:.0f}/s ({s / speeds[0]:.2f}x)" for s in speeds) + " |", flush=True)
     print(f"\npeak RSS of all of the above in one process: {peak_rss_gib():.2f} GiB")
 
 

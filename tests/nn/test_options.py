@@ -39,7 +39,6 @@ def mixed(composed: Composed, **groups: str) -> Mapping[str, Any]:
     return parts | {group: composed(*BASE, *LEARNABLE, f"{group}={name}")[group] for group, name in groups.items()}
 
 
-# BUG: the bias of AttentionPooling's gate has none: a softmax does not change when all its logits shift
 @pytest.mark.parametrize(
     ("model", "pooling", "edge"), list(product(options("model"), options("pooling"), options("edge_calculator")))
 )
