@@ -76,7 +76,8 @@ class _GatedSum(torch.autograd.Function):
         turned = torch.addcmul(bias * sign, normed, weight * sign)
         squashed = turned.sigmoid()
         gate, closed = squashed[:, :hidden], squashed[:, hidden:]
-        core = torch.where(closed > 1e-30, -closed.log(), -turned[:, hidden:])
+        core = closed.clamp(min=torch.finfo(closed.dtype).tiny).log_().neg_()
+        core = torch.maximum(core, turned[:, hidden:].neg_(), out=core)  # exact where the sigmoid underflows, too
         message = (gate * core).mul_(multiplicity.unsqueeze(1))
         ctx.save_for_backward(normed, squashed, core, p, weight * rstd, multiplicity, centre)
         ctx.mark_non_differentiable(mean, var)
@@ -90,9 +91,10 @@ class _GatedSum(torch.autograd.Function):
         gate, closed = squashed[:, :hidden], squashed[:, hidden:]
         of_gated = grad.index_select(0, centre).mul_(multiplicity.unsqueeze(1)).mul_(gate)
         grad_y = torch.empty_like(squashed)
-        torch.mul(of_gated, core, out=grad_y[:, :hidden]).mul_(1 - gate)  # the gate's sigmoid' is gate (1 - gate)
-        torch.mul(of_gated, 1 - closed, out=grad_y[:, hidden:])  # softplus' is the sigmoid
-        grad_z, grad_weight, grad_bias = norm_backward(grad_y, normed.clone(), p, scale)
+        by_gate = torch.mul(of_gated, core, out=grad_y[:, :hidden])
+        by_gate.addcmul_(by_gate, gate, value=-1)  # the gate's sigmoid' is gate (1 - gate)
+        torch.addcmul(of_gated, of_gated, closed, value=-1, out=grad_y[:, hidden:])  # softplus' is the sigmoid
+        grad_z, grad_weight, grad_bias = norm_backward(grad_y, normed, p, scale)
         return grad_z, grad_weight, grad_bias, None, None, None, None, None
 
 

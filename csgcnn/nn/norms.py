@@ -88,10 +88,10 @@ def standardize(x: Tensor, p: Tensor, eps: float) -> tuple[Tensor, Tensor, Tenso
 
 
 def norm_backward(grad: Tensor, normed: Tensor, p: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of weight * normed + bias by x, weight and bias; `scale` is weight * rstd; `normed` is overwritten."""
+    """Gradients of weight * normed + bias by x, weight and bias; `scale` is weight * rstd."""
     grad_bias = grad.sum(0)
     grad_weight = (grad * normed).sum(0)
-    through_statistics = torch.addcmul(grad_bias, normed, grad_weight, out=normed).mul_(p.unsqueeze(1))
+    through_statistics = torch.addcmul(grad_bias, normed, grad_weight).mul_(p.unsqueeze(1))
     return torch.sub(grad, through_statistics, out=through_statistics).mul_(scale), grad_weight, grad_bias
 
 
@@ -111,5 +111,5 @@ class _WeightedNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         normed, p, scale = ctx.saved_tensors
-        grad_x, grad_weight, grad_bias = norm_backward(grad, normed.clone(), p, scale)
+        grad_x, grad_weight, grad_bias = norm_backward(grad, normed, p, scale)
         return grad_x, None, grad_weight, grad_bias, None
