@@ -37,7 +37,7 @@ csgcnn: crystal graph neural networks, from crystal files to trusted predictions
   csgcnn COMMAND --help    its options, its configuration, examples
   csgcnn --version"""
 COMMANDS = ["train", "predict", "evaluate", "table"]
-ALIASES = {"edge": "edge_calculator"}
+ALIASES = {"edge": "edge_calculator", "global_features": "graph.global_features"}
 OPEN_KEYS = ("dataset.units.", "dataset.derived.", "dataset.tasks.", "dataset.task_weights.")  # the user adds entries
 PATH_KEYS = "ckpt structures output resume dataset.path dataset.split.file dataset.cache_dir"
 EXPECTED = {

@@ -25,7 +25,7 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 TRAIN_SECTIONS = "trainer graph dataset model edge_calculator node_features pooling loss optimizer scheduler"
 CHOICES: dict[str, tuple[str, ...]] = {
     "graph.shells": ("complete", "truncate"),
-    "graph.global_features": ("lattice", "symmetry", "composition"),
+    "graph.global_features": ("none", "lattice", "symmetry", "composition"),
     "trainer.precision": ("float32", "bfloat16"),
     "dataset.split.method": ("random", "group", "column", "fold", "file"),
     "dataset.class_weights": ("balanced",),

@@ -110,6 +110,7 @@ def test_options_of_the_user_join_ours(tmp_path: Path) -> None:
     ("word", "expected"),
     [
         ("edge=rbf", "edge_calculator=rbf"),
+        ("global_features=lattice", "graph.global_features=lattice"),
         ("edge=gaussian,rbf", "edge_calculator=gaussian,rbf"),
         ("edge.cutoff=5", "edge_calculator.cutoff=5"),
         ("+edge.new=1", "+edge_calculator.new=1"),
