@@ -39,7 +39,7 @@ csgcnn: crystal graph neural networks, from crystal files to trusted predictions
 COMMANDS = ["train", "predict", "evaluate", "table"]
 ALIASES = {"edge": "edge_calculator", "global_features": "graph.global_features"}
 OPEN_KEYS = ("dataset.units.", "dataset.derived.", "dataset.tasks.", "dataset.task_weights.")  # the user adds entries
-PATH_KEYS = "ckpt structures output resume dataset.path dataset.split.file dataset.cache_dir"
+PATH_KEYS = "ckpt structures output dataset.path dataset.split.file dataset.cache_dir"
 EXPECTED = {
     "IntegerNode": "an integer",
     "FloatNode": "a number",

@@ -35,17 +35,27 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "a number above 0": (
-        "graph.cutoff trainer.grad_clip optimizer.lr edge_calculator.cutoff edge_calculator.step",
+        "graph.cutoff trainer.grad_clip optimizer.lr edge_calculator.cutoff edge_calculator.step"
+        " edge_calculator.scale scheduler.factor",
         lambda x: 0 < x < math.inf,
     ),
-    "a number of 0 or more": ("optimizer.weight_decay loss.mse loss.l1 loss.huber", lambda x: 0 <= x < math.inf),
+    "a number of 0 or more": (
+        "optimizer.weight_decay loss.mse loss.l1 loss.huber augment.distance_noise.sigma augment.strain.sigma"
+        " augment.coordinate_noise.sigma",
+        lambda x: 0 <= x < math.inf,
+    ),
+    "a number from 0 to 1": (
+        "augment.distance_noise.decay augment.strain.decay augment.coordinate_noise.decay",
+        lambda x: 0 <= x <= 1,
+    ),
     "a fraction above 0": ("dataset.split.train", lambda x: 0 < x <= 1),
     "a fraction from 0 to below 1": ("dataset.split.val dataset.split.test scheduler.warmup", lambda x: 0 <= x < 1),
-    "a number from 0 to below 1": ("trainer.ema optimizer.momentum", lambda x: 0 <= x < 1),
+    "a number from 0 to below 1": ("trainer.ema optimizer.momentum model.dropout", lambda x: 0 <= x < 1),
     "an integer of 1 or more": (
         "graph.max_neighbors trainer.max_epochs trainer.batch_size trainer.patience trainer.threads trainer.workers"
         " batch_size workers model.hidden model.n_convolutions model.head_hidden edge_calculator.n_basis"
-        " edge_calculator.embedding",
+        " edge_calculator.embedding model.message_layers model.convolution.heads pooling.steps scheduler.patience"
+        " node_features.learned.dim",
         lambda x: isinstance(x, int) and x >= 1,
     ),
     "an integer of 0 or more": (

@@ -3,16 +3,19 @@
 import logging
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from csgcnn.config import data_path, user_path
 from csgcnn.crystals.datasets import read_records
-from csgcnn.data.splits import SplitSettings, split_rows
+from csgcnn.data.dataset import Dataset
+from csgcnn.errors import UserError
 from csgcnn.invariance import largest_changes
 from csgcnn.predictor import Predictor
 from csgcnn.training.metrics import baseline_metrics, target_metrics
 from csgcnn.training.report import compared_columns, compared_rows, told
-from csgcnn.training.run_directory import write_predictions
+from csgcnn.training.run_directory import rejected_path, write_predictions
 from csgcnn.training.trainer import predict_rows
 from csgcnn.wiring import load_dataset, select_device
 
@@ -22,11 +25,12 @@ log = logging.getLogger(__name__)
 def evaluate(cfg: DictConfig) -> None:
     """Predict the rows of a data set, all or those of one part of its split, and report the errors per target."""
     predictor = Predictor.load(cfg.ckpt, select_device(cfg.device))
-    report = Path("rejected.csv")
+    output = user_path(cfg.output) if cfg.output else None
+    if output and not output.parent.is_dir():
+        raise UserError(f"output={output}: there is no folder {output.parent}")
+    report = rejected_path(output or Path("evaluation.csv"))
     dataset = load_dataset(cfg.dataset, predictor.graph, report, targets=predictor.targets)
-    rows = dataset.rows
-    if cfg.split:
-        rows = split_rows(dataset.store, rows, SplitSettings(**cfg.dataset.split))[cfg.split]
+    rows = _rows(dataset, predictor, cfg.split)
     prediction = predict_rows(predictor.network, dataset.store.to(predictor.device), rows, cfg.batch_size).cpu()
     targets, values = dataset.targets, dataset.values[rows]
     metrics = target_metrics(prediction, values, targets)
@@ -40,8 +44,27 @@ def evaluate(cfg: DictConfig) -> None:
         changes = largest_changes(predictor, [record for record in records if record.id in wanted])
         for name, (change, id_) in changes.items():
             log.info("largest change of a prediction by %s: %.2g (%s)", name, change, id_)
-    if cfg.output:
+    if output:
         ids = [dataset.store.ids[row] for row in rows.tolist()]
         table = ([id_, *cells] for id_, cells in zip(ids, compared_rows(prediction, values, targets), strict=True))
-        write_predictions(user_path(cfg.output), ["id", *compared_columns(targets)], table)
-        log.info("predictions: %s", user_path(cfg.output))
+        write_predictions(output, ["id", *compared_columns(targets)], table)
+        log.info("predictions: %s", output)
+
+
+def _rows(dataset: Dataset, predictor: Predictor, part: str | None) -> Tensor:
+    """The rows to evaluate: all, or those that were `part` when the model was trained.
+
+    Raises:
+        UserError: none of the data set's ids was in that part.
+    """
+    if predictor.split is None or not (part or predictor.split["train"]):
+        return dataset.rows
+    row_of = {dataset.store.ids[row]: row for row in dataset.rows.tolist()}
+    if part is None:
+        if seen := sum(id_ in row_of for id_ in predictor.split["train"]):
+            log.warning("%d of these crystals trained the model: the errors are too small; split=test is honest", seen)
+        return dataset.rows
+    rows = [row_of[id_] for id_ in predictor.split[part] if id_ in row_of]
+    if not rows:
+        raise UserError(f"split={part}: no crystal of this data set was in that part of the training; leave split out")
+    return torch.tensor(rows)

@@ -17,6 +17,7 @@ from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.errors import UserError
 from csgcnn.predictor import Predictor
 from csgcnn.training.report import predicted_cells, predicted_columns
+from csgcnn.training.run_directory import rejected_path
 from csgcnn.wiring import select_device
 
 log = logging.getLogger(__name__)
@@ -29,20 +30,20 @@ def predict(cfg: DictConfig) -> int:
     sources = list(cfg.structures) if isinstance(cfg.structures, ListConfig) else [str(cfg.structures)]
     records = iter_structures(sources)
     output = user_path(cfg.output)
-    rejected_path = output.with_suffix(".rejected.csv")
-    rejected_path.unlink(missing_ok=True)
+    rejected = rejected_path(output)
     targets = predictor.targets
     n_predicted, n_rejected, unseen = 0, 0, dict[str, str]()
     with (
         _table(output, ["id", *predicted_columns(targets)]) as table,
         tqdm(unit="crystal", delay=1, disable=None) as bar,
     ):
+        rejected.unlink(missing_ok=True)
         for chunk in predictor.stream(records, cfg.batch_size, cfg.workers):
             for id_, row in zip(chunk.ids, chunk.values.tolist(), strict=True):
                 table.writerow([id_, *map(_short, predicted_cells(row, targets))])
             for id_, strange in zip(chunk.ids, chunk.unseen, strict=True):
                 unseen |= {SYMBOLS[z]: id_ for z in strange if SYMBOLS[z] not in unseen}
-            _append_rejected(chunk.rejected, rejected_path)
+            _append_rejected(chunk.rejected, rejected)
             n_predicted += len(chunk.ids)
             n_rejected += len(chunk.rejected)
             bar.update(len(chunk.ids) + len(chunk.rejected))
@@ -50,7 +51,7 @@ def predict(cfg: DictConfig) -> int:
         log.warning("%s was never seen in training, its predictions are guesses (first in %s)", symbol, id_)
     log.info("%d structures predicted: %s", n_predicted, output)
     if n_rejected:
-        log.warning("%d structures could not be used: %s", n_rejected, rejected_path)
+        log.warning("%d structures could not be used: %s", n_rejected, rejected)
     return 1 if n_rejected and cfg.on_error != "skip" else 0
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.crystals.structures import StructureSource
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
-from csgcnn.errors import StructureError, UserError
+from csgcnn.errors import ConfigError, StructureError, UserError
 from csgcnn.nn.models import CrystalGraphNetwork
 from csgcnn.training.checkpoint import load_checkpoint
 from csgcnn.training.run_directory import with_unit
@@ -50,6 +51,7 @@ class Predictor:
         graph: GraphSettings,
         targets: list[Target],
         elements: set[int],
+        split: dict[str, list[str]] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.network = network.to(device).eval()
@@ -59,6 +61,7 @@ class Predictor:
         self.units = [target.unit for target in targets]
         self.columns = [name for target in targets for name in target.outputs]
         self.elements = elements
+        self.split = split  # ids of the training's train, val and test rows
         self.device = torch.device(device)
 
     @classmethod
@@ -75,9 +78,9 @@ class Predictor:
             network = build_model(config, [target.n_outputs for target in targets])
             network.load_state_dict(content["state_dict"])
             graph = GraphSettings(**config["graph"])
-        except (RuntimeError, TypeError, KeyError) as error:
+            return cls(network, graph, targets, set(content["elements"]), content.get("split"), device)
+        except (RuntimeError, TypeError, KeyError, ValueError, AttributeError, ConfigError) as error:
             raise UserError(f"{path}: its weights do not fit its own configuration: {str(error)[:300]}") from error
-        return cls(network, graph, targets, set(content["elements"]), device)
 
     def predict(self, structures: "Sequence[StructureSource | str] | StructureSource") -> NDArray[np.float32]:
         """Predict for pymatgen `Structure`s, structure dicts or structure files: [n, n_columns].
@@ -85,7 +88,8 @@ class Predictor:
         Raises:
             StructureError: a structure cannot be used; the message says which and why.
         """
-        listed = structures if isinstance(structures, list | tuple) else [structures]
+        is_one = isinstance(structures, str | Path | dict) or hasattr(structures, "lattice")
+        listed: list[Any] = [structures] if is_one else list(cast(Iterable[Any], structures))
         records = [Record(str(i), Path(s) if isinstance(s, str) else s, {}) for i, s in enumerate(listed)]
         chunks = list(self.stream(records, workers=1))
         for chunk in chunks:

@@ -111,6 +111,7 @@ def _description(cfg: DictConfig, dataset: Dataset, split: Split) -> dict[str, A
         "config": config,
         "targets": [asdict(target) for target in dataset.targets],
         "elements": sorted(seen),
+        "split": split_ids(dataset.store, split),
     }
 
 

@@ -134,7 +134,7 @@ def test_canonical_words(word: str, expected: str) -> None:
     assert cli.canonical([word]) == [expected]
 
 
-@pytest.mark.parametrize("key", ["ckpt", "structures", "output", "dataset.path", "dataset.split.file", "+resume"])
+@pytest.mark.parametrize("key", ["ckpt", "structures", "output", "dataset.path", "dataset.split.file"])
 @pytest.mark.parametrize(
     "path",
     [

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from typing import NamedTuple
 
 from csgcnn.crystals.datasets import Record
@@ -18,6 +18,7 @@ from csgcnn.errors import StructureError, UserError
 
 CHUNK = 256  # crystals per call: large enough for vectorised work, small enough for the cache of a core
 PATIENCE = 2.0  # seconds of work in this process before others are started: starting them costs about as much
+START = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
 
 
 class Rejected(NamedTuple):
@@ -49,7 +50,7 @@ def build_graphs(records: Iterable[Record], settings: GraphSettings, workers: in
     """
     stream = iter(records)
     chunks = iter(lambda: list(islice(stream, CHUNK)), [])
-    n_workers = workers or len(os.sched_getaffinity(0))
+    n_workers = workers or _usable_cores()
     start = time.monotonic()
     for chunk in chunks:
         yield _built(chunk, _build([record.source for record in chunk], settings))
@@ -57,8 +58,12 @@ def build_graphs(records: Iterable[Record], settings: GraphSettings, workers: in
             yield from _build_in_parallel(chunks, settings, n_workers)
 
 
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _build_in_parallel(chunks: Iterator[list[Record]], settings: GraphSettings, n_workers: int) -> Iterator[Built]:
-    with ProcessPoolExecutor(n_workers, mp_context=get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(n_workers, mp_context=get_context(START)) as pool:
         waiting: deque[tuple[list[Record], Future[_Result]]] = deque()
         try:
             for chunk in chunks:

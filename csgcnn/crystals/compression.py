@@ -64,7 +64,7 @@ def _refine(graph_of_site: Array, atomic_number: Array, centre: Array, neighbor:
     """
     end = np.cumsum(np.bincount(centre, minlength=len(atomic_number)))
     start = np.concatenate([[0], end[:-1]])
-    distance_hash = _mix(cluster.astype(np.uint64))
+    distance_hash = _mix(~cluster.astype(np.uint64))  # inverted, so that no distance hashes like a colour
     colour = _mix(graph_of_site.astype(np.uint64) << np.uint64(8) | atomic_number.astype(np.uint64))
     n_colours = 0
     while (n_distinct := len(np.unique(colour))) > n_colours:

@@ -40,7 +40,7 @@ class GraphSettings:
 
     def __post_init__(self) -> None:
         names = (self.global_features,) if isinstance(self.global_features, str) else self.global_features
-        object.__setattr__(self, "global_features", tuple(name for name in names or () if name != "none"))
+        object.__setattr__(self, "global_features", tuple(sorted({*(names or ())} - {"none"})))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ SHORTEST = 0.1  # Å: noise never brings two atoms closer than this
 class DistanceNoise:
     """Gaussian noise of `sigma` Å on every distance, as from coordinates that are not quite relaxed.
 
+    An edge that stands for n neighbours gets the mean of n draws, sigma / sqrt(n): to first order, compressed and full
+    graphs are disturbed alike.
+
     `decay` is the share of the training over which it fades to nothing, linearly; 0 keeps it constant.
     """
 
@@ -26,7 +29,9 @@ class DistanceNoise:
         self.decay = decay
 
     def __call__(self, batch: GraphBatch, progress: float) -> GraphBatch:
-        noise = torch.randn_like(batch.distance) * (self.sigma * fading(progress, self.decay))
+        noise = (
+            torch.randn_like(batch.distance) * (self.sigma * fading(progress, self.decay)) * batch.edge_count.rsqrt()
+        )
         return replace(batch, distance=(batch.distance + noise).clamp(min=SHORTEST))
 
 

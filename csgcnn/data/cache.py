@@ -48,7 +48,7 @@ def open_dataset(
     folder = (cache_folder or default_cache_folder()) / _key(path, settings, id_column, structure_column)
     if folder.exists():
         try:
-            return GraphStore.load(folder), _read_rejected(folder / "rejected.csv")
+            return GraphStore.load(folder), _read_rejected(folder / "rejected.json")
         except (ValueError, OSError) as error:
             log.warning("the cached graphs are damaged and are built again (%s)", error)
             shutil.rmtree(folder, ignore_errors=True)
@@ -97,7 +97,7 @@ def _save(store: GraphStore, rejected: Sequence[Rejected], folder: Path) -> None
         return
     try:
         store.save(temporary)
-        write_rejected(rejected, temporary / "rejected.csv")
+        (temporary / "rejected.json").write_text(json.dumps(rejected), encoding="utf-8")
         temporary.rename(folder)
     except OSError as error:
         if not folder.exists():  # else another process was first, with the same content
@@ -115,5 +115,7 @@ def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
 
 
 def _read_rejected(path: Path) -> list[Rejected]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return [Rejected(row["id"], row["reason"]) for row in csv.DictReader(file)]
+    try:
+        return [Rejected(id_, reason) for id_, reason in json.loads(path.read_text(encoding="utf-8"))]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error

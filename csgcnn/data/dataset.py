@@ -13,6 +13,7 @@ from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, column_of
 from csgcnn.errors import UserError
 
+MISSING = "missing"  # no label is no mistake: such rows may be skipped however many they are
 MOST_REJECTED = 0.05  # share of the records beyond which skipping would hide a mistake
 
 
@@ -42,7 +43,7 @@ def select_targets(store: GraphStore, targets: Sequence[Target], rejected: Seque
             except ValueError as error:
                 reasons.setdefault(row, f"{target.name} is {value!r:.40}, {error}")
     for row in (~values.isfinite().any(1)).nonzero().squeeze(1).tolist():
-        reasons.setdefault(row, f"{' and '.join(target.name for target in targets)} missing")
+        reasons.setdefault(row, f"{' and '.join(target.name for target in targets)} {MISSING}")
     usable = torch.tensor([row for row in range(len(store)) if row not in reasons], dtype=torch.long)
     rejected = [*rejected, *(Rejected(store.ids[row], reason) for row, reason in sorted(reasons.items()))]
     return Dataset(store, list(targets), values, usable, rejected)
@@ -52,7 +53,7 @@ def check_rejected(dataset: Dataset, source: Path, on_error: str, report: Path) 
     """Write the rejected records to `report` (csv: id, reason), and fail unless they may be skipped.
 
     Raises:
-        UserError: there are rejected records and `on_error` is not skip, or they are more than 5 %, or nothing is left.
+        UserError: records were rejected and may not be skipped, or more than 5 % for more than a missing label, or all.
     """
     rejected = dataset.rejected
     if not rejected:
@@ -64,5 +65,7 @@ def check_rejected(dataset: Dataset, source: Path, on_error: str, report: Path) 
     told = f"{source}: {len(rejected)} of {total} records cannot be used ({first}{more}), all listed in {report}"
     if on_error != "skip":
         raise UserError(f"{told}. Mend them, or leave them out with dataset.on_error=skip")
-    if len(rejected) > MOST_REJECTED * total:
+    if not len(dataset.rows):
+        raise UserError(f"{told}. Nothing is left")
+    if sum(not entry.reason.endswith(MISSING) for entry in rejected) > MOST_REJECTED * total:
         raise UserError(f"{told}. More than {MOST_REJECTED:.0%} is too many to skip")

@@ -90,11 +90,12 @@ def _group(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     names = sorted(members, key=str)
     order = torch.randperm(len(names), generator=_generator(settings)).tolist()
     wanted = {part: getattr(settings, part) * len(rows) for part in PARTS}
-    parts: dict[str, list[int]] = {part: [] for part in PARTS}
+    wanted["unused"] = len(rows) - sum(wanted.values())
+    parts: dict[str, list[int]] = {part: [] for part in wanted}
     for name in (names[i] for i in order):
-        neediest = max(PARTS, key=lambda part: 1 - len(parts[part]) / wanted[part] if wanted[part] else -1)
+        neediest = max(wanted, key=lambda part: 1 - len(parts[part]) / wanted[part] if wanted[part] > 0.5 else -1)
         parts[neediest] += members[name]
-    return {part: torch.tensor(sorted(positions), dtype=torch.long) for part, positions in parts.items()}
+    return {part: torch.tensor(sorted(parts[part]), dtype=torch.long) for part in PARTS}
 
 
 def _by_column(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:

@@ -16,7 +16,7 @@ class EdgeCalculator(nn.Module):
     """A radial basis, and optionally a learnable embedding of it that the model updates layer by layer.
 
     Children give `basis`, or `expand` where it takes more than the distance. With `learnable`, the basis is mapped to
-    `embedding` features, which every convolution but the last passes on updated (`convolutions.EdgeUpdate`);
+    `embedding` features, which every convolution but the last passes on updated (`layers.EdgeUpdate`);
     `embedding` is the one hyperparameter this adds.
 
     Shapes: GraphBatch -> [n_edges, dim].

@@ -78,4 +78,4 @@ class CrystalGraphNetwork(nn.Module):
         return self.head(crystal)
 
     def forward(self, graph: GraphBatch) -> Tensor:
-        return self.scaler(self.standardized(graph).float())
+        return self.scaler(self.standardized(graph).to(self.scaler.mean.dtype))

@@ -41,8 +41,9 @@ class WeightedBatchNorm(nn.Module):
     @torch.no_grad()
     def track(self, mean: Tensor, var: Tensor, total: Tensor) -> None:
         """Move the running statistics towards those of a batch of `total` rows (unbiased variance, as PyTorch's)."""
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(var * (total / (total - 1).clamp(min=1)), self.momentum)
+        momentum = self.momentum * (total > 0)  # a batch without edges says nothing
+        self.running_mean.lerp_(mean, momentum.to(mean.dtype))
+        self.running_var.lerp_(var * (total / (total - 1).clamp(min=1)).to(var.dtype), momentum.to(var.dtype))
 
 
 class LayerNorm(nn.LayerNorm):
@@ -79,7 +80,8 @@ def make_norm(name: str, size: int) -> nn.Module:
 def standardize(x: Tensor, p: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Standardise the columns of x [n_rows, size], row i weighted by p[i]: result, mean, variance, 1 / deviation."""
     with torch.autocast(x.device.type, enabled=False):  # statistics stay in float32
-        x = x.float()
+        x = x if x.dtype == torch.float64 else x.float()
+        p = p.to(x.dtype)
         mean = p @ x
         normed = x - mean
         var = p @ normed.square()

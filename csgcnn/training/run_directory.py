@@ -62,6 +62,11 @@ def write_predictions(path: Path, header: Sequence[str], rows: Iterable[Sequence
         writer.writerows([[_short(value) for value in row] for row in rows])
 
 
+def rejected_path(output: Path) -> Path:
+    """Where the records rejected on the way to `output` are listed: predictions.csv -> predictions.rejected.csv."""
+    return output.parent / (output.name.removesuffix(".csv") + ".rejected.csv")
+
+
 def with_unit(name: str, unit: str) -> str:
     """A column header or axis label: `band_gap [eV]`."""
     return f"{name} [{unit}]" if unit else name

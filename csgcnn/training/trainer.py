@@ -1,5 +1,6 @@
 """The training loop."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ Row = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class TrainerSettings:
-    """How to train; `config.TrainerConfig` says what each means."""
+    """How to train; `schemas.TrainerConfig` says what each means."""
 
     max_epochs: int
     batch_size: int
@@ -109,12 +110,12 @@ class Trainer:
         train_loss = self._train_epoch()
         seconds = time.perf_counter() - start
         val_loss, metrics = self._validate()
-        self.epoch += 1
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
             raise UserError(
-                f"training diverged in epoch {self.epoch}: training loss {train_loss:.3g}, "
+                f"training diverged in epoch {self.epoch + 1}: training loss {train_loss:.3g}, "
                 f"validation loss {val_loss:.3g}. A lower optimizer.lr usually helps"
             )
+        self.epoch += 1
         score = self._score(metrics)
         if score < self.best_score:
             self.best_score, self.best_epoch = score, self.epoch
@@ -225,9 +226,11 @@ def _in_batches(
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """Exponential moving average whose memory grows with the steps taken, up to `decay`."""
 
+    count = itertools.count(1)
+
     @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], n_averaged: Tensor | int) -> None:
-        steps = int(n_averaged)
+    def update(averaged: list[Tensor], current: list[Tensor], _: Tensor | int) -> None:
+        steps = next(count)  # torch's own counter lies on the device: reading it would stop the queue at every step
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + steps) / (10 + steps)))
 
     return update

@@ -148,7 +148,7 @@ def shorten(path: Path) -> None:
         ("meta.json", shorten),
         ("distance.npy", Path.unlink),
         ("meta.json", Path.unlink),
-        ("rejected.csv", Path.unlink),
+        ("rejected.json", Path.unlink),
     ],
 )
 def test_a_damaged_cache_is_named_and_built_again(

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from csgcnn import load
 from csgcnn.config import CONF
@@ -204,8 +203,16 @@ def test_one_class_only_in_training(csgcnn: Command, small: list[str], mixed_fil
 
 
 def test_bulk_and_shear_modulus_together(csgcnn: Command, tmp_path: Path) -> None:
-    answer = csgcnn("train", "experiment=elastic_multitask", "--cfg", "job", "--resolve", cwd=tmp_path)
+    words = [
+        "experiment=elastic_multitask",
+        "seed=0",
+        "trainer.max_epochs=1",
+        "model.hidden=8",
+        "hydra.sweep.dir=sweep",
+    ]
+    answer = csgcnn("train", *words, cwd=tmp_path)
     assert answer.code == 0, answer.said
-    config = OmegaConf.create(answer.out)
-    assert config.dataset.targets == ["log10_k_vrh", "log10_g_vrh"]
-    assert config.dataset.path.endswith("elastic.json.gz")
+    runs = [tmp_path / "sweep" / str(number) for number in range(3)]
+    targets = [list(json.loads((run / "metrics.json").read_text())["test"]) for run in runs]
+    assert targets == [["log10_k_vrh", "log10_g_vrh"], ["log10_k_vrh"], ["log10_g_vrh"]]
+    assert len({(run / "splits.json").read_text() for run in runs}) == 1

@@ -141,3 +141,25 @@ def test_what_cannot_be_predicted(
 
     for earlier in ("predictions.csv", "predictions.rejected.csv"):
         assert (tmp_path / earlier).read_text() == "of an earlier run"
+
+
+def test_evaluate_takes_the_rows_of_the_training_not_those_of_the_default_split(
+    csgcnn: Command, small: list[str], data_file: Path, tmp_path: Path
+) -> None:
+    answer = csgcnn("train", *small, "dataset.split.seed=7", "hydra.run.dir=run", cwd=tmp_path)
+    assert answer.code == 0, answer.said
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["band_gap"]
+    words = ["ckpt=run/checkpoints/best.ckpt", "dataset=dielectric", f"dataset.path={data_file}"]
+    assert f"MAE of band_gap: {metrics['mae']:.4g} eV" in csgcnn("evaluate", *words, "split=test", cwd=tmp_path).out
+    assert "48 of these crystals trained the model" in csgcnn("evaluate", *words, cwd=tmp_path).said
+
+
+def test_tables_cannot_be_written_where_there_is_no_folder(
+    csgcnn: Command, ckpt: Path, data_file: Path, tmp_path: Path
+) -> None:
+    evaluate = ["evaluate", f"ckpt={ckpt}", "dataset=dielectric", f"dataset.path={data_file}"]
+    for words in (evaluate, ["predict", f"ckpt={ckpt}", f"structures={data_file}"]):
+        answer = csgcnn(*words, "output=nowhere/table.csv", cwd=tmp_path)
+        assert answer.code == 1
+        assert "nowhere" in answer.err
+        assert "Traceback" not in answer.said

@@ -89,11 +89,10 @@ def network(
 
 
 @pytest.fixture
-def double(monkeypatch: pytest.MonkeyPatch) -> Callable[[GraphBatch], GraphBatch]:
-    """Turn a batch into float64, and let networks compute in it throughout from then on."""
+def double() -> Callable[[GraphBatch], GraphBatch]:
+    """Turn a batch into float64."""
 
     def of(graph: GraphBatch) -> GraphBatch:
-        monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
         values = {field.name: getattr(graph, field.name) for field in fields(graph)}
         floats = {name: value for name, value in values.items() if torch.is_tensor(value) and value.is_floating_point()}
         return replace(graph, **{name: value.double() for name, value in floats.items()})
