@@ -97,8 +97,7 @@ def _groups(folders: Sequence[Path]) -> tuple[list[list[Run]], list[str]]:
     for folder in folders:
         try:
             config, metrics = run = _read_run(folder)
-            if not _rows([run]):
-                raise UserError("no target of it has an MAE")
+            _rows([run])  # a run that cannot be a row is told now
             same_training = json.dumps([_identity(config), sorted(metrics["test"])], sort_keys=True)
             groups[same_training][tuple(config[key] for key in SEEDS)] = run  # an exact repetition counts once
         except UNUSABLE as error:
@@ -137,15 +136,19 @@ def _identity(config: Config) -> Config:
 
 
 def _rows(runs: Sequence[Run]) -> list[Row]:
-    """A row for each target whose error is an MAE, of runs with one configuration."""
+    """A row for each target, of runs with one configuration: MAE of a number, share of wrong answers of a class."""
     config = runs[0][0]
     rows = []
     for target, test in runs[0][1]["test"].items():
-        if "mae" not in test:
-            continue
-        errors = [metrics["test"][target]["mae"] for _, metrics in runs]
+        is_number = "mae" in test
+        if is_number:
+            errors = [metrics["test"][target]["mae"] for _, metrics in runs]
+            baselines = [metrics["baseline_test_mae"][target] for _, metrics in runs]
+        else:
+            errors = [1 - metrics["test"][target]["accuracy"] for _, metrics in runs]
+            baselines = [1 - metrics["baseline_test_accuracy"][target] for _, metrics in runs]
         if not all(isinstance(error, int | float) and math.isfinite(error) for error in errors):
-            raise UserError(f"its test MAE of {target} is {errors[-1]}")
+            raise UserError(f"its test error of {target} is {errors[-1]}")
         rows.append(
             Row(
                 model=_option(config, "model", "convolution._target_"),
@@ -155,12 +158,12 @@ def _rows(runs: Sequence[Run]) -> list[Row]:
                 pooling=_option(config, "pooling") if "pooling._target_" in config else "mean",
                 dataset=Path(config["dataset.path"]).name.partition(".")[0],
                 split=_split(config),
-                target=target,
+                target=target if is_number else f"{target} (error rate)",
                 unit=runs[0][1]["units"].get(target, ""),
                 test_mae=statistics.fmean(errors),
                 spread=statistics.stdev(errors) if len(errors) > 1 else None,
                 runs=len(runs),
-                baseline_mae=statistics.fmean(metrics["baseline_test_mae"][target] for _, metrics in runs),
+                baseline_mae=statistics.fmean(baselines),
                 parameters=runs[0][1]["n_parameters"],
                 minutes=statistics.fmean(metrics["seconds"] for _, metrics in runs) / 60,
             )

@@ -149,7 +149,7 @@ def test_broken_and_unfinished_runs_are_named(
     notes = dict(line.split(" is left out: ") for line in said.err.splitlines())
     assert {Path(folder).name for folder in notes} == {"unfinished", "cut", "foreign", "yaml", "diverged"}
     assert "not finished" in notes[str(tmp_path / "unfinished")]
-    assert "MAE of band_gap is None" in notes[str(tmp_path / "diverged")]
+    assert "error of band_gap is None" in notes[str(tmp_path / "diverged")]
 
 
 def test_nothing_found(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 from csgcnn import load
 from csgcnn.config import CONF
 from csgcnn.data.targets import Target
+from csgcnn.table import leaderboard
 from csgcnn.training.checkpoint import load_checkpoint
 from csgcnn.training.losses import MultiTask
 from csgcnn.wiring import build_loss
@@ -216,3 +217,9 @@ def test_bulk_and_shear_modulus_together(csgcnn: Command, tmp_path: Path) -> Non
     targets = [list(json.loads((run / "metrics.json").read_text())["test"]) for run in runs]
     assert targets == [["log10_k_vrh", "log10_g_vrh"], ["log10_k_vrh"], ["log10_g_vrh"]]
     assert len({(run / "splits.json").read_text() for run in runs}) == 1
+
+
+def test_the_leaderboard_has_a_row_for_every_target(mixed_run: Path) -> None:
+    text, left_out = leaderboard([mixed_run])
+    assert not left_out
+    assert all(name in text for name in ("| band_gap [eV]", "| is_wide (error rate)", "| kind (error rate)"))
