@@ -30,11 +30,11 @@ def evaluate(cfg: DictConfig) -> None:
         raise UserError(f"output={output}: there is no folder {output.parent}")
     report = rejected_path(output or Path("evaluation.csv"))
     dataset = load_dataset(cfg.dataset, predictor.graph, report, targets=predictor.targets)
-    rows = _rows(dataset, predictor, cfg.split)
+    rows, trained_on = _rows(dataset, predictor, cfg.split)
     prediction = predict_rows(predictor.network, dataset.store.to(predictor.device), rows, cfg.batch_size).cpu()
     targets, values = dataset.targets, dataset.values[rows]
     metrics = target_metrics(prediction, values, targets)
-    baseline = baseline_metrics(values, values, targets)
+    baseline = baseline_metrics(dataset.values[trained_on] if len(trained_on) else values, values, targets)
     for target in targets:
         log.info(told(target, metrics[target.name], baseline[target.name]))
     if cfg.check_invariance:
@@ -51,20 +51,24 @@ def evaluate(cfg: DictConfig) -> None:
         log.info("predictions: %s", output)
 
 
-def _rows(dataset: Dataset, predictor: Predictor, part: str | None) -> Tensor:
-    """The rows to evaluate: all, or those that were `part` when the model was trained.
+def _rows(dataset: Dataset, predictor: Predictor, part: str | None) -> tuple[Tensor, Tensor]:
+    """The rows to evaluate, all or those that were `part` when the model was trained, and those it was trained on.
 
     Raises:
-        UserError: none of the data set's ids was in that part.
+        UserError: none of the data set's ids was in that part, or the checkpoint does not say.
     """
-    if predictor.split is None or not (part or predictor.split["train"]):
-        return dataset.rows
     row_of = {dataset.store.ids[row]: row for row in dataset.rows.tolist()}
+    parts = {
+        name: torch.tensor([row_of[id_] for id_ in ids if id_ in row_of], dtype=torch.long)
+        for name, ids in (predictor.split or {"train": []}).items()
+    }
     if part is None:
-        if seen := sum(id_ in row_of for id_ in predictor.split["train"]):
-            log.warning("%d of these crystals trained the model: the errors are too small; split=test is honest", seen)
-        return dataset.rows
-    rows = [row_of[id_] for id_ in predictor.split[part] if id_ in row_of]
-    if not rows:
+        if len(parts["train"]):
+            told = "%d of these crystals trained the model: the errors are too small; split=test is honest"
+            log.warning(told, len(parts["train"]))
+        return dataset.rows, parts["train"]
+    if part not in parts:
+        raise UserError(f"split={part}: the checkpoint does not say which crystals those were; leave split out")
+    if not len(parts[part]):
         raise UserError(f"split={part}: no crystal of this data set was in that part of the training; leave split out")
-    return torch.tensor(rows)
+    return parts[part], parts["train"]

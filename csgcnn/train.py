@@ -44,7 +44,8 @@ def train(cfg: DictConfig) -> float:
     split = split_rows(store, dataset.rows, SplitSettings(**cfg.dataset.split))
     check_labels(dataset.values[split["train"]], targets)
     run.write_json("splits.json", split_ids(store, split))
-    _report_data(dataset, split)
+    duplicates = duplicates_across(store, split)
+    _report_data(dataset, split, duplicates)
 
     model = build_model(cfg, [target.n_outputs for target in targets])
     loss = build_loss(cfg, targets, dataset.values[split["train"]])
@@ -60,7 +61,8 @@ def train(cfg: DictConfig) -> float:
     if cfg.trainer.learn_task_weights:
         weights = zip(targets, loss.task_weights.tolist(), strict=True)
         log.info("learned task weights: %s", ", ".join(f"{target.name} {weight:.3g}" for target, weight in weights))
-    _write_results(run, trainer, dataset, cfg, time.perf_counter() - start)
+    facts = {"duplicates_across_splits": len(duplicates), "seconds": time.perf_counter() - start}
+    _write_results(run, trainer, dataset, facts)
     return trainer.best_score
 
 
@@ -115,17 +117,18 @@ def _description(cfg: DictConfig, dataset: Dataset, split: Split) -> dict[str, A
     }
 
 
-def _report_data(dataset: Dataset, split: Split) -> None:
+def _report_data(dataset: Dataset, split: Split, duplicates: Sequence[tuple[str, str]]) -> None:
     sizes = ", ".join(f"{len(rows)} {part}" for part, rows in split.items())
     names = ", ".join(target.name for target in dataset.targets)
     log.info("%d crystals: %s; target %s", len(dataset.rows), sizes, names)
     if dataset.rejected:
         log.warning("%d records were left out, see rejected.csv", len(dataset.rejected))
-    if pairs := duplicates_across(dataset.store, split):
-        log.warning("%d pairs of identical structures lie in different parts, e.g. %s and %s", len(pairs), *pairs[0])
+    if duplicates:
+        told = "%d pairs of identical structures lie in different parts, e.g. %s and %s"
+        log.warning(told, len(duplicates), *duplicates[0])
 
 
-def _write_results(run: RunDirectory, trainer: Trainer, dataset: Dataset, cfg: DictConfig, seconds: float) -> None:
+def _write_results(run: RunDirectory, trainer: Trainer, dataset: Dataset, facts: Mapping[str, float]) -> None:
     """Test once, and write metrics.json, predictions.csv and the figures."""
     from csgcnn.training.plots import plot_learning_curve, plot_test
 
@@ -144,8 +147,7 @@ def _write_results(run: RunDirectory, trainer: Trainer, dataset: Dataset, cfg: D
             "n_parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
             "n_rows": {part: len(rows) for part, rows in trainer.split.items()},
             "n_rejected": len(dataset.rejected),
-            "duplicates_across_splits": len(duplicates_across(dataset.store, trainer.split)),
-            "seconds": seconds,
+            **facts,
         },
     )
     rows = (
@@ -160,7 +162,13 @@ def _write_results(run: RunDirectory, trainer: Trainer, dataset: Dataset, cfg: D
     plot_learning_curve(run.folder / "metrics.csv", targets, run.folder / "learning_curve.png")
     for target in targets:
         log.info("test %s", told(target, metrics["test"][target.name], baseline[target.name]))
-    log.info("best epoch %d of %d, %.0f s; everything is in %s", trainer.best_epoch, trainer.epoch, seconds, run.folder)
+    log.info(
+        "best epoch %d of %d, %.0f s; everything is in %s",
+        trainer.best_epoch,
+        trainer.epoch,
+        facts["seconds"],
+        run.folder,
+    )
 
 
 def _baselines(baseline: Mapping[str, Metrics], targets: Sequence[Target]) -> dict[str, dict[str, float]]:

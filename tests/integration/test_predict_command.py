@@ -163,3 +163,22 @@ def test_tables_cannot_be_written_where_there_is_no_folder(
         assert answer.code == 1
         assert "nowhere" in answer.err
         assert "Traceback" not in answer.said
+
+
+def test_evaluate_measures_against_what_the_run_did(
+    csgcnn: Command, ckpt: Path, run: Path, data_file: Path, tmp_path: Path
+) -> None:
+    baseline = json.loads((run / "metrics.json").read_text())["baseline_test_mae"]["band_gap"]
+    words = ["evaluate", "dataset=dielectric", f"dataset.path={data_file}", "split=test"]
+    assert f"(predicting the mean: {baseline:.4g} eV)" in csgcnn(*words, f"ckpt={ckpt}", cwd=tmp_path).out
+
+
+def test_a_checkpoint_that_does_not_say_its_split_is_not_guessed(
+    csgcnn: Command, data_file: Path, tmp_path: Path
+) -> None:
+    old = Path(__file__).parents[1] / "training" / "format_1.ckpt"
+    words = ["evaluate", "dataset=dielectric", f"dataset.path={data_file}", f"ckpt={old}"]
+    answer = csgcnn(*words, "split=test", cwd=tmp_path)
+    assert answer.code == 1
+    assert "does not say which crystals" in answer.err
+    assert csgcnn(*words, cwd=tmp_path).code == 0
