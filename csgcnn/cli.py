@@ -5,10 +5,11 @@ Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.
 
 import argparse
 import importlib
+import logging
 import os
 import re
+import shutil
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -17,14 +18,14 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from csgcnn import __version__
-from csgcnn.config import CONF, nearest, validate
-from csgcnn.errors import UserError
+from csgcnn.config import ALIASES, CONF, nearest, validate
+from csgcnn.errors import ConfigError, UserError
+from csgcnn.explain import report, report_refusal, told
+from csgcnn.foreign import refuse_foreign_code
 
 USAGE = """\
 csgcnn: crystal graph neural networks, from crystal files to trusted predictions
@@ -37,18 +38,8 @@ csgcnn: crystal graph neural networks, from crystal files to trusted predictions
   csgcnn COMMAND --help    its options, its configuration, examples
   csgcnn --version"""
 COMMANDS = ["train", "predict", "evaluate", "table"]
-ALIASES = {"edge": "edge_calculator", "global_features": "graph.global_features"}
 OPEN_KEYS = ("dataset.units.", "dataset.derived.", "dataset.tasks.", "dataset.task_weights.")  # the user adds entries
-PATH_KEYS = "ckpt structures output dataset.path dataset.split.file dataset.cache_dir"
-EXPECTED = {
-    "IntegerNode": "an integer",
-    "FloatNode": "a number",
-    "BooleanNode": "true or false",
-    "StringNode": "a text",
-    "ListConfig": "a list, such as [a,b]",
-}
-# Whoever sets it wants tracebacks; main sets it for itself, so that Hydra raises what it would print.
-WANTS_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+PATH_KEYS = "resume hydra.run.dir ckpt structures output dataset.path dataset.split.file dataset.cache_dir"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -95,20 +86,30 @@ def compare(words: Sequence[str]) -> int:
 
 def run(command: str, words: Sequence[str]) -> int:
     """Start the Hydra application of `command` with the words that follow it; returns the exit code."""
-    sys.argv = [f"csgcnn {command}", *canonical(words)]
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    failures: list[tuple[str, Exception]] = []
+    logging.raiseExceptions = False  # a full disk must not flood the terminal through train.log
+    failures: list[str] = []
+    try:
+        words = canonical(resumed(words) if command == "train" else words)
+        for folder in config_folders(words):
+            refuse_foreign_code(folder)
+        sys.argv = [f"csgcnn {command}", *words]
+    except UserError as error:
+        return report(command, error)
     try:
         application(command, failures)()
+    except KeyboardInterrupt:
+        print(f"csgcnn {command}: stopped", file=sys.stderr)
+        return 130
     except Exception as error:
         if not failures:  # so it comes from Hydra, before any job
             return report_refusal(command, error)
-    for overrides, failure in failures:
-        report(f"{command} {overrides}", failure)
+    for failure in failures:
+        print(f"csgcnn {command} {failure}", file=sys.stderr)
     return 1 if failures else 0
 
 
-def application(command: str, failures: list[tuple[str, Exception]]) -> Callable[[], None]:
+def application(command: str, failures: list[str]) -> Callable[[], None]:
     """The Hydra application of `command`; the jobs of a multirun that fail are added to `failures`."""
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)
@@ -120,35 +121,57 @@ def application(command: str, failures: list[tuple[str, Exception]]) -> Callable
             result = getattr(importlib.import_module(f"csgcnn.{command}"), command)(cfg)
         except Exception as error:
             if sweeping:
-                failures.append((overrides, error))
+                failures.append(f"{overrides}: {told(error)}")
                 raise  # launchers and sweepers keep the book of failed jobs
-            raise SystemExit(report(command, error)) from None
+            code = report(command, error)
+            if command == "train":
+                _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+            raise SystemExit(code) from None
         if command == "predict" and result:
             if not sweeping:
                 raise SystemExit(result)
-            failures.append((overrides, UserError("not every structure was predicted")))
+            failures.append(f"{overrides}: not every structure was predicted")
         return result
 
     return job
 
 
-def report(what: str, error: Exception) -> int:
-    """Print why `what` failed, unexpected errors with their traceback; returns the exit code."""
-    if not isinstance(error, UserError) or WANTS_TRACEBACKS:
-        traceback.print_exception(error)
-    if not isinstance(error, UserError):
-        return 1
-    print(f"csgcnn {what}: {error}", file=sys.stderr)
-    return error.exit_code
+def _remove_if_empty(folder: Path) -> None:
+    """Remove the folder of a run that was refused before it wrote anything."""
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    if not any(path.stat().st_size for path in files):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def report_refusal(command: str, error: Exception) -> int:
-    """Print why Hydra refused the words or the configuration; returns the exit code."""
-    if WANTS_TRACEBACKS or not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
-        traceback.print_exception(error)
-        return 1
-    print(f"csgcnn {command}: {explain(error)}", file=sys.stderr)
-    return 2
+def config_folders(words: Sequence[str]) -> list[Path]:
+    """The folders of configurations from elsewhere, as --config-dir and --config-path name them."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-dir", "-cd", "--config-path", "-cp", action="append", default=[])
+    found = parser.parse_known_args(list(words))[0].config_dir
+    return [Path(folder).expanduser() for folder in found]
+
+
+def resumed(words: Sequence[str]) -> list[str]:
+    """The words with what `resume=DIR` stands for: the folder, and its configuration where no group is chosen.
+
+    Raises:
+        UserError: the folder holds no run.
+        ConfigError: one run is to be continued by a sweep.
+    """
+    chosen = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("resume=")]
+    if not chosen or chosen[-1] in ("", "null", "auto"):
+        return list(words)
+    folder = chosen[-1]
+    if "--multirun" in words or "-m" in words:
+        raise ConfigError(
+            f"resume={folder} goes on with one run; a sweep goes on with resume=auto in its hydra.sweep.dir"
+        )
+    if not Path(folder).expanduser().joinpath("config.yaml").is_file():
+        raise UserError(f"resume={folder}: there is no run to continue, the folder has no config.yaml")
+    groups = {path.name for path in CONF.iterdir()} | {*ALIASES}
+    with_config = any(word.partition("=")[0] in groups for word in words) or any("--config" in word for word in words)
+    own_config = [] if with_config else ["--config-dir", folder, "--config-name", "config"]
+    return [*own_config, *words, f"hydra.run.dir={folder}"]
 
 
 def canonical(words: Sequence[str]) -> list[str]:
@@ -188,54 +211,3 @@ def _quoted(path: str) -> str:
 
 def _is_quoted(value: str) -> bool:
     return len(value) > 1 and value[0] + value[-1] in ("''", '""', "[]")
-
-
-def explain(error: Exception) -> str:
-    """What is wrong with the words or the configuration, in a line, with the nearest right spelling."""
-    cause = error.__cause__
-    if isinstance(error, OverrideParseException):
-        quoted = "\"{}='...'\"".format(error.override.partition("=")[0])
-        return f"cannot read {error.override!r}; expected key=value, with special characters quoted: {quoted}"
-    if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        options = list(error.options or sorted(path.stem for path in (CONF / group).glob("*.yaml")))
-        return f"{group} has no option {option!r}, only {', '.join(options)}{nearest(option, options)}"
-    if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        return _explain_key(cause)
-    if isinstance(cause, ValidationError):
-        override = str(error).removeprefix("Error merging override ") or cause.full_key
-        expected = EXPECTED.get(type(cause.child_node).__name__)
-        return f"{override}: expected {expected}" if expected else f"{override}: {_first_line(cause)}"
-    if "Ambiguous value" in str(error):
-        return f"{_first_line(error)}; several values need --multirun, a list needs brackets: key=[a,b]"
-    return _first_line(error) if str(error) or cause is None else _first_line(cause)
-
-
-def _explain_key(unknown: ConfigKeyError | ConfigAttributeError) -> str:
-    key, parent, full_key = str(unknown.key), unknown.parent_node, str(unknown.full_key)
-    if str(unknown.ref_type_str).startswith("Dict["):
-        return f"{full_key} is new there; to add it, write +{full_key}=..."
-    siblings = [sibling for sibling in map(str, parent) if sibling != "hydra"]
-    if "." not in full_key:
-        siblings += ["experiment", *ALIASES]  # groups that no key of the configuration is named after
-    home = full_key.rpartition(".")[0]
-    hint = nearest(full_key, [f"{home}.{sibling}" for sibling in siblings] if home else siblings)
-    if not hint:
-        namesakes = [full for full in _full_keys(parent._get_root()) if full.endswith(f".{key}")]
-        hint = f"; did you mean {' or '.join(namesakes)}?" if namesakes else f"; expected {', '.join(siblings)}"
-    return f"there is no key {full_key}{hint}"
-
-
-def _full_keys(node: DictConfig, prefix: str = "") -> list[str]:
-    full_keys = []
-    for key in map(str, node):
-        child = node._get_node(key)
-        full_keys.append(prefix + key)
-        if isinstance(child, DictConfig) and key != "hydra":
-            full_keys += _full_keys(child, f"{prefix}{key}.")
-    return full_keys
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

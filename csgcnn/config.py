@@ -5,64 +5,27 @@ import inspect
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from difflib import get_close_matches
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 import csgcnn.schemas  # noqa: F401  (registers them)
 from csgcnn.errors import ConfigError, UserError
+from csgcnn.files import write_text
+from csgcnn.values import ALLOWED_TARGETS, check_values, nearest
 
 PACKAGE = Path(__file__).resolve().parent
 # A wheel holds the configuration inside the package, a checkout (or an editable install) beside it.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
+ALIASES = {"edge": "edge_calculator", "global_features": "graph.global_features"}
 TRAIN_SECTIONS = "trainer graph dataset model edge_calculator node_features pooling loss optimizer scheduler"
-CHOICES: dict[str, tuple[str, ...]] = {
-    "graph.shells": ("complete", "truncate"),
-    "graph.global_features": ("none", "lattice", "symmetry", "composition"),
-    "trainer.precision": ("float32", "bfloat16"),
-    "dataset.split.method": ("random", "group", "column", "fold", "file"),
-    "dataset.class_weights": ("balanced",),
-    "dataset.on_error": ("raise", "skip"),
-    "on_error": ("raise", "skip"),
-    "split": ("train", "val", "test"),
-}
-NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
-    "a number above 0": (
-        "graph.cutoff trainer.grad_clip optimizer.lr edge_calculator.cutoff edge_calculator.step"
-        " edge_calculator.scale scheduler.factor",
-        lambda x: 0 < x < math.inf,
-    ),
-    "a number of 0 or more": (
-        "optimizer.weight_decay loss.mse loss.l1 loss.huber augment.distance_noise.sigma augment.strain.sigma"
-        " augment.coordinate_noise.sigma",
-        lambda x: 0 <= x < math.inf,
-    ),
-    "a number from 0 to 1": (
-        "augment.distance_noise.decay augment.strain.decay augment.coordinate_noise.decay",
-        lambda x: 0 <= x <= 1,
-    ),
-    "a fraction above 0": ("dataset.split.train", lambda x: 0 < x <= 1),
-    "a fraction from 0 to below 1": ("dataset.split.val dataset.split.test scheduler.warmup", lambda x: 0 <= x < 1),
-    "a number from 0 to below 1": ("trainer.ema optimizer.momentum model.dropout", lambda x: 0 <= x < 1),
-    "an integer of 1 or more": (
-        "graph.max_neighbors trainer.max_epochs trainer.batch_size trainer.patience trainer.threads trainer.workers"
-        " batch_size workers model.hidden model.n_convolutions model.head_hidden edge_calculator.n_basis"
-        " edge_calculator.embedding model.message_layers model.convolution.heads pooling.steps scheduler.patience"
-        " node_features.learned.dim",
-        lambda x: isinstance(x, int) and x >= 1,
-    ),
-    "an integer of 0 or more": (
-        "seed dataset.split.seed dataset.split.fold model.n_head_layers",
-        lambda x: isinstance(x, int) and x >= 0,
-    ),
-}
 
 
 def validate(cfg: DictConfig) -> None:
@@ -74,23 +37,19 @@ def validate(cfg: DictConfig) -> None:
     for section in TRAIN_SECTIONS.split() if "trainer" in cfg else ():
         if not isinstance(cfg.get(section), DictConfig):
             raise ConfigError(f"{section}={cfg.get(section)}: expected an option or keys, see --help")
-    for key, options in CHOICES.items():
-        chosen = OmegaConf.select(cfg, key)
-        for value in chosen if isinstance(chosen, ListConfig) else [chosen]:
-            if value is not None and value not in options:
-                hint = nearest(str(value), options)
-                raise ConfigError(f"{key}={value}: expected {' or '.join(options)}{hint}")
-    for expected, (keys, accepts) in NUMBERS.items():
-        for key in keys.split():
-            value = OmegaConf.select(cfg, key)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (is_number and accepts(value)):
-                raise ConfigError(f"{key}={value}: expected {expected}")
+    check_values(_plain(cfg))
     if "graph" in cfg:
         _validate_vectors(cfg)
     if "dataset" in cfg:
         _validate_split(cfg.dataset.split)
         _validate_tasks(cfg)
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    try:
+        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).partition("\n")[0]) from error
 
 
 def _validate_vectors(cfg: DictConfig) -> None:
@@ -133,24 +92,6 @@ def _validate_tasks(cfg: DictConfig) -> None:
             raise ConfigError(f"dataset.task_weights.{name}={weight}: expected a number above 0")
     if cfg.dataset.task_weights and OmegaConf.select(cfg, "trainer.learn_task_weights"):
         raise ConfigError("trainer.learn_task_weights=true learns the weights: leave dataset.task_weights out")
-
-
-def nearest(word: str, options: Sequence[str]) -> str:
-    """The end of an error message that proposes the option spelled most like `word`, or nothing."""
-    matches = get_close_matches(word, options, n=1, cutoff=0.5)
-    return f"; did you mean {matches[0]}?" if matches else ""
-
-
-# A checkpoint is other people's data: a prefix alone would let `csgcnn.config.os.system` through.
-ALLOWED_TARGETS = re.compile(
-    r"csgcnn\.nn\.[a-z_]+\.[A-Z]\w*"
-    r"|csgcnn\.data\.augment\.[A-Z]\w*"
-    r"|csgcnn\.training\.losses\.[A-Z]\w*"
-    r"|csgcnn\.training\.schedulers\.[a-z_]+"
-    r"|csgcnn\.crystals\.elements\.(atom_init|onehot|bits|elemental|radii)"
-    r"|torch\.optim\.[A-Z]\w*",
-    re.ASCII,
-)
 
 
 def build(node: DictConfig | Mapping[str, Any], **runtime: Any) -> Any:
@@ -196,9 +137,10 @@ def _locate(target: Any) -> Callable[..., Any]:
         if error.name != module_name:
             raise
         raise ConfigError(f"_target_: {target} does not exist in this version of csgcnn") from error
-    home = "torch.optim." if module_name == "torch.optim" else "csgcnn."
-    if not callable(found) or not str(getattr(found, "__module__", "")).startswith(home):
-        raise ConfigError(f"_target_: {target} is refused: it is no class or function defined in {home[:-1]}")
+    home = str(getattr(found, "__module__", ""))
+    is_at_home = home == module_name or (module_name == "torch.optim" and home.startswith("torch.optim."))
+    if not callable(found) or not is_at_home:
+        raise ConfigError(f"_target_: {target} is refused: it is no class or function defined in {module_name}")
     return found
 
 
@@ -248,8 +190,10 @@ OmegaConf.register_new_resolver("unique_dir", claim_directory, use_cache=True, r
 
 REPEAT = """\
 # csgcnn train --config-dir THIS_FOLDER --config-name config repeats the run in a new folder:
+defaults: [trainer_schema@trainer, graph_schema@graph, dataset_schema@dataset, _self_]
 hydra:
   job: {name: train, chdir: false}
+  job_logging: {formatters: {plain: {format: "%(message)s"}}, handlers: {console: {formatter: plain}}}
   output_subdir: null
   run: {dir: "${unique_dir:runs/${now:%Y-%m-%d}/${now:%H-%M-%S}_repeat}"}
 """
@@ -257,4 +201,4 @@ hydra:
 
 def save_resolved(cfg: DictConfig, path: Path) -> None:
     """Write `cfg` as YAML with every interpolation replaced by its value, ready to be run again."""
-    path.write_text(OmegaConf.to_yaml(cfg, resolve=True) + REPEAT, encoding="utf-8")
+    write_text(path, OmegaConf.to_yaml(OmegaConf.merge(cfg, {"resume": None}), resolve=True) + REPEAT)

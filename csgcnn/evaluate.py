@@ -1,6 +1,7 @@
 """`csgcnn evaluate`: a checkpoint and a data set with known targets in, its errors out."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 from csgcnn.config import data_path, user_path
 from csgcnn.crystals.datasets import read_records
 from csgcnn.data.dataset import Dataset
+from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
-from csgcnn.invariance import largest_changes
+from csgcnn.invariance import Changes, largest_changes
 from csgcnn.predictor import Predictor
 from csgcnn.training.metrics import baseline_metrics, target_metrics
 from csgcnn.training.report import compared_columns, compared_rows, told
@@ -37,18 +39,28 @@ def evaluate(cfg: DictConfig) -> None:
     baseline = baseline_metrics(dataset.values[trained_on] if len(trained_on) else values, values, targets)
     for target in targets:
         log.info(told(target, metrics[target.name], baseline[target.name]))
-    if cfg.check_invariance:
-        wanted = {dataset.store.ids[row] for row in rows.tolist()}
-        path = data_path(cfg.dataset.path, cfg.dataset.hint)
-        records = read_records(path, cfg.dataset.id_column, cfg.dataset.structure_column)
-        changes = largest_changes(predictor, [record for record in records if record.id in wanted])
-        for name, (change, id_) in changes.items():
-            log.info("largest change of a prediction by %s: %.2g (%s)", name, change, id_)
     if output:
         ids = [dataset.store.ids[row] for row in rows.tolist()]
         table = ([id_, *cells] for id_, cells in zip(ids, compared_rows(prediction, values, targets), strict=True))
         write_predictions(output, ["id", *compared_columns(targets)], table)
         log.info("predictions: %s", output)
+    if cfg.check_invariance:
+        wanted = {dataset.store.ids[row] for row in rows.tolist()}
+        path = data_path(cfg.dataset.path, cfg.dataset.hint)
+        records = read_records(path, cfg.dataset.id_column, cfg.dataset.structure_column)
+        _tell_changes(largest_changes(predictor, (record for record in records if record.id in wanted)), targets)
+
+
+def _tell_changes(changes: Mapping[str, Changes], targets: Sequence[Target]) -> None:
+    for transform, found in changes.items():
+        for target in targets if found.largest else ():
+            what = f"a probability of {target.name}" if target.classes else target.name
+            unit = f" {target.unit}" if target.unit else ""
+            largest, id_ = found.largest[target.name]
+            where = f" ({id_})" if largest else ""
+            log.info("largest change of %s by %s: %.2g%s%s", what, transform, largest, unit, where)
+        if found.n_left_out:
+            log.warning("%s: %d left out (spglib finds none, or it is too large)", transform, found.n_left_out)
 
 
 def _rows(dataset: Dataset, predictor: Predictor, part: str | None) -> tuple[Tensor, Tensor]:

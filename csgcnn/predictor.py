@@ -1,6 +1,6 @@
 """A trained model with all it needs to predict: usable in three lines of Python."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -8,11 +8,14 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from csgcnn.crystals.build import Rejected, build_graphs
 from csgcnn.crystals.datasets import Record
+from csgcnn.crystals.descriptors import descriptor_names
 from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.crystals.structures import StructureSource
+from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.errors import ConfigError, StructureError, UserError
@@ -20,7 +23,11 @@ from csgcnn.nn.models import CrystalGraphNetwork
 from csgcnn.training.checkpoint import load_checkpoint
 from csgcnn.training.run_directory import with_unit
 from csgcnn.training.trainer import predict_rows
+from csgcnn.values import check_values
 from csgcnn.wiring import build_model
+
+# What building a network that a stranger describes may raise.
+UNFIT = (ArithmeticError, AttributeError, ConfigError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +81,17 @@ class Predictor:
         content = load_checkpoint(Path(path).expanduser())
         config = content["config"]
         try:
+            check_values(config)
             targets = [Target(**target) for target in content["targets"]]
-            network = build_model(config, [target.n_outputs for target in targets])
-            network.load_state_dict(content["state_dict"])
+            network = _network(config, [target.n_outputs for target in targets], content["state_dict"])
             graph = GraphSettings(**config["graph"])
-            return cls(network, graph, targets, set(content["elements"]), content.get("split"), device)
-        except (RuntimeError, TypeError, KeyError, ValueError, AttributeError, ConfigError) as error:
-            raise UserError(f"{path}: its weights do not fit its own configuration: {str(error)[:300]}") from error
+            _try_out(network, len(descriptor_names(graph.global_features)))
+        except UNFIT as error:
+            reason = "".join(filter(str.isprintable, " ".join(str(error).split())))[
+                :300
+            ]  # a stranger's text must not steer the terminal
+            raise UserError(f"{path}: its weights do not fit its own configuration: {reason}") from error
+        return cls(network, graph, targets, set(content["elements"]), content.get("split"), device)
 
     def predict(self, structures: "Sequence[StructureSource | str] | StructureSource") -> NDArray[np.float32]:
         """Predict for pymatgen `Structure`s, structure dicts or structure files: [n, n_columns].
@@ -114,3 +125,25 @@ class Predictor:
     def __repr__(self) -> str:
         targets = ", ".join(map(with_unit, self.names, self.units))
         return f"Predictor({targets}; {len(self.elements)} elements)"
+
+
+def _network(config: Mapping[str, Any], n_outputs: Sequence[int], state: Mapping[str, Tensor]) -> CrystalGraphNetwork:
+    """The network of a configuration, which may ask for any size, with the weights `state`."""
+    if not n_outputs:
+        raise ValueError("it has no targets")
+    if bad := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{bad[0]} is not finite: the training had diverged")
+    with torch.device("meta"):  # nothing is allocated before names and shapes are known to be those of the weights
+        network = build_model(config, n_outputs)
+    dtypes = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    weights = {name: tensor.to(dtypes.get(name, tensor.dtype)).contiguous() for name, tensor in state.items()}
+    network.load_state_dict(weights, assign=True)
+    return network
+
+
+@torch.inference_mode()
+def _try_out(network: CrystalGraphNetwork, n_global: int) -> None:
+    """Predict one atom with one neighbour: what fails here would fail for every crystal."""
+    one, first = torch.ones(1), torch.zeros(1, dtype=torch.long)
+    edge_index, edge_vector = first.expand(2, 1), torch.empty(1, 0)
+    network.eval()(GraphBatch(first + 1, one, first, edge_index, one, one, edge_vector, torch.zeros(1, n_global), 1))

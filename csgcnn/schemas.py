@@ -34,6 +34,11 @@ class TrainerConfig:
     progress: bool = True
     workers: int | None = None  # processes that build graphs; null: all cores
     learn_task_weights: bool = False  # of several targets, by their uncertainty
+    max_minutes: float | None = None  # then the run is kept and ends with exit code 75; null: no limit
+    checkpoint_every: float = 10.0  # seconds between two writings of the checkpoints
+    keep_last: int = 0  # older checkpoints to keep beside last.ckpt
+    max_skipped: int = 0  # batches without a finite loss or gradient to leave out before the run fails
+    deterministic: bool = False  # the same bytes on a GPU, too, where it is slower
 
 
 @dataclass
@@ -46,7 +51,7 @@ class SplitConfig:
     test: float = 0.1
     seed: int = 0
     stratify: str | None = None  # column whose values get the same shares in every part (method random)
-    column: str | None = None  # of the group, the part or the fold
+    column: str | None = None  # of the group (composition: the formula, always there), the part or the fold
     fold: int = 0  # the one whose rows are the test part
     file: str | None = None
 

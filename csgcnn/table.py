@@ -1,6 +1,5 @@
 """`csgcnn table`: finished runs in, a leaderboard out."""
 
-import csv
 import json
 import math
 import re
@@ -18,6 +17,7 @@ from yaml import YAMLError
 
 from csgcnn.config import CONF
 from csgcnn.errors import UserError
+from csgcnn.files import write_csv, write_text
 
 SEEDS = ("seed", "dataset.split.seed")
 # Where and how a run was made, and what is printed beside its numbers: not what was trained.
@@ -70,11 +70,9 @@ def leaderboard(folders: Sequence[Path]) -> tuple[str, list[str]]:
         raise UserError("\n".join([f"no finished run below {places}; csgcnn train makes them", *left_out]))
     table = sorted(_told_apart(rows), key=lambda row: (row.dataset, row.target, row.split, row.test_mae))
     text = _markdown(table)
-    try:
-        (folders[0] / "table.md").write_text(text, encoding="utf-8")
-        _write_csv(table, folders[0] / "table.csv")
-    except OSError as error:
-        raise UserError(f"the table cannot be written to {folders[0]}: {error.strerror}") from error
+    write_text(folders[0] / "table.md", text)
+    names = [field.name for field in fields(Row)]
+    write_csv(folders[0] / "table.csv", names, ([getattr(row, name) for name in names] for row in table))
     return text, left_out
 
 
@@ -247,11 +245,3 @@ def _cells(row: Row) -> dict[str, str]:
         "minutes": f"{row.minutes:.1f}",
         "also": row.also.replace("|", "\\|"),
     }
-
-
-def _write_csv(rows: Sequence[Row], path: Path) -> None:
-    names = [field.name for field in fields(Row)]
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        writer.writerows([[getattr(row, name) for name in names] for row in rows])

@@ -15,141 +15,128 @@ from csgcnn import __version__
 from csgcnn.config import build, save_resolved
 from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data.augment import Augmentations
-from csgcnn.data.dataset import Dataset
-from csgcnn.data.splits import Split, SplitSettings, duplicates_across, split_ids, split_rows
+from csgcnn.data.dataset import Dataset, oddities
+from csgcnn.data.splits import Split, SplitSettings, count_duplicates, shared_compositions, split_ids, split_rows
 from csgcnn.data.targets import Target, check_labels
-from csgcnn.training.checkpoint import save_checkpoint
+from csgcnn.errors import UserError
+from csgcnn.resume import check_same_run, data_digest, last_checkpoint
+from csgcnn.training.interruption import Interruption
+from csgcnn.training.keeper import Keeper
 from csgcnn.training.metrics import Metrics, baseline_metrics, target_metrics
-from csgcnn.training.report import compared_columns, compared_rows, told
+from csgcnn.training.report import compared_columns, compared_rows, outcome, told
 from csgcnn.training.run_directory import RunDirectory, environment, write_predictions
-from csgcnn.training.trainer import Trainer, TrainerSettings
+from csgcnn.training.trainer import DivergenceError, Trainer, TrainerSettings
 from csgcnn.wiring import build_loss, build_model, load_dataset, select_device
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_EVERY = 10.0  # seconds: in short epochs, a file and its flush each would cost more than the training
-
 
 def train(cfg: DictConfig) -> float:
-    """Train, test once, write everything; returns the best validation score (see `Trainer`)."""
+    """Train, or go on training, test once, write everything; returns the best validation score (see `Trainer`)."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with (
+        Interruption(cfg.trainer.max_minutes) as interruption,
+        RunDirectory(folder, may_resume=cfg.resume is not None) as run,
+    ):
+        return _train(cfg, run, interruption)
+
+
+def _train(cfg: DictConfig, run: RunDirectory, interruption: Interruption) -> float:
     start = time.perf_counter()
-    run = RunDirectory(Path(HydraConfig.get().runtime.output_dir))
-    device = select_device(cfg.trainer.device, cfg.trainer.threads)
+    device = select_device(cfg.trainer.device, cfg.trainer.threads, cfg.trainer.deterministic)
     torch.manual_seed(cfg.seed)
-    run.write_json("environment.json", environment(device))
     graph, rejected = GraphSettings(**cfg.graph), run.folder / "rejected.csv"
     dataset = load_dataset(cfg.dataset, graph, rejected, cfg.trainer.workers, cfg.trainer.progress)
-    save_resolved(cfg, run.folder / "config.yaml")
     store, targets = dataset.store.to(device), dataset.targets
     split = split_rows(store, dataset.rows, SplitSettings(**cfg.dataset.split))
     check_labels(dataset.values[split["train"]], targets)
-    run.write_json("splits.json", split_ids(store, split))
-    duplicates = duplicates_across(store, split)
-    _report_data(dataset, split, duplicates)
+    description = _description(cfg, dataset, split)
+    checkpoint = last_checkpoint(run.checkpoints) if run.holds_run else None
+    if checkpoint:
+        check_same_run(checkpoint, description["config"], description["data"])
+    save_resolved(cfg, run.folder / "config.yaml")
+    run.write_json("environment.json", environment(device))
+    run.write_json("splits.json", description["split"])
+    shared = _report_data(dataset, split)
 
     model = build_model(cfg, [target.n_outputs for target in targets])
     loss = build_loss(cfg, targets, dataset.values[split["train"]])
     settings = TrainerSettings(**{name: cfg.trainer[name] for name in TrainerSettings.__dataclass_fields__})
     parts = build(cfg.optimizer), build(cfg.scheduler), settings, Augmentations(build(cfg.augment))
     trainer = Trainer(model, store, targets, dataset.values, split, loss, *parts)
-    keeper = _Keeper(run, trainer, _description(cfg, dataset, split))
-    try:
-        trainer.fit(keeper.on_epoch)
-    finally:
-        keeper.save()
-    trainer.evaluated.load_state_dict(keeper.best)
+    if checkpoint:
+        trainer.load_state(checkpoint["training"])
+        if trainer.is_over and run.finished_epochs == trainer.epoch:
+            log.info("nothing to continue, all %d epochs are done; everything is in %s", trainer.epoch, run.folder)
+            return trainer.best_score
+        log.info("going on in epoch %d", trainer.epoch + 1)
+    keeper = Keeper(run, trainer, description, interruption, cfg.trainer.checkpoint_every, cfg.trainer.keep_last)
+    _fit(trainer, keeper, interruption)
+    trainer.evaluated.load_state_dict(trainer.best)
     if cfg.trainer.learn_task_weights:
         weights = zip(targets, loss.task_weights.tolist(), strict=True)
         log.info("learned task weights: %s", ", ".join(f"{target.name} {weight:.3g}" for target, weight in weights))
-    facts = {"duplicates_across_splits": len(duplicates), "seconds": time.perf_counter() - start}
+    facts = shared | {"outcome": _outcome(trainer), "seconds": time.perf_counter() - start}
     _write_results(run, trainer, dataset, facts)
     return trainer.best_score
 
 
-class _Keeper:
-    """Keeps the best weights, metrics.csv, best.ckpt and last.ckpt up to date while the training goes on."""
-
-    def __init__(self, run: RunDirectory, trainer: Trainer, description: dict[str, Any]) -> None:
-        self.run = run
-        self.trainer = trainer
-        self.description = description
-        self.best = _copy(trainer.evaluated.state_dict())
-        self.saved_epoch = 0
-        self.saved_best = 0
-        self.saved_at = time.monotonic()
-
-    def on_epoch(self, row: dict[str, float], improved: bool) -> None:
-        self.run.append_metrics(row)
-        if improved:
-            self.best = _copy(self.trainer.evaluated.state_dict())
-        if time.monotonic() - self.saved_at > CHECKPOINT_EVERY:
-            self.save()
-
-    def save(self) -> None:
-        trainer, description = self.trainer, self.description
-        if self.saved_best != trainer.best_epoch:
-            metrics = {"best_epoch": trainer.best_epoch, "val_score": trainer.best_score}
-            save_checkpoint(
-                {**description, "metrics": metrics, "state_dict": self.best}, self.run.checkpoints / "best.ckpt"
-            )
-        if self.saved_epoch != trainer.epoch:
-            save_checkpoint(
-                {**description, "state_dict": trainer.evaluated.state_dict(), "training": trainer.state()},
-                self.run.checkpoints / "last.ckpt",
-            )
-        self.saved_epoch, self.saved_best, self.saved_at = trainer.epoch, trainer.best_epoch, time.monotonic()
-
-
-def _copy(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in state.items()}
+def _fit(trainer: Trainer, keeper: Keeper, interruption: Interruption) -> None:
+    try:
+        with interruption.deferred():
+            trainer.fit(keeper.watch)
+            keeper.save()
+    except DivergenceError as error:
+        run = keeper.run
+        run.write_json("diverged.json", {"epoch": error.epoch, "reason": str(error), "ids": error.culprits})
+        kept = "; the last good state is kept in checkpoints/" if any(run.checkpoints.iterdir()) else ""
+        raise UserError(
+            f"{error}. The crystals of these batches are in {run.folder / 'diverged.json'}{kept}"
+        ) from error
 
 
 def _description(cfg: DictConfig, dataset: Dataset, split: Split) -> dict[str, Any]:
     """What a checkpoint says besides weights: all that prediction needs, and where it came from."""
-    config = OmegaConf.to_container(cfg, resolve=True)
     seen = set().union(*(dataset.store.elements[row] for row in split["train"].tolist()))
     return {
         "csgcnn": __version__,
-        "config": config,
+        "config": OmegaConf.to_container(cfg, resolve=True),
         "targets": [asdict(target) for target in dataset.targets],
         "elements": sorted(seen),
         "split": split_ids(dataset.store, split),
+        "data": data_digest(dataset, split),
     }
 
 
-def _report_data(dataset: Dataset, split: Split, duplicates: Sequence[tuple[str, str]]) -> None:
+def _report_data(dataset: Dataset, split: Split) -> dict[str, Any]:
+    """Say what is trained on, what is odd about it, and what its parts share."""
+    store = dataset.store
     sizes = ", ".join(f"{len(rows)} {part}" for part, rows in split.items())
     names = ", ".join(target.name for target in dataset.targets)
     log.info("%d crystals: %s; target %s", len(dataset.rows), sizes, names)
     if dataset.rejected:
         log.warning("%d records were left out, see rejected.csv", len(dataset.rejected))
-    if duplicates:
-        told = "%d pairs of identical structures lie in different parts, e.g. %s and %s"
-        log.warning(told, len(duplicates), *duplicates[0])
+    for oddity in oddities(dataset, split["train"]):
+        log.warning("%s", oddity)
+    n_duplicates, example = count_duplicates(store, split)
+    if example:
+        log.warning("%d pairs of identical structures lie in different parts, e.g. %s and %s", n_duplicates, *example)
+    return {"duplicates_across_splits": n_duplicates, "shared_compositions": shared_compositions(store, split)}
 
 
-def _write_results(run: RunDirectory, trainer: Trainer, dataset: Dataset, facts: Mapping[str, float]) -> None:
-    """Test once, and write metrics.json, predictions.csv and the figures."""
+def _outcome(trainer: Trainer) -> str:
+    train, val = (trainer.values_of(part).cpu() for part in ("train", "val"))
+    return outcome(trainer.history, trainer.best_score, trainer.score(baseline_metrics(train, val, trainer.targets)))
+
+
+def _write_results(run: RunDirectory, trainer: Trainer, dataset: Dataset, facts: Mapping[str, Any]) -> None:
+    """Test once, and write predictions.csv, the figures and, when these are there, metrics.json."""
     from csgcnn.training.plots import plot_learning_curve, plot_test
 
     targets, values = dataset.targets, {part: trainer.values_of(part).cpu() for part in trainer.split}
     prediction = {part: trainer.predict(part).cpu() for part in ("val", "test")}
     metrics = {part: target_metrics(predicted, values[part], targets) for part, predicted in prediction.items()}
     baseline = baseline_metrics(values["train"], values["test"], targets)
-    run.write_json(
-        "metrics.json",
-        {
-            **metrics,
-            "units": {target.name: target.unit for target in targets},
-            **_baselines(baseline, targets),
-            "best_epoch": trainer.best_epoch,
-            "epochs": trainer.epoch,
-            "n_parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-            "n_rows": {part: len(rows) for part, rows in trainer.split.items()},
-            "n_rejected": len(dataset.rejected),
-            **facts,
-        },
-    )
     rows = (
         [trainer.store.ids[row], part, *cells]
         for part, predicted in prediction.items()
@@ -160,12 +147,28 @@ def _write_results(run: RunDirectory, trainer: Trainer, dataset: Dataset, facts:
     write_predictions(run.folder / "predictions.csv", ["id", "split", *compared_columns(targets)], rows)
     plot_test(prediction["test"], values["test"], targets, run.folder)
     plot_learning_curve(run.folder / "metrics.csv", targets, run.folder / "learning_curve.png")
+    run.write_json(
+        "metrics.json",
+        {
+            **metrics,
+            "units": {target.name: target.unit for target in targets},
+            **_baselines(baseline, targets),
+            "best_epoch": trainer.best_epoch,
+            "epochs": trainer.epoch,
+            "n_parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+            "n_rows": {part: len(rows) for part, rows in trainer.split.items()},
+            "n_skipped_batches": len(trainer.skipped),
+            "n_rejected": len(dataset.rejected),
+            **facts,
+        },
+    )
     for target in targets:
         log.info("test %s", told(target, metrics["test"][target.name], baseline[target.name]))
     log.info(
-        "best epoch %d of %d, %.0f s; everything is in %s",
+        "best epoch %d of %d, %s, %.0f s; everything is in %s",
         trainer.best_epoch,
         trainer.epoch,
+        facts["outcome"],
         facts["seconds"],
         run.folder,
     )

@@ -1,6 +1,7 @@
 """What several commands make from their configuration: a data set, a network, a device."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,10 @@ def build_loss(config: Mapping[str, Any], targets: Sequence[Target], train: Tens
     )
 
 
-def select_device(name: str, threads: int | None = None) -> torch.device:
+def select_device(name: str, threads: int | None = None, deterministic: bool = False) -> torch.device:
     """The device to run on; `auto` is the GPU where there is one.
+
+    `deterministic`: of several algorithms the GPU takes one that always gives the same bytes, as the CPU always does.
 
     Raises:
         ConfigError: there is no such device.
@@ -106,6 +109,9 @@ def select_device(name: str, threads: int | None = None) -> torch.device:
     if threads:
         torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(deterministic)
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
         torch.empty(0, device=device)

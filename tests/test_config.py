@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from csgcnn import config
 from csgcnn.config import ALLOWED_TARGETS, CONF, build, claim_directory, data_path, save_resolved, validate
 from csgcnn.errors import ConfigError, UserError
+from csgcnn.nn.heads import Head
 
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml"))
 
@@ -126,16 +127,17 @@ class Tree:
         self.leaves, self.parts, self.make, self.root = leaves, parts, make, root
 
 
-LEAF, TREE = "csgcnn.nn.forest.Leaf", "csgcnn.nn.forest.Tree"
+LEAF, TREE = "csgcnn.nn.models.Leaf", "csgcnn.nn.models.Tree"
 
 
 @pytest.fixture
 def forest(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("csgcnn.nn.forest")
+    """The module of models, with more in it."""
+    module = types.ModuleType("csgcnn.nn.models")
     for part in (Leaf, Tree):
         monkeypatch.setattr(part, "__module__", module.__name__)
         setattr(module, part.__name__, part)
-    module.Path, module.CONSTANT = Path, 3  # type: ignore[attr-defined]
+    module.Path, module.Head = Path, Head  # type: ignore[attr-defined]
     module.Value = 3  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
@@ -169,12 +171,13 @@ def test_build_makes_nested_objects() -> None:
     [
         "os.system",
         "csgcnn.config.os.system",
-        "csgcnn.nn.forest.Path",  # only imported there
-        "csgcnn.nn.forest.Value",
-        "csgcnn.nn.forest.Leaf.__init__",
-        "csgcnn.nn.forest.Absent",
+        "csgcnn.nn.models.Path",  # only imported there
+        "csgcnn.nn.models.Head",
+        "csgcnn.nn.models.Value",
+        "csgcnn.nn.models.Leaf.__init__",
+        "csgcnn.nn.models.Absent",
         "csgcnn.nn.absent.Leaf",
-        "csgcnn.nn.forest.Leaf\n",
+        "csgcnn.nn.models.Leaf\n",
         "csgcnn.nn..Leaf",
         "csgcnn.training.losses.os.system",
         "csgcnn.crystals.elements.np.load",

@@ -1,9 +1,11 @@
 """Records in, graphs out, in parallel processes, with every rejected record named."""
 
 import os
+import re
 import time
+import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -12,13 +14,18 @@ from multiprocessing import get_all_start_methods, get_context
 from typing import NamedTuple
 
 from csgcnn.crystals.datasets import Record
-from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings, assemble, neighbors
-from csgcnn.crystals.structures import StructureSource, to_crystal
+from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings, Measured, assemble, measure
+from csgcnn.crystals.structure_files import one_line
+from csgcnn.crystals.structures import Crystal, StructureSource, to_crystal
 from csgcnn.errors import StructureError, UserError
 
 CHUNK = 256  # crystals per call: large enough for vectorised work, small enough for the cache of a core
+MOST_SITES, MOST_PAIRS = 50_000, 5_000_000  # assembled at once, so that memory stays bounded
+MOST_KINDS = 100  # of warnings that are told apart
 PATIENCE = 2.0  # seconds of work in this process before others are started: starting them costs about as much
 START = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
+
+Warnings = dict[str, tuple[int, str]]  # kind of warning -> number of records that it concerns, id of the first
 
 
 class Rejected(NamedTuple):
@@ -30,14 +37,22 @@ class Rejected(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The graphs of a chunk of records: `records` are those kept, in order; `graphs` is None if none was."""
+    """The graphs of a chunk of records: `records` are those kept, in order; `graphs` is None if none was.
+
+    `warnings`: what the parser mended in the records kept.
+    """
 
     records: list[Record]
     graphs: CrystalGraphs | None
     rejected: list[Rejected]
+    warnings: Warnings
 
 
-_Result = tuple[list[int], CrystalGraphs | None, dict[int, str]]  # positions kept, their graphs, reasons of the others
+class _Result(NamedTuple):
+    kept: list[int]  # positions
+    graphs: CrystalGraphs | None
+    reasons: dict[int, str]  # of the other positions
+    warned: dict[str, list[int]]  # kind of warning -> positions
 
 
 def build_graphs(records: Iterable[Record], settings: GraphSettings, workers: int | None = None) -> Iterator[Built]:
@@ -58,6 +73,24 @@ def build_graphs(records: Iterable[Record], settings: GraphSettings, workers: in
             yield from _build_in_parallel(chunks, settings, n_workers)
 
 
+def merge_warnings(parts: Iterable[Warnings]) -> Warnings:
+    """The warnings of several chunks together."""
+    merged: Warnings = {}
+    for part in parts:
+        for kind, (n_records, first) in part.items():
+            kind = _told_apart(kind, merged)
+            n_before, earlier = merged.get(kind, (0, first))
+            merged[kind] = (n_before + n_records, earlier)
+    return merged
+
+
+def warning_lines(warned: Warnings, most: int = 5) -> list[str]:
+    """A line per kind of warning, the most frequent first."""
+    ranked = sorted(warned.items(), key=lambda item: -item[1][0])
+    lines = [f"{n_records} structures: {kind} (first in {first})" for kind, (n_records, first) in ranked[:most]]
+    return lines + [f"and {len(ranked) - most} other kinds of warnings"] * (len(ranked) > most)
+
+
 def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -69,11 +102,9 @@ def _build_in_parallel(chunks: Iterator[list[Record]], settings: GraphSettings, 
             for chunk in chunks:
                 waiting.append((chunk, pool.submit(_build, [record.source for record in chunk], settings)))
                 if len(waiting) > 2 * n_workers:
-                    done, future = waiting.popleft()
-                    yield _built(done, future.result())
+                    yield _finished(*waiting.popleft(), settings)
             while waiting:
-                done, future = waiting.popleft()
-                yield _built(done, future.result())
+                yield _finished(*waiting.popleft(), settings)
         except BrokenProcessPool as error:
             raise UserError(
                 "a graph-building process was killed, probably for want of memory; try fewer (trainer.workers=1)"
@@ -82,22 +113,60 @@ def _build_in_parallel(chunks: Iterator[list[Record]], settings: GraphSettings, 
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _finished(records: list[Record], future: Future[_Result], settings: GraphSettings) -> Built:
+    try:
+        result = future.result()
+    except RecursionError:  # a source nested too deeply to be sent to another process
+        result = _build([record.source for record in records], settings)
+    return _built(records, result)
+
+
 def _build(sources: list[StructureSource], settings: GraphSettings) -> _Result:
-    """Graphs of what can be used, with its positions, and the reason for each position that cannot."""
-    kept, crystals, found, reasons = [], [], [], {}
-    for position, source in enumerate(sources):
-        try:
-            crystal = to_crystal(source)
-            found.append(neighbors(crystal, settings))
-        except StructureError as error:
-            reasons[position] = str(error)
-        else:
+    """Graphs of what can be used, and the reason for each position that cannot; warnings are counted, not shown."""
+    kept: list[int] = []
+    parts: list[CrystalGraphs] = []
+    reasons: dict[int, str] = {}
+    warned: dict[str, list[int]] = {}
+    crystals: list[Crystal] = []
+    found: list[Measured] = []
+    n_sites = n_pairs = 0
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", UserWarning)
+        for position, source in enumerate(sources):
+            heard.clear()
+            try:
+                crystal = to_crystal(source)
+                measured = measure(crystal, settings)
+            except Exception as error:  # a fault that no one foresaw costs this record, not the run
+                reason = str(error) if isinstance(error, StructureError) else f"{type(error).__name__}: {error}"
+                reasons[position] = reason[:1000].encode(errors="backslashreplace").decode()  # as files can hold it
+                continue
+            for kind in {_kind(warning.message) for warning in heard}:
+                warned.setdefault(_told_apart(kind, warned), []).append(position)
+            n_sites, n_pairs = n_sites + len(crystal.atomic_number), n_pairs + len(measured.centre)
+            if crystals and (n_sites > MOST_SITES or n_pairs > MOST_PAIRS):
+                parts.append(assemble(crystals, found, settings))
+                crystals, found = [], []
+                n_sites, n_pairs = len(crystal.atomic_number), len(measured.centre)
             kept.append(position)
             crystals.append(crystal)
-    return kept, assemble(crystals, found, settings) if crystals else None, reasons
+            found.append(measured)
+    if crystals:
+        parts.append(assemble(crystals, found, settings))
+    graphs = CrystalGraphs.concatenate(parts) if len(parts) > 1 else next(iter(parts), None)
+    return _Result(kept, graphs, reasons, warned)
+
+
+def _kind(warning: Warning | str) -> str:
+    """A warning without what differs from record to record: its first line, digits as #."""
+    return re.sub(r"\d+(\.\d+)?", "#", one_line(str(warning).strip().partition("\n")[0]))[:120]
+
+
+def _told_apart(kind: str, kinds: Collection[str]) -> str:
+    return kind if kind in kinds or len(kinds) < MOST_KINDS else "other warnings"
 
 
 def _built(records: list[Record], result: _Result) -> Built:
-    kept, graphs, reasons = result
-    rejected = [Rejected(records[position].id, reason) for position, reason in reasons.items()]
-    return Built([records[position] for position in kept], graphs, rejected)
+    rejected = [Rejected(records[position].id, reason) for position, reason in result.reasons.items()]
+    warned = {kind: (len(positions), records[positions[0]].id) for kind, positions in result.warned.items()}
+    return Built([records[position] for position in result.kept], result.graphs, rejected, warned)

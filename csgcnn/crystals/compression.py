@@ -35,9 +35,10 @@ def merge_equivalent(
     multiplicity[rank] = n_equal
 
     n_nodes, n_clusters = len(first), int(cluster.max(initial=0)) + 1
-    key = (site_node[centre] * n_nodes + site_node[neighbor]) * n_clusters + cluster
+    pairs, pair = np.unique(site_node[centre] * n_nodes + site_node[neighbor], return_inverse=True)
+    key = pair * n_clusters + cluster  # below n_edges^2: pairs are numbered first, as n_nodes^2 times this may overflow
     merged, group, count = np.unique(key, return_inverse=True, return_counts=True)
-    edge_index = np.stack(np.divmod(merged // n_clusters, n_nodes)[::-1])
+    edge_index = np.stack(np.divmod(pairs[merged // n_clusters], n_nodes)[::-1])
     mean_distance = np.bincount(group, distance, minlength=len(merged)) / count
     return site_node, (edge_index, mean_distance, count / multiplicity[edge_index[1]])
 

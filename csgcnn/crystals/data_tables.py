@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import reprlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from csgcnn.crystals.structure_files import one_line, read_text
 from csgcnn.crystals.structures import is_structure_dict
 from csgcnn.errors import UserError
 
+_LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half a character, which can be read but not written: or a pair
 _EXPECTED_JSON = "expected a list of records, or a DataFrame with columns and data"
 
 
@@ -39,7 +42,10 @@ def load_json(path: Path) -> Any:
     """
     text = read_text(path)
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if _LONE_SURROGATE.search(text):
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+        return value
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({one_line(error)}); it starts with {text[:30]!r}") from None
 
@@ -57,12 +63,12 @@ def json_table(path: Path, value: Any) -> Table:
     if isinstance(value, list):
         for number, row in enumerate(value, 1):
             if not isinstance(row, dict):
-                raise UserError(f"{path}: entry {number} is {row!r:.60}; {_EXPECTED_JSON}")
+                raise UserError(f"{path}: entry {number} is {reprlib.repr(row):.60}; {_EXPECTED_JSON}")
         columns = list(dict.fromkeys(chain.from_iterable(value)))
         return Table(columns, value, list(range(len(value))), is_text=False)
     if is_table(value):
         return _split_table(path, value)
-    found = "a single structure" if is_structure_dict(value) else repr(value)
+    found = "a single structure" if is_structure_dict(value) else reprlib.repr(value)
     if isinstance(value, dict) and not is_structure_dict(value):
         found = f"an object with the keys {', '.join(value)}"
     raise UserError(f"{path}: holds {one_line(found)}; {_EXPECTED_JSON}")
@@ -74,9 +80,7 @@ def csv_table(path: Path) -> Table:
     Raises: UserError naming the file and line that is malformed.
     """
     columns, *rows = csv_rows(path)
-    repeated = [name for name, count in Counter(columns).items() if count > 1]
-    if repeated:
-        raise UserError(f"{path}: several columns are called {', '.join(repeated)}; give each its own name")
+    _check_columns(path, columns)
     return Table(columns, [dict(zip(columns, row, strict=True)) for row in rows], list(range(len(rows))), is_text=True)
 
 
@@ -116,13 +120,26 @@ def find_column(path: Path, table: Table, wanted: str | None, usual: Iterable[st
     return found
 
 
+def _check_columns(path: Path, columns: list[str]) -> None:
+    repeated = [name for name, count in Counter(columns).items() if count > 1]
+    if repeated:
+        raise UserError(f"{path}: several columns are called {one_line(', '.join(repeated))}; give each its own name")
+
+
 def _split_table(path: Path, value: dict[str, Any]) -> Table:
-    columns, data = value["columns"], value["data"]
+    columns, data, index = value["columns"], value["data"], value.get("index")
+    if not isinstance(columns, list) or any(isinstance(name, list | dict) for name in columns):
+        raise UserError(f"{path}: columns is {reprlib.repr(columns):.60}, not a list of names; {_EXPECTED_JSON}")
+    columns = list(map(str, columns))
+    _check_columns(path, columns)
     try:
         rows = [dict(zip(columns, row, strict=True)) for row in data]
     except (TypeError, ValueError):
         raise UserError(f"{path}: the rows of data do not match the columns; {_EXPECTED_JSON}") from None
-    index = value.get("index", range(len(rows)))
+    if index is None:
+        index = list(range(len(rows)))
+    if not isinstance(index, list):
+        raise UserError(f"{path}: index is {reprlib.repr(index):.60}, not a list; {_EXPECTED_JSON}")
     if len(index) != len(rows):
         raise UserError(f"{path}: {len(index)} entries in index but {len(rows)} rows of data")
-    return Table(columns, rows, list(index), is_text=False)
+    return Table(columns, rows, index, is_text=False)

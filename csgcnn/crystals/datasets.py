@@ -3,6 +3,7 @@
 import glob
 import math
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from csgcnn.crystals.data_tables import (
     load_json,
     table_format,
 )
-from csgcnn.crystals.structure_files import structure_format, structure_name
+from csgcnn.crystals.structure_files import one_line, structure_format, structure_name
 from csgcnn.crystals.structures import StructureSource
 from csgcnn.errors import UserError
 
@@ -29,6 +30,7 @@ Scalar = float | int | str | bool | None
 _ID_COLUMNS = ("material_id", "jid", "mbid", "id")
 _STRUCTURE_COLUMNS = ("crystal_structure", "structure", "atoms")
 _FILE_COLUMNS = ("file", "path", "structure", "cif", "filename")
+_LARGEST_INTEGER = 10**300
 _MISSING = {"", "na", "NA", "N/A", "nan", "NaN", "None", "null"}  # not "Na": that is sodium
 
 
@@ -47,9 +49,9 @@ def read_records(path: Path, id_column: str | None = None, structure_column: str
     Json is a list of records (JARVIS's too) or a DataFrame in split orient (Matbench, matminer). Any file
     may be gzip-compressed. Without a column for it, the id is the DataFrame's index or the row number from 0.
 
-    Raises: UserError naming the file if it is missing, empty, malformed or repeats an id.
+    Raises: UserError naming the file if it is missing, empty, malformed, repeats an id or names a file elsewhere.
     """
-    if not path.exists():
+    if not _exists(path):
         raise UserError(f"{path}: no such file or folder; check the path")
     if path.is_dir():
         return _checked(path, _id_prop_records(path))
@@ -59,7 +61,7 @@ def read_records(path: Path, id_column: str | None = None, structure_column: str
         table = csv_table(path)
         column = find_column(path, table, structure_column, _FILE_COLUMNS, "structure file")
         for row in table.rows:
-            row[column] = path.parent / row[column] if row[column] not in _MISSING else None
+            row[column] = _inside(path, row[column]) if row[column] not in _MISSING else None
         return _checked(path, _records(path, table, id_column, column))
     raise UserError(f"{path}: not a data set by its name; expected .json, .csv (or these with .gz) or a folder")
 
@@ -74,7 +76,7 @@ def source_files(path: Path, id_column: str | None = None, structure_column: str
     records = read_records(path, id_column, structure_column)
     named = {record.source for record in records if isinstance(record.source, Path)}
     table = _id_prop_file(path) if path.is_dir() else path
-    return sorted({table} | {file for file in named if file.is_file()})
+    return sorted({table} | {file for file in named if _is_file(file)})
 
 
 def iter_structures(paths: Sequence[str | Path]) -> Iterator[Record]:
@@ -86,7 +88,7 @@ def iter_structures(paths: Sequence[str | Path]) -> Iterator[Record]:
 
     Raises: UserError, before the first record, if a path leads to no structure.
     """
-    entries = [entry for path in paths for entry in _expand(Path(path).expanduser())]
+    entries = [entry for path in paths for entry in _expand(Path(os.path.expanduser(path)))]
     if not entries:
         raise UserError("no structures given; expected files, folders or patterns such as 'cifs/*.cif'")
     names = Counter(structure_name(entry.name) for entry in entries)
@@ -95,7 +97,7 @@ def iter_structures(paths: Sequence[str | Path]) -> Iterator[Record]:
         if entry.is_dir():
             return _folder_records(entry, prefix="" if len(entries) == 1 else f"{entry.as_posix()}/")
         name = structure_name(entry.name)
-        return _file_records(entry, name if names[name] == 1 else entry.as_posix())
+        return _file_records(entry, _text(name if names[name] == 1 else entry.as_posix()))
 
     return chain.from_iterable(map(records_of, entries))
 
@@ -108,7 +110,8 @@ def _id_prop_file(folder: Path) -> Path:
 
 
 def _id_prop_records(folder: Path) -> list[Record]:
-    rows = csv_rows(_id_prop_file(folder))
+    table = _id_prop_file(folder)
+    rows = csv_rows(table)
     files = {structure_name(file.name): file for file in sorted(folder.iterdir(), reverse=True) if _is_named(file)}
     first_id, *first_values = rows[0]
     has_header = first_id not in files and any(isinstance(_parsed(text), str) for text in first_values)
@@ -117,11 +120,37 @@ def _id_prop_records(folder: Path) -> list[Record]:
     return [
         Record(
             id=row[0],
-            source=files.get(row[0], folder / f"{row[0]}.cif"),  # if absent, refused by name when it is read
+            source=files.get(row[0]) or _inside(table, f"{row[0]}.cif"),  # if absent, refused by name when it is read
             columns={name: _parsed(text) for name, text in zip(names, row, strict=True) if name is not None},
         )
         for row in rows
     ]
+
+
+def _inside(table: Path, name: str) -> Path:
+    """The file that a table names, which lies in the folder of the table or below; links may lead elsewhere."""
+    file = os.path.normpath(name)
+    if os.path.isabs(file) or file.split(os.sep)[0] == os.pardir or "\0" in file:
+        raise UserError(
+            f"{table}: names the file {name!r:.200}, which is not in the folder of the table; expected a path inside "
+            "it: move the table, or link the files there"
+        )
+    return table.parent / file
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is such a file or folder; a name that the system refuses names none."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _json_records(
@@ -141,6 +170,8 @@ def _records(path: Path, table: Table, id_column: str | None, structure_column: 
     records = []
     for number, (index, row) in enumerate(zip(table.index, table.rows, strict=True), 1):
         id = index if id_column is None else row.get(id_column)
+        if isinstance(id, list | dict):
+            raise UserError(f"{path}: the id of record {number} is {reprlib.repr(id):.60}; expected text or a number")
         if _present(id) is None:
             raise UserError(f"{path}: record {number} has no {id_column or 'index'}; every record needs an id")
         columns = {
@@ -157,12 +188,14 @@ def _checked(path: Path, records: list[Record]) -> list[Record]:
         raise UserError(f"{path}: the data set is empty; expected at least one record")
     repeated = [id for id, count in Counter(record.id for record in records).items() if count > 1]
     if repeated:
-        some = ", ".join(repeated[:5]) + (", ..." if len(repeated) > 5 else "")
+        some = one_line(", ".join(repeated[:5]) + (", ..." if len(repeated) > 5 else ""))
         raise UserError(f"{path}: {len(repeated)} ids occur more than once ({some}); expected unique ids")
     return records
 
 
 def _present(value: Scalar) -> Scalar:
+    if isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
+        return math.inf if value > 0 else -math.inf  # no float is that large
     is_missing = value in _MISSING if isinstance(value, str) else value != value
     return None if is_missing else value
 
@@ -176,12 +209,28 @@ def _parsed(text: str) -> Scalar:
 
 
 def _expand(path: Path) -> list[Path]:
-    matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+    matches = [path] if _exists(path) else sorted(set(_matches(path)))
     found = [match for match in matches if not match.is_dir() or next(_folder_records(match), None)]
     if not found:
-        what = "no structure file in it" if path.is_dir() else "no such file or folder, and no file matches it"
+        what = "no structure file in it" if _exists(path) else "no such file or folder, and no file matches it"
         raise UserError(f"{path}: {what}; expected .cif, POSCAR, .json or another structure or data-set file")
     return found
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    """What a pattern stands for; `**` is every folder below but hidden ones and links, which may lead in circles."""
+    if "**" not in pattern.parts:
+        yield from map(Path, glob.glob(str(pattern)))
+        return
+    stars = pattern.parts.index("**")
+    rest = pattern.parts[stars + 1 :]
+    for top in _matches(Path(*pattern.parts[:stars])):
+        if not rest:
+            yield top
+            continue
+        for directory, folders, _ in os.walk(top):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            yield from _matches(Path(glob.escape(directory), *rest))
 
 
 def _is_named(file: Path) -> bool:
@@ -197,7 +246,12 @@ def _folder_records(folder: Path, prefix: str = "") -> Iterator[Record]:
         for file in structures:
             name = structure_name(file)
             unique = name if names[name] == 1 else file
-            yield Record(prefix + (within / unique).as_posix(), Path(directory, file), {})
+            yield Record(_text(prefix + (within / unique).as_posix()), Path(directory, file), {})
+
+
+def _text(name: str) -> str:
+    """A file name as text that can be written; names need not be UTF-8."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _file_records(path: Path, id: str) -> Iterator[Record]:

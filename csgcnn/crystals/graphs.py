@@ -1,21 +1,21 @@
 """Crystals in, graphs out: which atoms are neighbours of which, at what distance, and how often."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csgcnn.crystals.compression import merge_equivalent
-from csgcnn.crystals.descriptors import descriptors
+from csgcnn.crystals.descriptors import NAMES, descriptors
+from csgcnn.crystals.neighbors import SHELL_TOLERANCE, neighbors
 from csgcnn.crystals.structures import Crystal
-from csgcnn.errors import StructureError
+from csgcnn.errors import ConfigError, StructureError
 
-SHELL_TOLERANCE = 0.01  # Å: distances closer than this belong to one shell of neighbours
-CLASH = 0.01  # Å: two atoms closer than this are one atom written twice
+MOST_SYMMETRIC_SITES = 2500  # some seconds for spglib
 
 Array = NDArray[Any]
 
@@ -29,6 +29,9 @@ class GraphSettings:
     does, cutting through shells; `compress` merges symmetry-equivalent atoms and edges (lossless); `global_features`
     are those of `lattice`, `symmetry` and `composition` that `descriptors` gives of the whole crystal; `vectors` keeps
     the direction of every edge, which only noise on coordinates needs, and excludes `compress`.
+
+    Raises:
+        ConfigError: a setting is of the wrong type, or without a meaning.
     """
 
     cutoff: float = 8.0
@@ -39,8 +42,18 @@ class GraphSettings:
     vectors: bool = False
 
     def __post_init__(self) -> None:
-        names = (self.global_features,) if isinstance(self.global_features, str) else self.global_features
-        object.__setattr__(self, "global_features", tuple(sorted({*(names or ())} - {"none"})))
+        names = (self.global_features,) if isinstance(self.global_features, str) else tuple(self.global_features or ())
+        object.__setattr__(self, "global_features", tuple(sorted({str(name) for name in names} - {"none"})))
+        for name, is_right, expected in (
+            ("cutoff", type(self.cutoff) in (int, float) and 0 < self.cutoff < math.inf, "a distance in Å > 0"),
+            ("max_neighbors", type(self.max_neighbors) is int and self.max_neighbors > 0, "a whole number > 0"),
+            ("shells", self.shells in ("complete", "truncate"), "complete or truncate"),
+            ("compress", type(self.compress) is bool, "true or false"),
+            ("vectors", type(self.vectors) is bool, "true or false"),
+            ("global_features", set(self.global_features) <= NAMES.keys(), f"some of {', '.join(NAMES)}"),
+        ):
+            if not is_right:
+                raise ConfigError(f"graph.{name} is {getattr(self, name)!r:.60}, expected {expected}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +104,43 @@ def connect(crystals: Sequence[Crystal], settings: GraphSettings) -> CrystalGrap
     """Turn crystals into graphs.
 
     Raises:
-        StructureError: two atoms of a crystal lie on the same spot.
+        StructureError: two atoms of a crystal lie on the same spot, or it has too many neighbours.
     """
-    return assemble(crystals, [neighbors(crystal, settings) for crystal in crystals], settings)
+    return assemble(crystals, [measure(crystal, settings) for crystal in crystals], settings)
 
 
-def assemble(crystals: Sequence[Crystal], found: Sequence[tuple[Array, ...]], settings: GraphSettings) -> CrystalGraphs:
-    """Turn crystals and what `neighbors` found for each into graphs: nearest shells kept, equivalent atoms merged."""
+class Measured(NamedTuple):
+    """What is found of one crystal alone: pairs of neighbours, and descriptors of the whole."""
+
+    centre: Array  # [n_pairs] int64
+    neighbor: Array  # [n_pairs] int64
+    distance: Array  # [n_pairs] float64, Å
+    vector: Array  # [n_pairs, 3] float64, from centre to neighbor, Å; [n_pairs, 0] unless asked for
+    features: Array  # [n_global] float32
+
+
+def measure(crystal: Crystal, settings: GraphSettings) -> Measured:
+    """Find the neighbours and the descriptors of a crystal.
+
+    Raises:
+        StructureError: two atoms lie on the same spot, or there are too many neighbours, or sites for a descriptor.
+    """
+    n_sites = len(crystal.atomic_number)
+    if n_sites > MOST_SYMMETRIC_SITES and not {"lattice", "symmetry"}.isdisjoint(settings.global_features):
+        raise StructureError(
+            f"it has {n_sites} sites; graph.global_features=lattice and symmetry are found for up to "
+            f"{MOST_SYMMETRIC_SITES}, as the time to find the symmetry grows with the third power of the sites"
+        )
+    pairs = neighbors(crystal, settings.cutoff, settings.max_neighbors, settings.vectors)
+    return Measured(*pairs, descriptors(crystal, settings.global_features))
+
+
+def assemble(crystals: Sequence[Crystal], found: Sequence[Measured], settings: GraphSettings) -> CrystalGraphs:
+    """Turn crystals and what was measured of each into graphs: nearest shells kept, equivalent atoms merged."""
     n_sites = np.array([len(c.atomic_number) for c in crystals], dtype=np.int64)
     first_site = np.cumsum(n_sites) - n_sites
-    graph = np.repeat(np.arange(len(crystals)), [len(centre) for centre, *_ in found])
-    centre, neighbor, distance, vector = (np.concatenate(column) for column in zip(*found, strict=True))
+    graph = np.repeat(np.arange(len(crystals)), [len(one.centre) for one in found])
+    centre, neighbor, distance, vector = (np.concatenate(column) for column in list(zip(*found, strict=True))[:4])
     centre, neighbor = centre + first_site[graph], neighbor + first_site[graph]
     nearest = _nearest(centre, neighbor, distance, int(n_sites.sum()), settings)
     centre, neighbor, distance, vector = centre[nearest], neighbor[nearest], distance[nearest], vector[nearest]
@@ -135,56 +174,8 @@ def assemble(crystals: Sequence[Crystal], found: Sequence[tuple[Array, ...]], se
         distance=distance.astype(np.float32),
         edge_multiplicity=edge_multiplicity.astype(np.float32),
         edge_vector=vector.astype(np.float32),
-        global_features=np.stack([descriptors(c, settings.global_features) for c in crystals]),
+        global_features=np.stack([one.features for one in found]),
     )
-
-
-def neighbors(crystal: Crystal, settings: GraphSettings) -> tuple[Array, Array, Array, Array]:
-    """Find at least every neighbour that the settings ask for.
-
-    Returns centre, neighbor [n] int64, distance [n] float64 and vector [n, 3] (else [n, 0]) float64, in Å.
-
-    The search starts at the radius that should hold twice `max_neighbors` at the crystal's density and grows, up to the
-    cutoff, until every atom has its shell: the same result as searching the whole cutoff, for a fraction of the work.
-    """
-    n_atoms = len(crystal.atomic_number)
-    volume_per_atom = abs(np.linalg.det(crystal.lattice)) / n_atoms
-    radius = (volume_per_atom * 2 * settings.max_neighbors * 3 / (4 * np.pi)) ** (1 / 3)
-    while True:
-        radius = min(radius, settings.cutoff)
-        centre, neighbor, distance, vector = _within(crystal, radius, settings.vectors)
-        if radius == settings.cutoff:
-            break
-        safe = np.bincount(centre[distance < radius - 2 * SHELL_TOLERANCE], minlength=n_atoms)
-        if safe.min() >= settings.max_neighbors:
-            break
-        radius *= 1.3
-    if len(distance) and distance.min() < CLASH:
-        clash = distance.argmin()
-        pair = centre[clash] + 1, neighbor[clash] + 1
-        raise StructureError(f"sites {min(pair)} and {max(pair)} lie on the same spot ({distance[clash]:.1e} Å apart)")
-    return centre, neighbor, distance, vector
-
-
-def _within(crystal: Crystal, radius: float, with_vectors: bool) -> tuple[Array, Array, Array, Array]:
-    """All periodic neighbours within a radius, the atom itself (not its images) left out."""
-    cart_coords = np.ascontiguousarray(crystal.frac_coords @ crystal.lattice)
-    lattice = np.ascontiguousarray(crystal.lattice)
-    centre, neighbor, image, distance = _search()(
-        cart_coords, cart_coords, r=radius, pbc=np.ones(3, dtype=np.int64), lattice=lattice, tol=1e-8
-    )
-    other = (distance > 1e-8) | (centre != neighbor)
-    centre, neighbor, distance = centre[other], neighbor[other], distance[other]
-    if not with_vectors:
-        return centre, neighbor, distance, np.empty((len(distance), 0))
-    return centre, neighbor, distance, cart_coords[neighbor] + image[other] @ lattice - cart_coords[centre]
-
-
-@cache
-def _search() -> Any:
-    from pymatgen.optimization.neighbors import find_points_in_spheres
-
-    return find_points_in_spheres
 
 
 def _fingerprint(crystal: Crystal) -> int:

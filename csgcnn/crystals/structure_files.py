@@ -1,7 +1,8 @@
-"""Structure files: which format a name promises, and what the file really holds."""
+"""Structure files: which format a name promises, and what the file really holds, read within bounds."""
 
 import gzip
 import json
+import stat
 import warnings
 import zlib
 from pathlib import Path
@@ -11,6 +12,12 @@ from csgcnn.errors import StructureError, UserError
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
+
+MAX_SITES = 100_000  # of one crystal: beyond, reading and connecting it would take minutes
+FARTHEST_CELL = 1e6  # fractional coordinates beyond have lost their digits
+_LARGEST_FILE = 2**27  # bytes of one structure, as text
+_LARGEST_RATIO, _ALWAYS_FINE = 200, 2**26  # gzip: text does not unpack to 200 times its size and 64 MiB
+_PIECE = 2**20  # bytes unpacked at once
 
 _FORMAT_OF_SUFFIX = {
     ".cif": "cif",
@@ -41,25 +48,35 @@ def structure_name(file_name: str) -> str:
 def read_structure_file(path: Path) -> "dict[str, Any] | Structure":
     """The one structure that a file holds: the first of a CIF, the dict of a json file.
 
-    Raises: StructureError with the reason, in one line, if the file is not what its name says.
+    Raises: StructureError with the reason, in one line, if the file is not what its name says, or too large.
     """
     kind = structure_format(path.name)
-    text = _text(path)
+    if kind is None:
+        known = ", ".join(_FORMAT_OF_SUFFIX)
+        raise StructureError(
+            f"not a structure file by its name; expected {known}, POSCAR or CONTCAR (or these with .gz)"
+        )
+    text = _text(path, _LARGEST_FILE)
     try:
         if kind == "json":
             return _parse_json(text)
-        return _parse_cif(text) if kind == "cif" else _parse_other(path, text, kind)
+        if kind == "cif":
+            from csgcnn.crystals.cif import parse_cif
+
+            return parse_cif(text)
+        return _parse_table(text, kind)
     except StructureError:
         raise
     except Exception as error:  # whatever a parser trips over is a fault of this one file
         reason = f"malformed, truncated or of another format ({one_line(error)})"
-        raise StructureError(f"not a readable {kind or 'structure'} file: {reason}") from error
+        raise StructureError(f"not a readable {kind} file: {reason}") from error
 
 
 def read_text(path: Path) -> str:
     """The text of a file, unpacked if its content is gzip.
 
-    Raises: UserError naming the file if it is missing, empty, damaged, binary or an HTML page.
+    Raises: UserError naming the file if it is missing, no regular file, empty, damaged, binary, an HTML page or a
+    decompression bomb.
     """
     try:
         return _text(path)
@@ -68,25 +85,27 @@ def read_text(path: Path) -> str:
 
 
 def one_line(reason: object) -> str:
-    """A message, or the name of an error without one, as a single line of at most 200 characters."""
-    line = " ".join(str(reason).split()) or type(reason).__name__
+    """A message, or the name of an error without one, as a single line of at most 200 printable characters."""
+    line = "".join(filter(str.isprintable, " ".join(str(reason).split()))) or type(reason).__name__
     return line if len(line) <= 200 else line[:197] + "..."
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, largest: float = float("inf")) -> str:
     try:
-        content = path.read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
+        content = _content(path, largest)
     except FileNotFoundError:
         raise StructureError("no such file; check the path") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise StructureError("the gzip file is truncated or damaged; fetch it again") from None
     except OSError as error:
         raise StructureError(f"cannot be read ({error.strerror})") from None
-    if not content.strip():
+    except MemoryError:
+        raise StructureError("cannot be read: it is larger than the memory") from None
+    except ValueError as error:  # a name with a null character
+        raise StructureError(f"cannot be read ({one_line(error)})") from None
+    if not content or content.isspace():
         raise StructureError("the file is empty")
-    if b"\0" in content[:4096]:
+    if b"\0" in content:
         raise StructureError("the file holds binary data, not the text that its name promises")
     if content[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise StructureError("the file holds an HTML page (a failed download?), not what its name promises")
@@ -94,6 +113,31 @@ def _text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         return content.decode("latin-1")
+
+
+def _content(path: Path, largest: float) -> bytes | bytearray:
+    """The bytes of a regular file, unpacked if they are gzip; nothing that blocks or never ends is opened."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
+        raise StructureError(f"cannot be read: it is {kind}, expected a regular file")
+    if status.st_size > largest:
+        raise StructureError(f"the file has {status.st_size:.3g} bytes; a structure file may have up to {largest:.3g}")
+    with open(path, "rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            file.seek(0)
+            return file.read()
+        file.seek(0)
+        most = min(largest, _LARGEST_RATIO * status.st_size + _ALWAYS_FINE)
+        content = bytearray()
+        with gzip.GzipFile(fileobj=file) as unpacked:
+            while piece := unpacked.read(_PIECE):
+                content += piece
+                if len(content) > most:
+                    raise StructureError(
+                        f"the gzip file of {status.st_size} bytes unpacks to more than {most:.3g} bytes"
+                    )
+    return content
 
 
 def _parse_json(text: str) -> dict[str, Any]:
@@ -105,25 +149,37 @@ def _parse_json(text: str) -> dict[str, Any]:
     return value
 
 
-def _parse_cif(text: str) -> "Structure":
-    from pymatgen.io.cif import CifParser
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        parser = CifParser.from_str(text)
-        try:
-            return parser.parse_structures(primitive=False, on_error="ignore")[0]
-        except ValueError as error:
-            # pymatgen keeps the reason proper among its warnings
-            reasons = [text for text in getattr(parser, "warnings", []) if text.startswith("No structure")]
-            raise ValueError(" ".join(reasons) or error) from error
-
-
-def _parse_other(path: Path, text: str, kind: str | None) -> "Structure":
+def _parse_table(text: str, kind: str) -> "Structure":
+    """A structure in one of the formats with a line per site."""
     from pymatgen.core import Structure
 
+    if kind == "xsf":
+        text = _without_grids(text)
+    _check_declared(text)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
         # pymatgen invents elements for a POSCAR without symbols, with no more than this warning
         warnings.filterwarnings("error", message="Elements in POSCAR cannot be determined")
-        return Structure.from_str(text, fmt=kind) if kind else Structure.from_file(path)  # type: ignore[arg-type]
+        return Structure.from_str(text, fmt=kind)  # type: ignore[arg-type]
+
+
+def _without_grids(text: str) -> str:
+    """An XSF file without its volumetric data, whose declared sizes would be allocated before they are read."""
+    kept, in_grid = list[str](), False
+    for line in text.split("\n"):
+        word = line.lstrip()[:9].upper()
+        in_grid = in_grid or word.startswith("BEGIN_")
+        if not in_grid:
+            kept.append(line)
+        in_grid = in_grid and not word.startswith(("END_BLOCK", "END_INFO"))
+    return "\n".join(kept)
+
+
+def _check_declared(text: str) -> None:
+    """Refuse a number of sites that no file of this kind means, before a list of that length is made."""
+    for line in text.split("\n"):
+        try:
+            declared = sum(abs(int(word)) for word in line.partition("#")[0].split())
+        except ValueError:  # no line of integers
+            continue
+        if declared > MAX_SITES:
+            raise StructureError(f"it declares {declared:.3g} sites; up to {MAX_SITES} are supported")

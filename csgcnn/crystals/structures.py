@@ -2,6 +2,7 @@
 
 import math
 import re
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER, atomic_number
-from csgcnn.crystals.structure_files import one_line, read_structure_file
+from csgcnn.crystals.structure_files import FARTHEST_CELL, MAX_SITES, one_line, read_structure_file
 from csgcnn.errors import StructureError
 
 if TYPE_CHECKING:
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 StructureSource: TypeAlias = "dict[str, Any] | Path | Structure | Crystal"
 
 _LATTICE_KEYS = ("sites", "lattice", "lattice_parameters", "lattice_mat")
-_CHARGED_SPECIES = re.compile(r"([A-Z][a-z]?)\d*\.?\d*[+-](,.*)?")  # "Fe3+", "O2-", "Fe2.5+,spin=5"
+_CHARGED_SPECIES = re.compile(r"([A-Z][a-z]?)\d*(\.\d*)?[+-](,.*)?")  # "Fe3+", "O2-", "Fe2.5+,spin=5"
 _OCCUPANCY_TOLERANCE = 1e-6
 _FLAT_CELL = 1e-6  # volume / (a b c) below which the lattice vectors span no volume
+_LONGEST_VECTOR = 1e4  # Å, of a lattice
 
 
 class Crystal(NamedTuple):
@@ -56,7 +58,7 @@ def to_crystal(source: StructureSource) -> Crystal:
     if not (hasattr(source, "lattice") and hasattr(source, "frac_coords")):
         raise StructureError(
             "expected a structure (a dict, a file or a pymatgen Structure), "
-            f"found {type(source).__name__} {str(source)[:40]!r}"
+            f"found {type(source).__name__} {reprlib.repr(source):.60}"
         )
     return _from_pymatgen(source)
 
@@ -77,12 +79,14 @@ def _from_dict(source: dict[str, Any]) -> Crystal:
         else:
             lattice = _lattice(source["lattice"])
         return _crystal(lattice, source["species"], _floats(source["frac_coords"], "frac_coords"))
+    except StructureError:
+        raise
     except KeyError as error:
         raise StructureError(
-            f"the structure has no {error}; it has {one_line(', '.join(map(str, source)))}. Expected a "
+            f"the structure has no {one_line(error)}; it has {one_line(', '.join(map(str, source)))}. Expected a "
             "pymatgen dict, or species and frac_coords with lattice or lattice_parameters, or JARVIS atoms"
         ) from None
-    except (TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # whatever a value of an unexpected kind leads to
         raise StructureError(f"the structure is malformed: {one_line(error)}") from None
 
 
@@ -127,7 +131,7 @@ def _from_file(path: Path) -> Crystal:
 def _floats(values: Any, name: str) -> NDArray[np.float64]:
     try:
         return np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         for number, row in enumerate(values if isinstance(values, list) else [], 1):
             if not isinstance(row, Sequence) or len(row) != 3:
                 raise StructureError(f"site {number}: {name} is {row!r:.60}, expected 3 numbers") from None
@@ -137,7 +141,7 @@ def _floats(values: Any, name: str) -> NDArray[np.float64]:
 def _lattice(values: Any) -> NDArray[np.float64]:
     try:
         lattice = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise StructureError(f"the lattice is not 3x3 numbers ({one_line(error)})") from None
     if lattice.shape != (3, 3):
         raise StructureError(f"the lattice has shape {list(lattice.shape)}, expected [3, 3]")
@@ -145,7 +149,10 @@ def _lattice(values: Any) -> NDArray[np.float64]:
     volume = ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx)
     if not math.isfinite(volume):
         raise StructureError("the lattice holds NaN or infinite numbers")
-    if abs(volume) <= _FLAT_CELL * math.hypot(ax, ay, az) * math.hypot(bx, by, bz) * math.hypot(cx, cy, cz):
+    a, b, c = math.hypot(ax, ay, az), math.hypot(bx, by, bz), math.hypot(cx, cy, cz)
+    if (longest := max(a, b, c)) > _LONGEST_VECTOR:
+        raise StructureError(f"a lattice vector is {longest:.3g} Å long, expected at most {_LONGEST_VECTOR:g} Å")
+    if abs(volume) <= _FLAT_CELL * a * b * c:
         raise StructureError("the lattice is singular: its three vectors span no volume")
     return lattice
 
@@ -174,15 +181,18 @@ def _lattice_from_parameters(parameters: Any) -> NDArray[np.float64]:
 def _crystal(lattice: NDArray[np.float64], species: Sequence[str], frac_coords: NDArray[np.float64]) -> Crystal:
     if len(species) == 0:
         raise StructureError("the structure has no atoms")
+    if len(species) > MAX_SITES:
+        raise StructureError(f"the structure has {len(species)} sites; up to {MAX_SITES} are supported")
     if frac_coords.shape != (len(species), 3):
         raise StructureError(
             f"{len(species)} species but coordinates of shape {list(frac_coords.shape)}; expected [{len(species)}, 3]"
         )
-    finite = np.isfinite(frac_coords)
-    if not finite.all():
-        site = int(np.argmin(finite.all(axis=1)))
+    near = np.abs(frac_coords) <= FARTHEST_CELL
+    if not near.all():
+        site = int(np.argmin(near.all(axis=1)))
         found = frac_coords[site].tolist()
-        raise StructureError(f"site {site + 1} ({species[site]}): coordinates {found} are not finite")
+        why = "are a million cells away" if np.isfinite(frac_coords[site]).all() else "are not finite"
+        raise StructureError(f"site {site + 1} ({one_line(species[site])}): coordinates {found} {why}")
     numbers = [_element(one, site) for site, one in enumerate(species, 1)]
     return Crystal(lattice, np.array(numbers, dtype=np.uint8), frac_coords)
 
@@ -192,7 +202,7 @@ def _element(species: str, site: int) -> int:
     try:
         number = atomic_number(charged[1] if charged else species)
     except StructureError as error:
-        raise StructureError(f"site {site}: {error}") from None
+        raise StructureError(f"site {site}: {one_line(error)}") from None
     if number > MAX_ATOMIC_NUMBER:
         raise StructureError(
             f"site {site}: {species} has atomic number {number}; elements up to {MAX_ATOMIC_NUMBER} (Fm) are supported"
@@ -203,6 +213,6 @@ def _element(species: str, site: int) -> int:
 def _refuse_disorder(site: int, occupancies: dict[str, float]) -> NoReturn:
     found = ", ".join(f"{species} {occupancy:g}" for species, occupancy in occupancies.items())
     raise StructureError(
-        f"site {site} is disordered ({found or 'no species'}); expected one species with occupancy 1: "
+        f"site {site} is disordered ({one_line(found or 'no species')}); expected one species with occupancy 1: "
         "give an ordered structure"
     )

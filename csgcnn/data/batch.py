@@ -1,5 +1,6 @@
 """The one thing a model takes: a batch of crystal graphs as plain tensors."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,6 +47,16 @@ class GraphBatch:
 
     def __len__(self) -> int:
         return self.n_graphs
+
+
+def cut(rows: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Cut rows [n_rows] into batches of `size`; a rest of one, or up to a sixteenth of `size`, joins the last batch.
+
+    Alone, the statistics and the gradient of so few crystals would weigh as much as those of a whole batch.
+    """
+    rest = min(size - 1, max(1, size // 16))
+    n_batches = max(1, math.ceil((len(rows) - rest) / size))
+    return rows.split([size] * (n_batches - 1) + [len(rows) - size * (n_batches - 1)])
 
 
 def ranges(start: Tensor, length: Tensor, total: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,5 @@
 """Build a data set's graphs once: a cache that is never stale, never half-written, and shared by every run."""
 
-import csv
 import hashlib
 import json
 import logging
@@ -11,13 +10,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from csgcnn.crystals.build import Built, Rejected, build_graphs
+from csgcnn.crystals.build import Built, Rejected, build_graphs, merge_warnings, warning_lines
 from csgcnn.crystals.datasets import read_records, source_files
 from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
+from csgcnn.data.graph_files import naming
 from csgcnn.data.store import FORMAT, GraphStore
 from csgcnn.errors import UserError
+from csgcnn.files import write_csv
 
 log = logging.getLogger(__name__)
+
+REJECTED = "rejected.json"
 
 Progress = Callable[[int, int], None]  # (records just done, records in all)
 
@@ -48,8 +51,8 @@ def open_dataset(
     folder = (cache_folder or default_cache_folder()) / _key(path, settings, id_column, structure_column)
     if folder.exists():
         try:
-            return GraphStore.load(folder), _read_rejected(folder / "rejected.json")
-        except (ValueError, OSError) as error:
+            return _load(folder, settings)
+        except ValueError as error:
             log.warning("the cached graphs are damaged and are built again (%s)", error)
             shutil.rmtree(folder, ignore_errors=True)
     records = read_records(path, id_column, structure_column)
@@ -58,8 +61,22 @@ def open_dataset(
         parts.append(built)
         if progress:
             progress(len(built.records) + len(built.rejected), len(records))
+    for line in warning_lines(merge_warnings(part.warnings for part in parts)):
+        log.warning("%s", line)
     store, rejected = _pack(parts, settings, path)
     _save(store, rejected, folder)
+    return store, rejected
+
+
+def _load(folder: Path, settings: GraphSettings) -> tuple[GraphStore, list[Rejected]]:
+    store = GraphStore.load(folder)
+    with naming(folder / REJECTED) as path:
+        rejected = [Rejected(id_, reason) for id_, reason in json.loads(path.read_text(encoding="utf-8"))]
+        if not all(isinstance(text, str) for entry in rejected for text in entry):
+            raise ValueError("expected pairs of an id and a reason")
+    with naming(folder / "meta.json"):
+        if store.settings != settings:
+            raise ValueError(f"holds graphs of {store.settings}")
     return store, rejected
 
 
@@ -96,8 +113,8 @@ def _save(store: GraphStore, rejected: Sequence[Rejected], folder: Path) -> None
         log.warning("the graphs are not cached: %s", error)
         return
     try:
+        (temporary / REJECTED).write_text(json.dumps(rejected), encoding="utf-8")
         store.save(temporary)
-        (temporary / "rejected.json").write_text(json.dumps(rejected), encoding="utf-8")
         temporary.rename(folder)
     except OSError as error:
         if not folder.exists():  # else another process was first, with the same content
@@ -108,14 +125,4 @@ def _save(store: GraphStore, rejected: Sequence[Rejected], folder: Path) -> None
 
 def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
     """Write id and reason of every rejected record."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(Rejected._fields)
-        writer.writerows(rejected)
-
-
-def _read_rejected(path: Path) -> list[Rejected]:
-    try:
-        return [Rejected(id_, reason) for id_, reason in json.loads(path.read_text(encoding="utf-8"))]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    write_csv(path, Rejected._fields, rejected)

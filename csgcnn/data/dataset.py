@@ -1,9 +1,10 @@
 """A data set made ready: graphs, targets, and which rows can be used."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from csgcnn.data.targets import Target, column_of
 from csgcnn.errors import UserError
 
 MISSING = "missing"  # no label is no mistake: such rows may be skipped however many they are
+FAR = 1000  # times the width of the middle half of the values, from their median
 MOST_REJECTED = 0.05  # share of the records beyond which skipping would hide a mistake
 
 
@@ -69,3 +71,34 @@ def check_rejected(dataset: Dataset, source: Path, on_error: str, report: Path) 
         raise UserError(f"{told}. Nothing is left")
     if sum(not entry.reason.endswith(MISSING) for entry in rejected) > MOST_REJECTED * total:
         raise UserError(f"{told}. More than {MOST_REJECTED:.0%} is too many to skip")
+
+
+def oddities(dataset: Dataset, train: Tensor) -> Iterator[str]:
+    """What a user should know about the labels before trusting an error: classes that never train, far outliers.
+
+    `train` [n_train]: the training rows.
+    """
+    for i, target in enumerate(dataset.targets):
+        column = dataset.values[:, i].double()
+        known = dataset.rows[column[dataset.rows].isfinite()]
+        if target.classes:
+            yield from _unlearned_classes(target, column[known], column[train])
+        elif len(known):
+            yield from _outliers(target, column[known], [dataset.store.ids[row] for row in known.tolist()])
+
+
+def _unlearned_classes(target: Target, known: Tensor, train: Tensor) -> Iterator[str]:
+    for position, name in enumerate(target.classes):
+        if not (train == position).any() and (n_rows := int((known == position).sum())):
+            yield f"{target.name} = {name} ({n_rows} in val and test) occurs in no training row: it cannot be learned"
+
+
+def _outliers(target: Target, known: Tensor, ids: Sequence[str]) -> Iterator[str]:
+    low, median, high = np.percentile(known.numpy(), [25, 50, 75])
+    far = ((known - median).abs() > FAR * (high - low)).nonzero().squeeze(1).tolist()
+    if far and high > low:
+        yield (
+            f"{target.name} of {ids[far[0]]} is {known[far[0]]:.4g}"
+            f"{f' (there are {len(far)} such values)' if len(far) > 1 else ''}, while half of all values lie between "
+            f"{low:.4g} and {high:.4g}: is it right? It rules mean, deviation and loss"
+        )

@@ -4,17 +4,22 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import chain, combinations
+from itertools import chain, combinations, pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.errors import UserError
 
 PARTS = ("train", "val", "test")
 SPELLINGS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+COMPOSITION = "composition"  # a column that every data set has, see `compositions`
+TOLERANCE = 0.01  # share of the rows by which a part may exceed its share, for a group
+MOST_TOLD = 10  # values of a column in a message
 
 Split = dict[str, Tensor]  # part -> positions in the store, int64
 
@@ -22,6 +27,9 @@ Split = dict[str, Tensor]  # part -> positions in the store, int64
 @dataclass(frozen=True, slots=True)
 class SplitSettings:
     """How to split; fractions are of the rows, `column` and `file` are needed by the methods that use them.
+
+    `column="composition"`, unless the data have a column of that name, is the reduced formula of each crystal: with the
+    method group, no compound is in two parts.
 
     `stratify`, of the method random: a column each value of which (missing is one, too) gets these fractions, to a row
     or two.
@@ -84,18 +92,31 @@ def _stratified(store: GraphStore, shuffled: Tensor, settings: SplitSettings) ->
 
 
 def _group(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
+    """Deal out the groups in random order, those first that only a large part can hold."""
     members: dict[Scalar, list[int]] = {}
     for row, value in zip(rows.tolist(), _column(store, rows, settings), strict=True):
         members.setdefault(value, []).append(row)
     names = sorted(members, key=str)
-    order = torch.randperm(len(names), generator=_generator(settings)).tolist()
+    groups = [members[names[i]] for i in torch.randperm(len(names), generator=_generator(settings)).tolist()]
     wanted = {part: getattr(settings, part) * len(rows) for part in PARTS}
     wanted["unused"] = len(rows) - sum(wanted.values())
-    parts: dict[str, list[int]] = {part: [] for part in wanted}
-    for name in (names[i] for i in order):
-        neediest = max(wanted, key=lambda part: 1 - len(parts[part]) / wanted[part] if wanted[part] > 0.5 else -1)
-        parts[neediest] += members[name]
+    wanted = {part: n for part, n in wanted.items() if n > 0.5}
+    groups.sort(key=lambda group: -len(group) if len(group) > min(wanted.values()) else 0)
+    parts: dict[str, list[int]] = {part: [] for part in (*PARTS, *wanted)}
+    for n_left, group in zip(range(len(groups), 0, -1), groups, strict=True):
+        parts[_neediest(parts, wanted, len(group), n_left)] += group
     return {part: torch.tensor(sorted(parts[part]), dtype=torch.long) for part in PARTS}
+
+
+def _neediest(parts: Mapping[str, list[int]], wanted: Mapping[str, float], size: int, n_left: int) -> str:
+    """The part for the next of `n_left` groups, of `size` rows: the one most behind its share of those with room."""
+    empty = [part for part in PARTS if part in wanted and not parts[part]]
+    candidates = empty if len(empty) >= n_left else list(wanted)
+    room = {part: wanted[part] - len(parts[part]) for part in candidates}
+    allowed = size - TOLERANCE * sum(wanted.values())
+    if fitting := [part for part in candidates if room[part] >= allowed]:
+        return max(fitting, key=lambda part: room[part] / wanted[part])
+    return max(candidates, key=room.__getitem__)
 
 
 def _by_column(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
@@ -109,9 +130,9 @@ def _fold(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     values = _column(store, rows, settings)
     in_fold = torch.tensor([value in (settings.fold, str(settings.fold)) for value in values])
     if not in_fold.any():
-        raise UserError(
-            f"column {settings.column!r} has no fold {settings.fold}; it has {sorted(set(values), key=str)}"
-        )
+        found = sorted(set(values), key=str)
+        some = ", ".join(map(str, found[:MOST_TOLD])) + (", …" if len(found) > MOST_TOLD else "")
+        raise UserError(f"column {settings.column!r} has no fold {settings.fold}; it has {some}")
     others = rows[~in_fold]
     shuffled = others[torch.randperm(len(others), generator=_generator(settings))]
     n_val = round(settings.val * len(others))
@@ -157,6 +178,8 @@ def _column(store: GraphStore, rows: Tensor, settings: SplitSettings) -> list[Sc
 
 
 def _existing(store: GraphStore, name: str | None, key: str) -> list[Scalar]:
+    if name == COMPOSITION and name not in store.columns:
+        return list(compositions(store))
     if name not in store.columns:
         raise UserError(f"dataset.split.{key}={name}: there is no such column; there are {', '.join(store.columns)}")
     return store.columns[name]
@@ -171,15 +194,41 @@ def split_ids(store: GraphStore, split: Split) -> dict[str, list[str]]:
     return {part: [store.ids[row] for row in positions.tolist()] for part, positions in split.items()}
 
 
-def duplicates_across(store: GraphStore, split: Split) -> list[tuple[str, str]]:
-    """Pairs of ids in different parts whose structures are the same to 0.001 (Å, fractions)."""
-    part_of: dict[int, list[tuple[str, int]]] = {}
+def count_duplicates(store: GraphStore, split: Split) -> tuple[int, tuple[str, str] | None]:
+    """Count the pairs of rows in different parts whose structures are the same to 0.001 (Å, fractions).
+
+    A pair in val and test counts like one with a training row: each lets a part tell of another. Also returns the ids
+    of a pair, the first.
+    """
+    rows_of: dict[int, dict[str, list[int]]] = {}
     for part, positions in split.items():
         for row in positions.tolist():
-            part_of.setdefault(int(store.graphs.fingerprint[row]), []).append((part, row))
-    return [
-        (store.ids[a], store.ids[b])
-        for same in part_of.values()
-        for (part_a, a), (part_b, b) in combinations(same, 2)
-        if part_a != part_b
-    ]
+            rows_of.setdefault(int(store.graphs.fingerprint[row]), {}).setdefault(part, []).append(row)
+    n_pairs, example = 0, None
+    for rows_in in rows_of.values():
+        sizes = [len(rows) for rows in rows_in.values()]
+        n_pairs += (sum(sizes) ** 2 - sum(size**2 for size in sizes)) // 2
+        if len(sizes) > 1 and example is None:
+            first, second, *_ = rows_in.values()
+            example = store.ids[first[0]], store.ids[second[0]]
+    return n_pairs, example
+
+
+def shared_compositions(store: GraphStore, split: Split) -> dict[str, int]:
+    """How many rows of val and of test have the reduced composition of a training row."""
+    formula = compositions(store)
+    trained = {formula[row] for row in split["train"].tolist()}
+    return {part: sum(formula[row] in trained for row in split[part].tolist()) for part in PARTS[1:]}
+
+
+def compositions(store: GraphStore) -> list[str]:
+    """The reduced formula of each crystal, elements by atomic number: O3TiSr for any cell of strontium titanate."""
+    graphs = store.graphs
+    graph_of_atom = np.repeat(np.arange(len(graphs)), graphs.n_atoms)
+    pairs, place = np.unique(graph_of_atom * len(SYMBOLS) + graphs.atomic_number, return_inverse=True)
+    count = np.bincount(place, graphs.atom_multiplicity).astype(np.int64)
+    graph, element = np.divmod(pairs, len(SYMBOLS))
+    first = np.searchsorted(graph, np.arange(len(graphs) + 1))
+    count //= np.repeat(np.gcd.reduceat(count, first[:-1]), np.diff(first))
+    terms = [f"{SYMBOLS[z]}{n if n > 1 else ''}" for z, n in zip(element.tolist(), count.tolist(), strict=True)]
+    return ["".join(terms[start:end]) for start, end in pairwise(first.tolist())]

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -15,8 +17,9 @@ from torch_geometric.data import Data
 
 from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
 from csgcnn.data.batch import GraphBatch, ranges
+from csgcnn.data.graph_files import flush, load_graphs, naming, save_graphs
 
-FORMAT = 2  # 2: global_features, edge_vector
+FORMAT = 3  # 2: global_features, edge_vector; 3: checksums, rows.json
 Scalar = float | int | str | bool | None
 
 
@@ -107,46 +110,66 @@ class GraphStore:
         return torch.tensor(values, dtype=torch.float64).T.contiguous()
 
     def save(self, folder: Path) -> None:
-        """Write the store into an existing empty folder, every file flushed to the disk."""
-        sizes = {}
-        for field in fields(CrystalGraphs):
-            with open(folder / f"{field.name}.npy", "wb") as file:
-                np.save(file, getattr(self.graphs, field.name), allow_pickle=False)
-                _flush(file)
-            sizes[field.name] = (folder / f"{field.name}.npy").stat().st_size
-        meta = {"format": FORMAT, "settings": asdict(self.settings), "sizes": sizes}
-        with open(folder / "meta.json", "w", encoding="utf-8") as file:
-            json.dump(meta | {"ids": self.ids, "columns": self.columns}, file)
-            _flush(file)
+        """Write the store into an existing folder, flushed to the disk, with the checksum of every file in it."""
+        save_graphs(self.graphs, folder)
+        _write_json(folder / "rows.json", {"ids": self.ids, "columns": self.columns})
+        sums = {path.name: _checksum(path) for path in folder.iterdir()}
+        _write_json(folder / "meta.json", {"format": FORMAT, "settings": asdict(self.settings), "crc32": sums})
 
     @classmethod
     def load(cls, folder: Path) -> "GraphStore":
-        """Read a store that `save` wrote.
+        """Read a store that `save` wrote, and believe nothing that was not checked.
 
         Raises:
-            ValueError: a file is missing, truncated or of another format; the message names it.
+            ValueError: a file is missing, damaged, of another format or holds what no store does; the message names it.
         """
-        path = folder / "meta.json"
-        try:
+        with naming(folder / "meta.json") as path:
             meta = json.loads(path.read_text(encoding="utf-8"))
             if meta["format"] != FORMAT:
-                raise ValueError(f"format {meta['format']}, expected {FORMAT}")
-            settings, arrays = GraphSettings(**meta["settings"]), {}
-            for name, size in meta["sizes"].items():
-                path = folder / f"{name}.npy"
-                if (found := path.stat().st_size) != size:
-                    raise ValueError(f"{found} bytes, expected {size}")
-                arrays[name] = np.load(path, allow_pickle=False)
-            return cls(CrystalGraphs(**arrays), meta["ids"], meta["columns"], settings)
-        except (OSError, KeyError, TypeError, EOFError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from error
+                raise ValueError(f"format {meta['format']!r:.20}, expected {FORMAT}")
+            settings, sums = GraphSettings(**meta["settings"]), dict(meta["crc32"])
+        with naming(folder / "rows.json") as path:
+            ids, columns = _rows(json.loads(path.read_text(encoding="utf-8")))
+        graphs = load_graphs(folder, len(ids), settings)
+        own = {"rows.json", *(f"{field.name}.npy" for field in fields(CrystalGraphs))}
+        for name in sorted(own | (sums.keys() & {*os.listdir(folder)})):
+            with naming(folder / name) as path:
+                if sums.get(name) != _checksum(path):
+                    raise ValueError("its checksum is another one")
+        return cls(graphs, ids, columns, settings)
 
 
+_LARGEST = 1e300  # of a column's integers: they become floats
 _ATOM_FIELDS = ("atomic_number", "atom_multiplicity")
 _EDGE_FIELDS = ("edge_index", "distance", "edge_multiplicity", "edge_vector")
 _GRAPH_FIELDS = ("global_features",)
 
 
-def _flush(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def _rows(content: dict[str, Any]) -> tuple[list[str], dict[str, list[Scalar]]]:
+    """Ids and columns from a file, checked."""
+    ids, columns = content["ids"], content["columns"]
+    if not isinstance(ids, list) or not isinstance(columns, dict) or {*map(type, ids)} - {str}:
+        raise ValueError("ids or columns are of the wrong type")
+    for name, column in columns.items():
+        if not isinstance(column, list) or {*map(type, column)} - {float, int, str, bool, NoneType}:
+            raise ValueError(f"column {name!r:.60} holds other than numbers, texts, true and false")
+        if max((abs(value) for value in column if type(value) is int), default=0) > _LARGEST:
+            raise ValueError(f"column {name!r:.60} holds an integer beyond {_LARGEST:g}")
+        if len(column) != len(ids):
+            raise ValueError(f"column {name!r:.60} has {len(column)} values for {len(ids)} ids")
+    return ids, columns
+
+
+def _write_json(path: Path, content: object) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+        flush(file)
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file, read in pieces."""
+    total = 0
+    with open(path, "rb") as file:
+        while piece := file.read(2**20):
+            total = crc32(piece, total)
+    return total

@@ -13,7 +13,8 @@ from torch import Tensor
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.errors import ConfigError, UserError
 
-LARGEST = torch.finfo(torch.float32).max
+LARGEST = 1e37  # the largest float32 is 3e38: that leaves room for differences and for predictions beyond
+RESOLVED = 1e-5  # float32 has 7 digits: numbers that are equal but for this part of them cannot be told apart well
 MOST_CLASSES = 230  # as many as there are space groups; more are rather a number to be regressed
 
 
@@ -53,7 +54,7 @@ class Target:
             if isinstance(value, str):
                 raise ValueError("expected a number")
             if not abs(value) <= LARGEST:
-                raise ValueError("expected a finite number")
+                raise ValueError(f"expected a finite number, at most {LARGEST:g}")
             return float(value)
         if (label := label_of(value)) not in self.classes:
             raise ValueError(f"expected one of {', '.join(self.classes)}")
@@ -121,7 +122,8 @@ def check_labels(values: Tensor, targets: Sequence[Target]) -> None:
     """Check that every target can be learned from the training rows' `values` [n_rows, n_targets], NaN where missing.
 
     Raises:
-        UserError: a target has no known label, or a classification target labels of one class only.
+        UserError: a target has no known label, a classification target labels of one class only, or a regression
+            target no spread that float32 resolves.
     """
     for target, column in zip(targets, values.T, strict=True):
         known = column[column.isfinite()].unique().tolist()
@@ -132,6 +134,18 @@ def check_labels(values: Tensor, targets: Sequence[Target]) -> None:
                 f"all training rows are of one class, {target.name} = {target.classes[int(known[0])]}: there is nothing"
                 f" to learn; keep the classes' shares with dataset.split.stratify={target.name}, or drop the target"
             )
+        if not target.classes:
+            _check_spread(target.name, column[column.isfinite()].double())
+
+
+def _check_spread(name: str, known: Tensor) -> None:
+    low, high = known.min().item(), known.max().item()
+    if high - low <= RESOLVED * max(abs(low), abs(high)) or high - low < torch.finfo(torch.float32).tiny:
+        told = f"is {low:.7g}" if low == high else f"lies between {low:.9g} and {high:.9g}"
+        raise UserError(
+            f"{name} {told} in all training rows that have it ({len(known)}): there is nothing to learn; change "
+            "dataset.split, drop the target, or subtract a constant from its column, as numbers are kept to 7 digits"
+        )
 
 
 _COMPARISON = re.compile(

@@ -57,13 +57,16 @@ class TargetScaler(nn.Module):
         self.register_buffer("std", torch.ones(len(n_outputs)))
 
     def fit(self, targets: Tensor) -> None:
-        """Take mean and standard deviation of training targets [n_graphs, n_targets]; NaN means missing."""
+        """Take mean and standard deviation of training targets [n_graphs, n_targets]; NaN means missing.
+
+        A target without spread keeps the standard deviation 1.
+        """
+        targets = targets.cpu().double()  # squares of what float32 can hold need not fit into it
         known = targets.isfinite()
         mean = targets.nanmean(0)
-        var = torch.where(known, targets - mean, 0.0).square().sum(0) / known.sum(0)
-        std = var.sqrt()
-        std = torch.where(std > 1e-8 * (1 + mean.abs()), std, 1.0)  # a constant target: learn its offset only
-        is_number = torch.tensor(self.n_outputs, device=mean.device) == 1
+        std = (torch.where(known, targets - mean, 0.0).square().sum(0) / known.sum(0)).sqrt()
+        std = torch.where(std > 1e-12 * mean.abs(), std, 1.0)  # less is the rounding of the mean
+        is_number = torch.tensor(self.n_outputs) == 1
         self.mean.copy_(torch.where(is_number, mean, 0.0))
         self.std.copy_(torch.where(is_number, std, 1.0))
 

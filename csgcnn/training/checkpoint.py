@@ -1,79 +1,101 @@
 """Checkpoints: plain data that executes nothing when loaded."""
 
-import os
-import pickle
-import tempfile
-import zipfile
+import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
 from csgcnn.errors import UserError
+from csgcnn.files import write_bytes
+from csgcnn.training.plain_data import load_plain
 
-FORMAT = 1
+FORMAT = 2  # 2: `training` holds all that a training needs to go on
 REQUIRED = ("config", "targets", "elements", "state_dict")
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # format n -> function giving format n + 1
+
+
+def _from_1(content: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name != "training"}
+
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}  # format n -> format n + 1
 
 
 def save_checkpoint(content: dict[str, Any], path: Path) -> None:
     """Write a checkpoint of dicts, lists, strings, numbers and tensors: whole or not at all."""
-    write_atomically(path, lambda file: torch.save({"format": FORMAT, **content}, file))
-
-
-def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
-    """Let `write` fill a temporary file, flush it to the disk and rename it to `path`."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    buffer = io.BytesIO()  # a full disk is then told by the system, not by torch's writer
+    torch.save({"format": FORMAT, **content}, buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint, upgraded to the present format; nothing in the file is executed.
 
     Raises:
-        UserError: it is absent, truncated, no csgcnn checkpoint, holds a foreign class, or is of a newer format.
+        UserError: it is absent, truncated, no csgcnn checkpoint, more than plain data, or of a newer format.
     """
-    if not path.is_file():
-        raise UserError(f"ckpt={path}: there is no such file")
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is not a csgcnn checkpoint, or it is truncated ({path.stat().st_size} bytes)")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds something other than plain data and was refused, nothing was executed: {_first_line(error)}"
-        ) from error
-    except Exception as error:  # torch raises many kinds for a damaged archive
-        raise UserError(f"{path} is damaged and cannot be read: {_first_line(error)}") from error
+    content = load_plain(path)
     version = content.get("format") if isinstance(content, dict) else None
-    if not isinstance(version, int) or version < 1 or any(key not in content for key in REQUIRED):
+    if type(version) is not int or version < 1 or any(key not in content for key in REQUIRED):
         raise UserError(f"{path} is not a csgcnn checkpoint: it lacks one of format, {', '.join(REQUIRED)}")
     if version > FORMAT:
         raise UserError(
-            f"{path} has checkpoint format {version}, written by csgcnn {content.get('csgcnn', '?')}; "
+            f"{path} has checkpoint format {version}, written by csgcnn {content.get('csgcnn', '?')!r:.40}; "
             f"this version reads up to {FORMAT}: please update csgcnn"
         )
     for old in range(version, FORMAT):
         content = UPGRADES[old](content)
+    for key, (expected, accepts) in EXPECTED.items():
+        if key in content and not accepts(content[key]):
+            raise UserError(f"{path} is not a csgcnn checkpoint: its {key} is not {expected}")
     return content
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if "Unsupported" in line or "unsupported" in line]
-    return (lines or str(error).splitlines() or [type(error).__name__])[0][:200]
+def _has_tensor(value: Any) -> bool:
+    if isinstance(value, dict | list | tuple):
+        return any(map(_has_tensor, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, torch.Tensor)
+
+
+def _is_target(target: Any) -> bool:
+    if not isinstance(target, dict) or not isinstance(target.get("classes", ()), list | tuple):
+        return False
+    classes, optional = target.get("classes", ()), (target.get("unit", ""), target.get("derived") or "")
+    return (
+        all(isinstance(text, str) and TEXT.fullmatch(text) for text in (target.get("name"), *optional, *classes))
+        and target.get("task", "regression") in ("regression", "classification")
+        and len(set(classes)) == len(classes) != 1
+    )
+
+
+TEXT = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]{0,1000}")  # what does not steer a terminal
+EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "config": ("a dict of texts and numbers", lambda config: isinstance(config, dict) and not _has_tensor(config)),
+    "targets": (
+        "a list of targets",
+        lambda targets: isinstance(targets, list) and not _has_tensor(targets) and all(map(_is_target, targets)),
+    ),
+    "elements": (
+        f"a list of atomic numbers up to {MAX_ATOMIC_NUMBER}",
+        lambda elements: (
+            isinstance(elements, list) and all(type(z) is int and 1 <= z <= MAX_ATOMIC_NUMBER for z in elements)
+        ),
+    ),
+    "split": (
+        "lists of ids",
+        lambda split: (
+            isinstance(split, dict)
+            and all(isinstance(ids, list) and all(isinstance(id_, str) for id_ in ids) for ids in split.values())
+        ),
+    ),
+    "state_dict": (
+        "a dict of tensors",
+        lambda state: (
+            isinstance(state, dict)
+            and all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items())
+        ),
+    ),
+}

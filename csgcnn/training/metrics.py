@@ -43,7 +43,7 @@ def baseline_metrics(train: Tensor, truth: Tensor, targets: Sequence[Target]) ->
     for target, column in zip(targets, train.unbind(1), strict=True):
         known = column[column.isfinite()]
         shares = torch.bincount(known.long(), minlength=target.n_outputs) / len(known) if target.classes else None
-        constants.append(known.mean().reshape(1) if shares is None else shares)
+        constants.append(known.double().mean().float().reshape(1) if shares is None else shares)
     return target_metrics(torch.cat(constants).expand(len(truth), -1), truth, targets)
 
 
@@ -52,7 +52,8 @@ def regression_metrics(prediction: Tensor, truth: Tensor) -> Metrics:
 
     Shapes: prediction, truth [n_rows].
     """
-    truth, error = truth.double(), (prediction - truth).double()
+    truth = truth.double()
+    error = prediction.double() - truth
     spread = (truth - truth.mean()).square().sum()
     return {
         "mae": error.abs().mean().item(),

@@ -1,9 +1,11 @@
 """The figures of a run, readable on paper."""
 
 import csv
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from csgcnn.data.targets import Target
+from csgcnn.files import write_bytes
 from csgcnn.training.metrics import confusion_matrix, known_labels, roc_auc, roc_curve
 from csgcnn.training.run_directory import with_unit
 
@@ -54,7 +57,7 @@ def plot_parity(prediction: Tensor, target: Tensor, labels: Sequence[str], maes:
             continue
         x, y = target[known, i].cpu().numpy(), prediction[known, i].cpu().numpy()
         low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
-        margin = 0.03 * (high - low) or 1.0
+        margin = 0.03 * (high - low) or 0.03 * abs(high) or 1.0
         limits = (low - margin, high + margin)
         if len(x) >= CROWDED:
             bins = axis.hexbin(x, y, gridsize=60, bins="log", mincnt=1, cmap="viridis", extent=(*limits, *limits))
@@ -64,8 +67,7 @@ def plot_parity(prediction: Tensor, target: Tensor, labels: Sequence[str], maes:
         axis.plot(limits, limits, color="black", linewidth=0.8)
         axis.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"DFT {labels[i]}", ylabel=f"predicted {labels[i]}")
         axis.set_title(f"test, n = {len(x)}, MAE = {maes[i]:.3g}", fontsize=10)
-    figure.savefig(path, dpi=200)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def plot_confusion(probability: Tensor, label: Tensor, target: Target, path: Path) -> None:
@@ -87,8 +89,7 @@ def plot_confusion(probability: Tensor, label: Tensor, target: Target, path: Pat
     axis.set_yticks(ticks, target.classes)
     axis.set(xlabel=f"predicted {target.name}", ylabel=f"true {target.name}")
     axis.set_title(f"test, n = {len(label)}", fontsize=10)
-    figure.savefig(path, dpi=200)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def plot_roc(probability: Tensor, label: Tensor, target: Target, path: Path) -> None:
@@ -108,8 +109,7 @@ def plot_roc(probability: Tensor, label: Tensor, target: Target, path: Path) -> 
     axis.set_title(f"{target.name}, test, n = {len(label)}", fontsize=10)
     if axis.get_legend_handles_labels()[0] and len(target.classes) <= READABLE:
         axis.legend(frameon=False, fontsize=8, loc="lower right")
-    figure.savefig(path, dpi=200)
-    plt.close(figure)
+    _save(figure, path)
 
 
 def plot_learning_curve(metrics_csv: Path, targets: Sequence[Target], path: Path) -> None:
@@ -134,5 +134,11 @@ def plot_learning_curve(metrics_csv: Path, targets: Sequence[Target], path: Path
         is_positive = all((values[np.isfinite(values)] > 0).all() for values in curves.values())
         axis.set(xlabel="epoch", ylabel=label, yscale="log" if is_positive and curves is not classes else "linear")
         axis.legend(frameon=False)
-    figure.savefig(path, dpi=200)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    image = io.BytesIO()
+    figure.savefig(image, dpi=200)
     plt.close(figure)
+    write_bytes(path, image.getvalue())

@@ -13,53 +13,96 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from csgcnn.errors import UserError
-from csgcnn.training.checkpoint import write_atomically
+from csgcnn.files import write_csv, write_text
+from csgcnn.training.checkpoint import save_checkpoint
 
 PACKAGES = ("csgcnn", "torch", "torch-geometric", "pymatgen", "numpy", "hydra-core", "omegaconf")
 JOB_VARIABLES = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "PBS_JOBID", "LSB_JOBID")
 
 
 class RunDirectory:
-    """The folder of one training run.
+    """The folder of one training run; while it is entered, no other process can enter it.
+
+    `may_resume`: it may hold a run already, which is to be continued.
 
     Raises:
-        UserError: the folder already holds a run.
+        UserError: the folder already holds a run, or another process is at work there.
     """
 
-    def __init__(self, folder: Path) -> None:
-        if (folder / "config.yaml").exists():
-            raise UserError(f"{folder} already holds a run; it is never overwritten: choose another hydra.run.dir")
+    def __init__(self, folder: Path, may_resume: bool = False) -> None:
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        self._columns: list[str] = []
+        self._may_resume = may_resume
+        self._lock = FileLock(folder / ".lock", timeout=0)  # released by the system if the process dies
+
+    def __enter__(self) -> "RunDirectory":
+        try:
+            self._lock.acquire()
+            if not self._may_resume and self.holds_run:
+                raise UserError(
+                    f"{self.folder} already holds a run, which is never overwritten: continue it with "
+                    f"csgcnn train resume={self.folder}, or choose another hydra.run.dir"
+                )
+            self.checkpoints.mkdir(exist_ok=True)
+            for path in (*self.folder.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")):
+                path.unlink()  # half-written by a process that was killed
+        except Timeout:
+            raise UserError(f"{self.folder}: another process is training there, wait for it or stop it") from None
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether a training started here."""
+        return (self.folder / "config.yaml").exists()
+
+    @property
+    def finished_epochs(self) -> int | None:
+        """After how many epochs the run ended that metrics.json tells of, if there is one."""
+        try:
+            return int(json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))["epochs"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file; numbers that are not finite become null, as JSON knows none."""
         strict = json.loads(json.dumps(content), parse_constant=lambda _: None)
         text = json.dumps(strict, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(self.folder / name, lambda file: file.write(text.encode()))
+        write_text(self.folder / name, text)
 
-    def append_metrics(self, row: Mapping[str, float]) -> None:
-        """Add the row of an epoch to metrics.csv, on the disk before the next epoch starts."""
-        with open(self.folder / "metrics.csv", "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(row))
-            if not self._columns:
-                self._columns = list(row)
-                writer.writeheader()
-            writer.writerow({name: _short(value) for name, value in row.items()})
-            file.flush()
-            os.fsync(file.fileno())
+    def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Make metrics.csv of these rows, one per epoch."""
+        write_csv(self.folder / "metrics.csv", list(rows[0]), map(_cells, rows))
+
+    def append_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Add rows to metrics.csv, on the disk at once."""
+        path = self.folder / "metrics.csv"
+        try:
+            with open(path, "a", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows(map(_cells, rows))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+    def save(self, content: Mapping[str, Any], name: str) -> None:
+        """Write a checkpoint."""
+        save_checkpoint(dict(content), self.checkpoints / f"{name}.ckpt")
 
 
 def write_predictions(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a csv of predictions."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([[_short(value) for value in row] for row in rows])
+    write_csv(path, header, (list(map(_short, row)) for row in rows))
 
 
 def rejected_path(output: Path) -> Path:
@@ -70,6 +113,10 @@ def rejected_path(output: Path) -> Path:
 def with_unit(name: str, unit: str) -> str:
     """A column header or axis label: `band_gap [eV]`."""
     return f"{name} [{unit}]" if unit else name
+
+
+def _cells(row: Mapping[str, float]) -> list[Any]:
+    return list(map(_short, row.values()))
 
 
 def _short(value: Any) -> Any:

@@ -9,7 +9,10 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLR
 def one_cycle(optimizer: Optimizer, n_steps: int, warmup: float = 0.2) -> LRScheduler:
     """Rise to the optimizer's learning rate over `warmup` of the steps, then fall to nothing (Smith & Topin 2018)."""
     peak = [group["lr"] for group in optimizer.param_groups]
-    return OneCycleLR(optimizer, max_lr=peak, total_steps=n_steps + 1, pct_start=warmup, cycle_momentum=False)
+    length = n_steps + 1
+    if warmup * length == 1:  # a rise of no step, by whose length OneCycleLR would divide
+        warmup *= 1 + 1e-9
+    return OneCycleLR(optimizer, max_lr=peak, total_steps=length, pct_start=warmup, cycle_momentum=False)
 
 
 def cosine(optimizer: Optimizer, n_steps: int, warmup: float = 0.05) -> LRScheduler:

@@ -1,6 +1,5 @@
 """The training loop."""
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,15 +13,19 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from csgcnn.data.batch import GraphBatch
+from csgcnn.data.batch import GraphBatch, cut
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
 from csgcnn.nn.models import CrystalGraphNetwork
+from csgcnn.training.inference import in_batches, predict_rows
 from csgcnn.training.metrics import Metrics, target_metrics
 
 Row = dict[str, float]
+UNFINISHED = ("model", "loss", "average", "optimizer", "scheduler")  # parts of the state that have a state_dict
+PROGRESS = ("n_steps", "history", "best_epoch", "best_score", "best", "skipped", "lr", "order", "losses", "n_done")
+LENGTH = ("total_steps", "_schedule_phases")  # what a schedule knows of max_epochs, which may change on resume
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,16 @@ class TrainerSettings:
     ema: float | None = None
     precision: str = "float32"
     progress: bool = True
+    max_skipped: int = 0
+
+
+class DivergenceError(UserError):
+    """A number is no longer finite; `culprits` are the ids of the crystals in the batches where that began."""
+
+    def __init__(self, message: str, epoch: int, culprits: list[str]) -> None:
+        super().__init__(message)
+        self.epoch = epoch
+        self.culprits = culprits
 
 
 class Trainer:
@@ -47,6 +60,8 @@ class Trainer:
     `values` [n_graphs, n_targets] in physical units, NaN where missing; the model's scaler and global features are
     fitted on the training rows. With an `ema`, the moving average of the weights is what is validated and kept.
     Parameters of the `loss` are trained, too.
+
+    A training that is cut off and continued by `state` and `load_state` ends as if it had not been, to the bit.
     """
 
     def __init__(
@@ -74,76 +89,97 @@ class Trainer:
         if model.global_features is not None:
             model.global_features.fit(torch.from_numpy(store.graphs.global_features)[split["train"]])
         self.optimizer = make_optimizer(_parameter_groups(model, loss))
-        n_batches = math.ceil(len(split["train"]) / settings.batch_size)
+        n_batches = len(cut(split["train"], settings.batch_size))
         self.scheduler = make_scheduler(self.optimizer, settings.max_epochs * n_batches)
+        self.n_steps = 0
         self.average = (
-            AveragedModel(model, multi_avg_fn=_moving_average(settings.ema), use_buffers=True) if settings.ema else None
+            AveragedModel(model, multi_avg_fn=self._moving_average, use_buffers=True) if settings.ema else None
         )
-        self.epoch = 0
+        self.history: list[Row] = []  # a row of metrics per epoch
         self.best_epoch = 0
         self.best_score = math.inf
+        self.best = _copied(self.evaluated.state_dict())
+        self.skipped: list[dict[str, Any]] = []  # batches left out: epoch and ids
+        self.lr = math.nan  # at the start of the present epoch
+        self.order = split["train"][:0]  # of the rows in the present epoch; none between two epochs
+        self.losses = torch.zeros(n_batches, device=store.device)  # of the batches done in the present epoch
+        self.n_done = 0  # batches of it
 
     @property
     def evaluated(self) -> CrystalGraphNetwork:
         """The model that is validated and kept."""
         return cast(CrystalGraphNetwork, self.average.module) if self.average else self.model
 
-    def fit(self, on_epoch: Callable[[Row, bool], None]) -> None:
-        """Train to the end; after each epoch `on_epoch(its row of metrics, whether it is the best so far)`.
+    @property
+    def epoch(self) -> int:
+        """Epochs completed."""
+        return len(self.history)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all epochs are done, or `patience` of them brought nothing."""
+        patience = self.settings.patience or math.inf
+        return self.epoch >= self.settings.max_epochs or self.epoch - self.best_epoch >= patience
+
+    def fit(self, watch: Callable[[], None]) -> None:
+        """Train to the end; `watch` is called after each batch and each epoch and may take the `state`, or stop.
 
         Raises:
-            UserError: the loss is no longer finite.
+            DivergenceError: a loss or a weight is no longer finite.
         """
-        max_epochs, patience = self.settings.max_epochs, self.settings.patience
-        with tqdm(total=max_epochs, unit="epoch", disable=None if self.settings.progress else True) as bar:
-            while self.epoch < max_epochs and not (patience and self.epoch - self.best_epoch >= patience):
-                row = self._run_epoch()
-                improved = self.best_epoch == self.epoch
-                on_epoch(row, improved)
+        progress, total = self.settings.progress, self.settings.max_epochs
+        with tqdm(total=total, initial=self.epoch, unit="epoch", disable=None if progress else True) as bar:
+            while not self.is_over:
+                row = self._run_epoch(watch)
                 bar.set_postfix(
                     train=f"{row['train_loss']:.4f}", val=f"{row['val_loss']:.4f}", best=self.best_epoch, refresh=False
                 )
                 bar.update()
+                watch()
 
-    def _run_epoch(self) -> Row:
-        start, lr = time.perf_counter(), self.optimizer.param_groups[0]["lr"]
-        train_loss = self._train_epoch()
+    def _run_epoch(self, watch: Callable[[], None]) -> Row:
+        start, n_before = time.perf_counter(), self.n_done
+        train_loss = self._train_epoch(watch)
         seconds = time.perf_counter() - start
         val_loss, metrics = self._validate()
-        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
-            raise UserError(
-                f"training diverged in epoch {self.epoch + 1}: training loss {train_loss:.3g}, "
-                f"validation loss {val_loss:.3g}. A lower optimizer.lr usually helps"
-            )
-        self.epoch += 1
-        score = self._score(metrics)
-        if score < self.best_score:
-            self.best_score, self.best_epoch = score, self.epoch
-        row = {"epoch": self.epoch, "lr": lr, "train_loss": train_loss, "val_loss": val_loss}
+        row = {"epoch": self.epoch + 1, "lr": self.lr, "train_loss": train_loss, "val_loss": val_loss}
         for target in self.targets:
             shown = ("balanced_accuracy", "cross_entropy") if target.classes else ("mae",)
             row |= {f"val_{name}_{target.name}": metrics[target.name][name] for name in shown}
         row |= {
             "seconds": time.perf_counter() - start,
-            "graphs_per_second": len(self.split["train"]) / seconds,
+            "graphs_per_second": (len(self.order) - n_before * self.settings.batch_size) / seconds,
         }
+        self.history.append(row)
+        self.order, self.n_done = self.order[:0], 0
+        score = self.score(metrics)
+        if score < self.best_score:
+            self.best_score, self.best_epoch = score, self.epoch
+            self.best = _copied(self.evaluated.state_dict())
         return row
 
-    def _train_epoch(self) -> float:
-        """One pass over the training rows in random order; their mean loss."""
-        self.model.train()
+    def _train_epoch(self, watch: Callable[[], None]) -> float:
+        """One pass over the training rows in random order, or the rest of one; their mean loss."""
         rows = self.split["train"]
-        total = torch.zeros((), device=self.store.device)
-        for batch_rows in rows[torch.randperm(len(rows))].split(self.settings.batch_size):
-            total += self._step(batch_rows) * len(batch_rows)
-            if self.average:
-                self.average.update_parameters(self.model)
+        if not len(self.order):
+            self.order = rows[torch.randperm(len(rows))]
+            self.lr = self.optimizer.param_groups[0]["lr"]
+        batches = cut(self.order, self.settings.batch_size)
+        self.model.train()
+        for batch_rows in batches[self.n_done :]:
+            self.losses[self.n_done] = self._step(batch_rows)
             if not isinstance(self.scheduler, ReduceLROnPlateau):
                 self.scheduler.step()
-        return total.item() / len(rows)
+            self.n_done += 1
+            watch()
+        self.check()
+        sizes = torch.tensor([float(len(batch_rows)) for batch_rows in batches], device=self.store.device)
+        counted = torch.where(self.losses.isfinite(), sizes, 0.0)  # all, but for batches that were skipped
+        return ((self.losses.nan_to_num(0.0) * counted).sum() / counted.sum()).item()
 
     def _step(self, rows: Tensor) -> Tensor:
-        """One step on a batch; its loss, still on the device."""
+        """One step on a batch; its loss, still on the device, NaN if the batch was skipped."""
+        buffers = [buffer.clone() for buffer in self.model.buffers()] if self.settings.max_skipped else []
         batch = self.store.batch(rows)
         if self.augment:
             batch = self.augment(batch, self.epoch / self.settings.max_epochs)
@@ -153,22 +189,74 @@ class Trainer:
         loss = self.loss(prediction.float(), self.model.scaler.standardize(target))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if self.settings.grad_clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.grad_clip)
+        limit = self.settings.grad_clip
+        if limit or self.settings.max_skipped:
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
+        if self.settings.max_skipped and not torch.isfinite(loss + norm):
+            return self._skip(rows, buffers)
         self.optimizer.step()
+        self.n_steps += 1
+        if self.average:
+            self.average.update_parameters(self.model)
         return loss.detach()
+
+    @torch.no_grad()
+    def _skip(self, rows: Tensor, buffers: Sequence[Tensor]) -> Tensor:
+        """Undo what a batch without a finite loss or gradient did."""
+        for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+        self.skipped.append({"epoch": self.epoch + 1, "ids": self._ids(rows)})
+        if len(self.skipped) > self.settings.max_skipped:
+            raise self._diverged(
+                f"{len(self.skipped)} batches had no finite loss or gradient, more than trainer.max_skipped allows",
+                [id_ for batch in self.skipped for id_ in batch["ids"]],
+            )
+        return self.losses.new_tensor(math.nan)
+
+    def check(self) -> None:
+        """Raise DivergenceError unless the losses of the present epoch and all weights are finite."""
+        if not self.settings.max_skipped and len(bad := (~self.losses[: self.n_done].isfinite()).nonzero()):
+            first, batches = int(bad[0]), cut(self.order, self.settings.batch_size)
+            raise self._diverged(
+                f"the loss of batch {first + 1} is {self.losses[first]:.3g}",
+                self._ids(torch.cat(batches[max(0, first - 1) : first + 1])),  # a gradient spoils the next loss
+            )
+        if not all(tensor.isfinite().all() for tensor in self.model.state_dict().values()):
+            last = cut(self.order, self.settings.batch_size)[: self.n_done][-1:]
+            raise self._diverged("the weights are not finite", [id_ for rows in last for id_ in self._ids(rows)])
+
+    def _diverged(self, what: str, culprits: list[str]) -> DivergenceError:
+        advice = "a lower optimizer.lr usually helps; if single crystals are to blame, trainer.max_skipped=10"
+        epoch = self.epoch + 1
+        return DivergenceError(f"training diverged in epoch {epoch}: {what}; {advice}", epoch, culprits)
+
+    def _ids(self, rows: Tensor) -> list[str]:
+        return [self.store.ids[row] for row in rows.tolist()]
+
+    @torch.no_grad()
+    def _moving_average(self, averaged: Any, current: Any, _: Tensor | int) -> None:
+        """Exponential moving average whose memory grows with the steps taken, up to `ema`."""
+        # torch's own counter lies on the device: reading it would stop the queue at every step
+        steps = self.n_steps - 1
+        decay = min(cast(float, self.settings.ema), (1 + steps) / (10 + steps))
+        torch._foreach_lerp_(averaged, current, 1 - decay)
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, dict[str, Metrics]]:
         """Loss, and metrics per target, on the validation rows."""
         model, values = self.evaluated, self.values_of("val")
-        outputs = _in_batches(model, model.standardized, self.store, self.split["val"], 4 * self.settings.batch_size)
+        rows = self.split["val"]
+        outputs = in_batches(model, model.standardized, self.store, rows, 4 * self.settings.batch_size)
         loss = self.loss(outputs.float(), model.scaler.standardize(values)).item()
+        if not math.isfinite(loss):
+            culprits = rows[~outputs.isfinite().all(1).cpu()]
+            raise self._diverged(f"the validation loss is {loss:.3g}", self._ids(culprits))
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(loss)
         return loss, target_metrics(model.scaler(outputs.float()).cpu(), values.cpu(), self.targets)
 
-    def _score(self, metrics: Mapping[str, Metrics]) -> float:
+    def score(self, metrics: Mapping[str, Metrics]) -> float:
+        """What decides which epoch is the best, of metrics on the validation rows; the lower the better."""
         stds = self.model.scaler.std.tolist()
         scores = [
             metrics[target.name]["cross_entropy"] if target.classes else metrics[target.name]["mae"] / std
@@ -186,18 +274,41 @@ class Trainer:
         return self.values.index_select(0, self.split[part].to(self.store.device))
 
     def state(self) -> dict[str, Any]:
-        """All that makes up the state of the training, as plain data."""
+        """All that the rest of the training depends on, as plain data.
+
+        Raises:
+            DivergenceError: it is not worth keeping.
+        """
+        self.check()
         return {
-            "model": self.model.state_dict(),
-            "loss": self.loss.state_dict(),
-            "average": self.average.state_dict() if self.average else None,
-            "optimizer": self.optimizer.state_dict(),
+            **{name: part.state_dict() for name in UNFINISHED if (part := getattr(self, name)) is not None},
             "scheduler": {k: v for k, v in self.scheduler.state_dict().items() if not callable(v)},
-            "epoch": self.epoch,
-            "best_epoch": self.best_epoch,
-            "best_score": self.best_score,
-            "rng": torch.get_rng_state(),
+            **{name: getattr(self, name) for name in PROGRESS},
+            "rng": _random_state(self.store.device),
         }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken; the random numbers, too."""
+        lengths = {name: value for name, value in self.scheduler.state_dict().items() if name in LENGTH}
+        for name in UNFINISHED:
+            part = getattr(self, name)
+            if part is not None:
+                part.load_state_dict(state[name] | lengths if name == "scheduler" else state[name])
+        for name in PROGRESS:
+            setattr(self, name, state[name])
+        self.losses = self.losses.to(self.store.device)
+        torch.set_rng_state(state["rng"]["cpu"])
+        if self.store.device.type == "cuda" and "cuda" in state["rng"]:
+            torch.cuda.set_rng_state(state["rng"]["cuda"], self.store.device)
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
+    return {"cpu": torch.get_rng_state(), **cuda}
+
+
+def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
 def _parameter_groups(model: nn.Module, loss: nn.Module) -> list[dict[str, Any]]:
@@ -205,32 +316,3 @@ def _parameter_groups(model: nn.Module, loss: nn.Module) -> list[dict[str, Any]]
     if learned := list(loss.parameters()):
         groups.append({"params": learned, "weight_decay": 0.0})  # decay would push variances towards 1
     return groups
-
-
-def predict_rows(model: CrystalGraphNetwork, store: GraphStore, rows: Tensor, batch_size: int) -> Tensor:
-    """Values in physical units and probabilities of classes: [n_rows, sum of n_outputs] on the store's device."""
-    return _in_batches(model, model, store, rows, batch_size)
-
-
-@torch.inference_mode()
-def _in_batches(
-    model: nn.Module, answer: Callable[[GraphBatch], Tensor], store: GraphStore, rows: Tensor, batch_size: int
-) -> Tensor:
-    was_training = model.training
-    model.eval()
-    parts = [answer(store.batch(part)) for part in rows.split(batch_size)]
-    model.train(was_training)
-    return torch.cat(parts)
-
-
-def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Exponential moving average whose memory grows with the steps taken, up to `decay`."""
-
-    count = itertools.count(1)
-
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], _: Tensor | int) -> None:
-        steps = next(count)  # torch's own counter lies on the device: reading it would stop the queue at every step
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + steps) / (10 + steps)))
-
-    return update

@@ -17,7 +17,7 @@ from csgcnn.crystals.descriptors import (
 )
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER, masses, properties, radii
 from csgcnn.crystals.structures import Crystal, to_crystal
-from csgcnn.crystals.transforms import permute, rotate, supercell, translate
+from csgcnn.crystals.transforms import SAME_CRYSTAL, permute, rotate, translate
 
 Change = Callable[[Crystal, np.random.Generator], Crystal]
 
@@ -50,7 +50,7 @@ CHANGES: dict[str, Change] = {
     "left-handed": lambda crystal, rng: other_basis(crystal, np.eye(3)[[1, 0, 2]]),
     "translated": translate,
     "permuted": permute,
-    "2x1x1": supercell,
+    "2x1x1": SAME_CRYSTAL["2x1x1 supercell"],
     "2x2x2": lambda crystal, rng: doubled(crystal),
     "sheared": lambda crystal, rng: other_basis(crystal, np.array([[1, 2, 0], [0, 1, -1], [1, 2, 1]])),
     "Niggli": lambda crystal, rng: niggli(crystal),

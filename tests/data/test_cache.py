@@ -128,10 +128,12 @@ def test_a_csv_whose_columns_have_unusual_names(data: Path, folder: Path, rows: 
     assert (store.ids, rejected) == (["first", "second"], [])
 
 
-def test_a_csv_may_name_files_elsewhere(data: Path, folder: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_the_files_of_a_csv_may_be_linked(data: Path, folder: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(rows[0]["structure"]))
+    (data.parent / "mine.json").symlink_to(tmp_path / "a.json")
+    (data.parent / "all").symlink_to(tmp_path)
     table = data.parent / "table.csv"
-    table.write_text(f"id,file,gap\nfirst,{tmp_path / 'a.json'},1\nsecond,../a.json,2\n")
+    table.write_text("id,file,gap\nfirst,mine.json,1\nsecond,./all/a.json,2\n")
     store, rejected = open_dataset(table, SETTINGS)
     assert (store.ids, rejected) == (["first", "second"], [])
 

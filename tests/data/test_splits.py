@@ -1,5 +1,4 @@
 import json
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from csgcnn.crystals.datasets import Record
-from csgcnn.crystals.graphs import GraphSettings, connect
-from csgcnn.crystals.structures import Crystal, to_crystal
-from csgcnn.data.splits import PARTS, Split, SplitSettings, duplicates_across, split_ids, split_rows
+from csgcnn.data.splits import PARTS, Split, SplitSettings, split_ids, split_rows
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.errors import UserError
 
@@ -130,7 +126,8 @@ def test_ids_of_a_file_are_text_or_numbers(
         ("column", {"column": "gappy"}, "column 'gappy' has no value for c4"),
         ("group", {"column": "gappy"}, "column 'gappy' has no value for c4"),
         ("column", {"column": "typo"}, "column 'typo' says 'tets'; .* train, val or test"),
-        ("fold", {"fold": 7}, r"column 'fold' has no fold 7; it has \[0\.0, 1\.0, 2\.0, 3\.0, 4\.0\]"),
+        ("fold", {"fold": 7}, r"column 'fold' has no fold 7; it has 0\.0, 1\.0, 2\.0, 3\.0, 4\.0$"),
+        ("fold", {"column": "family"}, r"no fold 3; it has family 0, family 1, .*, …$"),
         ("random", {"test": 0.001}, r"random split of 100 rows leaves test empty \(train 80, val 10, test 0\)"),
         ("random", {"train": 1.0, "val": 0.0, "test": 0.0}, "leaves val and test empty"),
         ("fold", {"val": 0.0}, "fold split of 100 rows leaves val empty"),
@@ -170,28 +167,6 @@ def test_split_files_that_cannot_be_used(
     assert "mine.json" in str(error.value) or "leaves" in str(error.value)
 
 
-def test_duplicates_across_parts_are_found(dielectric_records: list[Record]) -> None:
-    crystals = [to_crystal(record.source) for record in dielectric_records[:40]]
-    order = np.random.default_rng(0).permutation(len(crystals[7].atomic_number))
-    lattice, z, frac_coords = crystals[7]
-    permuted = Crystal(lattice, z[order], frac_coords[order] + 1e-7 - np.arange(3))
-    other_element = crystals[7]._replace(atomic_number=z % 90 + 1)
-    crystals += [permuted, other_element, crystals[8]]
-    ids = [f"c{row}" for row in range(43)]
-    store = GraphStore(connect(crystals, GraphSettings()), ids, {}, GraphSettings())
-    found = duplicates_across(
-        store,
-        {"train": torch.arange(7), "val": torch.tensor([7, 8, 42]), "test": torch.arange(9, 42)},
-    )
-    assert found == [("c7", "c40")]  # c8 and c42 lie in one part
-
-
-def test_embedded_sets_have_few_duplicates(formation_energy_records: list[Record]) -> None:
-    crystals = [to_crystal(record.source) for record in formation_energy_records[::10]]
-    counts = Counter(connect(crystals, GraphSettings(compress=False, cutoff=3.0)).fingerprint.tolist())
-    assert len(counts) > 0.99 * len(crystals)
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 def test_stratified_parts_keep_the_shares_of_every_class(store_with: Callable[..., GraphStore], seed: int) -> None:
     column: list[Scalar] = ["common"] * 160 + ["rare"] * 30 + [None] * 10
@@ -216,3 +191,51 @@ def test_a_stratified_split_of_a_part_of_the_rows(store_with: Callable[..., Grap
     assert {part: len(positions) for part, positions in split.items()} == {"train": 30, "val": 10, "test": 10}
     with pytest.raises(UserError, match=r"dataset\.split\.stratify=kid: there is no such column; there are kind"):
         split_rows(store, torch.arange(100), SplitSettings(stratify="kid"))
+
+
+def of_sizes(store_with: Callable[..., GraphStore], sizes: list[int], seed: int) -> GraphStore:
+    """A store whose column `family` has groups of these sizes, in random order."""
+    column: list[Scalar] = [f"family {family}" for family, size in enumerate(sizes) for _ in range(size)]
+    order = np.random.default_rng(seed).permutation(len(column))
+    return store_with({"family": [column[i] for i in order]})
+
+
+@pytest.mark.parametrize(
+    ("group_sizes", "fractions", "tolerance"),
+    [
+        ([1] * 100, (0.8, 0.1, 0.1), 1),
+        ([60] + [1] * 40, (0.8, 0.1, 0.1), 1),
+        ([60] + [5] * 8, (0.6, 0.2, 0.2), 1),
+        ([90] + [1] * 10, (0.8, 0.1, 0.1), 10),
+        ([10] * 10, (0.8, 0.1, 0.1), 0),
+        ([40, 40, 5, 5, 5, 5], (0.8, 0.1, 0.1), 1),
+        ([2**i for i in range(8)], (0.8, 0.1, 0.1), 10),
+        ([22, 21, 20, 19, 18], (0.6, 0.2, 0.2), 3),
+        ([50, 30, 20], (0.8, 0.1, 0.1), 30),
+        ([30] + [1] * 70, (0.3, 0.1, 0.1), 1),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_odd_group_sizes(
+    store_with: Callable[..., GraphStore],
+    group_sizes: list[int],
+    fractions: tuple[float, float, float],
+    tolerance: int,
+    seed: int,
+) -> None:
+    store = of_sizes(store_with, group_sizes, seed)
+    n_rows = len(store)
+    split = split_rows(store, torch.arange(n_rows), SplitSettings("group", *fractions, seed=seed, column="family"))
+    taken = torch.cat(list(split.values())).tolist()
+    assert len(taken) == len(set(taken))
+    families = [{store.columns["family"][row] for row in split[part].tolist()} for part in PARTS]
+    assert sum(map(len, families)) == len(set.union(*families)), "a group lies in one part"
+    assert all(abs(n - f * n_rows) <= tolerance for n, f in zip(sizes(split), fractions, strict=True)), sizes(split)
+
+
+def test_fewer_groups_than_parts(store_with: Callable[..., GraphStore]) -> None:
+    store = of_sizes(store_with, [60, 40], 0)
+    with pytest.raises(
+        UserError, match=r"the group split of 100 rows leaves train empty \(train 0, val 60, test 40\)|"
+    ):
+        split_rows(store, torch.arange(100), SplitSettings("group", column="family"))

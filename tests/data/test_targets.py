@@ -127,7 +127,7 @@ def test_values_of_mixed_targets(store_with: StoreMaker) -> None:
 
 def test_what_cannot_be_learned() -> None:
     targets = [CLASS, Target("gap")]
-    check_labels(torch.tensor([[0, NAN], [1, 2.0]]), targets)
+    check_labels(torch.tensor([[0, NAN], [1, 2.0], [1, 3.0]]), targets)
     with pytest.raises(UserError, match=r"of one class, system = hexagonal: .*dataset\.split\.stratify=system"):
         check_labels(torch.tensor([[1, 1.0], [1, 2.0], [NAN, 3.0]]), targets)
     with pytest.raises(UserError, match="no training row has a value of gap"):

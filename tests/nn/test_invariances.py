@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from csgcnn.crystals.structures import to_crystal
+from csgcnn.crystals.transforms import SAME_CRYSTAL
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.nn.models import CrystalGraphNetwork
@@ -33,37 +35,15 @@ def predictions(model: CrystalGraphNetwork, store: GraphStore) -> Tensor:
     return model.eval()(store.batch(torch.arange(len(store))))
 
 
-def permuted(structure: Structure) -> Structure:
-    order = np.random.default_rng(0).permutation(len(structure["species"]))
-    return structure | {name: [structure[name][i] for i in order] for name in ("species", "frac_coords")}
-
-
-def rotated(structure: Structure) -> Structure:
-    rotation, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
-    return structure | {"lattice": (np.array(structure["lattice"]) @ rotation).tolist()}
-
-
-def translated(structure: Structure) -> Structure:
-    return structure | {
-        "frac_coords": ((np.array(structure["frac_coords"]) + np.array([0.13, 0.57, 0.911])) % 1).tolist()
-    }
-
-
 @pytest.fixture(scope="module", params=[True, False], ids=["compressed", "full"])
-def descriptions(
-    request: pytest.FixtureRequest, structures: list[Structure], pack: Pack, supercell: Callable[..., Structure]
-) -> dict[str, GraphStore]:
+def descriptions(request: pytest.FixtureRequest, structures: list[Structure], pack: Pack) -> dict[str, GraphStore]:
     """The same crystals, described differently."""
-    chosen = [structure for structure in structures if len(structure["species"]) <= 12][:10]
-    described = {
-        "original": chosen,
-        "permutation": map(permuted, chosen),
-        "rotation": map(rotated, chosen),
-        "translation": map(translated, chosen),
-        "2x1x1": (supercell(structure, 2, 1, 1) for structure in chosen),
-        "2x2x2": (supercell(structure, 2, 2, 2) for structure in chosen),
+    rng = np.random.default_rng(0)
+    chosen = [to_crystal(structure) for structure in structures if len(structure["species"]) <= 12][:10]
+    described = {name: [transform(crystal, rng) for crystal in chosen] for name, transform in SAME_CRYSTAL.items()}
+    return {
+        name: pack(crystals, compress=request.param) for name, crystals in {"original": chosen, **described}.items()
     }
-    return {name: pack(list(crystals), compress=request.param) for name, crystals in described.items()}
 
 
 @every_network

@@ -72,6 +72,7 @@ def trainer(store: GraphStore, targets: Tensor, split: Split) -> Callable[..., T
             "loss": Weighted(mse=1.0),
             "make_optimizer": partial(torch.optim.AdamW, lr=0.01),
             "make_scheduler": constant,
+            "augment": None,
         }
         settings = {"max_epochs": 3, "batch_size": 16, "progress": False}
         for name, value in changes.items():

@@ -13,7 +13,8 @@ from csgcnn import load
 from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.store import GraphStore
 from csgcnn.errors import UserError
-from csgcnn.training.checkpoint import FORMAT, load_checkpoint, save_checkpoint, write_atomically
+from csgcnn.files import replacing
+from csgcnn.training.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from csgcnn.training.trainer import Trainer
 
 # csgcnn train model.hidden=8 model.n_convolutions=1 model.head_hidden=8 edge=rbf edge.n_basis=8 node_features=learned
@@ -144,12 +145,13 @@ def test_an_interrupted_write_leaves_the_earlier_file(tmp_path: Path) -> None:
     path = tmp_path / "best.ckpt"
     path.write_bytes(STORED.read_bytes())
 
-    def interrupted(file: Any) -> None:
-        file.write(b"half")
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with replacing(path) as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, interrupted)
+        interrupted()
     assert path.read_bytes() == STORED.read_bytes()
     assert list(tmp_path.iterdir()) == [path]
 

@@ -1,24 +1,26 @@
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from csgcnn.data.augment import DistanceNoise
 from csgcnn.data.splits import Split
-from csgcnn.errors import UserError
 from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution, IsomorphismConvolution
-from csgcnn.training.schedulers import one_cycle, plateau
-from csgcnn.training.trainer import Trainer
+from csgcnn.training.losses import MultiTask, Weighted
+from csgcnn.training.schedulers import cosine, one_cycle, plateau
+from csgcnn.training.trainer import DivergenceError, Trainer
 
 Make = Callable[..., Trainer]
 
 
 def trained(trainer: Trainer) -> list[dict[str, float]]:
-    rows: list[dict[str, float]] = []
-    trainer.fit(lambda row, improved: rows.append(row | {"improved": improved}))
-    return rows
+    trainer.fit(lambda: None)
+    return trainer.history
 
 
 def timeless(rows: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -34,14 +36,15 @@ def test_the_seed_decides_everything(trainer: Make) -> None:
 
 
 def test_it_learns_and_knows_its_best_epoch(trainer: Make) -> None:
-    made = trainer(max_epochs=25)
-    rows = trained(made)
+    made, bests = trainer(max_epochs=25), dict[int, int]()
+    made.fit(lambda: bests.update({made.epoch: made.best_epoch}))
+    rows = made.history
     maes = [row["val_mae_band_gap"] for row in rows]
     assert rows[-1]["train_loss"] < 0.5 * rows[0]["train_loss"]
     assert made.best_epoch == 1 + maes.index(min(maes))
     assert made.best_score == pytest.approx(min(maes) / made.model.scaler.std.item(), rel=1e-5)
     lowest = [mae == min(maes[: i + 1]) for i, mae in enumerate(maes)]
-    assert [row["improved"] for row in rows] == lowest
+    assert [bests[epoch] == epoch for epoch in range(1, 26)] == lowest
     assert not all(lowest), "else the test does not tell best from last"
 
 
@@ -68,8 +71,9 @@ class Infinite(nn.Module):
     ids=["lr=1e6", "infinite loss"],
 )
 def test_divergence_is_told(changes: dict[str, Any], trainer: Make) -> None:
-    with pytest.raises(UserError, match=r"diverged in epoch \d+.*optimizer\.lr"):
+    with pytest.raises(DivergenceError, match=r"diverged in epoch \d+.*optimizer\.lr") as caught:
         trained(trainer(**changes))
+    assert 0 < len(caught.value.culprits) <= 32
 
 
 @pytest.mark.parametrize("convolution", [GatedConvolution, AttentionConvolution, IsomorphismConvolution])
@@ -142,10 +146,111 @@ def test_plateau_follows_the_validation_loss(trainer: Make) -> None:
     assert [row["lr"] for row in rows] == pytest.approx([0.01, 0.01, 0.01, 0.001, 0.001, 0.0001])
 
 
-def test_its_state_is_plain_data(trainer: Make, tmp_path: Any) -> None:
-    made = trainer(ema=0.9, make_scheduler=one_cycle, max_epochs=1)
+class StopHereError(Exception):
+    """Ends a training where it is raised."""
+
+
+def stopped(trainer: Trainer, call: int) -> Trainer:
+    """Train until `watch` is called for the so-manieth time."""
+    calls = iter(range(1, 1000))
+
+    def watch() -> None:
+        if next(calls) == call:
+            raise StopHereError
+
+    with pytest.raises(StopHereError):
+        trainer.fit(watch)
+    return trainer
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "average, one cycle": {"ema": 0.9, "make_scheduler": one_cycle, "batch_size": 15},
+    "patience, plateau": {"patience": 2, "make_scheduler": partial(plateau, patience=0), "batch_size": 20},
+    "momentum, cosine": {"make_optimizer": partial(torch.optim.SGD, lr=0.01, momentum=0.9), "make_scheduler": cosine},
+    "noise, learned weights": {
+        "augment": DistanceNoise(0.1, decay=0.5),
+        "loss": MultiTask(Weighted(l1=1.0), [1], learn_weights=True),
+    },
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_cut_off_and_continued_is_the_same_to_the_bit(settings: dict[str, Any], trainer: Make, tmp_path: Path) -> None:
+    def make(seed: int) -> Trainer:
+        return trainer(seed, **deepcopy(settings), max_epochs=3)
+
+    whole = make(1)
+    n_calls = 0
+
+    def count() -> None:
+        nonlocal n_calls
+        n_calls += 1
+
+    whole.fit(count)
+    assert n_calls >= 3 * (2 + 1), "batches and epochs"
+    for call in range(1, n_calls + 1):
+        torch.save(stopped(make(1), call).state(), tmp_path / "state.pt")
+        continued = make(2)  # other weights, other random numbers
+        torch.rand(100)
+        continued.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
+        continued.fit(lambda: None)
+        assert timeless(continued.history) == timeless(whole.history), call
+        for one, other in ((continued.best, whole.best), (continued.state()["model"], whole.state()["model"])):
+            assert all(torch.equal(one[name], other[name]) for name in other), call
+        assert (continued.best_epoch, continued.n_steps) == (whole.best_epoch, whole.n_steps)
+
+
+def test_more_epochs_than_were_planned(trainer: Make) -> None:
+    made = trainer(make_scheduler=one_cycle, max_epochs=2)
     trained(made)
-    torch.save(made.state(), tmp_path / "state.pt")
-    back = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert back["epoch"] == 1
-    assert back["optimizer"]["state"]
+    longer = trainer(make_scheduler=one_cycle, max_epochs=6)
+    longer.load_state(made.state())
+    assert not longer.is_over
+    assert [row["epoch"] for row in trained(longer)] == [1, 2, 3, 4, 5, 6]
+    assert longer.history[-1]["lr"] < longer.history[3]["lr"]
+
+
+class Poison(nn.Module):
+    """The mean square error, NaN for every batch that holds the row with the largest target."""
+
+    def __init__(self, largest: float) -> None:
+        super().__init__()
+        self.largest = largest
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        bad = torch.isclose(target, target.new_tensor(self.largest)).any()
+        return (prediction - target).square().mean() * torch.where(bad, torch.nan, 1.0)
+
+
+def poisoned(trainer: Make, targets: Tensor, split: Split, **settings: Any) -> tuple[Trainer, str]:
+    """A trainer that stumbles over one training row, and the row's id."""
+    train = targets[split["train"]].squeeze(1)
+    largest = ((train.max() - train.mean()) / train.std(correction=0)).item()
+    made = trainer(loss=Poison(largest), batch_size=8, **settings)
+    return made, made.store.ids[int(split["train"][train.argmax()])]
+
+
+def test_a_batch_without_a_finite_loss_is_named(trainer: Make, targets: Tensor, split: Split) -> None:
+    made, culprit = poisoned(trainer, targets, split)
+    with pytest.raises(DivergenceError, match=r"batch \d is nan") as caught:
+        trained(made)
+    assert culprit in caught.value.culprits
+    with pytest.raises(DivergenceError):
+        made.state()  # what is on the disk already is better
+
+
+def test_it_can_be_skipped_a_few_times(trainer: Make, targets: Tensor, split: Split) -> None:
+    made, culprit = poisoned(trainer, targets, split, max_skipped=3, max_epochs=3, ema=0.9)
+    rows = trained(made)
+    assert [batch["epoch"] for batch in made.skipped] == [1, 2, 3]
+    assert all(culprit in batch["ids"] for batch in made.skipped)
+    assert torch.tensor([list(row.values()) for row in rows]).isfinite().all()
+    assert made.n_steps == 3 * (5 - 1)
+    less, _ = poisoned(trainer, targets, split, max_skipped=2, max_epochs=3)
+    with pytest.raises(DivergenceError, match="3 batches had no finite loss") as caught:
+        trained(less)
+    assert culprit in caught.value.culprits
+
+
+def test_skipping_costs_nothing_where_nothing_is_skipped(trainer: Make) -> None:
+    assert timeless(trained(trainer(max_skipped=5))) == timeless(trained(trainer()))

@@ -1,0 +1,27 @@
+"""Predictions for many rows of a store, batch by batch."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from csgcnn.data.batch import GraphBatch
+from csgcnn.data.store import GraphStore
+from csgcnn.nn.models import CrystalGraphNetwork
+
+
+def predict_rows(model: CrystalGraphNetwork, store: GraphStore, rows: Tensor, batch_size: int) -> Tensor:
+    """Values in physical units and probabilities of classes: [n_rows, sum of n_outputs] on the store's device."""
+    return in_batches(model, model, store, rows, batch_size)
+
+
+@torch.inference_mode()
+def in_batches(
+    model: nn.Module, answer: Callable[[GraphBatch], Tensor], store: GraphStore, rows: Tensor, batch_size: int
+) -> Tensor:
+    """What `answer` says of the rows while `model` is in evaluation mode, laid end to end."""
+    was_training = model.training
+    model.eval()
+    parts = [answer(store.batch(part)) for part in rows.split(batch_size)]
+    model.train(was_training)
+    return torch.cat(parts)

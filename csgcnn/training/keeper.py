@@ -1,0 +1,77 @@
+"""Keeps what a training has reached: metrics.csv and checkpoints, while it goes on and when it is stopped."""
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from csgcnn.training.interruption import Interruption
+from csgcnn.training.run_directory import RunDirectory
+from csgcnn.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Writes a row per epoch, and last.ckpt and best.ckpt every `checkpoint_every` seconds; stops where it is asked to.
+
+    `description` is what checkpoints say besides the state of the training; `keep_last` older checkpoints stay, as
+    step_<steps>.ckpt.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        trainer: Trainer,
+        description: Mapping[str, Any],
+        interruption: Interruption,
+        checkpoint_every: float = 10.0,
+        keep_last: int = 0,
+    ) -> None:
+        self.run = run
+        self.trainer = trainer
+        self.description = dict(description)
+        self.interruption = interruption
+        self.checkpoint_every = checkpoint_every
+        self.keep_last = keep_last
+        self._n_rows = 0
+        self._saved: tuple[int, int] | None = None  # epoch and batch
+        self._saved_best = 0
+        self._saved_at = time.monotonic()
+
+    def watch(self) -> None:
+        """Do what is due after a batch or an epoch."""
+        self._write_rows()
+        reason = self.interruption.reason
+        if reason or time.monotonic() - self._saved_at > self.checkpoint_every:
+            self.save()
+        if reason:
+            told = "stopped by %s in epoch %d, all is kept; csgcnn train resume=%s continues"
+            log.warning(told, reason, self.trainer.epoch + 1, self.run.folder)
+            self.interruption.stop()
+
+    def save(self) -> None:
+        """Write last.ckpt, and best.ckpt if there is a better one, unless they are up to date."""
+        trainer, position = self.trainer, (self.trainer.epoch, self.trainer.n_done)
+        self._write_rows()
+        if self._saved != position:
+            content = {**self.description, "state_dict": trainer.evaluated.state_dict(), "training": trainer.state()}
+            for name in ("last", *([f"step_{trainer.n_steps:09d}"] if self.keep_last else [])):
+                self.run.save(content, name)
+            self._drop_old()
+        if self._saved_best != trainer.best_epoch:
+            metrics = {"best_epoch": trainer.best_epoch, "val_score": trainer.best_score}
+            self.run.save({**self.description, "metrics": metrics, "state_dict": trainer.best}, "best")
+        self._saved, self._saved_best, self._saved_at = position, trainer.best_epoch, time.monotonic()
+
+    def _write_rows(self) -> None:
+        history = self.trainer.history
+        if history and not self._n_rows:  # of a run that is continued, whatever the csv says
+            self.run.write_metrics(history)
+        elif len(history) > self._n_rows:
+            self.run.append_metrics(history[self._n_rows :])
+        self._n_rows = len(history)
+
+    def _drop_old(self) -> None:
+        for path in sorted(self.run.checkpoints.glob("step_*.ckpt"))[: -self.keep_last or None]:
+            path.unlink(missing_ok=True)
