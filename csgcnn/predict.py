@@ -6,7 +6,7 @@ from omegaconf import DictConfig, ListConfig
 from tqdm import tqdm
 
 from csgcnn.config import user_path
-from csgcnn.crystals.build import Rejected
+from csgcnn.crystals.build import Rejected, Warnings, merge_warnings, warning_lines
 from csgcnn.crystals.datasets import iter_structures
 from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.data.cache import write_rejected
@@ -28,7 +28,7 @@ def predict(cfg: DictConfig) -> int:
     output = user_path(cfg.output)
     report = rejected_path(output)
     targets = predictor.targets
-    n_predicted, rejected, unseen = 0, list[Rejected](), dict[str, str]()
+    n_predicted, rejected, unseen, warned = 0, list[Rejected](), dict[str, str](), Warnings()
     with (
         replacing_csv(output, ["id", *predicted_columns(targets)]) as table,
         tqdm(unit="crystal", delay=1, disable=None) as bar,
@@ -40,8 +40,11 @@ def predict(cfg: DictConfig) -> int:
             for id_, strange in zip(chunk.ids, chunk.unseen, strict=True):
                 unseen |= {SYMBOLS[z]: id_ for z in strange if SYMBOLS[z] not in unseen}
             rejected += chunk.rejected
+            warned = merge_warnings([warned, chunk.warnings])
             n_predicted += len(chunk.ids)
             bar.update(len(chunk.ids) + len(chunk.rejected))
+    for line in warning_lines(warned):
+        log.warning("%s", line)
     for symbol, id_ in unseen.items():
         log.warning("%s was never seen in training, its predictions are guesses (first in %s)", symbol, id_)
     log.info("%d structures predicted: %s", n_predicted, output)

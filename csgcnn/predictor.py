@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from csgcnn.crystals.build import Rejected, build_graphs
+from csgcnn.crystals.build import Rejected, Warnings, build_graphs
 from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.descriptors import descriptor_names
 from csgcnn.crystals.graphs import GraphSettings
+from csgcnn.crystals.structure_files import one_line
 from csgcnn.crystals.structures import StructureSource
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
@@ -32,12 +33,13 @@ UNFIT = (ArithmeticError, AttributeError, ConfigError, LookupError, RuntimeError
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Predictions for a chunk of records: values [n, n_columns] for `ids`, and what was rejected."""
+    """Predictions for a chunk of records: values [n, n_columns] for `ids`, what was rejected, and what was mended."""
 
     ids: list[str]
     values: NDArray[np.float32]
     unseen: list[set[int]]  # atomic numbers in each that the training never saw
     rejected: list[Rejected]
+    warnings: Warnings
 
 
 class Predictor:
@@ -87,10 +89,7 @@ class Predictor:
             graph = GraphSettings(**config["graph"])
             _try_out(network, len(descriptor_names(graph.global_features)))
         except UNFIT as error:
-            reason = "".join(filter(str.isprintable, " ".join(str(error).split())))[
-                :300
-            ]  # a stranger's text must not steer the terminal
-            raise UserError(f"{path}: its weights do not fit its own configuration: {reason}") from error
+            raise UserError(f"{path}: its weights do not fit its own configuration: {one_line(error)}") from error
         return cls(network, graph, targets, set(content["elements"]), content.get("split"), device)
 
     def predict(self, structures: "Sequence[StructureSource | str] | StructureSource") -> NDArray[np.float32]:
@@ -115,12 +114,12 @@ class Predictor:
         for built in build_graphs(records, self.graph, workers):
             ids = [record.id for record in built.records]
             if built.graphs is None:
-                yield Prediction([], np.empty((0, len(self.columns)), "f4"), [], built.rejected)
+                yield Prediction([], np.empty((0, len(self.columns)), "f4"), [], built.rejected, built.warnings)
                 continue
             store = GraphStore(built.graphs, ids, {}, self.graph)
             unseen = [found - self.elements for found in store.elements]
             values = predict_rows(self.network, store.to(self.device), torch.arange(len(store)), batch_size)
-            yield Prediction(ids, values.cpu().numpy(), unseen, built.rejected)
+            yield Prediction(ids, values.cpu().numpy(), unseen, built.rejected, built.warnings)
 
     def __repr__(self) -> str:
         targets = ", ".join(map(with_unit, self.names, self.units))

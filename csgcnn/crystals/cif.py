@@ -23,7 +23,7 @@ _FORMULAS = ("_chemical_formula_sum", "_chemical_formula_structural", "_atom_sit
 _LONGEST_FORMULA = 30_000  # characters
 _SYMMETRY = re.compile("symop|equiv_pos")  # in names of items that hold symmetry operations
 _LONGEST_OPERATION, _LONG_NUMBER = 200, re.compile(r"[\d.]{24}")
-_SETTING = re.compile(r"[-+/*.,;()\dabc\s]{1,200}")  # of a magnetic space group
+_SETTING = re.compile(r"(?!.*\*\*)[-+/*.,;()0-9abc]{1,200}")  # of a magnetic space group; no power
 
 
 def parse_cif(text: str) -> "Structure":
@@ -68,8 +68,8 @@ def _check_items(data: dict[str, Any]) -> None:
         texts = value if isinstance(value, list) else [value]
         if _SYMMETRY.search(name):
             trap = next((t for t in texts if _is_long(t)), None)
-        elif "transform_BNS" in name:  # pymatgen evaluates it
-            trap = next((t for t in texts if "**" in t or not _SETTING.fullmatch(t)), None)
+        elif "transform_BNS" in name:  # pymatgen evaluates it, without its spaces
+            trap = next((t for t in texts if not _SETTING.fullmatch("".join(t.split()))), None)
         elif name.startswith("_atom_site_fract"):  # pymatgen takes the remainder, of which no digit is left
             trap = next((t for t in texts if _is_far(t)), None)
         else:

@@ -27,35 +27,18 @@ def other_basis(crystal: Crystal, basis: np.ndarray) -> Crystal:
     return crystal._replace(lattice=basis @ crystal.lattice, frac_coords=crystal.frac_coords @ np.linalg.inv(basis))
 
 
-def doubled(crystal: Crystal) -> Crystal:
-    shifts = np.array(list(product(range(2), repeat=3)))
-    frac_coords = ((crystal.frac_coords[:, None] + shifts) / 2).reshape(-1, 3)
-    return Crystal(2 * crystal.lattice, np.repeat(crystal.atomic_number, 8), frac_coords)
-
-
-def niggli(crystal: Crystal) -> Crystal:
-    basis = spglib.niggli_reduce(crystal.lattice) @ np.linalg.inv(crystal.lattice)
-    return other_basis(crystal, np.round(basis))
-
-
-def standard_cell(crystal: Crystal, to_primitive: bool, no_idealize: bool) -> Crystal:
+def idealized_primitive(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     cell = (crystal.lattice, crystal.frac_coords, crystal.atomic_number)
-    lattice, frac_coords, atomic_number = spglib.standardize_cell(cell, to_primitive, no_idealize, SYMMETRY_TOLERANCE)
-    return Crystal(lattice, np.array(atomic_number, dtype=np.uint8), frac_coords)
+    lattice, frac_coords, numbers = spglib.standardize_cell(cell, True, False, SYMMETRY_TOLERANCE)
+    return Crystal(lattice, np.array(numbers, dtype=np.uint8), frac_coords)
 
 
 CHANGES: dict[str, Change] = {
-    "rotated": rotate,
+    **SAME_CRYSTAL,
     "mirrored": lambda crystal, rng: crystal._replace(lattice=crystal.lattice * [1, 1, -1]),
     "left-handed": lambda crystal, rng: other_basis(crystal, np.eye(3)[[1, 0, 2]]),
-    "translated": translate,
-    "permuted": permute,
-    "2x1x1": SAME_CRYSTAL["2x1x1 supercell"],
-    "2x2x2": lambda crystal, rng: doubled(crystal),
     "sheared": lambda crystal, rng: other_basis(crystal, np.array([[1, 2, 0], [0, 1, -1], [1, 2, 1]])),
-    "Niggli": lambda crystal, rng: niggli(crystal),
-    "conventional": lambda crystal, rng: standard_cell(crystal, to_primitive=False, no_idealize=True),
-    "idealized primitive": lambda crystal, rng: standard_cell(crystal, to_primitive=True, no_idealize=False),
+    "idealized primitive": idealized_primitive,
 }
 
 

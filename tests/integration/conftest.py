@@ -44,7 +44,8 @@ def csgcnn(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Answer]:
         flags = next((i for i, word in enumerate(words) if "=" in word), len(words))
         out, err, handlers = io.StringIO(), io.StringIO(), logging.root.handlers[:]
         with chdir(cwd), patch.dict(os.environ, environment), patch.object(sys, "argv", ["csgcnn"]):
-            os.environ.pop("HYDRA_FULL_ERROR", None)
+            for name in ("CSGCNN_DATA", "HYDRA_FULL_ERROR"):
+                os.environ.pop(name, None)
             with redirect_stdout(out), redirect_stderr(err):
                 try:
                     code = cli.main([*words[:flags], *quick, *words[flags:]])
