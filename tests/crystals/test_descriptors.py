@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from itertools import product
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from csgcnn.crystals.descriptors import (
 )
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER, masses, properties, radii
 from csgcnn.crystals.structures import Crystal, to_crystal
-from csgcnn.crystals.transforms import SAME_CRYSTAL, permute, rotate, translate
+from csgcnn.crystals.transforms import SAME_CRYSTAL
 
 Change = Callable[[Crystal, np.random.Generator], Crystal]
 
