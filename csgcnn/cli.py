@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
@@ -39,6 +40,7 @@ csgcnn: crystal graph neural networks, from crystal files to trusted predictions
   csgcnn --version"""
 COMMANDS = ["train", "predict", "evaluate", "table"]
 OPEN_KEYS = ("dataset.units.", "dataset.derived.", "dataset.tasks.", "dataset.task_weights.")  # the user adds entries
+CONFIG_FLAGS = ("--config-", "-cd", "-cn", "-cp")
 PATH_KEYS = "resume hydra.run.dir ckpt structures output dataset.path dataset.split.file dataset.cache_dir"
 
 
@@ -145,10 +147,8 @@ def _remove_if_empty(folder: Path) -> None:
 
 def config_folders(words: Sequence[str]) -> list[Path]:
     """The folders of configurations from elsewhere, as --config-dir and --config-path name them."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--config-dir", "-cd", "--config-path", "-cp", action="append", default=[])
-    found = parser.parse_known_args(list(words))[0].config_dir
-    return [Path(folder).expanduser() for folder in found]
+    found = get_args_parser().parse_known_args(list(words))[0]  # Hydra's own: it knows abbreviations
+    return [Path(folder).expanduser() for folder in (found.config_dir, found.config_path) if folder]
 
 
 def resumed(words: Sequence[str]) -> list[str]:
@@ -169,7 +169,7 @@ def resumed(words: Sequence[str]) -> list[str]:
     if not Path(folder).expanduser().joinpath("config.yaml").is_file():
         raise UserError(f"resume={folder}: there is no run to continue, the folder has no config.yaml")
     groups = {path.name for path in CONF.iterdir()} | {*ALIASES}
-    with_config = any(word.partition("=")[0] in groups for word in words) or any("--config" in word for word in words)
+    with_config = any(word.partition("=")[0] in groups or word.startswith(CONFIG_FLAGS) for word in words)
     own_config = [] if with_config else ["--config-dir", folder, "--config-name", "config"]
     return [*own_config, *words, f"hydra.run.dir={folder}"]
 

@@ -72,7 +72,7 @@ def check_same_run(checkpoint: Mapping[str, Any], config: Mapping[str, Any], dat
             f"a run goes on as it was started, but {', '.join(differing[:4])}{more}; "
             "leave these words out, or start another run"
         )
-    if checkpoint["data"] != data:
+    if checkpoint.get("data") != data:
         raise UserError(
             f"{config['dataset']['path']} is no longer the data that the run was started with; start another run"
         )

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from csgcnn import __version__
 from csgcnn.config import build, save_resolved
 from csgcnn.crystals.graphs import GraphSettings
+from csgcnn.crystals.structure_files import one_line
 from csgcnn.data.augment import Augmentations
 from csgcnn.data.dataset import Dataset, oddities
 from csgcnn.data.splits import Split, SplitSettings, count_duplicates, shared_compositions, split_ids, split_rows
@@ -65,7 +66,7 @@ def _train(cfg: DictConfig, run: RunDirectory, interruption: Interruption) -> fl
     parts = build(cfg.optimizer), build(cfg.scheduler), settings, Augmentations(build(cfg.augment))
     trainer = Trainer(model, store, targets, dataset.values, split, loss, *parts)
     if checkpoint:
-        trainer.load_state(checkpoint["training"])
+        _restore(trainer, checkpoint["training"], run.checkpoints)
         if trainer.is_over and run.finished_epochs == trainer.epoch:
             log.info("nothing to continue, all %d epochs are done; everything is in %s", trainer.epoch, run.folder)
             return trainer.best_score
@@ -79,6 +80,13 @@ def _train(cfg: DictConfig, run: RunDirectory, interruption: Interruption) -> fl
     facts = shared | {"outcome": _outcome(trainer), "seconds": time.perf_counter() - start}
     _write_results(run, trainer, dataset, facts)
     return trainer.best_score
+
+
+def _restore(trainer: Trainer, state: Mapping[str, Any], checkpoints: Path) -> None:
+    try:
+        trainer.load_state(state)
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{checkpoints}: the state of the training is damaged: {one_line(error)}") from error
 
 
 def _fit(trainer: Trainer, keeper: Keeper, interruption: Interruption) -> None:

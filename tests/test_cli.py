@@ -1,9 +1,12 @@
+import json
 import os
 import subprocess
 import sys
 import types
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -13,23 +16,43 @@ from omegaconf import DictConfig
 from csgcnn import __version__, cli
 from csgcnn.errors import StructureError
 
-# Refuses heavy imports, and answers the command: the front of the house must not need them.
+# Refuses heavy imports, and answers commands, each in a fork: the front of the house must not need them.
 GUARDED = """
-import sys
+import json, os, signal, sys
 class Guard:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("torch", "torch_geometric", "pymatgen", "matplotlib", "scipy", "numpy"):
             raise AssertionError(f"{name} was imported")
 sys.meta_path.insert(0, Guard())
 from csgcnn.cli import main
-sys.exit(main())
+for line in sys.stdin:
+    folder, answers, words = json.loads(line)
+    if child := os.fork():
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    signal.alarm(60)
+    os.chdir(folder)
+    for stream, path in enumerate(answers, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
+    sys.argv[1:] = words
+    sys.exit(main())
 """
 
 
-def csgcnn(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+@cache
+def server() -> subprocess.Popen[str]:
+    """It ends with the tests, when nobody can write to it any more."""
     environment = {key: value for key, value in os.environ.items() if key not in ("HYDRA_FULL_ERROR", "CSGCNN_DATA")}
-    command = [sys.executable, "-c", GUARDED, *words]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", GUARDED], env=environment, text=True, **pipes)
+
+
+def csgcnn(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    with TemporaryDirectory() as folder:
+        answers = Path(folder, "out"), Path(folder, "err")
+        print(json.dumps([str(cwd), list(map(str, answers)), words]), file=server().stdin, flush=True)
+        code = int(server().stdout.readline())
+        return subprocess.CompletedProcess(words, code, *(path.read_text() for path in answers))
 
 
 @pytest.mark.parametrize(
@@ -251,3 +274,16 @@ def test_predict_leaves_nothing_but_its_output(pretend: Callable[..., None], tmp
     assert [exit_code(*words), exit_code(*words)] == [0, 1]
     assert seen == [("runs/a=b (1).ckpt", "Ca(OH)2.cif")] * 2
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "folders"),
+    [
+        (["-c", "job"], []),
+        (["-cd", "a", "model=csgann"], ["a"]),
+        (["--config-dir=a", "-cp", "b"], ["a", "b"]),
+        (["--config-d", "a"], ["a"]),
+    ],
+)
+def test_foreign_folders_are_found_as_hydra_finds_them(words: list[str], folders: list[str]) -> None:
+    assert cli.config_folders(words) == [Path(folder) for folder in folders]

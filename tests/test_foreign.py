@@ -183,8 +183,6 @@ def test_more_than_a_folder_of_configurations_is_refused(tmp_path: Path, monkeyp
     refused(tmp_path, "too many")
 
 
-# For the lead: the mark goes when cli.run calls refuse_foreign_code.
-@pytest.mark.skipif(not hasattr(cli, "refuse_foreign_code"), reason="the command line does not look yet")
 @pytest.mark.parametrize(
     "words",
     [["--config-dir", "{}"], ["--config-dir={}"], ["-cd", "{}"], ["--config-d", "{}"], ["--config-path", "{}"]],

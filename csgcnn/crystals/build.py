@@ -139,7 +139,7 @@ def _build(sources: list[StructureSource], settings: GraphSettings) -> _Result:
                 measured = measure(crystal, settings)
             except Exception as error:  # a fault that no one foresaw costs this record, not the run
                 reason = str(error) if isinstance(error, StructureError) else f"{type(error).__name__}: {error}"
-                reasons[position] = reason[:1000].encode(errors="backslashreplace").decode()  # as files can hold it
+                reasons[position] = one_line(reason.encode(errors="backslashreplace").decode(), longest=1000)
                 continue
             for kind in {_kind(warning.message) for warning in heard}:
                 warned.setdefault(_told_apart(kind, warned), []).append(position)

@@ -130,7 +130,7 @@ def _id_prop_records(folder: Path) -> list[Record]:
 def _inside(table: Path, name: str) -> Path:
     """The file that a table names, which lies in the folder of the table or below; links may lead elsewhere."""
     file = os.path.normpath(name)
-    if os.path.isabs(file) or file.split(os.sep)[0] == os.pardir or "\0" in file:
+    if os.path.isabs(file) or file.split(os.sep)[0] == os.pardir:
         raise UserError(
             f"{table}: names the file {name!r:.200}, which is not in the folder of the table; expected a path inside "
             "it: move the table, or link the files there"

@@ -84,10 +84,10 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: {error}") from None
 
 
-def one_line(reason: object) -> str:
-    """A message, or the name of an error without one, as a single line of at most 200 printable characters."""
+def one_line(reason: object, longest: int = 200) -> str:
+    """A message, or the name of an error without one, as one line of at most `longest` printable characters."""
     line = "".join(filter(str.isprintable, " ".join(str(reason).split()))) or type(reason).__name__
-    return line if len(line) <= 200 else line[:197] + "..."
+    return line if len(line) <= longest else line[: longest - 3] + "..."
 
 
 def _text(path: Path, largest: float = float("inf")) -> str:
@@ -124,10 +124,8 @@ def _content(path: Path, largest: float) -> bytes | bytearray:
     if status.st_size > largest:
         raise StructureError(f"the file has {status.st_size:.3g} bytes; a structure file may have up to {largest:.3g}")
     with open(path, "rb") as file:
-        if file.read(2) != b"\x1f\x8b":
-            file.seek(0)
+        if not file.peek(2).startswith(b"\x1f\x8b"):
             return file.read()
-        file.seek(0)
         most = min(largest, _LARGEST_RATIO * status.st_size + _ALWAYS_FINE)
         content = bytearray()
         with gzip.GzipFile(fileobj=file) as unpacked:

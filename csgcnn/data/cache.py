@@ -71,13 +71,13 @@ def open_dataset(
 def _load(folder: Path, settings: GraphSettings) -> tuple[GraphStore, list[Rejected]]:
     store = GraphStore.load(folder)
     with naming(folder / REJECTED) as path:
-        rejected = [Rejected(id_, reason) for id_, reason in json.loads(path.read_text(encoding="utf-8"))]
-        if not all(isinstance(text, str) for entry in rejected for text in entry):
+        rejected = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(rejected, list) or any(list(map(type, entry)) != [str, str] for entry in rejected):
             raise ValueError("expected pairs of an id and a reason")
     with naming(folder / "meta.json"):
         if store.settings != settings:
             raise ValueError(f"holds graphs of {store.settings}")
-    return store, rejected
+    return store, [Rejected(*entry) for entry in rejected]
 
 
 def _pack(parts: Sequence[Built], settings: GraphSettings, path: Path) -> tuple[GraphStore, list[Rejected]]:

@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from csgcnn.crystals.datasets import Scalar
 from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
 from csgcnn.data.batch import GraphBatch, ranges
 from csgcnn.data.graph_files import flush, load_graphs, naming, save_graphs
 
 FORMAT = 3  # 2: global_features, edge_vector; 3: checksums, rows.json
-Scalar = float | int | str | bool | None
+
+_PACKED = ("atomic_number", "atom_multiplicity", "edge_index", "distance", "edge_multiplicity", "edge_vector")
+_LARGEST = 1e300  # of a column's integers: they become floats
 
 
 class GraphStore:
@@ -44,7 +47,7 @@ class GraphStore:
             "n_edges": self._n_edges,
             "first_atom": self._n_atoms.cumsum(0) - self._n_atoms,
             "first_edge": self._n_edges.cumsum(0) - self._n_edges,
-            **{name: torch.from_numpy(getattr(graphs, name)) for name in _ATOM_FIELDS + _EDGE_FIELDS + _GRAPH_FIELDS},
+            **{name: torch.from_numpy(getattr(graphs, name)) for name in (*_PACKED, "global_features")},
         }
 
     def __len__(self) -> int:
@@ -137,12 +140,6 @@ class GraphStore:
                 if sums.get(name) != _checksum(path):
                     raise ValueError("its checksum is another one")
         return cls(graphs, ids, columns, settings)
-
-
-_LARGEST = 1e300  # of a column's integers: they become floats
-_ATOM_FIELDS = ("atomic_number", "atom_multiplicity")
-_EDGE_FIELDS = ("edge_index", "distance", "edge_multiplicity", "edge_vector")
-_GRAPH_FIELDS = ("global_features",)
 
 
 def _rows(content: dict[str, Any]) -> tuple[list[str], dict[str, list[Scalar]]]:

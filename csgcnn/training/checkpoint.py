@@ -54,10 +54,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def _has_tensor(value: Any) -> bool:
-    if isinstance(value, dict | list | tuple):
-        return any(map(_has_tensor, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, torch.Tensor)
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and TEXT.fullmatch(value) is not None
+
+
+def _has_only_texts_and_numbers(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_has_only_texts_and_numbers, (*value, *value.values())))
+    if isinstance(value, list | tuple):
+        return all(map(_has_only_texts_and_numbers, value))
+    return _is_text(value) if isinstance(value, str) else not isinstance(value, torch.Tensor)
 
 
 def _is_target(target: Any) -> bool:
@@ -65,7 +71,7 @@ def _is_target(target: Any) -> bool:
         return False
     classes, optional = target.get("classes", ()), (target.get("unit", ""), target.get("derived") or "")
     return (
-        all(isinstance(text, str) and TEXT.fullmatch(text) for text in (target.get("name"), *optional, *classes))
+        all(map(_is_text, (target.get("name"), *optional, *classes)))
         and target.get("task", "regression") in ("regression", "classification")
         and len(set(classes)) == len(classes) != 1
     )
@@ -73,10 +79,16 @@ def _is_target(target: Any) -> bool:
 
 TEXT = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]{0,1000}")  # what does not steer a terminal
 EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "config": ("a dict of texts and numbers", lambda config: isinstance(config, dict) and not _has_tensor(config)),
+    "csgcnn": ("a version", _is_text),
+    "config": (
+        "a dict of texts and numbers",
+        lambda config: isinstance(config, dict) and _has_only_texts_and_numbers(config),
+    ),
     "targets": (
         "a list of targets",
-        lambda targets: isinstance(targets, list) and not _has_tensor(targets) and all(map(_is_target, targets)),
+        lambda targets: (
+            isinstance(targets, list) and _has_only_texts_and_numbers(targets) and all(map(_is_target, targets))
+        ),
     ),
     "elements": (
         f"a list of atomic numbers up to {MAX_ATOMIC_NUMBER}",

@@ -9,6 +9,7 @@ import pickletools
 import re
 import zipfile
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,12 @@ MOST_SHARED = 10  # how often a byte may be declared by tensors that share it
 
 _WANTED = re.compile(r"data\.pkl|byteorder|version|data/\d+")  # members of the archive that torch.load needs
 _REBUILD, _ORDERED = "torch._utils _rebuild_tensor_v2", "collections OrderedDict"
-_NUMBERS = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-_GLOBALS = {_REBUILD, _ORDERED, *(f"torch {number}Storage" for number in _NUMBERS)}
+_STORAGES = {  # and the bytes of a number in them
+    **{"torch DoubleStorage": 8, "torch LongStorage": 8, "torch FloatStorage": 4, "torch IntStorage": 4},
+    **{"torch HalfStorage": 2, "torch BFloat16Storage": 2, "torch ShortStorage": 2},
+    **{"torch CharStorage": 1, "torch ByteStorage": 1, "torch BoolStorage": 1},
+}
+_GLOBALS = {_REBUILD, _ORDERED, *_STORAGES}
 _KEYS = ("BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1")
 _VALUES = {
     **dict.fromkeys(_KEYS, "key"),
@@ -50,8 +55,8 @@ def load_plain(path: Path) -> Any:
     if size > LARGEST:
         raise UserError(f"{path} has {size:,} bytes and is no csgcnn checkpoint; expected at most {LARGEST:,}")
     try:
-        pickled, archive = _unpack(path, size)
-        _look_through(pickled)
+        pickled, sizes, archive = _unpack(path, size)
+        _look_through(pickled, sizes)
         content = torch.load(archive, map_location="cpu", weights_only=True)
         return _Copier(len(pickled), size).copy(content)
     except _NotPlainError as error:
@@ -68,9 +73,9 @@ def load_plain(path: Path) -> Any:
         raise UserError(f"{path} is damaged and cannot be read: {_first_line(error)}") from error
 
 
-def _unpack(path: Path, size: int) -> tuple[bytes, io.BytesIO]:
-    """The pickle, and a new archive of it and its tensors: torch's own zip reader sees what was checked here."""
-    buffer = io.BytesIO()
+def _unpack(path: Path, size: int) -> tuple[bytes, dict[str, int], io.BytesIO]:
+    """The pickle, the sizes of members, and a new archive of them: torch's zip reader sees what was checked here."""
+    buffer, sizes = io.BytesIO(), dict[str, int]()
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(buffer, "w") as copy:
         members = archive.infolist()
         if len(members) > MOST_MEMBERS or len({member.filename for member in members}) < len(members):
@@ -84,24 +89,36 @@ def _unpack(path: Path, size: int) -> tuple[bytes, io.BytesIO]:
             folder, _, name = member.filename.partition("/")
             if folder == root and _WANTED.fullmatch(name):
                 copy.writestr(f"checkpoint/{name}", archive.read(member))
+                sizes[name] = member.file_size
         pickled = archive.read(f"{root}/data.pkl")
     buffer.seek(0)
-    return pickled, buffer
+    return pickled, sizes, buffer
 
 
-def _look_through(pickled: bytes) -> None:
+class _Kind(str):
+    """What is on the stack: its kind, and of a key its value, of a flat tuple its items."""
+
+    content: Any
+
+    def __new__(cls, kind: str, content: Any = None) -> "_Kind":
+        self = super().__new__(cls, kind)
+        self.content = content
+        return self
+
+
+def _look_through(pickled: bytes, sizes: Mapping[str, int]) -> None:
     """Check that a pickle builds nothing but plain data, with strings and integers for keys of dicts.
 
     It follows the kinds of the values on the stack: `key` (string, integer), `value` (other number, None), `flat`
-    (tuple of those), `dict`, `list`, `storage`, `other`, or the name of a global.
+    (tuple of those), `dict`, `list`, `storage`, `other`, or the name of a global. `sizes` are those of the storages.
     """
-    stack: list[str] = []
-    below: list[list[str]] = []
-    memo: dict[Any, str] = {}
+    stack: list[_Kind] = []
+    below: list[list[_Kind]] = []
+    memo: dict[Any, _Kind] = {}
     for opcode, argument, _ in pickletools.genops(pickled):
         name = opcode.name
         if name in _VALUES:
-            stack.append(_VALUES[name])
+            stack.append(_Kind(_VALUES[name], argument))
         elif name in ("BINPUT", "LONG_BINPUT"):
             memo[argument] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
@@ -117,25 +134,25 @@ def _look_through(pickled: bytes) -> None:
             items = [stack.pop() for _ in range(n_items)][::-1]
             _collect(name, items, stack)
         elif name == "GLOBAL" and argument in _GLOBALS:
-            stack.append(argument)
+            stack.append(_Kind(argument))
         elif name in ("BINPERSID", "REDUCE", "BUILD"):
-            _call(name, stack.pop(), stack)
+            _call(name, stack.pop(), stack, sizes)
         elif not (name == "STOP" or (name == "PROTO" and argument == 2)):
             raise _NotPlainError(name if argument is None else f"{name} {argument}".replace(" ", "."))
 
 
-def _collect(name: str, items: list[str], stack: list[str]) -> None:
+def _collect(name: str, items: list[_Kind], stack: list[_Kind]) -> None:
     """What TUPLE, APPENDS or SETITEMS does with `items`."""
     if name.startswith("TUPLE"):
         is_flat = all(item in ("key", "value", "storage") or item in _GLOBALS for item in items)
-        stack.append("flat" if is_flat else "other")
+        stack.append(_Kind("flat", items) if is_flat else _Kind("other"))
     elif stack[-1] != ("list" if name.startswith("APPEND") else "dict"):
         raise _NotPlainError(f"{name} to what is none")
     elif name.startswith("SETITEM") and any(key != "key" for key in items[::2]):
         raise _NotPlainError("a dict whose keys are neither strings nor integers")
 
 
-def _call(name: str, argument: str, stack: list[str]) -> None:
+def _call(name: str, argument: _Kind, stack: list[_Kind], sizes: Mapping[str, int]) -> None:
     """What BINPERSID (a storage), REDUCE (a function's result) or BUILD (attributes, not kept) does with `argument`."""
     function = "" if name == "BINPERSID" else stack.pop()
     results = {
@@ -146,7 +163,16 @@ def _call(name: str, argument: str, stack: list[str]) -> None:
     }
     if (name, function, argument) not in results:
         raise _NotPlainError(f"{name} of {argument} with {function or 'nothing'}")
-    stack.append(results[name, function, argument])
+    if name == "BINPERSID":
+        _check_storage(argument.content, sizes)
+    stack.append(_Kind(results[name, function, argument]))
+
+
+def _check_storage(described: Sequence[_Kind], sizes: Mapping[str, int]) -> None:
+    """Check the size of a storage: torch before 2.10 reads beyond its record (pytorch/pytorch#165553)."""
+    _, class_name, key, _, n_elements = described
+    if sizes.get(f"data/{key.content}") != n_elements.content * _STORAGES[class_name]:
+        raise _NotPlainError("a storage that has not the size of its record")
 
 
 class _Copier:

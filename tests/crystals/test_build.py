@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from csgcnn.crystals import build
-from csgcnn.crystals.build import Rejected, build_graphs
+from csgcnn.crystals.build import Rejected, build_graphs, merge_warnings, warning_lines
 from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
 from csgcnn.errors import UserError
@@ -104,3 +104,53 @@ def test_records_are_read_as_they_are_needed(dielectric_records: list[Record]) -
     for number, _ in zip(range(4), parts, strict=False):
         assert n_read <= 8 * (number + 8)
     parts.close()  # type: ignore[attr-defined]
+
+
+# --- warnings ---
+
+ROUNDED = "# fractional coordinates rounded to ideal values to avoid issues with finite precision."
+
+
+def cif(*frac_coords: str, space_group: bool = True) -> str:
+    """Iron atoms at (x, x, x)."""
+    axes = [("a", "alpha"), ("b", "beta"), ("c", "gamma")]
+    cell = "".join(f"_cell_length_{edge} 9\n_cell_angle_{angle} 90\n" for edge, angle in axes)
+    rows = "".join(f"Fe{number} Fe {x} {x} {x}\n" for number, x in enumerate(frac_coords))
+    names = "".join(f"_atom_site_{name}\n" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z"))
+    operations = "loop_\n_symmetry_equiv_pos_as_xyz\n'x, y, z'\n" * space_group
+    return f"data_x\n{cell}{operations}loop_\n{names}{rows}"
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_warnings_are_counted_by_kind_and_not_shown(
+    workers: int, tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    texts = [cif("0"), cif("0", "0.3333"), cif("0", "0.33333", "0.6667"), cif("0", "0.6667", "0.666701")]
+    texts += [cif("0", space_group=False)] * 3 + [cif("0.1")] * 3 + [cif("0.3333")]
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.cif").write_text(text)
+    records = [Record(f"c{number}", tmp_path / f"{number}.cif", {}) for number in range(len(texts))]
+    parts = list(build_graphs(records, SETTINGS, workers=workers))
+    assert [[entry.id for entry in part.rejected] for part in parts] == [["c3"], []], "two atoms on one spot"
+    assert parts[1].warnings == {ROUNDED: (1, "c10")}
+    merged = merge_warnings(part.warnings for part in parts)
+    assert merged.pop(ROUNDED) == (3, "c1"), "what was rejected is not counted"
+    ((kind, counted),) = merged.items()
+    assert kind.startswith("No _symmetry_equiv_pos_as_xyz type key found.")
+    assert counted == (3, "c4")
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+
+
+def test_many_kinds_of_warnings_are_told_in_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert warning_lines({}) == []
+    first = {"a": (1, "x"), "b": (2, "y")}
+    merged = merge_warnings([first, {}, {"b": (5, "z"), "c": (3, "z")}])
+    assert merged == {"a": (1, "x"), "b": (7, "y"), "c": (3, "z")}
+    lines = ["7 structures: b (first in y)", "3 structures: c (first in z)", "1 structures: a (first in x)"]
+    assert warning_lines(merged) == lines
+    assert warning_lines(merged, most=1) == [lines[0], "and 2 other kinds of warnings"]
+    monkeypatch.setattr(build, "MOST_KINDS", 2)
+    merged = merge_warnings([first, {"c": (1, "z")}, {"d": (1, "w"), "a": (1, "w")}])
+    assert merged == {"a": (2, "x"), "b": (2, "y"), "other warnings": (2, "z")}

@@ -5,12 +5,15 @@ import logging
 import multiprocessing
 import os
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.graphs import GraphSettings
@@ -80,15 +83,15 @@ def test_the_key_is_bytes_settings_and_reading_options(
     data: Path, folder: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_dataset(data, SETTINGS)
-    for settings in (
+    for other in (
         GraphSettings(cutoff=7.0),
         GraphSettings(max_neighbors=8),
         GraphSettings(shells="truncate"),
         GraphSettings(compress=False),
         GraphSettings(global_features=("composition",)),
     ):
-        store, _ = open_dataset(data, settings)
-        assert store.settings == settings
+        store, _ = open_dataset(data, other)
+        assert store.settings == other
     by_name, _ = open_dataset(data, SETTINGS, id_column="name")
     assert by_name.ids[0] == f"row {rows[0]['material_id']}"
     open_dataset(data, SETTINGS, structure_column="structure")
@@ -173,6 +176,81 @@ def test_a_damaged_cache_is_named_and_built_again(
     assert entries(folder) == [entry]
     forbid_building(monkeypatch)
     open_dataset(data, SETTINGS)
+
+
+@pytest.mark.parametrize("content", [b"[[]]", b'[["a", 1]]', b"{}", b"[" * 100_000, b"\xff"])
+def test_damaged_reasons_are_built_again(data: Path, folder: Path, content: bytes) -> None:
+    _, rejected = open_dataset(data, SETTINGS)
+    (entry,) = entries(folder)
+    write_as_ours(entry / "rejected.json", content)
+    assert open_dataset(data, SETTINGS)[1] == rejected
+
+
+def write_as_ours(path: Path, content: bytes) -> None:
+    """Write a file of a store, with the right checksum."""
+    path.write_bytes(content)
+    meta = path.with_name("meta.json")
+    contents = json.loads(meta.read_text())
+    contents["crc32"][path.name] = zlib.crc32(content)
+    meta.write_text(json.dumps(contents))
+
+
+@st.composite
+def damaged(draw: st.DrawFn, files: dict[str, bytes]) -> tuple[str, bytes]:
+    """A file of a cache, some bytes of which are flipped, replaced, inserted or cut."""
+    name = draw(st.sampled_from(sorted(files)))
+    content = bytearray(files[name])
+    for _ in range(draw(st.integers(1, 3))):
+        at, n_lost = draw(st.integers(0, len(content))), draw(st.sampled_from([1, 1, 4, 0, 50, len(content)]))
+        content[at : at + n_lost] = draw(st.sampled_from([b"", b"9", b"\0", b"\xff\x7f", b"[", b'"', b"\0\0\xc0\x7f"]))
+    return name, bytes(content)
+
+
+@pytest.mark.parametrize("write", [Path.write_bytes, write_as_ours])
+def test_any_damage_is_refused_or_does_no_harm(
+    data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, bytes], object]
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    built, rejected = open_dataset(data, SETTINGS)
+    (entry,) = entries(folder)
+    files = {path.name: path.read_bytes() for path in entry.iterdir()}
+    reasons: list[str] = []
+
+    @settings(max_examples=40, deadline=None, derandomize=True, database=None)
+    @given(damaged(files))
+    def try_one(damage: tuple[str, bytes]) -> None:
+        for name, content in files.items():
+            (entry / name).write_bytes(content)
+        name, content = damage
+        assume(content != files[name] and (name != "meta.json" or write is Path.write_bytes))
+        write(entry / name, content)
+        try:
+            store = GraphStore.load(entry)
+            assert torch.isfinite(store.batch(torch.arange(len(store))).distance).all()
+        except ValueError as error:
+            reasons.append(str(error))
+            again, rejected_again = open_dataset(data, SETTINGS)
+            assert_same(again, built)
+            assert rejected_again == rejected
+        assert_same(GraphStore.load(entry), open_dataset(data, SETTINGS)[0])
+
+    try_one()
+    assert len(reasons) > 10
+    assert all(reason.startswith(str(entry)) for reason in reasons)
+
+
+def test_what_was_mended_is_told_by_kind(tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    axes = [("a", "alpha"), ("b", "beta"), ("c", "gamma")]
+    cell = "".join(f"_cell_length_{edge} 4\n_cell_angle_{angle} 90\n" for edge, angle in axes)
+    atoms = "".join(f"_atom_site_{name}\n" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z"))
+    for number in range(3):
+        (tmp_path / f"{number}.cif").write_text(f"data_x\n{cell}loop_\n{atoms}Fe1 Fe 0 0 0.{number}\n")
+    (tmp_path / "id_prop.csv").write_text("0,1\n1,2\n2,3\n")
+    with caplog.at_level(logging.WARNING):
+        open_dataset(tmp_path, SETTINGS)
+    (told,) = caplog.messages
+    assert told.startswith("3 structures: No _symmetry_equiv_pos_as_xyz type key found.")
+    assert told.endswith("(first in 0)")
 
 
 def test_a_half_written_cache_is_never_seen(data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

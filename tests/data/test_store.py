@@ -1,8 +1,13 @@
 import json
+import os
+import pickle
 import re
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -141,6 +146,150 @@ def test_a_damaged_store_is_refused_by_the_name_of_the_file(
     damage(tmp_path / name)
     with pytest.raises(ValueError, match=re.escape(str(tmp_path / name))):
         GraphStore.load(tmp_path)
+
+
+def with_value(place: tuple[int, ...], value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def changed(array: np.ndarray) -> np.ndarray:
+        array[place] = value
+        return array
+
+    return changed
+
+
+class Payload:
+    """Unpickled, it would fail the test."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pytest.fail, ("a pickle in an array was executed",)
+
+
+def with_pickle(array: np.ndarray) -> np.ndarray:
+    array = array.astype(object)
+    array.reshape(-1)[0] = Payload()
+    return array
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("distance", lambda array: array.astype("float64"), "expected float32"),
+        ("atomic_number", lambda array: array.astype("int8"), "expected uint8"),
+        ("fingerprint", lambda array: array.view("int64"), "expected uint64"),
+        ("lattice", lambda array: array.astype(">f4"), "expected float32"),
+        ("distance", lambda array: array[:-1], "expected float32"),
+        ("distance", lambda array: array[None], "expected float32"),
+        ("edge_index", lambda array: array.T, "expected int32"),
+        ("n_atoms", lambda array: np.append(array, array[-1:]), r"expected int32 \[28\]"),
+        ("edge_vector", lambda array: np.zeros((len(array), 3), array.dtype), "expected float32"),
+        ("lattice", with_pickle, "Python objects in dtype"),
+        ("lattice", with_value((0, 0, 0), np.nan), "values beyond"),
+        ("edge_multiplicity", with_value((0,), np.nan), "values beyond"),
+        ("distance", with_value((0,), np.inf), "values beyond"),
+        ("distance", with_value((0,), 0), "values beyond"),
+        ("atom_multiplicity", with_value((-1,), 0), "values beyond 1 to"),
+        ("atomic_number", with_value((0,), 0), "values beyond 1 to 100"),
+        ("atomic_number", with_value((0,), 101), "values beyond 1 to 100"),
+        ("n_atoms", with_value((0,), -1), "values beyond 1 to"),
+        ("n_edges", with_value((0,), -1), "values beyond 0 to"),
+        ("site_node", with_value((0,), -1), "values beyond 0 to"),
+        ("site_node", with_value((-1,), 1), "a node that its crystal does not have"),
+        ("edge_index", with_value((0, 0), 9999), "a node that its crystal does not have"),
+        ("edge_index", with_value((1, -1), 9999), "a node that its crystal does not have"),
+        ("distance", with_value((0,), 2.5), "its checksum is another one"),
+        ("fingerprint", with_value((0,), 7), "its checksum is another one"),
+    ],
+)
+def test_what_no_store_holds_is_refused(
+    store: GraphStore, tmp_path: Path, name: str, change: Callable[[np.ndarray], np.ndarray], reason: str
+) -> None:
+    store.save(tmp_path)
+    path = tmp_path / f"{name}.npy"
+    np.save(path, change(np.load(path)), allow_pickle=True)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: .*{reason}"):
+        GraphStore.load(tmp_path)
+
+
+@pytest.mark.parametrize("shape", ["(2684354560,)", "(-1,)", "(((((", "(2, 99999999999999999999)", "__import__('os')"])
+def test_what_a_header_declares_is_not_allocated(store: GraphStore, tmp_path: Path, shape: str) -> None:
+    store.save(tmp_path)
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    (tmp_path / "distance.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / "distance.npy"))):
+        GraphStore.load(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def test_a_pipe_or_another_format_is_no_array(store: GraphStore, tmp_path: Path) -> None:
+    store.save(tmp_path)
+    for make, reason in (
+        (lambda path: path.write_bytes(b""), "No data left"),
+        (lambda path: path.write_bytes(pickle.dumps(Payload())), "pickled .object. data"),
+        (lambda path: ZipFile(path, "w").close(), "expected float32"),
+        (os.mkfifo, "no such file"),
+    ):
+        (tmp_path / "lattice.npy").unlink()
+        make(tmp_path / "lattice.npy")
+        with pytest.raises(ValueError, match=rf"lattice\.npy: .*{reason}"):
+            GraphStore.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"ids": "c0"}, "wrong type"),
+        ({"ids": list(range(28))}, "wrong type"),
+        ({"columns": [1]}, "wrong type"),
+        ({"columns": {"gap": [1.0]}}, "column 'gap' has 1 values for 28 ids"),
+        ({"columns": {"gap": 28}}, "column 'gap' holds other than"),
+        ({"columns": {"gap": [[]] * 28}}, "column 'gap' holds other than numbers, texts, true and false"),
+        ({"columns": {"gap": [-(10**301)] * 28}}, r"column 'gap' holds an integer beyond 1e\+300"),
+        ({"columns": {"gap": [True, None, "x", 10**299] * 7}}, "its checksum is another one"),
+        ({"ids": [f"c{number}" for number in range(28)]}, "its checksum is another one"),
+    ],
+)
+def test_rows_that_no_store_has_are_refused(
+    store: GraphStore, tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    store.save(tmp_path)
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: .*{reason}"):
+        GraphStore.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": {"cutoff": -1}},
+        {"settings": {"radius": 8}},
+        {"settings": None},
+        {"crc32": 7},
+        {"format": [[]] * 1000},
+    ],
+)
+def test_impossible_settings_are_refused(store: GraphStore, tmp_path: Path, change: dict[str, Any]) -> None:
+    store.save(tmp_path)
+    path = tmp_path / "meta.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: ") as caught:
+        GraphStore.load(tmp_path)
+    assert len(str(caught.value)) < len(str(path)) + 200
+
+
+def test_files_beside_a_store_do_not_matter(store: GraphStore, tmp_path: Path) -> None:
+    (tmp_path / "rejected.json").write_text("[]")
+    store.save(tmp_path)
+    (tmp_path / "notes.npy").write_bytes(pickle.dumps(Payload()))
+    (tmp_path / "folder").mkdir()
+    assert GraphStore.load(tmp_path).ids == store.ids
+    (tmp_path / "rejected.json").write_text("[[]]")
+    with pytest.raises(ValueError, match=r"rejected\.json: its checksum is another one"):
+        GraphStore.load(tmp_path)
+    (tmp_path / "rejected.json").unlink()
+    assert GraphStore.load(tmp_path).ids == store.ids
 
 
 def test_pyg_can_batch_the_crystals(store: GraphStore) -> None:

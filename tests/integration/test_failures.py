@@ -3,13 +3,11 @@
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from csgcnn.config import claim_directory
 from csgcnn.training.checkpoint import load_checkpoint
 from csgcnn.training.trainer import Trainer
 
@@ -91,13 +89,6 @@ def test_a_refused_run_leaves_no_folder(csgcnn: Command, tmp_path: Path) -> None
     assert csgcnn("train", "dataset.path=absent.json", cwd=tmp_path).code == 1
     assert csgcnn("train", "model.hidden=0", cwd=tmp_path).code == 2
     assert not list(tmp_path.rglob("*/*/*")), list(tmp_path.rglob("*"))
-
-
-def test_a_hundred_runs_in_one_second_get_a_hundred_folders(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(20) as pool:
-        names = list(pool.map(claim_directory, [str(tmp_path / "runs" / "06-51-48")] * 100))
-    assert len(set(names)) == 100
-    assert all(Path(name).is_dir() for name in names)
 
 
 def test_a_crystal_to_blame_is_named(csgcnn: Command, small: list[str], tmp_path: Path, monkeypatch: Any) -> None:
