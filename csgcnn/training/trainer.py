@@ -322,9 +322,10 @@ def _random_state(device: torch.device) -> dict[str, Tensor]:
 def _set_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
     """Go on with the random numbers of each process, `states` [n_processes, n_bytes]; of others if they are others."""
     rank = processes.rank()
-    torch.set_rng_state(states["cpu"][min(rank, len(states["cpu"]) - 1)])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"][min(rank, len(states["cuda"]) - 1)], device)
+    own = {name: all_[min(rank, len(all_) - 1)].clone() for name, all_ in states.items()}  # torch wants its own storage
+    torch.set_rng_state(own["cpu"])
+    if device.type == "cuda" and "cuda" in own:
+        torch.cuda.set_rng_state(own["cuda"], device)
     if rank >= len(states["cpu"]):
         torch.manual_seed(int(torch.randint(2**62, ())) + rank)
 
