@@ -43,6 +43,7 @@ class TrainerSettings:
     progress: bool = True
     max_skipped: int = 0
     sync_norm: bool = True
+    compile: bool = False
 
 
 class DivergenceError(UserError):
@@ -115,6 +116,8 @@ class Trainer:
                 module.shared = settings.sync_norm
         if processes.rank():
             torch.manual_seed(torch.initial_seed() + processes.rank())  # dropout and noise of its own
+        # dynamic: sizes differ from batch to batch, and each would be compiled anew
+        self.answer = torch.compile(model.standardized, dynamic=True) if settings.compile else model.standardized
 
     @property
     def evaluated(self) -> CrystalGraphNetwork:
@@ -196,7 +199,7 @@ class Trainer:
             batch = self.augment(batch, self.epoch / self.settings.max_epochs)
         target = self.values.index_select(0, rows.to(self.store.device, non_blocking=True))
         with torch.autocast(self.store.device.type, torch.bfloat16, self.settings.precision == "bfloat16"):
-            prediction = self.model.standardized(batch)
+            prediction = self.answer(batch)
         loss = self.loss(processes.gather(prediction.float(), len(rows)), self.model.scaler.standardize(target))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
