@@ -43,14 +43,20 @@ class PyGModel(nn.Module):
         return self.out(F.softplus(self.hidden(F.softplus(global_mean_pool(x, data.batch)))))
 
 
-def train_pyg(store: GraphStore, targets: Tensor, batch_size: int, n_batches: int) -> float:
-    """Structures per second of the PyG loop; features are expanded beforehand, as PyG data sets do."""
+def pyg_graphs(store: GraphStore, targets: Tensor, n: int) -> list[Data]:
+    """The first `n` crystals as PyG data sets hold them."""
     basis, table = GaussianDistance(8.0), torch.tensor(atom_init())
     graphs = []
-    for i in range(min(len(store), batch_size * (n_batches + 3))):
+    for i in range(n):
         batch = store.batch(torch.tensor([i]))
         attributes = {"edge_index": batch.edge_index, "edge_attr": basis(batch), "y": targets[i : i + 1]}
         graphs.append(Data(x=table[batch.atomic_number], **attributes))
+    return graphs
+
+
+def train_pyg(store: GraphStore, targets: Tensor, batch_size: int, n_batches: int) -> float:
+    """Structures per second of the PyG loop; features are expanded beforehand, as PyG data sets do."""
+    graphs = pyg_graphs(store, targets, min(len(store), batch_size * (n_batches + 3)))
     model = PyGModel().train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     seconds = []

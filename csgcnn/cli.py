@@ -27,6 +27,7 @@ from csgcnn.config import ALIASES, CONF, nearest, validate
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.explain import report, report_refusal, told
 from csgcnn.foreign import refuse_foreign_code
+from csgcnn.machine import Launch, launch
 
 USAGE = """\
 csgcnn: crystal graph neural networks, from crystal files to trusted predictions
@@ -64,7 +65,10 @@ def main(words: Sequence[str] | None = None) -> int:
         expected = nearest(command, COMMANDS) or f"; expected {', '.join(COMMANDS)}"
         print(f"csgcnn: there is no command {command!r}{expected} (see csgcnn --help)", file=sys.stderr)
         return 2
-    return compare(rest) if command == "table" else run(command, rest)
+    if command == "table":
+        return compare(rest)
+    place = launch()
+    return run(command, rest) if place.size == 1 else run_together(command, rest, place)
 
 
 def compare(words: Sequence[str]) -> int:
@@ -84,6 +88,24 @@ def compare(words: Sequence[str]) -> int:
     print(table, end="")
     print(*left_out, sep="\n", end="\n" if left_out else "", file=sys.stderr)
     return 0
+
+
+def run_together(command: str, words: Sequence[str], place: Launch) -> int:
+    """Run the command as one of several processes, of which the first reads the words and tells the others."""
+    if command != "train":
+        print(f"csgcnn {command}: runs in one process, {place.size} were started together", file=sys.stderr)
+        return 2
+    processes, train = (importlib.import_module(f"csgcnn.{name}") for name in ("processes", "train"))
+    try:
+        with processes.joined(place):
+            if place.rank:
+                logging.disable()
+                return train.follow()
+            code = run(command, words)
+            processes.text_of_first()  # nothing more to do
+            return code
+    except Exception as error:
+        return report(f"{command} (process {place.rank} of {place.size})", error)
 
 
 def run(command: str, words: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.splits import Split
 from csgcnn.errors import ConfigError, UserError
+from csgcnn.schemas import TrainerConfig
 from csgcnn.training.checkpoint import load_checkpoint
 
 log = logging.getLogger(__name__)
@@ -60,7 +62,8 @@ def check_same_run(checkpoint: Mapping[str, Any], config: Mapping[str, Any], dat
         ConfigError: keys differ that decide what is computed; it names them.
         UserError: the data differ.
     """
-    before, now = (dict(_leaves(tree)) for tree in (checkpoint["config"], config))
+    newer = {"trainer": asdict(TrainerConfig()) | checkpoint["config"]["trainer"]}  # keys that came after the run
+    before, now = (dict(_leaves(tree)) for tree in (checkpoint["config"] | newer, config))
     differing = [
         f"{key}={_told(now, key)} (the run has {_told(before, key)})"
         for key in sorted(before.keys() | now.keys())

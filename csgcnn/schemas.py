@@ -39,6 +39,8 @@ class TrainerConfig:
     keep_last: int = 0  # older checkpoints to keep beside last.ckpt
     max_skipped: int = 0  # batches without a finite loss or gradient to leave out before the run fails
     deterministic: bool = False  # the same bytes on a GPU, too, where it is slower
+    compile: bool = False  # the training step by torch.compile: needs a C++ compiler, half a minute at the start
+    sync_norm: bool = True  # batch norm over all processes of a training, as one would; false: each its share, faster
 
 
 @dataclass

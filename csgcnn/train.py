@@ -1,6 +1,8 @@
 """`csgcnn train`: crystals and a property in, a trained model in a run directory out."""
 
+import json
 import logging
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,7 +13,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from csgcnn import __version__
+from csgcnn import __version__, processes
 from csgcnn.config import build, save_resolved
 from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.crystals.structure_files import one_line
@@ -19,13 +21,12 @@ from csgcnn.data.augment import Augmentations
 from csgcnn.data.dataset import Dataset, oddities
 from csgcnn.data.splits import Split, SplitSettings, count_duplicates, shared_compositions, split_ids, split_rows
 from csgcnn.data.targets import Target, check_labels
-from csgcnn.errors import UserError
 from csgcnn.resume import check_same_run, data_digest, last_checkpoint
 from csgcnn.training.interruption import Interruption
 from csgcnn.training.keeper import Keeper
 from csgcnn.training.metrics import Metrics, baseline_metrics, target_metrics
 from csgcnn.training.report import compared_columns, compared_rows, outcome, told
-from csgcnn.training.run_directory import RunDirectory, environment, write_predictions
+from csgcnn.training.run_directory import RunDirectory, environment, finished_epochs, write_predictions
 from csgcnn.training.trainer import DivergenceError, Trainer, TrainerSettings
 from csgcnn.wiring import build_loss, build_model, load_dataset, select_device
 
@@ -39,22 +40,51 @@ def train(cfg: DictConfig) -> float:
         Interruption(cfg.trainer.max_minutes) as interruption,
         RunDirectory(folder, may_resume=cfg.resume is not None) as run,
     ):
-        return _train(cfg, run, interruption)
+        source = folder if run.holds_run else None
+        if processes.size() > 1:
+            job = {"config": OmegaConf.to_container(cfg, resolve=True), "source": source and str(source.absolute())}
+            processes.text_of_first(json.dumps(job))
+        return _train(cfg, run, source, interruption)
 
 
-def _train(cfg: DictConfig, run: RunDirectory, interruption: Interruption) -> float:
+def follow() -> int:
+    """Train together with the first process of several, as long as it tells what; returns the exit code.
+
+    What a run leaves behind is written by the first process alone: the others write into a folder that they remove.
+    """
+    code = 0
+    while job := _next_job():
+        cfg, source = OmegaConf.create(job["config"]), job["source"]
+        try:
+            with (
+                tempfile.TemporaryDirectory() as scratch,
+                Interruption(cfg.trainer.max_minutes) as interruption,
+                RunDirectory(Path(scratch)) as run,
+            ):
+                _train(cfg, run, source and Path(source), interruption)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        except processes.SharedError:
+            code = 1
+    return code
+
+
+def _next_job() -> dict[str, Any]:
+    try:
+        return json.loads(processes.text_of_first() or "{}")
+    except processes.LostError:  # the first process has ended, and said why
+        return {}
+
+
+def _train(cfg: DictConfig, run: RunDirectory, source: Path | None, interruption: Interruption) -> float:
+    """`source`: the folder of the run to go on with, if there is one."""
     start = time.perf_counter()
     device = select_device(cfg.trainer.device, cfg.trainer.threads, cfg.trainer.deterministic)
     torch.manual_seed(cfg.seed)
-    graph, rejected = GraphSettings(**cfg.graph), run.folder / "rejected.csv"
-    dataset = load_dataset(cfg.dataset, graph, rejected, cfg.trainer.workers, cfg.trainer.progress)
+    dataset, split = processes.all_or_none(lambda: _load(cfg, run))
     store, targets = dataset.store.to(device), dataset.targets
-    split = split_rows(store, dataset.rows, SplitSettings(**cfg.dataset.split))
-    check_labels(dataset.values[split["train"]], targets)
     description = _description(cfg, dataset, split)
-    checkpoint = last_checkpoint(run.checkpoints) if run.holds_run else None
-    if checkpoint:
-        check_same_run(checkpoint, description["config"], description["data"])
+    checkpoint = processes.all_or_none(lambda: _checkpoint(source, description))
     save_resolved(cfg, run.folder / "config.yaml")
     run.write_json("environment.json", environment(device))
     run.write_json("splits.json", description["split"])
@@ -66,8 +96,8 @@ def _train(cfg: DictConfig, run: RunDirectory, interruption: Interruption) -> fl
     parts = build(cfg.optimizer), build(cfg.scheduler), settings, Augmentations(build(cfg.augment))
     trainer = Trainer(model, store, targets, dataset.values, split, loss, *parts)
     if checkpoint:
-        _restore(trainer, checkpoint["training"], run.checkpoints)
-        if trainer.is_over and run.finished_epochs == trainer.epoch:
+        _restore(trainer, checkpoint["training"])
+        if trainer.is_over and source and finished_epochs(source) == trainer.epoch:
             log.info("nothing to continue, all %d epochs are done; everything is in %s", trainer.epoch, run.folder)
             return trainer.best_score
         log.info("going on in epoch %d", trainer.epoch + 1)
@@ -82,11 +112,26 @@ def _train(cfg: DictConfig, run: RunDirectory, interruption: Interruption) -> fl
     return trainer.best_score
 
 
-def _restore(trainer: Trainer, state: Mapping[str, Any], checkpoints: Path) -> None:
+def _load(cfg: DictConfig, run: RunDirectory) -> tuple[Dataset, Split]:
+    graph, rejected = GraphSettings(**cfg.graph), run.folder / "rejected.csv"
+    dataset = load_dataset(cfg.dataset, graph, rejected, cfg.trainer.workers, cfg.trainer.progress)
+    split = split_rows(dataset.store, dataset.rows, SplitSettings(**cfg.dataset.split))
+    check_labels(dataset.values[split["train"]], dataset.targets)
+    return dataset, split
+
+
+def _checkpoint(source: Path | None, description: Mapping[str, Any]) -> dict[str, Any] | None:
+    checkpoint = last_checkpoint(source / "checkpoints") if source else None
+    if checkpoint:
+        check_same_run(checkpoint, description["config"], description["data"])
+    return checkpoint
+
+
+def _restore(trainer: Trainer, state: Mapping[str, Any]) -> None:
     try:
         trainer.load_state(state)
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{checkpoints}: the state of the training is damaged: {one_line(error)}") from error
+        raise processes.SharedError(f"resume: the state of the training is damaged: {one_line(error)}") from error
 
 
 def _fit(trainer: Trainer, keeper: Keeper, interruption: Interruption) -> None:
@@ -98,7 +143,7 @@ def _fit(trainer: Trainer, keeper: Keeper, interruption: Interruption) -> None:
         run = keeper.run
         run.write_json("diverged.json", {"epoch": error.epoch, "reason": str(error), "ids": error.culprits})
         kept = "; the last good state is kept in checkpoints/" if any(run.checkpoints.iterdir()) else ""
-        raise UserError(
+        raise processes.SharedError(
             f"{error}. The crystals of these batches are in {run.folder / 'diverged.json'}{kept}"
         ) from error
 

@@ -17,6 +17,7 @@ from csgcnn.data.cache import open_dataset
 from csgcnn.data.dataset import Dataset, check_rejected, select_targets
 from csgcnn.data.targets import Target, check_names, derive_columns, describe_targets
 from csgcnn.errors import ConfigError
+from csgcnn.machine import cores, launch
 from csgcnn.nn.models import CrystalGraphNetwork
 from csgcnn.schemas import DatasetConfig
 from csgcnn.training.losses import MultiTask, balanced_class_weights
@@ -99,21 +100,25 @@ def build_loss(config: Mapping[str, Any], targets: Sequence[Target], train: Tens
 
 
 def select_device(name: str, threads: int | None = None, deterministic: bool = False) -> torch.device:
-    """The device to run on; `auto` is the GPU where there is one.
+    """The device to run on; `auto` is the GPU where there is one, `cuda` this process's among those of its node.
+
+    `threads` of the CPU; None: the cores that this process has for itself.
 
     `deterministic`: of several algorithms the GPU takes one that always gives the same bytes, as the CPU always does.
 
     Raises:
         ConfigError: there is no such device.
     """
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or min(cores(), torch.get_num_threads()))
     torch.set_flush_denormal(True)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(deterministic)
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", launch().local_rank % torch.cuda.device_count())
+            torch.cuda.set_device(device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device={name}: {str(error).splitlines()[0]}") from error

@@ -9,17 +9,19 @@ PACKAGE = Path(__file__).parents[1] / "csgcnn"
 BELOW = {
     "errors": set(),
     "files": set(),
-    "crystals": set(),
+    "machine": set(),
+    "processes": {"machine"},
+    "crystals": {"machine"},
     "data": {"crystals"},
-    "nn": {"data"},
-    "training": {"crystals", "data", "nn"},
+    "nn": {"data", "processes"},
+    "training": {"crystals", "data", "nn", "processes"},
     "schemas": set(),
     "config": {"schemas"},
     "explain": {"config"},
-    "cli": {"config", "explain"},
+    "cli": {"config", "explain", "foreign", "machine"},
     "__main__": {"cli"},
 }
-ROOMS = {"cli", "explain", "config", "errors", "files", *(path.name for path in PACKAGE.iterdir() if path.is_dir())}
+ROOMS = {*BELOW, *(path.name for path in PACKAGE.iterdir() if path.is_dir())}
 KNOWS_HYDRA = {"cli", "explain", "config", "schemas", "train", "predict", "evaluate", "table"}
 HEAVY = {"torch", "torch_geometric", "pymatgen", "matplotlib", "scipy", "numpy"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

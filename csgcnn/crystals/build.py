@@ -1,6 +1,5 @@
 """Records in, graphs out, in parallel processes, with every rejected record named."""
 
-import os
 import re
 import time
 import warnings
@@ -18,6 +17,7 @@ from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings, Measured, assem
 from csgcnn.crystals.structure_files import one_line
 from csgcnn.crystals.structures import Crystal, StructureSource, to_crystal
 from csgcnn.errors import StructureError, UserError
+from csgcnn.machine import cores
 
 CHUNK = 256  # crystals per call: large enough for vectorised work, small enough for the cache of a core
 MOST_SITES, MOST_PAIRS = 50_000, 5_000_000  # assembled at once, so that memory stays bounded
@@ -65,7 +65,7 @@ def build_graphs(records: Iterable[Record], settings: GraphSettings, workers: in
     """
     stream = iter(records)
     chunks = iter(lambda: list(islice(stream, CHUNK)), [])
-    n_workers = workers or _usable_cores()
+    n_workers = workers or cores()
     start = time.monotonic()
     for chunk in chunks:
         yield _built(chunk, _build([record.source for record in chunk], settings))
@@ -89,10 +89,6 @@ def warning_lines(warned: Warnings, most: int = 5) -> list[str]:
     ranked = sorted(warned.items(), key=lambda item: -item[1][0])
     lines = [f"{n_records} structures: {kind} (first in {first})" for kind, (n_records, first) in ranked[:most]]
     return lines + [f"and {len(ranked) - most} other kinds of warnings"] * (len(ranked) > most)
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _build_in_parallel(chunks: Iterator[list[Record]], settings: GraphSettings, n_workers: int) -> Iterator[Built]:

@@ -40,9 +40,9 @@ class GatedConvolution(nn.Module):
         return graph.sum_neighbors(torch.sigmoid(gate) * F.softplus(core))
 
     def _train_sum(self, z: Tensor, norm: WeightedBatchNorm, graph: GraphBatch) -> Tensor:
-        total = graph.edge_count.sum()
+        total = norm.total(graph.edge_count)
         aggregate, mean, var = _GatedSum.apply(
-            *(z, norm.weight, norm.bias, norm.eps, graph.edge_count / total),
+            *(z, norm.weight, norm.bias, norm.eps, norm.shared, graph.edge_count / total),
             *(graph.edge_multiplicity, graph.edge_index[1], len(graph.atomic_number)),
         )
         norm.track(mean, var, total)
@@ -64,15 +64,17 @@ class _GatedSum(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         eps: float,
+        shared: bool,
         p: Tensor,
         multiplicity: Tensor,
         centre: Tensor,
         n_atoms: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         hidden = z.shape[1] // 2
+        ctx.shared = shared
         sign = torch.ones_like(weight)
         sign[hidden:] = -1
-        normed, mean, var, rstd = standardize(z, p, eps)
+        normed, mean, var, rstd = standardize(z, p, eps, shared)
         turned = torch.addcmul(bias * sign, normed, weight * sign)
         squashed = turned.sigmoid()
         gate, closed = squashed[:, :hidden], squashed[:, hidden:]
@@ -94,8 +96,8 @@ class _GatedSum(torch.autograd.Function):
         by_gate = torch.mul(of_gated, core, out=grad_y[:, :hidden])
         by_gate.addcmul_(by_gate, gate, value=-1)  # the gate's sigmoid' is gate (1 - gate)
         torch.addcmul(of_gated, of_gated, closed, value=-1, out=grad_y[:, hidden:])  # softplus' is the sigmoid
-        grad_z, grad_weight, grad_bias = norm_backward(grad_y, normed, p, scale)
-        return grad_z, grad_weight, grad_bias, None, None, None, None, None
+        grad_z, grad_weight, grad_bias = norm_backward(grad_y, normed, p, scale, ctx.shared)
+        return grad_z, grad_weight, grad_bias, *[None] * 6
 
 
 class AttentionConvolution(nn.Module):

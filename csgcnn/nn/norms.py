@@ -6,13 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from csgcnn import processes
+
 
 class WeightedBatchNorm(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015) in which row i counts `weight[i]` times.
+    """Batch normalisation (Ioffe & Szegedy 2015) in which row i counts `weight[i]` times, wherever it lies.
 
     With integer weights it equals `BatchNorm1d` on rows repeated so often, so a compressed graph gives the statistics,
     outputs and gradients of the full one. In evaluation the running statistics are used: a prediction never depends on
-    its batch.
+    its batch. `shared`: a batch is that of all processes; else each takes the statistics of its own part.
 
     Shapes: x [n_rows, size], weight [n_rows] -> [n_rows, size].
     """
@@ -24,6 +26,7 @@ class WeightedBatchNorm(nn.Module):
         super().__init__()
         self.eps = eps
         self.momentum = momentum
+        self.shared = True
         self.weight = nn.Parameter(torch.ones(size))
         self.bias = nn.Parameter(torch.zeros(size))
         self.register_buffer("running_mean", torch.zeros(size))
@@ -33,10 +36,14 @@ class WeightedBatchNorm(nn.Module):
         if not self.training:
             scale = self.weight * torch.rsqrt(self.running_var + self.eps)
             return torch.addcmul(self.bias - self.running_mean * scale, x, scale)
-        total = weight.sum()
-        out, mean, var = _WeightedNorm.apply(x, weight / total, self.weight, self.bias, self.eps)
+        total = self.total(weight)
+        out, mean, var = _WeightedNorm.apply(x, weight / total, self.weight, self.bias, self.eps, self.shared)
         self.track(mean, var, total)
         return out
+
+    def total(self, weight: Tensor) -> Tensor:
+        """How many rows those of a batch stand for."""
+        return processes.total(weight.sum()) if self.shared else weight.sum()
 
     @torch.no_grad()
     def track(self, mean: Tensor, var: Tensor, total: Tensor) -> None:
@@ -77,24 +84,35 @@ def make_norm(name: str, size: int) -> nn.Module:
     return NORMS[name](size)
 
 
-def standardize(x: Tensor, p: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Standardise the columns of x [n_rows, size], row i weighted by p[i]: result, mean, variance, 1 / deviation."""
+def standardize(x: Tensor, p: Tensor, eps: float, shared: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Standardise the columns of x [n_rows, size], row i weighted by p[i]: result, mean, variance, 1 / deviation.
+
+    `shared`: the rows of all processes count, and `p` sums to 1 over them all.
+    """
+    add_up = processes.total if shared else _itself
     with torch.autocast(x.device.type, enabled=False):  # statistics stay in float32
         x = x if x.dtype == torch.float64 else x.float()
         p = p.to(x.dtype)
-        mean = p @ x
+        mean = add_up(p @ x)
         normed = x - mean
-        var = p @ normed.square()
+        var = add_up(p @ normed.square())
     rstd = torch.rsqrt(var + eps)
     return normed.mul_(rstd), mean, var, rstd
 
 
-def norm_backward(grad: Tensor, normed: Tensor, p: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def norm_backward(
+    grad: Tensor, normed: Tensor, p: Tensor, scale: Tensor, shared: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of weight * normed + bias by x, weight and bias; `scale` is weight * rstd."""
     grad_bias = grad.sum(0)
     grad_weight = (grad * normed).sum(0)
-    through_statistics = torch.addcmul(grad_bias, normed, grad_weight).mul_(p.unsqueeze(1))
+    by_bias, by_weight = processes.total(torch.stack([grad_bias, grad_weight])) if shared else (grad_bias, grad_weight)
+    through_statistics = torch.addcmul(by_bias, normed, by_weight).mul_(p.unsqueeze(1))
     return torch.sub(grad, through_statistics, out=through_statistics).mul_(scale), grad_weight, grad_bias
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 class _WeightedNorm(torch.autograd.Function):
@@ -102,9 +120,10 @@ class _WeightedNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, p: Tensor, weight: Tensor, bias: Tensor, eps: float
+        ctx: Any, x: Tensor, p: Tensor, weight: Tensor, bias: Tensor, eps: float, shared: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        normed, mean, var, rstd = standardize(x, p, eps)
+        ctx.shared = shared
+        normed, mean, var, rstd = standardize(x, p, eps, shared)
         ctx.save_for_backward(normed, p, weight * rstd)
         ctx.mark_non_differentiable(mean, var)
         return torch.addcmul(bias, normed, weight), mean, var
@@ -113,5 +132,5 @@ class _WeightedNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         normed, p, scale = ctx.saved_tensors
-        grad_x, grad_weight, grad_bias = norm_backward(grad, normed, p, scale)
-        return grad_x, None, grad_weight, grad_bias, None
+        grad_x, grad_weight, grad_bias = norm_backward(grad, normed, p, scale, ctx.shared)
+        return grad_x, None, grad_weight, grad_bias, None, None

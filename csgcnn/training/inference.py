@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from csgcnn import processes
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.nn.models import CrystalGraphNetwork
@@ -19,9 +20,9 @@ def predict_rows(model: CrystalGraphNetwork, store: GraphStore, rows: Tensor, ba
 def in_batches(
     model: nn.Module, answer: Callable[[GraphBatch], Tensor], store: GraphStore, rows: Tensor, batch_size: int
 ) -> Tensor:
-    """What `answer` says of the rows while `model` is in evaluation mode, laid end to end."""
+    """What `answer` says of the rows while `model` is in evaluation mode; each of several processes does a share."""
     was_training = model.training
     model.eval()
-    parts = [answer(store.batch(part)) for part in rows.split(batch_size)]
+    parts = [answer(store.batch(part)) for part in processes.share(rows).split(batch_size)]
     model.train(was_training)
-    return torch.cat(parts)
+    return processes.gather(torch.cat(parts), len(rows))

@@ -16,7 +16,7 @@ EXIT_CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGUSR1": REQUEUE}  # SIGUSR1: a c
 class Interruption:
     """While it is entered, signals end the program with their exit code; while `deferred`, they set `reason` instead.
 
-    Whoever defers looks at `reason` where the state is whole, saves it and calls `stop`. A second SIGINT is not
+    Whoever defers looks at `code` where the state is whole, saves it and ends the program. A second SIGINT is not
     deferred. After `max_minutes` there is a `reason`, too.
     """
 
@@ -48,21 +48,22 @@ class Interruption:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let signals wait for `stop`."""
+        """Let signals wait."""
         self._is_deferred = True
         try:
             yield
         finally:
             self._is_deferred = False
 
-    def stop(self) -> None:
-        """End the program with the exit code of the `reason`."""
-        raise SystemExit(EXIT_CODES[self._signal] if self._signal else REQUEUE)
+    @property
+    def code(self) -> int:
+        """The exit code to stop with, 0 if there is no reason."""
+        return EXIT_CODES[self._signal] if self._signal else REQUEUE if self.reason else 0
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         is_second = self._signal == "SIGINT" and number == signal.SIGINT
         self._signal = signal.Signals(number).name
         if not self._is_deferred or is_second:
-            self.stop()
+            raise SystemExit(self.code)
         if number == signal.SIGINT:
             os.write(2, b"\nfinishing the batch and saving; Ctrl-C again stops at once\n")

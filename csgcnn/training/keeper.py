@@ -5,11 +5,15 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from csgcnn import processes
 from csgcnn.training.interruption import Interruption
 from csgcnn.training.run_directory import RunDirectory
 from csgcnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
+
+TOGETHER = 8  # batches after which several processes agree whether to save or to stop: asking costs time
+SAVE = 1  # what they agree on: this, or the exit code to stop with
 
 
 class Keeper:
@@ -42,13 +46,16 @@ class Keeper:
     def watch(self) -> None:
         """Do what is due after a batch or an epoch."""
         self._write_rows()
-        reason = self.interruption.reason
-        if reason or time.monotonic() - self._saved_at > self.checkpoint_every:
+        due = self.interruption.code or (SAVE if time.monotonic() - self._saved_at > self.checkpoint_every else 0)
+        if processes.size() > 1:
+            due = processes.highest(due) if self.trainer.n_done % TOGETHER == 0 else 0
+        if due:
             self.save()
-        if reason:
+        if due > SAVE:
             told = "stopped by %s in epoch %d, all is kept; csgcnn train resume=%s continues"
+            reason = self.interruption.reason or "the order of another process"
             log.warning(told, reason, self.trainer.epoch + 1, self.run.folder)
-            self.interruption.stop()
+            raise SystemExit(due)
 
     def save(self) -> None:
         """Write last.ckpt, and best.ckpt if there is a better one, unless they are up to date."""

@@ -66,14 +66,6 @@ class RunDirectory:
         """Whether a training started here."""
         return (self.folder / "config.yaml").exists()
 
-    @property
-    def finished_epochs(self) -> int | None:
-        """After how many epochs the run ended that metrics.json tells of, if there is one."""
-        try:
-            return int(json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))["epochs"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file; numbers that are not finite become null, as JSON knows none."""
         strict = json.loads(json.dumps(content), parse_constant=lambda _: None)
@@ -98,6 +90,14 @@ class RunDirectory:
     def save(self, content: Mapping[str, Any], name: str) -> None:
         """Write a checkpoint."""
         save_checkpoint(dict(content), self.checkpoints / f"{name}.ckpt")
+
+
+def finished_epochs(folder: Path) -> int | None:
+    """After how many epochs the run in `folder` ended that metrics.json tells of, if there is one."""
+    try:
+        return int(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["epochs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def write_predictions(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -13,12 +13,14 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from csgcnn import processes
 from csgcnn.data.batch import GraphBatch, cut
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
 from csgcnn.nn.models import CrystalGraphNetwork
+from csgcnn.nn.norms import WeightedBatchNorm
 from csgcnn.training.inference import in_batches, predict_rows
 from csgcnn.training.metrics import Metrics, target_metrics
 
@@ -40,6 +42,8 @@ class TrainerSettings:
     precision: str = "float32"
     progress: bool = True
     max_skipped: int = 0
+    sync_norm: bool = True
+    compile: bool = False
 
 
 class DivergenceError(UserError):
@@ -62,6 +66,9 @@ class Trainer:
     Parameters of the `loss` are trained, too.
 
     A training that is cut off and continued by `state` and `load_state` ends as if it had not been, to the bit.
+
+    Several `processes` take the same steps as one: each answers for its share of a batch, all compute the loss of the
+    whole, and their gradients are added up.
     """
 
     def __init__(
@@ -104,6 +111,13 @@ class Trainer:
         self.order = split["train"][:0]  # of the rows in the present epoch; none between two epochs
         self.losses = torch.zeros(n_batches, device=store.device)  # of the batches done in the present epoch
         self.n_done = 0  # batches of it
+        for module in model.modules():
+            if isinstance(module, WeightedBatchNorm):
+                module.shared = settings.sync_norm
+        if processes.rank():
+            torch.manual_seed(torch.initial_seed() + processes.rank())  # dropout and noise of its own
+        # dynamic: sizes differ from batch to batch, and each would be compiled anew
+        self.answer = torch.compile(model.standardized, dynamic=True) if settings.compile else model.standardized
 
     @property
     def evaluated(self) -> CrystalGraphNetwork:
@@ -162,7 +176,7 @@ class Trainer:
         """One pass over the training rows in random order, or the rest of one; their mean loss."""
         rows = self.split["train"]
         if not len(self.order):
-            self.order = rows[torch.randperm(len(rows))]
+            self.order = processes.from_first(rows[torch.randperm(len(rows))])
             self.lr = self.optimizer.param_groups[0]["lr"]
         batches = cut(self.order, self.settings.batch_size)
         self.model.train()
@@ -180,15 +194,16 @@ class Trainer:
     def _step(self, rows: Tensor) -> Tensor:
         """One step on a batch; its loss, still on the device, NaN if the batch was skipped."""
         buffers = [buffer.clone() for buffer in self.model.buffers()] if self.settings.max_skipped else []
-        batch = self.store.batch(rows)
+        batch = self.store.batch(processes.share(rows))
         if self.augment:
             batch = self.augment(batch, self.epoch / self.settings.max_epochs)
         target = self.values.index_select(0, rows.to(self.store.device, non_blocking=True))
         with torch.autocast(self.store.device.type, torch.bfloat16, self.settings.precision == "bfloat16"):
-            prediction = self.model.standardized(batch)
-        loss = self.loss(prediction.float(), self.model.scaler.standardize(target))
+            prediction = self.answer(batch)
+        loss = self.loss(processes.gather(prediction.float(), len(rows)), self.model.scaler.standardize(target))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        processes.sum_gradients(self.model.parameters())
         limit = self.settings.grad_clip
         if limit or self.settings.max_skipped:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
@@ -284,7 +299,7 @@ class Trainer:
             **{name: part.state_dict() for name in UNFINISHED if (part := getattr(self, name)) is not None},
             "scheduler": {k: v for k, v in self.scheduler.state_dict().items() if not callable(v)},
             **{name: getattr(self, name) for name in PROGRESS},
-            "rng": _random_state(self.store.device),
+            "rng": {name: processes.stacked(state) for name, state in _random_state(self.store.device).items()},
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -297,14 +312,25 @@ class Trainer:
         for name in PROGRESS:
             setattr(self, name, state[name])
         self.losses = self.losses.to(self.store.device)
-        torch.set_rng_state(state["rng"]["cpu"])
-        if self.store.device.type == "cuda" and "cuda" in state["rng"]:
-            torch.cuda.set_rng_state(state["rng"]["cuda"], self.store.device)
+        _set_random_state(
+            {name: states.view(-1, states.shape[-1]) for name, states in state["rng"].items()}, self.store.device
+        )
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:
     cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
     return {"cpu": torch.get_rng_state(), **cuda}
+
+
+def _set_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Go on with the random numbers of each process, `states` [n_processes, n_bytes]; of others if they are others."""
+    rank = processes.rank()
+    own = {name: all_[min(rank, len(all_) - 1)].clone() for name, all_ in states.items()}  # torch wants its own storage
+    torch.set_rng_state(own["cpu"])
+    if device.type == "cuda" and "cuda" in own:
+        torch.cuda.set_rng_state(own["cuda"], device)
+    if rank >= len(states["cpu"]):
+        torch.manual_seed(int(torch.randint(2**62, ())) + rank)
 
 
 def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 from omegaconf import OmegaConf
 
+from csgcnn.config import REPEAT
 from csgcnn.training.checkpoint import load_checkpoint
 
 Command = Callable[..., Any]
@@ -262,7 +263,7 @@ def test_a_stored_checkpoint_goes_on(csgcnn: Command, tmp_path: Path, table: Tab
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "checkpoints" / "last.ckpt").write_bytes(STORED.read_bytes())
     config = load_checkpoint(STORED)["config"]
-    (tmp_path / "run" / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    (tmp_path / "run" / "config.yaml").write_text(OmegaConf.to_yaml(config) + REPEAT)
     answer = csgcnn("train", "resume=run", cwd=tmp_path)
     assert answer.code == 0, answer.said
     found = [float(row["val_mae_band_gap"]) for row in table(tmp_path / "run" / "metrics.csv")]

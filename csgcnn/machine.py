@@ -1,0 +1,65 @@
+"""Where this process runs: which of how many it is, and how many cores it has for itself."""
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+_CPUS = Path("/sys/devices/system/cpu")
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+class Launch(NamedTuple):
+    """The place of this process among those that `torchrun` or `srun` started together."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # among those of this node
+    local_size: int = 1
+
+
+def launch(environment: Mapping[str, str] = os.environ) -> Launch:
+    """Read the place from the variables of torchrun, else from those of a SLURM job step; else it is alone."""
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        return Launch(*(int(environment.get(name, default)) for name, default in zip(names, Launch(), strict=True)))
+    size = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
+    if size > 1 and "SLURM_PROCID" in environment:
+        here = re.match(r"\d+", environment.get("SLURM_STEP_TASKS_PER_NODE", "1"))  # 4(x2): on two nodes, 4 each
+        local_size = int(here[0]) if here else 1
+        return Launch(int(environment["SLURM_PROCID"]), size, int(environment.get("SLURM_LOCALID", 0)), local_size)
+    return Launch()
+
+
+def meeting_point(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Address and port of the first process, as given, or of the first node of a SLURM job."""
+    job = int(environment.get("SLURM_JOB_ID", 0)) + int(environment.get("SLURM_STEP_ID", 0))
+    address = environment.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+    found = {"MASTER_ADDR": address, "MASTER_PORT": str(20_000 + job % 10_000)}
+    return {name: environment.get(name, value) for name, value in found.items()}
+
+
+def cores() -> int:
+    """Cores that this process may use: its share of the physical ones, within its affinity and its container."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    physical = len({_siblings(cpu) for cpu in usable})
+    return max(1, min(physical, _quota()) // launch().local_size)
+
+
+def _siblings(cpu: int) -> str:
+    """The hardware threads that share the core of `cpu`."""
+    try:
+        return (_CPUS / f"cpu{cpu}/topology/thread_siblings_list").read_text()
+    except OSError:
+        return str(cpu)
+
+
+def _quota() -> int:
+    """The most cores that the container of this process may keep busy."""
+    try:
+        busy, period = _QUOTA.read_text().split()
+        return math.ceil(int(busy) / int(period))
+    except (OSError, ValueError):  # another system, or no limit
+        return 2**20

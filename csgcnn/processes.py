@@ -1,0 +1,172 @@
+"""Several processes that train one model together, through `torch.distributed`; alone, each function does nothing.
+
+They take the same steps at the same time. What they tell each other are tensors and text, never pickles.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from csgcnn.errors import UserError
+from csgcnn.machine import Launch, meeting_point
+
+PATIENCE = timedelta(minutes=10)  # for a process that is alive but does not answer; a dead one is noticed at once
+T = TypeVar("T")
+
+
+class LostError(UserError):
+    """Another process of the run ended, or answers no more."""
+
+
+class SharedError(UserError):
+    """What all processes raise, as one of them met it; the first one tells."""
+
+
+@contextmanager
+def joined(place: Launch) -> Iterator[None]:
+    """Meet the other processes, and part at the end.
+
+    Raises:
+        LostError: they do not come.
+    """
+    os.environ.update(meeting_point())
+    try:
+        dist.init_process_group(rank=place.rank, world_size=place.size, timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise LostError(
+            f"process {place.rank} cannot join the {place.size - 1} others: {_first_line(error)}"
+        ) from error
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this one; the first, 0, writes and tells what all do."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def share(rows: Tensor) -> Tensor:
+    """The part of rows [n_rows] that is this process's; they differ in length by at most one."""
+    return rows if size() == 1 else rows.tensor_split(size())[rank()]
+
+
+def gather(own: Tensor, n_rows: int) -> Tensor:
+    """Lay what the processes made of their shares of `n_rows` end to end: [n_rows, ...].
+
+    The gradient flows to this process's own part alone, so that all gradients add up to that of one process.
+    """
+    if size() == 1:
+        return own
+    lengths = [len(part) for part in torch.empty(n_rows).tensor_split(size())]
+    padded = own.new_zeros(max(lengths), *own.shape[1:])
+    padded[: len(own)] = own.detach()
+    parts = [part[:length] for part, length in zip(_exchange(padded), lengths, strict=True)]
+    parts[rank()] = own
+    return torch.cat(parts)
+
+
+def total(tensor: Tensor) -> Tensor:
+    """The sum over the processes."""
+    if size() > 1:
+        with _connected():
+            dist.all_reduce(tensor := tensor.clone())
+    return tensor
+
+
+def stacked(tensor: Tensor) -> Tensor:
+    """The tensors of all processes: [size, ...]."""
+    return torch.stack(_exchange(tensor)) if size() > 1 else tensor.unsqueeze(0)
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Add up the gradients of all processes."""
+    if size() == 1:
+        return
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    summed = total(torch.cat([grad.flatten() for grad in grads]))
+    for grad, part in zip(grads, summed.split([grad.numel() for grad in grads]), strict=True):
+        grad.copy_(part.view_as(grad))
+
+
+def highest(value: int) -> int:
+    """The largest of the processes' values."""
+    return int(stacked(torch.tensor(value)).max())
+
+
+def from_first(tensor: Tensor) -> Tensor:
+    """The first process's tensor, of the same shape everywhere."""
+    if size() > 1:
+        with _connected():
+            dist.broadcast(tensor := tensor.clone(), 0)
+    return tensor
+
+
+def text_of_first(text: str = "") -> str:
+    """The first process's text."""
+    return _text(text, 0)
+
+
+def all_or_none(make: Callable[[], T]) -> T:
+    """What `make` gives, if it succeeds in all processes.
+
+    Raises:
+        SharedError: it failed in one, for the user's reason.
+    """
+    if size() == 1:
+        return make()
+    made, failure = None, None
+    try:
+        made = make()
+    except UserError as error:
+        failure = error
+    failed = stacked(torch.tensor(failure is not None)).nonzero()
+    if len(failed):
+        source = int(failed[0])
+        told = _text(str(failure), source)
+        if failure and rank() == source == 0:
+            raise failure
+        raise SharedError(told if source == 0 else f"process {source}: {told}")
+    return made  # type: ignore[return-value]
+
+
+def _text(text: str, source: int) -> str:
+    """The text of the process `source`."""
+    content = torch.tensor(list(text.encode()), dtype=torch.uint8)
+    with _connected():
+        dist.broadcast(length := torch.tensor(len(content)), source)
+        content = content if rank() == source else torch.empty(int(length), dtype=torch.uint8)
+        dist.broadcast(content, source)
+    return bytes(content.tolist()).decode()
+
+
+def _exchange(tensor: Tensor) -> list[Tensor]:
+    parts = [torch.empty_like(tensor) for _ in range(size())]
+    with _connected():
+        dist.all_gather(parts, tensor.contiguous())
+    return parts
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        told = "another process of this run ended or does not answer; resume= goes on from the last checkpoint"
+        raise LostError(f"process {rank()}: {told} ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200]
