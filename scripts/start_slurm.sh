@@ -103,7 +103,7 @@ stop() {
         pid=$(cat "$file" 2>/dev/null) || continue
         [[ $(ps -o comm= -p "$pid") =~ ^(munged|slurm) ]] || continue # a number may have gone to another program
         kill "$pid"
-        timeout 15 tail --pid="$pid" -f /dev/null || kill -KILL "$pid" || true
+        timeout 15 tail --pid="$pid" --sleep-interval=0.1 -f /dev/null || kill -KILL "$pid" || true
     done
     rm -rf "$folder"
 }
