@@ -95,16 +95,25 @@ start() {
     fail "the nodes did not come up in half a minute, see the logs in $folder"
 }
 
+is_over() { # all of these processes; who started them may not have noticed yet, they are zombies then
+    [[ $# == 0 || ! $(ps -o state= -p "$(IFS=,; echo "$*")") =~ [^Z[:space:]] ]]
+}
+
 stop() {
     [[ -e $folder ]] || return 0
     [[ -e $SLURM_CONF ]] || fail "$folder holds something else; choose another CSGCNN_SLURM"
     timeout 10 scancel --user="$(id -un)" 2>/dev/null || true
+    local pids=()
     for file in "$folder"/*.pid; do
         pid=$(cat "$file" 2>/dev/null) || continue
         [[ $(ps -o comm= -p "$pid") =~ ^(munged|slurm) ]] || continue # a number may have gone to another program
-        kill "$pid"
-        timeout 15 tail --pid="$pid" --sleep-interval=0.1 -f /dev/null || kill -KILL "$pid" || true
+        kill "$pid" && pids+=("$pid")
     done
+    for _ in $(seq 100); do
+        is_over "${pids[@]}" && break
+        sleep 0.1
+    done
+    is_over "${pids[@]}" || kill -KILL "${pids[@]}" 2>/dev/null || true
     rm -rf "$folder"
 }
 
