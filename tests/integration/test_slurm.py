@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class Cluster:
 
     def __call__(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         answer = subprocess.run(
-            words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=100
+            words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=200
         )
         assert not check or answer.returncode == 0, answer.stdout + answer.stderr
         return answer
@@ -58,7 +59,7 @@ class Cluster:
         return self.folder / "runs" / f"slurm-{number}"
 
 
-def wait_for(find: Callable[[], Any], seconds: float = 80) -> Any:
+def wait_for(find: Callable[[], Any], seconds: float = 200) -> Any:
     end = time.monotonic() + seconds
     while not (found := find()):
         assert time.monotonic() < end, "it took too long"
@@ -116,19 +117,12 @@ def uninterrupted(cluster: Cluster, long: list[str]) -> Path:
     return cluster.run(number)
 
 
-def test_an_array_on_a_cold_cache(cluster: Cluster, short: list[str]) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def array(cluster: Cluster, short: list[str]) -> str:
+    """The number of an array, submitted before the other jobs: they fill the time in which it starts."""
     assert not Path(cluster.environment["CSGCNN_CACHE"]).exists()
     flags = (f"--array=0-{N_JOBS - 1}", "--gpus=0", "--cpus-per-task=1")  # so that all run at once
-    number = cluster.submit("array.sbatch", *short, flags=flags)
-    jobs = cluster.ended(number)
-    assert [(job["JobState"], job["ExitCode"]) for job in jobs] == [("COMPLETED", "0:0")] * N_JOBS
-    starts = {job["ArrayTaskId"]: job["StartTime"] for job in jobs}
-    assert len(starts) == N_JOBS
-    assert max(starts.values()) <= min(job["EndTime"] for job in jobs), "all ran at once"
-    for task in map(str, range(N_JOBS)):
-        assert (cluster.run(number) / task / "metrics.json").exists()
-    table = cluster("csgcnn", "table", f"runs/slurm-{number}").stdout
-    assert f"({N_JOBS})" in table, table
+    return cluster.submit("array.sbatch", *short, flags=flags)
 
 
 def test_a_run(cluster: Cluster, uninterrupted: Path, table: Table) -> None:
@@ -146,8 +140,9 @@ def same_run(found: Path, expected: Path, table: Table) -> None:
     assert (found / "predictions.csv").read_bytes() == (expected / "predictions.csv").read_bytes()
 
 
-def interrupt(cluster: Cluster, number: str, way: str) -> None:
-    """Interrupt a job that has come some way; it is queued again."""
+def interrupted(cluster: Cluster, long: list[str], way: str) -> str:
+    """The number of a job that was interrupted when it had come some way, and is queued again."""
+    number = cluster.submit("requeue.sbatch", *long)
     rows = cluster.run(number) / "metrics.csv"
     wait_for(lambda: rows.exists() and len(rows.read_text().splitlines()) > 3)
     if way == "USR1":  # what SLURM sends before the time limit, to the same processes: the job queues itself again
@@ -159,14 +154,14 @@ def interrupt(cluster: Cluster, number: str, way: str) -> None:
         cluster("scontrol", "requeue", number)
     else:  # SLURM takes the node for a job with precedence
         cluster("scontrol", "requeue", number)
+    return number
 
 
 def test_interrupted_and_requeued(cluster: Cluster, long: list[str], uninterrupted: Path, table: Table) -> None:
-    numbers = {}
-    for way in ("USR1", "TERM", "preempted"):
-        numbers[way] = cluster.submit("requeue.sbatch", *long)
-        interrupt(cluster, numbers[way], way)
-    for way, number in numbers.items():
+    ways = ("USR1", "TERM", "preempted")
+    with ThreadPoolExecutor() as threads:  # at the same time, which saves time
+        numbers = list(threads.map(lambda way: interrupted(cluster, long, way), ways))
+    for way, number in zip(ways, numbers, strict=True):
         wait_for(lambda number=number: cluster.jobs(number)[0]["Restarts"] == "1")
         (job,) = cluster.ended(number)
         said = cluster.output(number)
@@ -195,3 +190,15 @@ def test_a_job_that_slurm_refuses(cluster: Cluster, short: list[str]) -> None:
     assert answer.returncode == 1
     assert "Traceback" not in answer.stderr
     assert "csgcnn train: the launcher says: sbatch: error: invalid partition" in answer.stderr
+
+
+def test_an_array_on_a_cold_cache(cluster: Cluster, array: str) -> None:
+    jobs = cluster.ended(array)
+    assert [(job["JobState"], job["ExitCode"]) for job in jobs] == [("COMPLETED", "0:0")] * N_JOBS
+    starts = {job["ArrayTaskId"]: job["StartTime"] for job in jobs}
+    assert len(starts) == N_JOBS
+    assert max(starts.values()) <= min(job["EndTime"] for job in jobs), "all ran at once"
+    for task in map(str, range(N_JOBS)):
+        assert (cluster.run(array) / task / "metrics.json").exists()
+    table = cluster("csgcnn", "table", f"runs/slurm-{array}").stdout
+    assert f"({N_JOBS})" in table, table
