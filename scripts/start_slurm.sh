@@ -103,6 +103,10 @@ stop() {
     [[ -e $folder ]] || return 0
     [[ -e $SLURM_CONF ]] || fail "$folder holds something else; choose another CSGCNN_SLURM"
     timeout 10 scancel --user="$(id -un)" 2>/dev/null || true
+    for _ in $(seq 150); do # jobs outlive the services, so they end first
+        [[ $(timeout 10 squeue --noheader --states=all --format=%T 2>/dev/null) =~ RUNNING|COMPLETING|PENDING ]] || break
+        sleep 0.1
+    done
     local pids=()
     for file in "$folder"/*.pid; do
         pid=$(cat "$file" 2>/dev/null) || continue
