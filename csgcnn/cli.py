@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 
 from csgcnn import __version__
 from csgcnn.config import ALIASES, CONF, nearest, validate
-from csgcnn.errors import ConfigError, UserError
+from csgcnn.errors import ConfigError, FailedJobError, UserError
 from csgcnn.explain import report, report_refusal, told
 from csgcnn.foreign import refuse_foreign_code
 from csgcnn.machine import Launch, launch
@@ -126,8 +126,9 @@ def run(command: str, words: Sequence[str]) -> int:
         print(f"csgcnn {command}: stopped", file=sys.stderr)
         return 130
     except Exception as error:
-        if not failures:  # so it comes from Hydra, before any job
+        if not failures and not isinstance(error, FailedJobError):  # so it comes from Hydra, before any job
             return report_refusal(command, error)
+        failures = failures or [str(error)]  # of the first job that failed in a process of its own
     for failure in failures:
         print(f"csgcnn {command} {failure}", file=sys.stderr)
     return 1 if failures else 0
@@ -146,7 +147,7 @@ def application(command: str, failures: list[str]) -> Callable[[], None]:
         except Exception as error:
             if sweeping:
                 failures.append(f"{overrides}: {told(error)}")
-                raise  # launchers and sweepers keep the book of failed jobs
+                raise FailedJobError(failures[-1]) from error  # launchers and sweepers keep the book of failed jobs
             code = report(command, error)
             if command == "train":
                 _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))

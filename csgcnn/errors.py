@@ -15,3 +15,7 @@ class ConfigError(UserError):
 
 class StructureError(UserError):
     """One structure cannot be used; the message says why (disorder, unknown element, malformed file, ...)."""
+
+
+class FailedJobError(UserError):
+    """A job of a sweep failed; its message names the job and says why. A launcher may carry it between processes."""

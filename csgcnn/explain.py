@@ -54,7 +54,10 @@ def _keep_traceback(error: Exception) -> str:
 
 
 def report_refusal(command: str, error: Exception) -> int:
-    """Print why Hydra refused the words or the configuration; returns the exit code."""
+    """Print why Hydra refused the words or the configuration, or a cluster the jobs; returns the exit code."""
+    if type(error).__module__.startswith("submitit.") and not WANTS_TRACEBACKS:
+        print(f"csgcnn {command}: the launcher says: {_first_line(error)}", file=sys.stderr)
+        return 1
     if WANTS_TRACEBACKS or not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
         traceback.print_exception(error)
         return 1

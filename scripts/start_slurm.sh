@@ -95,16 +95,29 @@ start() {
     fail "the nodes did not come up in half a minute, see the logs in $folder"
 }
 
+is_over() { # all of these processes; who started them may not have noticed yet, they are zombies then
+    [[ $# == 0 || ! $(ps -o state= -p "$(IFS=,; echo "$*")") =~ [^Z[:space:]] ]]
+}
+
 stop() {
     [[ -e $folder ]] || return 0
     [[ -e $SLURM_CONF ]] || fail "$folder holds something else; choose another CSGCNN_SLURM"
     timeout 10 scancel --user="$(id -un)" 2>/dev/null || true
+    for _ in $(seq 150); do # jobs outlive the services, so they end first
+        [[ $(timeout 10 squeue --noheader --states=all --format=%T 2>/dev/null) =~ RUNNING|COMPLETING|PENDING ]] || break
+        sleep 0.1
+    done
+    local pids=()
     for file in "$folder"/*.pid; do
         pid=$(cat "$file" 2>/dev/null) || continue
         [[ $(ps -o comm= -p "$pid") =~ ^(munged|slurm) ]] || continue # a number may have gone to another program
-        kill "$pid"
-        timeout 15 tail --pid="$pid" -f /dev/null || kill -KILL "$pid" || true
+        kill "$pid" && pids+=("$pid")
     done
+    for _ in $(seq 100); do
+        is_over "${pids[@]}" && break
+        sleep 0.1
+    done
+    is_over "${pids[@]}" || kill -KILL "${pids[@]}" 2>/dev/null || true
     rm -rf "$folder"
 }
 
