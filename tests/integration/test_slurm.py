@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slurm
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TIMING = ("seconds", "graphs_per_second")
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
-N_JOBS = 20
+N_JOBS = 8
 Job = dict[str, str]
 Table = Callable[[Path], list[dict[str, str]]]
 
@@ -169,6 +169,20 @@ def test_interrupted_and_requeued(cluster: Cluster, long: list[str], uninterrupt
         assert said.count("going on in epoch") == 1
         assert way == "preempted" or said.count(f"stopped by SIG{way} in epoch") == 1
         same_run(cluster.run(number), uninterrupted, table)
+
+
+def test_processes_on_two_nodes(cluster: Cluster, long: list[str], table: Table) -> None:
+    flags = ("--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1")
+    number = cluster.submit("train_multi_node.sbatch", *long, "trainer.max_epochs=20", flags=flags)
+    rows = cluster.run(number) / "metrics.csv"
+    wait_for(lambda: rows.exists() and len(rows.read_text().splitlines()) > 3)
+    cluster("scancel", "--signal=USR1", number)
+    wait_for(lambda: cluster.jobs(number)[0]["Restarts"] == "1")
+    (job,) = cluster.ended(number)
+    said = cluster.output(number)
+    assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0"), said
+    assert (said.count("going on in epoch"), said.count("test MAE of band_gap")) == (1, 1), said
+    assert [row["epoch"] for row in table(rows)] == [str(epoch) for epoch in range(1, 21)]
 
 
 @pytest.mark.parametrize("launcher", ["submitit_slurm", "submitit_local"])
