@@ -1,77 +1,88 @@
-"""Data-set tables as they lie in json and csv files: columns, rows and an index, not yet records."""
+"""Data-set tables as they lie in json and csv files: columns and rows, read one by one, not yet records."""
 
 import csv
-import json
-import re
 import reprlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from csgcnn.crystals.structure_files import one_line, read_text
+from csgcnn.crystals.json_stream import JsonStream
+from csgcnn.crystals.structure_files import one_line, text_pieces
 from csgcnn.crystals.structures import is_structure_dict
-from csgcnn.errors import UserError
+from csgcnn.errors import StructureError, UserError
 
-_LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half a character, which can be read but not written: or a pair
+HEAD = 1000  # records that are looked at to know the columns of a list of them
+_SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl"}
 _EXPECTED_JSON = "expected a list of records, or a DataFrame with columns and data"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The rows of a data-set file; ``is_text`` says that numbers are still text, as in csv."""
+    """A data-set file: its columns, and an index and a dict for each row.
+
+    ``is_text`` says that numbers are still text, as in csv.
+
+    Raises: UserError naming the file and the row, from ``rows``, where it is malformed.
+    """
 
     columns: list[str]
-    rows: list[dict[str, Any]]
-    index: list[Any]
+    rows: Iterator[tuple[Any, dict[str, Any]]]
     is_text: bool
 
 
 def table_format(path: Path) -> str | None:
-    """The table format that a file name promises ("csv" or "json"), or None; ``.gz`` may follow."""
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    return suffix[1:] if suffix in (".csv", ".json") else None
+    """The table format that a file name promises ("csv", "json" or "jsonl"), or None; ``.gz`` may follow."""
+    return _SUFFIXES.get(Path(path.name.removesuffix(".gz")).suffix.lower())
 
 
-def load_json(path: Path) -> Any:
-    """The value in a json file, gzip-compressed or not.
-
-    Raises: UserError naming the file if it holds no valid json.
-    """
-    text = read_text(path)
-    try:
-        value = json.loads(text)
-        if _LONE_SURROGATE.search(text):
-            value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
-        return value
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({one_line(error)}); it starts with {text[:30]!r}") from None
-
-
-def is_table(value: Any) -> bool:
-    """Whether a JSON value has the outer shape of a data set: a list, or a DataFrame in split orient."""
-    return isinstance(value, list) or (isinstance(value, dict) and {"columns", "data"} <= value.keys())
-
-
-def json_table(path: Path, value: Any) -> Table:
-    """The table in a JSON value: a list of records or a DataFrame in split orient.
+def json_table(path: Path) -> Table:
+    """The table in a json file: a list of records, or a DataFrame in split orient.
 
     Raises: UserError naming the file and what it holds instead.
     """
-    if isinstance(value, list):
-        for number, row in enumerate(value, 1):
-            if not isinstance(row, dict):
-                raise UserError(f"{path}: entry {number} is {reprlib.repr(row):.60}; {_EXPECTED_JSON}")
-        columns = list(dict.fromkeys(chain.from_iterable(value)))
-        return Table(columns, value, list(range(len(value))), is_text=False)
-    if is_table(value):
-        return _split_table(path, value)
-    found = "a single structure" if is_structure_dict(value) else reprlib.repr(value)
-    if isinstance(value, dict) and not is_structure_dict(value):
-        found = f"an object with the keys {', '.join(value)}"
-    raise UserError(f"{path}: holds {one_line(found)}; {_EXPECTED_JSON}")
+    found = json_table_or_value(path)
+    if isinstance(found, Table):
+        return found
+    told = "a single structure" if is_structure_dict(found) else reprlib.repr(found)
+    if isinstance(found, dict) and not is_structure_dict(found):
+        told = f"an object with the keys {', '.join(found)}"
+    raise UserError(f"{path}: holds {one_line(told)}; {_EXPECTED_JSON}")
+
+
+def json_table_or_value(path: Path) -> Any:
+    """The table in a json file, or the value in a file that is none.
+
+    Raises: UserError naming the file if it holds no valid json.
+    """
+    stream = JsonStream(path)
+    if stream.peek() == "[":
+        return _record_table(path, _data(stream))
+    if stream.peek() != "{":
+        value = stream.value()
+        stream.end()
+        return value
+    content: dict[str, Any] = {}
+    keys = stream.entries()
+    for key in keys:
+        if key == "data" and {"columns", "index"} <= content.keys() and stream.peek() == "[":
+            return _split_table(path, content["columns"], content["index"], _data(stream, keys))
+        content[key] = stream.value()
+    stream.end()
+    if {"columns", "data"} <= content.keys():
+        return _split_table(path, content["columns"], content.get("index"), content["data"])
+    return content
+
+
+def json_lines_table(path: Path) -> Table:
+    """The table in a file of JSON records one after the other, a line each.
+
+    Raises: UserError naming the file and what it holds instead.
+    """
+    stream = JsonStream(path)
+    return _record_table(path, (stream.value() for _ in iter(stream.peek, "")))
 
 
 def csv_table(path: Path) -> Table:
@@ -79,31 +90,43 @@ def csv_table(path: Path) -> Table:
 
     Raises: UserError naming the file and line that is malformed.
     """
-    columns, *rows = csv_rows(path)
+    rows = csv_rows(path)
+    columns = next(rows)
     _check_columns(path, columns)
-    return Table(columns, [dict(zip(columns, row, strict=True)) for row in rows], list(range(len(rows))), is_text=True)
+    return Table(columns, enumerate(dict(zip(columns, row, strict=True)) for row in rows), is_text=True)
 
 
-def csv_rows(path: Path) -> list[list[str]]:
+def csv_rows(path: Path) -> Iterator[list[str]]:
     """The rows of a csv file, at least one, all of one length, cells stripped, blank lines left out.
 
     Raises: UserError naming the file and line that is malformed.
     """
-    reader = csv.reader(read_text(path).splitlines(keepends=True), strict=True)
-    rows: list[list[str]] = []
+    reader = csv.reader(_lines(path), strict=True)
+    length = 0
     try:
         for cells in reader:
             row = [cell.strip() for cell in cells]
             if not any(row):
                 continue
-            if rows and len(row) != len(rows[0]):
-                raise UserError(f"{path}: line {reader.line_num} has {len(row)} fields, expected {len(rows[0])}")
-            rows.append(row)
+            if length and len(row) != length:
+                raise UserError(f"{path}: line {reader.line_num} has {len(row)} fields, expected {length}")
+            length = len(row)
+            yield row
     except csv.Error as error:
         raise UserError(f"{path}: line {reader.line_num} is not csv ({error})") from None
-    if not rows:
+    if not length:
         raise UserError(f"{path}: the table is empty")
-    return rows
+
+
+def _lines(path: Path) -> Iterator[str]:
+    rest = ""
+    try:
+        for piece in text_pieces(path):
+            *lines, rest = (rest + piece).splitlines(keepends=True) or [""]
+            yield from lines
+    except StructureError as error:
+        raise UserError(f"{path}: {error}") from None
+    yield rest
 
 
 def find_column(path: Path, table: Table, wanted: str | None, usual: Iterable[str], role: str) -> str:
@@ -126,20 +149,47 @@ def _check_columns(path: Path, columns: list[str]) -> None:
         raise UserError(f"{path}: several columns are called {one_line(', '.join(repeated))}; give each its own name")
 
 
-def _split_table(path: Path, value: dict[str, Any]) -> Table:
-    columns, data, index = value["columns"], value["data"], value.get("index")
+def _data(stream: JsonStream, keys: Iterable[str] = ()) -> Iterator[Any]:
+    """The items of a list, after which other entries of an object may follow, of no interest, and nothing else."""
+    yield from stream.items()
+    for _ in keys:
+        stream.value()
+    stream.end()
+
+
+def _record_table(path: Path, values: Iterator[Any]) -> Table:
+    def rows() -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(values, 1):
+            if not isinstance(row, dict):
+                raise UserError(f"{path}: entry {number} is {reprlib.repr(row):.60}; {_EXPECTED_JSON}")
+            yield row
+
+    all_rows = rows()
+    head = list(islice(all_rows, HEAD))
+    columns = list(dict.fromkeys(chain.from_iterable(head)))
+    return Table(columns, enumerate(chain(head, all_rows)), is_text=False)
+
+
+def _split_table(path: Path, columns: Any, index: Any, data: Any) -> Table:
     if not isinstance(columns, list) or any(isinstance(name, list | dict) for name in columns):
         raise UserError(f"{path}: columns is {reprlib.repr(columns):.60}, not a list of names; {_EXPECTED_JSON}")
     columns = list(map(str, columns))
     _check_columns(path, columns)
+    if not isinstance(index, list | None):
+        raise UserError(f"{path}: index is {reprlib.repr(index):.60}, not a list; {_EXPECTED_JSON}")
+    return Table(columns, _split_rows(path, columns, index, data), is_text=False)
+
+
+def _split_rows(
+    path: Path, columns: list[str], index: list[Any] | None, data: Any
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    n_rows = 0
     try:
-        rows = [dict(zip(columns, row, strict=True)) for row in data]
+        for n_rows, row in enumerate(data, 1):
+            values = dict(zip(columns, row, strict=True))
+            if index is None or n_rows <= len(index):
+                yield (n_rows - 1 if index is None else index[n_rows - 1]), values
     except (TypeError, ValueError):
         raise UserError(f"{path}: the rows of data do not match the columns; {_EXPECTED_JSON}") from None
-    if index is None:
-        index = list(range(len(rows)))
-    if not isinstance(index, list):
-        raise UserError(f"{path}: index is {reprlib.repr(index):.60}, not a list; {_EXPECTED_JSON}")
-    if len(index) != len(rows):
-        raise UserError(f"{path}: {len(index)} entries in index but {len(rows)} rows of data")
-    return Table(columns, rows, index, is_text=False)
+    if index is not None and len(index) != n_rows:
+        raise UserError(f"{path}: {len(index)} entries in index but {n_rows} rows of data")

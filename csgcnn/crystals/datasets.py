@@ -5,7 +5,7 @@ import math
 import os
 import reprlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -16,9 +16,9 @@ from csgcnn.crystals.data_tables import (
     csv_rows,
     csv_table,
     find_column,
-    is_table,
+    json_lines_table,
     json_table,
-    load_json,
+    json_table_or_value,
     table_format,
 )
 from csgcnn.crystals.structure_files import one_line, structure_format, structure_name
@@ -44,39 +44,68 @@ class Record:
 
 
 def read_records(path: Path, id_column: str | None = None, structure_column: str | None = None) -> list[Record]:
-    """Read a data set: a folder with id_prop.csv, a csv table of structure files, or json records.
+    """Read a whole data set, as `iter_records` does.
 
-    Json is a list of records (JARVIS's too) or a DataFrame in split orient (Matbench, matminer). Any file
-    may be gzip-compressed. Without a column for it, the id is the DataFrame's index or the row number from 0.
-
-    Raises: UserError naming the file if it is missing, empty, malformed, repeats an id or names a file elsewhere.
+    Raises: UserError as ``iter_records``, and if an id is repeated.
     """
-    if not _exists(path):
-        raise UserError(f"{path}: no such file or folder; check the path")
+    records = list(iter_records(path, id_column, structure_column))
+    check_unique(path, Counter(record.id for record in records))
+    return records
+
+
+def iter_records(path: Path, id_column: str | None = None, structure_column: str | None = None) -> Iterator[Record]:
+    """Read a data set record by record: a folder with id_prop.csv, a csv table of structure files, or json records.
+
+    Json is a list of records (JARVIS's too), records line by line (.jsonl), or a DataFrame in split orient (Matbench,
+    matminer). Any file may be gzip-compressed. Without a column for it, the id is the DataFrame's index or the row
+    number from 0. Memory does not grow with the number of records.
+
+    Raises: UserError naming the file if it is missing, empty, malformed or names a file elsewhere.
+    """
+    n_records = 0
+    for n_records, record in enumerate(_read(path, id_column, structure_column), 1):
+        yield record
+    if not n_records:
+        raise UserError(f"{path}: the data set is empty; expected at least one record")
+
+
+def _read(path: Path, id_column: str | None, structure_column: str | None) -> Iterator[Record]:
+    _check_exists(path)
     if path.is_dir():
-        return _checked(path, _id_prop_records(path))
-    if table_format(path) == "json":
-        return _json_records(path, load_json(path), id_column, structure_column)
-    if table_format(path) == "csv":
-        table = csv_table(path)
-        column = find_column(path, table, structure_column, _FILE_COLUMNS, "structure file")
-        for row in table.rows:
-            row[column] = _inside(path, row[column]) if row[column] not in _MISSING else None
-        return _checked(path, _records(path, table, id_column, column))
-    raise UserError(f"{path}: not a data set by its name; expected .json, .csv (or these with .gz) or a folder")
+        return _id_prop_records(path)
+    kind = table_format(path)
+    if kind == "csv":
+        return _csv_records(path, id_column, structure_column)
+    if kind is None:
+        expected = "expected .json, .jsonl, .csv (or these with .gz) or a folder"
+        raise UserError(f"{path}: not a data set by its name; {expected}")
+    table = json_lines_table(path) if kind == "jsonl" else json_table(path)
+    return _json_records(path, table, id_column, structure_column)
 
 
-def source_files(path: Path, id_column: str | None = None, structure_column: str | None = None) -> list[Path]:
-    """Every existing file whose bytes determine the data set, sorted.
+def check_unique(path: Path, count: Mapping[str, int]) -> None:
+    """Check that no id of a data set is there more than once.
 
-    Raises: UserError as ``read_records``.
+    Raises: UserError naming some that are.
     """
-    if table_format(path) == "json" and path.is_file():
-        return [path]
-    records = read_records(path, id_column, structure_column)
-    named = {record.source for record in records if isinstance(record.source, Path)}
-    table = _id_prop_file(path) if path.is_dir() else path
-    return sorted({table} | {file for file in named if _is_file(file)})
+    repeated = [id for id, n_records in count.items() if n_records > 1]
+    if repeated:
+        some = one_line(", ".join(repeated[:5]) + (", ..." if len(repeated) > 5 else ""))
+        raise UserError(f"{path}: {len(repeated)} ids occur more than once ({some}); expected unique ids")
+
+
+def source_files(path: Path, id_column: str | None = None, structure_column: str | None = None) -> Iterator[Path]:
+    """Every existing file whose bytes determine the data set, a table before the files that it names.
+
+    Raises: UserError as ``iter_records``.
+    """
+    _check_exists(path)
+    yield _id_prop_file(path) if path.is_dir() else path
+    if table_format(path) in ("json", "jsonl") and path.is_file():
+        return
+    for record in iter_records(path, id_column, structure_column):
+        if isinstance(record.source, Path) and _is_file(record.source):
+            yield record.source
 
 
 def iter_structures(paths: Sequence[str | Path]) -> Iterator[Record]:
@@ -109,22 +138,19 @@ def _id_prop_file(folder: Path) -> Path:
     raise UserError(f"{folder}: no id_prop.csv in this folder; expected one with a line 'id,target' per file <id>.cif")
 
 
-def _id_prop_records(folder: Path) -> list[Record]:
+def _id_prop_records(folder: Path) -> Iterator[Record]:
     table = _id_prop_file(folder)
     rows = csv_rows(table)
-    files = {structure_name(file.name): file for file in sorted(folder.iterdir(), reverse=True) if _is_named(file)}
-    first_id, *first_values = rows[0]
-    has_header = first_id not in files and any(isinstance(_parsed(text), str) for text in first_values)
+    first_id, *first_values = first = next(rows)
+    files = {structure_name(name): name for name in sorted(os.listdir(folder), reverse=True) if _is_named(name)}
     targets = ["target", *(f"target_{number}" for number in range(2, len(first_values) + 1))]
-    names = rows.pop(0) if has_header else [None, *targets[: len(first_values)]]
-    return [
-        Record(
-            id=row[0],
-            source=files.get(row[0]) or _inside(table, f"{row[0]}.cif"),  # if absent, refused by name when it is read
-            columns={name: _parsed(text) for name, text in zip(names, row, strict=True) if name is not None},
-        )
-        for row in rows
-    ]
+    has_header = first_id not in files and any(isinstance(_parsed(text), str) for text in first_values)
+    names = first if has_header else [None, *targets[: len(first_values)]]
+    for row in rows if has_header else chain([first], rows):
+        # a file that is absent is refused by name when it is read
+        source = folder / files[row[0]] if row[0] in files else _inside(table, f"{row[0]}.cif")
+        columns = {name: _parsed(text) for name, text in zip(names, row, strict=True) if name is not None}
+        yield Record(row[0], source, columns)
 
 
 def _inside(table: Path, name: str) -> Path:
@@ -136,6 +162,11 @@ def _inside(table: Path, name: str) -> Path:
             "it: move the table, or link the files there"
         )
     return table.parent / file
+
+
+def _check_exists(path: Path) -> None:
+    if not _exists(path):
+        raise UserError(f"{path}: no such file or folder; check the path")
 
 
 def _exists(path: Path) -> bool:
@@ -153,22 +184,28 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+def _csv_records(path: Path, id_column: str | None = None, structure_column: str | None = None) -> Iterator[Record]:
+    table = csv_table(path)
+    column = find_column(path, table, structure_column, _FILE_COLUMNS, "structure file")
+    for record in _records(path, table, id_column, column):
+        name = str(record.source)
+        yield Record(record.id, _inside(path, name) if name not in _MISSING else None, record.columns)  # type: ignore[arg-type]
+
+
 def _json_records(
-    path: Path, value: Any, id_column: str | None = None, structure_column: str | None = None
-) -> list[Record]:
-    table = json_table(path, value)
-    if not table.rows:
-        return _checked(path, [])
+    path: Path, table: Table, id_column: str | None = None, structure_column: str | None = None
+) -> Iterator[Record]:
+    if not table.columns:
+        return iter(())
     column = find_column(path, table, structure_column, _STRUCTURE_COLUMNS, "structure")
-    return _checked(path, _records(path, table, id_column, column))
+    return _records(path, table, id_column, column)
 
 
-def _records(path: Path, table: Table, id_column: str | None, structure_column: str) -> list[Record]:
+def _records(path: Path, table: Table, id_column: str | None, structure_column: str) -> Iterator[Record]:
     if id_column is not None or not set(_ID_COLUMNS).isdisjoint(table.columns):
         id_column = find_column(path, table, id_column, _ID_COLUMNS, "id")
     read = _parsed if table.is_text else _present
-    records = []
-    for number, (index, row) in enumerate(zip(table.index, table.rows, strict=True), 1):
+    for number, (index, row) in enumerate(table.rows, 1):
         id = index if id_column is None else row.get(id_column)
         if isinstance(id, list | dict):
             raise UserError(f"{path}: the id of record {number} is {reprlib.repr(id):.60}; expected text or a number")
@@ -179,18 +216,7 @@ def _records(path: Path, table: Table, id_column: str | None, structure_column: 
             for name, value in row.items()
             if name not in (structure_column, id_column) and not isinstance(value, list | dict)
         }
-        records.append(Record(str(id), row.get(structure_column), columns))  # type: ignore[arg-type]
-    return records
-
-
-def _checked(path: Path, records: list[Record]) -> list[Record]:
-    if not records:
-        raise UserError(f"{path}: the data set is empty; expected at least one record")
-    repeated = [id for id, count in Counter(record.id for record in records).items() if count > 1]
-    if repeated:
-        some = one_line(", ".join(repeated[:5]) + (", ..." if len(repeated) > 5 else ""))
-        raise UserError(f"{path}: {len(repeated)} ids occur more than once ({some}); expected unique ids")
-    return records
+        yield Record(str(id), row.get(structure_column), columns)  # type: ignore[arg-type]
 
 
 def _present(value: Scalar) -> Scalar:
@@ -233,15 +259,15 @@ def _matches(pattern: Path) -> Iterator[Path]:
             yield from _matches(Path(glob.escape(directory), *rest))
 
 
-def _is_named(file: Path) -> bool:
-    return structure_format(file.name) is not None and not file.name.startswith(".")
+def _is_named(name: str) -> bool:
+    return structure_format(name) is not None and not name.startswith(".")
 
 
 def _folder_records(folder: Path, prefix: str = "") -> Iterator[Record]:
     for directory, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         within = Path(directory).relative_to(folder)
-        structures = sorted(name for name in files if _is_named(Path(name)))
+        structures = sorted(filter(_is_named, files))
         names = Counter(map(structure_name, structures))
         for file in structures:
             name = structure_name(file)
@@ -255,16 +281,18 @@ def _text(name: str) -> str:
 
 
 def _file_records(path: Path, id: str) -> Iterator[Record]:
-    if table_format(path) == "csv":
-        yield from read_records(path)
-    elif table_format(path) == "json" and is_table(value := _json_or_none(path)):
-        yield from _json_records(path, value)
+    kind = table_format(path)
+    if kind in ("csv", "jsonl"):
+        yield from iter_records(path)
+    elif kind == "json" and (table := _json_table_or_none(path)):
+        yield from _json_records(path, table)
     else:
         yield Record(id, path, {})
 
 
-def _json_or_none(path: Path) -> Any:
+def _json_table_or_none(path: Path) -> Table | None:
     try:
-        return load_json(path)
+        found = json_table_or_value(path)
     except UserError:  # reading the structure will say why
         return None
+    return found if isinstance(found, Table) else None

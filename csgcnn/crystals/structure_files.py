@@ -1,23 +1,26 @@
 """Structure files: which format a name promises, and what the file really holds, read within bounds."""
 
+import codecs
 import gzip
 import json
 import stat
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csgcnn.errors import StructureError, UserError
+from csgcnn.errors import StructureError
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 MAX_SITES = 100_000  # of one crystal: beyond, reading and connecting it would take minutes
 FARTHEST_CELL = 1e6  # fractional coordinates beyond have lost their digits
-_LARGEST_FILE = 2**27  # bytes of one structure, as text
+LARGEST_FILE = 2**27  # bytes of one structure, as text
 _LARGEST_RATIO, _ALWAYS_FINE = 200, 2**26  # gzip: text does not unpack to 200 times its size and 64 MiB
-_PIECE = 2**20  # bytes unpacked at once
+_PIECE = 2**20  # bytes read at once
+_LATIN = "csgcnn.latin-1"  # name of an error handler
 
 _FORMAT_OF_SUFFIX = {
     ".cif": "cif",
@@ -56,7 +59,7 @@ def read_structure_file(path: Path) -> "dict[str, Any] | Structure":
         raise StructureError(
             f"not a structure file by its name; expected {known}, POSCAR or CONTCAR (or these with .gz)"
         )
-    text = _text(path, _LARGEST_FILE)
+    text = "".join(text_pieces(path, LARGEST_FILE))
     try:
         if kind == "json":
             return _parse_json(text)
@@ -72,27 +75,29 @@ def read_structure_file(path: Path) -> "dict[str, Any] | Structure":
         raise StructureError(f"not a readable {kind} file: {reason}") from error
 
 
-def read_text(path: Path) -> str:
-    """The text of a file, unpacked if its content is gzip.
-
-    Raises: UserError naming the file if it is missing, no regular file, empty, damaged, binary, an HTML page or a
-    decompression bomb.
-    """
-    try:
-        return _text(path)
-    except StructureError as error:
-        raise UserError(f"{path}: {error}") from None
-
-
 def one_line(reason: object, longest: int = 200) -> str:
     """A message, or the name of an error without one, as one line of at most `longest` printable characters."""
     line = "".join(filter(str.isprintable, " ".join(str(reason).split()))) or type(reason).__name__
     return line if len(line) <= longest else line[: longest - 3] + "..."
 
 
-def _text(path: Path, largest: float = float("inf")) -> str:
+def text_pieces(path: Path, largest: float = float("inf")) -> Iterator[str]:
+    """The text of a file piece by piece, unpacked if its content is gzip, so that memory does not grow with the file.
+
+    Raises: StructureError with the reason, in one line, as soon as the file turns out to be missing, no regular file,
+    empty, damaged, binary, an HTML page, a decompression bomb or of more than `largest` bytes.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8-sig")(_LATIN)
+    is_first = is_blank = True
     try:
-        content = _content(path, largest)
+        for piece in _pieces(path, largest):
+            if b"\0" in piece:
+                raise StructureError("the file holds binary data, not the text that its name promises")
+            if is_first and piece[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+                raise StructureError("the file holds an HTML page (a failed download?), not what its name promises")
+            is_first, is_blank = False, is_blank and piece.isspace()
+            yield decoder.decode(piece)
+        yield decoder.decode(b"", final=True)
     except FileNotFoundError:
         raise StructureError("no such file; check the path") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):
@@ -103,19 +108,20 @@ def _text(path: Path, largest: float = float("inf")) -> str:
         raise StructureError("cannot be read: it is larger than the memory") from None
     except ValueError as error:  # a name with a null character
         raise StructureError(f"cannot be read ({one_line(error)})") from None
-    if not content or content.isspace():
+    if is_blank:
         raise StructureError("the file is empty")
-    if b"\0" in content:
-        raise StructureError("the file holds binary data, not the text that its name promises")
-    if content[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise StructureError("the file holds an HTML page (a failed download?), not what its name promises")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
 
 
-def _content(path: Path, largest: float) -> bytes | bytearray:
+def _as_latin(error: UnicodeError) -> tuple[str, int]:
+    """Read bytes that are no UTF-8 as Latin-1, in which every byte is a character."""
+    assert isinstance(error, UnicodeDecodeError)
+    return error.object[error.start : error.end].decode("latin-1"), error.end
+
+
+codecs.register_error(_LATIN, _as_latin)
+
+
+def _pieces(path: Path, largest: float) -> Iterator[bytes]:
     """The bytes of a regular file, unpacked if they are gzip; nothing that blocks or never ends is opened."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -125,17 +131,18 @@ def _content(path: Path, largest: float) -> bytes | bytearray:
         raise StructureError(f"the file has {status.st_size:.3g} bytes; a structure file may have up to {largest:.3g}")
     with open(path, "rb") as file:
         if not file.peek(2).startswith(b"\x1f\x8b"):
-            return file.read()
+            yield from iter(lambda: file.read(_PIECE), b"")
+            return
         most = min(largest, _LARGEST_RATIO * status.st_size + _ALWAYS_FINE)
-        content = bytearray()
+        n_read = 0
         with gzip.GzipFile(fileobj=file) as unpacked:
             while piece := unpacked.read(_PIECE):
-                content += piece
-                if len(content) > most:
+                n_read += len(piece)
+                if n_read > most:
                     raise StructureError(
                         f"the gzip file of {status.st_size} bytes unpacks to more than {most:.3g} bytes"
                     )
-    return content
+                yield piece
 
 
 def _parse_json(text: str) -> dict[str, Any]:

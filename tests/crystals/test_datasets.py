@@ -39,7 +39,7 @@ def test_embedded_sets(name, n_rows, first, columns):
     assert records[0].columns.items() >= columns.items()
     assert "crystal_structure" not in records[0].columns
     assert all(len(to_crystal(record.source).atomic_number) for record in records)
-    assert source_files(path) == [path]
+    assert list(source_files(path)) == [path]
 
 
 # --- json ---
@@ -122,9 +122,9 @@ ROW = {"id": "a", "structure": CRYSTAL}
         ("a.json", CRYSTAL, "holds a single structure; expected a list of records"),
         ("a.json", "3", "holds 3; expected a list of records"),
         ("a.json", [ROW, 7], "entry 2 is 7; expected a list of records"),
-        ("a.json", {"columns": ["a", "b"], "data": [[1]]}, "rows of data do not match the columns"),
-        ("a.json", {"columns": ["a"], "data": 3}, "rows of data do not match the columns"),
-        ("a.json", {"columns": ["a"], "data": [[1]], "index": []}, "0 entries in index but 1 rows"),
+        ("a.json", {"columns": ["atoms", "b"], "data": [[1]]}, "rows of data do not match the columns"),
+        ("a.json", {"columns": ["atoms"], "data": 3}, "rows of data do not match the columns"),
+        ("a.json", {"columns": ["atoms"], "data": [[1]], "index": []}, "0 entries in index but 1 rows"),
         ("a.json", [{"id": 1, "gap": 2}], "no column for the structure .*the columns are id, gap"),
         ("a.json", [ROW, ROW, ROW | {"id": "b"}], r"1 ids occur more than once \(a\)"),
         ("a.json", [ROW, {"structure": CRYSTAL}], "record 2 has no id"),
@@ -137,7 +137,7 @@ ROW = {"id": "a", "structure": CRYSTAL}
         ("a.csv", "id,file,id\na,b,c\n", "several columns are called id"),
         ("a.csv", "id,file\na,b\na,c\n", r"1 ids occur more than once \(a\)"),
         ("a.csv", b"\0\1\2", "binary data"),
-        ("a.txt", "hello", "not a data set by its name; expected .json, .csv"),
+        ("a.txt", "hello", "not a data set by its name; expected .json, .jsonl, .csv"),
     ],
 )
 def test_bad_data_sets_are_refused_by_name(write, name, content, message):
@@ -166,7 +166,7 @@ def test_a_missing_data_set(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.json: no such file or folder"):
         read_records(tmp_path / "nowhere.json")
     with pytest.raises(UserError, match=r"nowhere\.csv: no such file or folder"):
-        source_files(tmp_path / "nowhere.csv")
+        list(source_files(tmp_path / "nowhere.csv"))
 
 
 # --- csv ---
@@ -183,8 +183,8 @@ def test_csv_table_of_structure_files(write, tmp_path, column, compressed):
     assert first.columns == {"gap": 1.5, "label": "x"}
     assert second.columns == {"gap": None, "label": "1_2"}
     assert to_crystal(second.source).atomic_number.tolist() == [55, 17]
-    assert source_files(path) == sorted([path, *files])
-    assert source_files(path, structure_column=column) == sorted([path, *files])
+    assert sorted(source_files(path)) == sorted([path, *files])
+    assert sorted(source_files(path, structure_column=column)) == sorted([path, *files])
 
 
 def test_csv_without_ids_counts_its_rows(write):
@@ -211,7 +211,7 @@ def test_id_prop_folder(write, tmp_path, table, columns):
     assert ids(records) == ["a", "b"]
     assert [record.columns for record in records] == columns
     assert [record.source.name for record in records] == ["a.vasp", "b.poscar"]
-    assert source_files(tmp_path) == sorted([id_prop, files[0], files[2]])
+    assert list(source_files(tmp_path)) == [id_prop, files[0], files[2]]
 
 
 def test_id_prop_names_a_missing_structure_file_when_it_is_read(write, tmp_path):
@@ -220,7 +220,7 @@ def test_id_prop_names_a_missing_structure_file_when_it_is_read(write, tmp_path)
     _, missing = read_records(tmp_path)
     with pytest.raises(StructureError, match=r"b\.cif: no such file"):
         to_crystal(missing.source)
-    assert source_files(tmp_path) == [tmp_path / "a.cif", tmp_path / "id_prop.csv.gz"]
+    assert list(source_files(tmp_path)) == [tmp_path / "id_prop.csv.gz", tmp_path / "a.cif"]
 
 
 @pytest.mark.parametrize(

@@ -192,10 +192,10 @@ def test_impossible_names(name: str, reason: str, tmp_path: Path) -> None:
 
 def test_a_file_may_be_so_large_and_no_larger(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     packed, plain = write("a.cif.gz", gzip.compress(CIF.encode())), write("a.cif", CIF)
-    monkeypatch.setattr(structure_files, "_LARGEST_FILE", len(CIF))
+    monkeypatch.setattr(structure_files, "LARGEST_FILE", len(CIF))
     accepted(packed)
     accepted(plain)
-    monkeypatch.setattr(structure_files, "_LARGEST_FILE", len(CIF) - 1)
+    monkeypatch.setattr(structure_files, "LARGEST_FILE", len(CIF) - 1)
     refused(packed, "unpacks to more than")
     refused(plain, "bytes; a structure file may have up to")
 

@@ -1,0 +1,105 @@
+import gzip
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from csgcnn.crystals import structure_files
+from csgcnn.crystals.data_tables import HEAD
+from csgcnn.crystals.datasets import iter_records, read_records
+from csgcnn.crystals.json_stream import JsonStream
+from csgcnn.errors import UserError
+
+CRYSTAL = {"lattice": [[4, 0, 0], [0, 4, 0], [0, 0, 4]], "species": ["Cs", "Cl"], "frac_coords": [[0] * 3, [0.5] * 3]}
+VALUES: list[Any] = [
+    [], {}, 0, -1.5e-7, 1234567890123, True, None, "", 'a "quoted" \\ text, ] } \u00e9 \U0001f600', [[[], {}], {"a": [1, 2]}],
+]  # fmt: skip
+
+
+@pytest.fixture(params=[1, 2, 7, 2**20])
+def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many bytes are read at once: a value, and a character, may be cut anywhere."""
+    monkeypatch.setattr(structure_files, "_PIECE", request.param)
+    return request.param
+
+
+@pytest.mark.usefixtures("piece")
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_list_item_by_item(tmp_path: Path, ascii_only: bool, indent: int | None, packed: bool) -> None:
+    path = tmp_path / "list.json"
+    text = f" \n{json.dumps(VALUES, ensure_ascii=ascii_only, indent=indent)}\n".encode()
+    path.write_bytes(gzip.compress(text) if packed else text)
+    stream = JsonStream(path)
+    assert list(stream.items()) == VALUES
+    stream.end()
+
+
+@pytest.mark.usefixtures("piece")
+@pytest.mark.parametrize("text", ["[1 2]", "[1,]", "[1, 2", "[1]]", "[", '["a]', "[nul]", "[1] 2", "[-]"])
+def test_what_is_no_list_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"list\.json: not valid JSON .*at character \d.*it starts with"):
+        stream = JsonStream(path)
+        list(stream.items())
+        stream.end()
+
+
+@pytest.mark.usefixtures("piece")
+def test_every_format_gives_the_same_records(write: Any) -> None:
+    rows = [{"id": f"c{number}", "gap": number / 3, "structure": CRYSTAL} for number in range(20)]
+    expected = read_records(write("a.json", rows))
+    assert [record.columns["gap"] for record in expected] == [number / 3 for number in range(20)]
+    frame = {
+        "columns": ["gap", "structure"],
+        "index": [row["id"] for row in rows],
+        "data": [[row["gap"], CRYSTAL] for row in rows],
+    }
+    for name, content in {
+        "lines.jsonl": "\n".join(map(json.dumps, rows)),
+        "lines.jsonl.gz": gzip.compress("\n\n".join(map(json.dumps, rows)).encode()),
+        "frame.json": frame,
+        "reordered.json": {key: frame[key] for key in ("data", "index", "columns")},
+        "longer.json": frame | {"metadata": {"data": []}},
+    }.items():
+        assert read_records(write(name, content)) == expected, name
+
+
+def test_records_after_the_first_may_have_more_columns(write: Any) -> None:
+    rows = [{"id": number, "structure": CRYSTAL} for number in range(HEAD + 1)]
+    *_, last = iter_records(write("a.json", [*rows, {"id": "last", "structure": CRYSTAL, "gap": 1}]))
+    assert (last.id, last.columns) == ("last", {"gap": 1})
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.json.gz", "frame.json"])
+def test_memory_does_not_grow_with_the_file(write: Any, name: str) -> None:
+    rows = [{"id": str(number), "note": "x" * 20_000, "structure": CRYSTAL} for number in range(2 * HEAD)]
+    text = "\n".join(map(json.dumps, rows)) if "jsonl" in name else json.dumps(rows)
+    if name == "frame.json":
+        data = [["x" * 20_000, CRYSTAL] for _ in rows]
+        text = json.dumps({"columns": ["note", "structure"], "index": list(range(len(rows))), "data": data})
+    path = write(name, gzip.compress(text.encode(), 1) if name.endswith(".gz") else text)
+    del rows, text
+    records = iter_records(path)
+    for _ in range(HEAD):
+        next(records)
+    tracemalloc.start()
+    n_more = sum(1 for _ in records)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert n_more == HEAD
+    assert peak < 8_000_000  # the rest of the file is 20 MB
+
+
+def test_a_value_without_end_is_not_read_to_the_end(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("csgcnn.crystals.json_stream.LARGEST_FILE", 2**21)
+    path = write("a.json", '["' + "x" * 2**25)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="not valid JSON .Unterminated string"):
+        list(JsonStream(path).items())
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
