@@ -1,4 +1,4 @@
-"""The command line: `csgcnn train | predict | evaluate`, each a Hydra application over conf/, and `csgcnn table`.
+"""The command line: `csgcnn train`, `predict`, `evaluate`, `build`, Hydra applications over conf/, and `csgcnn table`.
 
 Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.
 """
@@ -35,11 +35,12 @@ csgcnn: crystal graph neural networks, from crystal files to trusted predictions
   csgcnn train    [group=option ...] [key=value ...] [--multirun]        train a model
   csgcnn predict  ckpt=PATH structures=PATH [output=predictions.csv]     predict with a trained model
   csgcnn evaluate ckpt=PATH dataset=OPTION [split=train|val|test]        measure a trained model
+  csgcnn build    dataset=OPTION output=FOLDER                           make the graphs of a large data set once
   csgcnn table    DIR [DIR ...]                                          compare the runs below these folders
 
   csgcnn COMMAND --help    its options, its configuration, examples
   csgcnn --version"""
-COMMANDS = ["train", "predict", "evaluate", "table"]
+COMMANDS = ["train", "predict", "evaluate", "build", "table"]
 OPEN_KEYS = ("dataset.units.", "dataset.derived.", "dataset.tasks.", "dataset.task_weights.")  # the user adds entries
 CONFIG_FLAGS = ("--config-", "-cd", "-cn", "-cp")
 PATH_KEYS = "resume hydra.run.dir ckpt structures output dataset.path dataset.split.file dataset.cache_dir"
@@ -152,10 +153,10 @@ def application(command: str, failures: list[str]) -> Callable[[], None]:
             if command == "train":
                 _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
             raise SystemExit(code) from None
-        if command == "predict" and result:
+        if command in ("predict", "build") and result:
             if not sweeping:
                 raise SystemExit(result)
-            failures.append(f"{overrides}: not every structure was predicted")
+            failures.append(f"{overrides}: not every structure could be used")
         return result
 
     return job

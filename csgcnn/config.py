@@ -57,7 +57,7 @@ def _validate_vectors(cfg: DictConfig) -> None:
         raise ConfigError(
             "graph.vectors=true: expected graph.compress=false with it, for merged edges have no direction"
         )
-    if "coordinate_noise" in cfg.augment and not cfg.graph.vectors:
+    if "coordinate_noise" in cfg.get("augment", ()) and not cfg.graph.vectors:
         raise ConfigError("augment=coordinate_noise: expected graph.vectors=true graph.compress=false, as it sets them")
 
 

@@ -19,7 +19,7 @@ from csgcnn.training.metrics import baseline_metrics, target_metrics
 from csgcnn.training.report import compared_columns, compared_rows, told
 from csgcnn.training.run_directory import rejected_path, write_predictions
 from csgcnn.training.trainer import predict_rows
-from csgcnn.wiring import load_dataset, select_device
+from csgcnn.wiring import load_dataset, place, select_device
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,8 @@ def evaluate(cfg: DictConfig) -> None:
     report = rejected_path(output or Path("evaluation.csv"))
     dataset = load_dataset(cfg.dataset, predictor.graph, report, targets=predictor.targets)
     rows, trained_on = _rows(dataset, predictor, cfg.split)
-    prediction = predict_rows(predictor.network, dataset.store.to(predictor.device), rows, cfg.batch_size).cpu()
+    store = place(dataset.store, predictor.device)
+    prediction = predict_rows(predictor.network, store, rows, cfg.batch_size).cpu()
     targets, values = dataset.targets, dataset.values[rows]
     metrics = target_metrics(prediction, values, targets)
     baseline = baseline_metrics(dataset.values[trained_on] if len(trained_on) else values, values, targets)

@@ -6,6 +6,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+OPTIONS_HINT = "or one of csgcnn train --help: dataset=dielectric, ..."
+
 
 @dataclass
 class GraphConfig:
@@ -33,6 +35,7 @@ class TrainerConfig:
     threads: int | None = None  # of the CPU; null: torch's choice
     progress: bool = True
     workers: int | None = None  # processes that build graphs; null: all cores
+    resident_gib: float | None = None  # larger graphs stay in files; null: 1 on the CPU, half of a GPU's memory
     learn_task_weights: bool = False  # of several targets, by their uncertainty
     max_minutes: float | None = None  # then the run is kept and ends with exit code 75; null: no limit
     checkpoint_every: float = 10.0  # seconds between two writings of the checkpoints
@@ -78,6 +81,16 @@ class DatasetConfig:
 
 
 @dataclass
+class BuildConfig:
+    """`csgcnn build`."""
+
+    output: str = MISSING  # the folder to make
+    dataset: DatasetConfig = field(default_factory=lambda: DatasetConfig(hint=OPTIONS_HINT))
+    graph: GraphConfig = field(default_factory=GraphConfig)
+    workers: int | None = None  # processes that build graphs; null: all cores
+
+
+@dataclass
 class PredictConfig:
     """`csgcnn predict`."""
 
@@ -95,9 +108,7 @@ class EvaluateConfig:
     """`csgcnn evaluate`."""
 
     ckpt: str = MISSING
-    dataset: DatasetConfig = field(
-        default_factory=lambda: DatasetConfig(hint="or one of csgcnn train --help: dataset=dielectric, ...")
-    )
+    dataset: DatasetConfig = field(default_factory=lambda: DatasetConfig(hint=OPTIONS_HINT))
     split: str | None = None  # only the rows of this part: train, val or test
     output: str | None = None  # csv of the predictions
     check_invariance: bool = False  # predict other descriptions of the same crystals, too
@@ -110,5 +121,6 @@ _store = ConfigStore.instance().store
 _store("graph_schema", GraphConfig)
 _store("trainer_schema", TrainerConfig)
 _store("dataset_schema", DatasetConfig)
+_store("build_schema", BuildConfig)
 _store("predict_schema", PredictConfig)
 _store("evaluate_schema", EvaluateConfig)

@@ -28,7 +28,7 @@ from csgcnn.training.metrics import Metrics, baseline_metrics, target_metrics
 from csgcnn.training.report import compared_columns, compared_rows, outcome, told
 from csgcnn.training.run_directory import RunDirectory, environment, finished_epochs, write_predictions
 from csgcnn.training.trainer import DivergenceError, Trainer, TrainerSettings
-from csgcnn.wiring import build_loss, build_model, load_dataset, select_device
+from csgcnn.wiring import build_loss, build_model, load_dataset, place, select_device
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def _train(cfg: DictConfig, run: RunDirectory, source: Path | None, interruption
     device = select_device(cfg.trainer.device, cfg.trainer.threads, cfg.trainer.deterministic)
     torch.manual_seed(cfg.seed)
     dataset, split = processes.all_or_none(lambda: _load(cfg, run))
-    store, targets = dataset.store.to(device), dataset.targets
+    store, targets = place(dataset.store, device, cfg.trainer.resident_gib), dataset.targets
     description = _description(cfg, dataset, split)
     checkpoint = processes.all_or_none(lambda: _checkpoint(source, description))
     save_resolved(cfg, run.folder / "config.yaml")
@@ -150,12 +150,11 @@ def _fit(trainer: Trainer, keeper: Keeper, interruption: Interruption) -> None:
 
 def _description(cfg: DictConfig, dataset: Dataset, split: Split) -> dict[str, Any]:
     """What a checkpoint says besides weights: all that prediction needs, and where it came from."""
-    seen = set().union(*(dataset.store.elements[row] for row in split["train"].tolist()))
     return {
         "csgcnn": __version__,
         "config": OmegaConf.to_container(cfg, resolve=True),
         "targets": [asdict(target) for target in dataset.targets],
-        "elements": sorted(seen),
+        "elements": sorted(dataset.store.elements_of(split["train"])),
         "split": split_ids(dataset.store, split),
         "data": data_digest(dataset, split),
     }

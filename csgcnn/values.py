@@ -23,7 +23,7 @@ CHOICES: dict[str, tuple[str | bool, ...]] = {
 # The upper bounds are far above every real use: they stop a typing error or a stranger's file before memory is short.
 NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "a number above 0": (
-        "trainer.grad_clip trainer.max_minutes optimizer.lr scheduler.factor",
+        "trainer.grad_clip trainer.max_minutes trainer.resident_gib optimizer.lr scheduler.factor",
         lambda x: 0 < x < math.inf,
     ),
     "a number above 0, at most 50": ("graph.cutoff edge_calculator.cutoff", lambda x: 0 < x <= 50),

@@ -11,10 +11,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from csgcnn.config import build, data_path, user_path
+from csgcnn.crystals.datasets import check_labelled
 from csgcnn.crystals.descriptors import descriptor_names
 from csgcnn.crystals.graphs import GraphSettings
-from csgcnn.data.cache import open_dataset
+from csgcnn.data.cache import is_store, open_dataset
 from csgcnn.data.dataset import Dataset, check_rejected, select_targets
+from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, check_names, derive_columns, describe_targets
 from csgcnn.errors import ConfigError
 from csgcnn.machine import cores, launch
@@ -41,15 +43,12 @@ def load_dataset(
         UserError: it cannot be read, a target does not exist, or records were rejected that may not be skipped.
     """
     path = data_path(options.path, options.hint)
+    if not is_store(path):
+        check_labelled(path)
     with tqdm(desc="building graphs", unit="crystal", delay=1, disable=None if progress else True) as bar:
-
-        def advance(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done)
-
         cache_folder = user_path(options.cache_dir) if options.cache_dir else None
         store, rejected = open_dataset(
-            path, graph, options.id_column, options.structure_column, cache_folder, workers, advance
+            path, graph, options.id_column, options.structure_column, cache_folder, workers, bar.update
         )
     learned = {target.name: target.derived for target in targets or () if target.derived}
     absent = {name: comparison for name, comparison in learned.items() if name not in store.columns}
@@ -59,9 +58,23 @@ def load_dataset(
         targets = describe_targets(store, names, tasks, units, derived, path)
     dataset = select_targets(store, targets, rejected, path)
     check_rejected(dataset, path, options.on_error, report)
-    if isolated := int((store.graphs.n_isolated > 0).sum()):
+    if isolated := sum(int((block.n_isolated > 0).sum()) for block in store.blocks()):
         log.warning("%d crystals have atoms without a neighbour within %g Å; they are kept", isolated, graph.cutoff)
     return dataset
+
+
+def place(store: GraphStore, device: torch.device, resident_gib: float | None = None) -> GraphStore:
+    """Have the graphs in the memory of the device, or leave them in their files if they take more than `resident_gib`.
+
+    None: 1 GiB on the CPU, half of the memory of a GPU.
+    """
+    if resident_gib is None:
+        on_gpu = device.type == "cuda"
+        resident_gib = torch.cuda.get_device_properties(device).total_memory / 2**31 if on_gpu else 1.0
+    gib = store.n_bytes / 2**30
+    if gib > resident_gib:
+        log.info("%.1f GiB of graphs stay in their files (trainer.resident_gib=%.3g)", gib, resident_gib)
+    return store.to(device, resident=gib <= resident_gib)
 
 
 def build_model(config: Mapping[str, Any], n_outputs: Sequence[int]) -> CrystalGraphNetwork:

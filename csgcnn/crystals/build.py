@@ -28,6 +28,10 @@ START = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
 Warnings = dict[str, tuple[int, str]]  # kind of warning -> number of records that it concerns, id of the first
 
 
+class WorkerLostError(UserError):
+    """A process that built graphs was killed."""
+
+
 class Rejected(NamedTuple):
     """A record that could not be used, and why."""
 
@@ -61,7 +65,7 @@ def build_graphs(records: Iterable[Record], settings: GraphSettings, workers: in
     `workers`: processes; None means one per core that this process may use.
 
     Raises:
-        UserError: a worker process was killed.
+        WorkerLostError: a worker process was killed.
     """
     stream = iter(records)
     chunks = iter(lambda: list(islice(stream, CHUNK)), [])
@@ -102,7 +106,7 @@ def _build_in_parallel(chunks: Iterator[list[Record]], settings: GraphSettings, 
             while waiting:
                 yield _finished(*waiting.popleft(), settings)
         except BrokenProcessPool as error:
-            raise UserError(
+            raise WorkerLostError(
                 "a graph-building process was killed, probably for want of memory; try fewer (trainer.workers=1)"
             ) from error
         finally:

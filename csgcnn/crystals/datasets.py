@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from csgcnn.crystals.data_tables import (
     Table,
@@ -54,25 +53,28 @@ def read_records(path: Path, id_column: str | None = None, structure_column: str
 
 
 def iter_records(path: Path, id_column: str | None = None, structure_column: str | None = None) -> Iterator[Record]:
-    """Read a data set record by record: a folder with id_prop.csv, a csv table of structure files, or json records.
+    """Read a data set record by record: a folder of structure files, a csv table of them, or json records.
 
-    Json is a list of records (JARVIS's too), records line by line (.jsonl), or a DataFrame in split orient (Matbench,
+    In a folder, the table id_prop.csv tells which files with which targets; without it all are read, without any. Json
+    is a list of records (JARVIS's too), records line by line (.jsonl), or a DataFrame in split orient (Matbench,
     matminer). Any file may be gzip-compressed. Without a column for it, the id is the DataFrame's index or the row
     number from 0. Memory does not grow with the number of records.
 
     Raises: UserError naming the file if it is missing, empty, malformed or names a file elsewhere.
     """
-    n_records = 0
-    for n_records, record in enumerate(_read(path, id_column, structure_column), 1):
-        yield record
-    if not n_records:
+    records = _read(path, id_column, structure_column)
+    first = next(records, None)
+    if first is None:
         raise UserError(f"{path}: the data set is empty; expected at least one record")
+    yield first
+    yield from records
 
 
 def _read(path: Path, id_column: str | None, structure_column: str | None) -> Iterator[Record]:
     _check_exists(path)
     if path.is_dir():
-        return _id_prop_records(path)
+        id_prop = _id_prop_file(path)
+        return _id_prop_records(path, id_prop) if id_prop else _folder_records(path)
     kind = table_format(path)
     if kind == "csv":
         return _csv_records(path, id_column, structure_column)
@@ -100,7 +102,8 @@ def source_files(path: Path, id_column: str | None = None, structure_column: str
     Raises: UserError as ``iter_records``.
     """
     _check_exists(path)
-    yield _id_prop_file(path) if path.is_dir() else path
+    if table := _id_prop_file(path) if path.is_dir() else path:
+        yield table
     if table_format(path) in ("json", "jsonl") and path.is_file():
         return
     for record in iter_records(path, id_column, structure_column):
@@ -131,15 +134,22 @@ def iter_structures(paths: Sequence[str | Path]) -> Iterator[Record]:
     return chain.from_iterable(map(records_of, entries))
 
 
-def _id_prop_file(folder: Path) -> Path:
-    for name in ("id_prop.csv", "id_prop.csv.gz"):
-        if (folder / name).is_file():
-            return folder / name
-    raise UserError(f"{folder}: no id_prop.csv in this folder; expected one with a line 'id,target' per file <id>.cif")
+def check_labelled(path: Path) -> None:
+    """Check that a data set can have targets.
+
+    Raises: UserError if it is a folder without id_prop.csv.
+    """
+    if path.is_dir() and _id_prop_file(path) is None:
+        raise UserError(
+            f"{path}: no id_prop.csv in this folder; expected one with a line 'id,target' per file <id>.cif"
+        )
 
 
-def _id_prop_records(folder: Path) -> Iterator[Record]:
-    table = _id_prop_file(folder)
+def _id_prop_file(folder: Path) -> Path | None:
+    return next((folder / name for name in ("id_prop.csv", "id_prop.csv.gz") if (folder / name).is_file()), None)
+
+
+def _id_prop_records(folder: Path, table: Path) -> Iterator[Record]:
     rows = csv_rows(table)
     first_id, *first_values = first = next(rows)
     files = {structure_name(name): name for name in sorted(os.listdir(folder), reverse=True) if _is_named(name)}

@@ -1,7 +1,7 @@
 """Crystals in, graphs out: which atoms are neighbours of which, at what distance, and how often."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -56,6 +56,18 @@ class GraphSettings:
                 raise ConfigError(f"graph.{name} is {getattr(self, name)!r:.60}, expected {expected}")
 
 
+# Which number of a crystal says how much of an array is its part; of the other arrays it is one row.
+_COUNTED_BY = {
+    "atomic_number": "n_atoms",
+    "atom_multiplicity": "n_atoms",
+    "site_node": "n_sites",
+    "edge_index": "n_edges",
+    "distance": "n_edges",
+    "edge_multiplicity": "n_edges",
+    "edge_vector": "n_edges",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class CrystalGraphs:
     """One or many crystal graphs, laid end to end.
@@ -88,6 +100,22 @@ class CrystalGraphs:
         alone = self.atom_multiplicity * (np.bincount(centre, minlength=len(self.atomic_number)) == 0)
         graph = np.repeat(np.arange(len(self)), self.n_atoms)
         return np.bincount(graph, alone, minlength=len(self)).astype(np.int64)
+
+    def blocks(self, size: int = 2**14) -> Iterator["CrystalGraphs"]:
+        """Slices of up to `size` crystals each, in order."""
+        first = dict.fromkeys(("n_atoms", "n_edges", "n_sites"), 0)
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            last = {name: first[name] + int(getattr(self, name)[part].sum(dtype=np.int64)) for name in first}
+            within = {name: slice(first[name], last[name]) for name in first}
+            own = {f.name: within.get(_COUNTED_BY.get(f.name, ""), part) for f in fields(self)}
+            yield CrystalGraphs(
+                **{
+                    name: self.edge_index[:, where] if name == "edge_index" else getattr(self, name)[where]
+                    for name, where in own.items()
+                }
+            )
+            first = last
 
     @classmethod
     def concatenate(cls, parts: Sequence["CrystalGraphs"]) -> "CrystalGraphs":

@@ -68,7 +68,7 @@ class JsonStream:
     def items(self) -> Iterator[Any]:
         """The values of a list."""
         self.skip("[")
-        is_over = self.peek() == "]" and self.skip("]")
+        is_over = self.peek() == "]" and bool(self.skip("]"))
         while not is_over:
             yield self.value()
             is_over = self.skip(",", "]") == "]"
@@ -76,7 +76,7 @@ class JsonStream:
     def entries(self) -> Iterator[str]:
         """The keys of an object; whoever takes one reads its `value` before the next."""
         self.skip("{")
-        is_over = self.peek() == "}" and self.skip("}")
+        is_over = self.peek() == "}" and bool(self.skip("}"))
         while not is_over:
             key = self.value()
             if not isinstance(key, str):

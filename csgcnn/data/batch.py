@@ -1,7 +1,7 @@
 """The one thing a model takes: a batch of crystal graphs as plain tensors."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import torch
@@ -44,6 +44,15 @@ class GraphBatch:
         """Sum messages [n_edges, size] over the neighbours of each node, with their multiplicities: [n_atoms, size]."""
         weighted = message * self.edge_multiplicity.unsqueeze(1).to(message.dtype)
         return weighted.new_zeros(len(self.atomic_number), message.shape[1]).index_add(0, self.edge_index[1], weighted)
+
+    def to(self, device: torch.device) -> "GraphBatch":
+        """The same on another device; a GPU takes it while it computes."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+        tensors = {field.name: moved(getattr(self, field.name)) for field in fields(self) if field.name != "n_graphs"}
+        return GraphBatch(**tensors, n_graphs=self.n_graphs)
 
     def __len__(self) -> int:
         return self.n_graphs

@@ -1,28 +1,27 @@
-"""Build a data set's graphs once: a cache that is never stale, never half-written, and shared by every run."""
+"""A data set's graphs: built once, in a cache that is never stale, never half-written, and shared by every run."""
 
 import hashlib
 import json
 import logging
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from csgcnn.crystals.build import Built, Rejected, build_graphs, merge_warnings, warning_lines
-from csgcnn.crystals.datasets import read_records, source_files
-from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
+from filelock import FileLock, Timeout
+
+from csgcnn.crystals.build import Rejected, Warnings, build_graphs, merge_warnings, warning_lines
+from csgcnn.crystals.datasets import Record, iter_records, source_files
+from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data.graph_files import naming
+from csgcnn.data.shards import Progress, build_store, parts_of, read_rejected, store_of
 from csgcnn.data.store import FORMAT, GraphStore
-from csgcnn.errors import UserError
+from csgcnn.errors import ConfigError, UserError
 from csgcnn.files import write_csv
 
 log = logging.getLogger(__name__)
-
-REJECTED = "rejected.json"
-
-Progress = Callable[[int, int], None]  # (records just done, records in all)
 
 
 def default_cache_folder() -> Path:
@@ -38,89 +37,139 @@ def open_dataset(
     structure_column: str | None = None,
     cache_folder: Path | None = None,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda _: None,
 ) -> tuple[GraphStore, list[Rejected]]:
     """The data set's graphs, and the records that were rejected: from the cache, else built and cached.
 
-    The cache key is the bytes of the data, the graph settings, the reading options and the format version. The store is
-    written under a temporary name and renamed when complete; of two processes building the same, the first wins.
+    The cache key is the bytes of the data, the graph settings, the reading options and the format version. Of several
+    processes that want the same, one builds and the others wait. A data set that is a store already needs no cache.
 
     Raises:
         UserError: the data set cannot be read, or no record of it can be used.
+        ConfigError: it is a store of other graph settings.
     """
-    folder = (cache_folder or default_cache_folder()) / _key(path, settings, id_column, structure_column)
+    if is_store(path):
+        return open_store(path, settings)
+    folder = (cache_folder or default_cache_folder()) / content_key(path, settings, id_column, structure_column)
     if folder.exists():
-        try:
+        with suppress(ValueError):  # damaged, which is told by who repairs it
             return _load(folder, settings)
-        except ValueError as error:
-            log.warning("the cached graphs are damaged and are built again (%s)", error)
-            shutil.rmtree(folder, ignore_errors=True)
-    records = read_records(path, id_column, structure_column)
-    parts: list[Built] = []
-    for built in build_graphs(records, settings, workers):
+
+    def records() -> Iterator[Record]:
+        return iter_records(path, id_column, structure_column)
+
+    try:
+        return build_or_wait(records, settings, folder, path, workers, progress)
+    except OSError as error:
+        log.warning("the graphs are not cached: %s", error)
+        shutil.rmtree(parts_of(folder), ignore_errors=True)
+    parts = []
+    for built in build_graphs(records(), settings, workers):
         parts.append(built)
-        if progress:
-            progress(len(built.records) + len(built.rejected), len(records))
-    for line in warning_lines(merge_warnings(part.warnings for part in parts)):
-        log.warning("%s", line)
-    store, rejected = _pack(parts, settings, path)
-    _save(store, rejected, folder)
+        progress(len(built.records) + len(built.rejected))
+    _tell(merge_warnings(part.warnings for part in parts))
+    return store_of(parts, settings, path)
+
+
+def build_or_wait(
+    records: Callable[[], Iterable[Record]],
+    settings: GraphSettings,
+    folder: Path,
+    source: Path,
+    workers: int | None = None,
+    progress: Progress = lambda _: None,
+) -> tuple[GraphStore, list[Rejected]]:
+    """Build the store `folder` and open it, or wait until another process has built it.
+
+    Raises:
+        UserError: no record can be used, or ids are repeated.
+        OSError: it cannot be written.
+    """
+    with _alone(folder):
+        if folder.exists():
+            try:
+                return _load(folder, settings)
+            except ValueError as error:
+                log.warning("the cached graphs are damaged and are built again (%s)", error)
+                shutil.rmtree(folder)
+        _tell(build_store(records(), settings, folder, source, workers, progress))
+    return _load(folder, settings)
+
+
+def open_store(folder: Path, settings: GraphSettings) -> tuple[GraphStore, list[Rejected]]:
+    """Open a store that `csgcnn build` made.
+
+    Raises:
+        UserError: it is damaged.
+        ConfigError: its graphs are of other settings.
+    """
+    try:
+        store = GraphStore.load(folder)
+        rejected = read_rejected(folder)
+    except ValueError as error:
+        raise UserError(f"these graphs are damaged, build them again ({error})") from error
+    if store.settings != settings:
+        wanted, found = asdict(settings), asdict(store.settings)
+        differing = [
+            f"graph.{name}={found[name]} (not {wanted[name]})" for name in wanted if wanted[name] != found[name]
+        ]
+        raise ConfigError(f"{folder} holds graphs of {', '.join(differing)}; give these keys, or build others")
     return store, rejected
 
 
+def is_store(path: Path) -> bool:
+    """Whether a folder holds graphs, not structures."""
+    return (path / "meta.json").is_file()
+
+
 def _load(folder: Path, settings: GraphSettings) -> tuple[GraphStore, list[Rejected]]:
-    store = GraphStore.load(folder)
-    with naming(folder / REJECTED) as path:
-        rejected = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(rejected, list) or any(list(map(type, entry)) != [str, str] for entry in rejected):
-            raise ValueError("expected pairs of an id and a reason")
+    store, rejected = GraphStore.load(folder), read_rejected(folder)
     with naming(folder / "meta.json"):
         if store.settings != settings:
             raise ValueError(f"holds graphs of {store.settings}")
-    return store, [Rejected(*entry) for entry in rejected]
+    return store, rejected
 
 
-def _pack(parts: Sequence[Built], settings: GraphSettings, path: Path) -> tuple[GraphStore, list[Rejected]]:
-    rejected = [entry for part in parts for entry in part.rejected]
-    records = [record for part in parts for record in part.records]
-    if not records:
-        first = f"{rejected[0].id}: {rejected[0].reason}"
-        raise UserError(f"{path}: none of its {len(rejected)} structures can be used; the first, {first}")
-    names = dict.fromkeys(name for record in records for name in record.columns)
-    columns = {name: [record.columns.get(name) for record in records] for name in names}
-    graphs = CrystalGraphs.concatenate([part.graphs for part in parts if part.graphs is not None])
-    return GraphStore(graphs, [record.id for record in records], columns, settings), rejected
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from building the same, where the file system has locks."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(f"{folder.name}.lock")
+    lock = FileLock(path)
+    try:
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            log.info("waiting for another process that builds these graphs")
+            lock.acquire()
+    except NotImplementedError:  # then all build, and the first wins
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # who holds the old file finds the graphs there, or builds them once more
+        lock.release()
 
 
-def _key(path: Path, settings: GraphSettings, id_column: str | None, structure_column: str | None) -> str:
+def _tell(warned: Warnings) -> None:
+    for line in warning_lines(warned):
+        log.warning("%s", line)
+
+
+def content_key(path: Path, settings: GraphSettings, id_column: str | None, structure_column: str | None) -> str:
+    """The name of the graphs of a data set: its bytes, the graph settings, the reading options and the format."""
     digest = hashlib.sha256(json.dumps([FORMAT, asdict(settings), id_column, structure_column]).encode())
     folder = path if path.is_dir() else path.parent
-    files = source_files(path, id_column, structure_column)
-    for file in files:
-        with open(file, "rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        name = "" if len(files) == 1 else os.path.relpath(file, folder)
-        digest.update(f"{name}\0{content}\0".encode())
+    for file in source_files(path, id_column, structure_column):
+        digest.update(f"{os.path.relpath(file, folder)}\0{_content_hash(file)}\0".encode())
     return f"{path.name.split('.')[0]}-{digest.hexdigest()[:16]}"
 
 
-def _save(store: GraphStore, rejected: Sequence[Rejected], folder: Path) -> None:
-    """Write under a temporary name, then rename: readers see the whole store or none."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=folder.parent))
-    except OSError as error:
-        log.warning("the graphs are not cached: %s", error)
-        return
-    try:
-        (temporary / REJECTED).write_text(json.dumps(rejected), encoding="utf-8")
-        store.save(temporary)
-        temporary.rename(folder)
-    except OSError as error:
-        if not folder.exists():  # else another process was first, with the same content
-            log.warning("the graphs are not cached: %s", error)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _content_hash(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:

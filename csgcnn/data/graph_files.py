@@ -1,11 +1,15 @@
-"""Crystal graphs in files, a packed array each, and the checks without which none of them is believed."""
+"""Crystal graphs in memory-mapped files, a packed array each, and the checks without which none of them is believed."""
 
+import io
+import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +19,7 @@ from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
 from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
 from csgcnn.crystals.structure_files import MAX_SITES
 
+AT_ONCE = 2**20  # values that are looked at before their memory is given back
 _LEAST, _MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 # What each array holds: type, shape, least and greatest value; sizes before what they count.
@@ -37,22 +42,64 @@ _EXPECTED: dict[str, tuple[str, tuple[str | int, ...], float, float]] = {
 Array = NDArray[Any]
 
 
-def save_graphs(graphs: CrystalGraphs, folder: Path) -> None:
-    """Write each array into a file of its name, flushed to the disk."""
-    for field in fields(CrystalGraphs):
-        with open(folder / f"{field.name}.npy", "wb") as file:
-            np.save(file, getattr(graphs, field.name), allow_pickle=False)
-            flush(file)
+def save_graphs(graphs: CrystalGraphs, folder: Path) -> dict[str, int]:
+    """Write each array into a file of its name, flushed to the disk; returns the CRC-32 of each file."""
+    names = [field.name for field in fields(CrystalGraphs)]
+    return {f"{name}.npy": _write_array(folder / f"{name}.npy", [getattr(graphs, name)]) for name in names}
 
 
-def flush(file: IO[Any]) -> None:
-    """Have what was written lie on the disk."""
-    file.flush()
-    os.fsync(file.fileno())
+def merge_graphs(parts: Sequence[Path], folder: Path) -> dict[str, int]:
+    """Write the graphs that lie in the folders `parts` end to end, as `save_graphs` does, in little memory."""
+    names = [f"{field.name}.npy" for field in fields(CrystalGraphs)]
+    return {
+        name: _write_array(folder / name, [np.load(part / name, mmap_mode="r", allow_pickle=False) for part in parts])
+        for name in names
+    }
+
+
+def _write_array(path: Path, arrays: Sequence[Array]) -> int:
+    """Write the concatenated arrays into an npy file; its CRC-32."""
+    along = 1 if path.stem == "edge_index" else 0
+    shape = list(arrays[0].shape)
+    shape[along] = sum(array.shape[along] for array in arrays)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": arrays[0].dtype.str, "fortran_order": False, "shape": tuple(shape)}
+    )
+    rows = zip(*arrays, strict=True) if along else [arrays]
+    content = (piece.tobytes() for row in rows for array in row for piece in pieces(array))
+    return write_pieces(path, chain([header.getvalue()], content))
+
+
+def write_pieces(path: Path, content: Iterable[bytes]) -> int:
+    """Write a file piece by piece, flushed to the disk; its CRC-32."""
+    total = 0
+    with open(path, "wb") as file:
+        for piece in content:
+            file.write(piece)
+            total = crc32(piece, total)
+        file.flush()
+        os.fsync(file.fileno())
+    return total
+
+
+def pieces(array: Array) -> Iterator[Array]:
+    """Flat slices of an array in C order; the memory of what was looked at is given back."""
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, AT_ONCE):
+        yield flat[start : start + AT_ONCE]
+        release(array)
+
+
+def release(array: Array) -> None:
+    """Give the memory of an array that lies in a file back to the system; it is read again where it is needed."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def load_graphs(folder: Path, n_graphs: int, settings: GraphSettings) -> CrystalGraphs:
-    """Read what `save_graphs` wrote; nothing is allocated before the sizes and values are known to be right.
+    """Map what `save_graphs` wrote; nothing is allocated before the sizes and values are known to be right.
 
     Raises:
         ValueError: a file holds no such array; the message names it.
@@ -65,19 +112,23 @@ def load_graphs(folder: Path, n_graphs: int, settings: GraphSettings) -> Crystal
     arrays: dict[str, Array] = {}
     for name, (dtype, shape, least, most) in _EXPECTED.items():
         with naming(folder / f"{name}.npy") as path:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            # copy on write: torch wants arrays that it may change, though no one does
+            array = np.load(path, mmap_mode="c", allow_pickle=False)
             expected = tuple(sizes.get(size, size) for size in shape)
             if not isinstance(array, np.ndarray) or (array.dtype, array.shape) != (np.dtype(dtype), expected):
                 raise ValueError(f"expected {dtype} {list(expected)}")
-            if array.size and not (least <= array.min() and array.max() <= most):  # neither holds for NaN
+            if not all(least <= piece.min() and piece.max() <= most for piece in pieces(array)):  # no NaN is
                 raise ValueError(f"values beyond {least:g} to {most:g}")
             if name in ("n_atoms", "n_edges", "n_sites"):
                 sizes[name] = int(array.sum(dtype=np.int64))
             arrays[name] = array
-    for name, count in (("site_node", "n_sites"), ("edge_index", "n_edges")):
-        with naming(folder / f"{name}.npy"):
-            _check_nodes(arrays[name], arrays[count], arrays["n_atoms"])
-    return CrystalGraphs(**{name: np.array(array, order="C") for name, array in arrays.items()})
+    graphs = CrystalGraphs(**arrays)
+    for block in graphs.blocks():
+        for name, count in (("site_node", block.n_sites), ("edge_index", block.n_edges)):
+            with naming(folder / f"{name}.npy"):
+                _check_nodes(getattr(block, name), count, block.n_atoms)
+            release(arrays[name])
+    return graphs
 
 
 @contextmanager

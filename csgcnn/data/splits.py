@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from csgcnn.crystals.elements import SYMBOLS
+from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.errors import UserError
 
@@ -200,18 +201,17 @@ def count_duplicates(store: GraphStore, split: Split) -> tuple[int, tuple[str, s
     A pair in val and test counts like one with a training row: each lets a part tell of another. Also returns the ids
     of a pair, the first.
     """
-    rows_of: dict[int, dict[str, list[int]]] = {}
-    for part, positions in split.items():
-        for row in positions.tolist():
-            rows_of.setdefault(int(store.graphs.fingerprint[row]), {}).setdefault(part, []).append(row)
-    n_pairs, example = 0, None
-    for rows_in in rows_of.values():
-        sizes = [len(rows) for rows in rows_in.values()]
-        n_pairs += (sum(sizes) ** 2 - sum(size**2 for size in sizes)) // 2
-        if len(sizes) > 1 and example is None:
-            first, second, *_ = rows_in.values()
-            example = store.ids[first[0]], store.ids[second[0]]
-    return n_pairs, example
+    rows = torch.cat([split[part] for part in PARTS]).numpy()
+    part = np.repeat(np.arange(len(PARTS)), [len(split[name]) for name in PARTS])
+    _, structure, n_equal = np.unique(store.graphs.fingerprint[rows], return_inverse=True, return_counts=True)
+    n_in = np.bincount(structure * len(PARTS) + part, minlength=len(n_equal) * len(PARTS)).reshape(-1, len(PARTS))
+    n_pairs = int((n_equal**2 - (n_in**2).sum(1)).sum()) // 2
+    if not n_pairs:
+        return 0, None
+    is_shared = (n_in > 0).sum(1) > 1
+    same = np.flatnonzero(structure == structure[is_shared[structure].argmax()])
+    other = same[part[same] != part[same[0]]][0]
+    return n_pairs, (store.ids[rows[same[0]]], store.ids[rows[other]])
 
 
 def shared_compositions(store: GraphStore, split: Split) -> dict[str, int]:
@@ -223,7 +223,10 @@ def shared_compositions(store: GraphStore, split: Split) -> dict[str, int]:
 
 def compositions(store: GraphStore) -> list[str]:
     """The reduced formula of each crystal, elements by atomic number: O3TiSr for any cell of strontium titanate."""
-    graphs = store.graphs
+    return [formula for block in store.blocks() for formula in _formulas(block)]
+
+
+def _formulas(graphs: CrystalGraphs) -> list[str]:
     graph_of_atom = np.repeat(np.arange(len(graphs)), graphs.n_atoms)
     pairs, place = np.unique(graph_of_atom * len(SYMBOLS) + graphs.atomic_number, return_inverse=True)
     count = np.bincount(place, graphs.atom_multiplicity).astype(np.int64)

@@ -1,8 +1,10 @@
-"""Graphs packed into a few tensors, from which a batch is index arithmetic."""
+"""Graphs packed into a few tensors, in memory or in mapped files, from which a batch is index arithmetic."""
 
 import json
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +20,13 @@ from torch_geometric.data import Data
 from csgcnn.crystals.datasets import Scalar
 from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
 from csgcnn.data.batch import GraphBatch, ranges
-from csgcnn.data.graph_files import flush, load_graphs, naming, save_graphs
+from csgcnn.data.graph_files import load_graphs, merge_graphs, naming, release, save_graphs, write_pieces
 
-FORMAT = 3  # 2: global_features, edge_vector; 3: checksums, rows.json
+FORMAT = 4  # 2: global_features, edge_vector; 3: checksums, rows.json; 4: rows.jsonl, a block of rows per line
+BLOCK = 1024  # crystals that lie next to each other in the files, and are read together
+WINDOW = 64  # blocks that are shuffled together
+AHEAD = 2  # batches that are read from files while the GPU computes
+HELD = 2**26  # bytes that batches read from the files before their memory is given back
 
 _PACKED = ("atomic_number", "atom_multiplicity", "edge_index", "distance", "edge_multiplicity", "edge_vector")
 _LARGEST = 1e300  # of a column's integers: they become floats
@@ -29,8 +35,8 @@ _LARGEST = 1e300  # of a column's integers: they become floats
 class GraphStore:
     """Many crystal graphs with their ids and data columns.
 
-    Geometry lies in packed tensors on one device (`to` moves them); ids and columns stay on the host. `batch` picks
-    any crystals without a Python loop over them; `store[i]` is a plain PyG `Data`.
+    Geometry lies in packed tensors on one device (`to` moves them), or stays in memory-mapped files; ids and columns
+    stay on the host. `batch` picks any crystals without a Python loop over them; `store[i]` is a plain PyG `Data`.
     """
 
     def __init__(
@@ -41,6 +47,8 @@ class GraphStore:
         self.settings = settings
         self.graphs = graphs
         self.device = torch.device("cpu")
+        self.is_resident = True
+        self._n_bytes_held = 0
         self._n_atoms, self._n_edges = (torch.from_numpy(n.astype(np.int64)) for n in (graphs.n_atoms, graphs.n_edges))
         self._tensors: dict[str, Tensor] = {
             "n_atoms": self._n_atoms,
@@ -53,22 +61,60 @@ class GraphStore:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def to(self, device: torch.device | str) -> "GraphStore":
-        """Move the packed tensors, in place."""
-        self.device = torch.device(device)
-        self._tensors = {name: tensor.to(self.device) for name, tensor in self._tensors.items()}
+    @property
+    def n_bytes(self) -> int:
+        """Size of the packed tensors."""
+        return sum(tensor.nbytes for tensor in self._tensors.values())
+
+    def to(self, device: torch.device | str, resident: bool = True) -> "GraphStore":
+        """Have batches made on a device, in place.
+
+        `resident`: of tensors that are moved there; otherwise they stay where they are, in files if they were loaded,
+        and only batches move.
+        """
+        self.device, self.is_resident = torch.device(device), resident
+        if resident:
+            is_mapped = isinstance(self.graphs.distance, np.memmap)  # files may change or vanish, memory does not
+            self._tensors = {name: tensor.to(self.device, copy=is_mapped) for name, tensor in self._tensors.items()}
         return self
+
+    def shuffled(self, rows: Tensor) -> Tensor:
+        """The `rows` [n_rows] in random order.
+
+        Of a store that is not resident, windows are shuffled: blocks of 1024 neighbouring crystals come in random
+        order, and the crystals of 64 of them are mixed, so that at any time few parts of the files are read.
+        """
+        if self.is_resident:
+            return rows[torch.randperm(len(rows))]
+        block = rows // BLOCK
+        n_blocks = -(-len(self) // BLOCK)
+        window = torch.randperm(n_blocks)[block] // WINDOW
+        return rows[(window + torch.rand(len(rows), dtype=torch.float64)).argsort()]
+
+    def batches(self, parts: Iterable[Tensor]) -> Iterator[GraphBatch]:
+        """A batch for each of `parts`; those of files are read for a GPU while it computes."""
+        if self.is_resident or self.device.type == "cpu":
+            yield from map(self.batch, parts)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            waiting = deque[Future[GraphBatch]]()
+            for part in parts:
+                waiting.append(reader.submit(self.batch, part))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def batch(self, index: Tensor) -> GraphBatch:
         """Assemble the crystals `index` [n_graphs] (int64, on the host) into one batch on the store's device."""
-        packed = self._tensors
+        packed, here = self._tensors, self._tensors["n_atoms"].device
         total_atoms, total_edges = int(self._n_atoms[index].sum()), int(self._n_edges[index].sum())
-        index = index.to(self.device, non_blocking=True)
+        index = index.to(here, non_blocking=True)
         n_atoms, n_edges = packed["n_atoms"].index_select(0, index), packed["n_edges"].index_select(0, index)
         atoms, graph_index = ranges(packed["first_atom"].index_select(0, index), n_atoms, total_atoms)
         edges, graph_of_edge = ranges(packed["first_edge"].index_select(0, index), n_edges, total_edges)
         first_atom = (n_atoms.cumsum(0) - n_atoms).index_select(0, graph_of_edge)
-        return GraphBatch(
+        batch = GraphBatch(
             atomic_number=packed["atomic_number"].index_select(0, atoms).long(),
             atom_multiplicity=packed["atom_multiplicity"].index_select(0, atoms),
             graph_index=graph_index,
@@ -79,6 +125,26 @@ class GraphStore:
             global_features=packed["global_features"].index_select(0, index),
             n_graphs=len(index),
         )
+        return batch if self.is_resident else self._moved(batch)
+
+    def _moved(self, batch: GraphBatch) -> GraphBatch:
+        """A batch from files, on the device; now and then their pages are given back to the system."""
+        self._n_bytes_held += 16 * len(batch.distance) + 5 * len(batch.atomic_number)
+        if self._n_bytes_held > HELD:
+            self._n_bytes_held = 0
+            self.release()
+        return batch.to(self.device)
+
+    def release(self) -> None:
+        """Give the memory of graphs that lie in files back to the system."""
+        for field in fields(CrystalGraphs):
+            release(getattr(self.graphs, field.name))
+
+    def blocks(self) -> Iterator[CrystalGraphs]:
+        """The graphs block by block, in order, so that those in files need little memory."""
+        for block in self.graphs.blocks():
+            yield block
+            self.release()
 
     def __getitem__(self, i: int) -> Data:
         """One crystal as a PyG `Data`: z, edge_index, distance, multiplicities, lattice, global_features, id."""
@@ -107,6 +173,17 @@ class GraphStore:
         bounds = np.cumsum(self.graphs.n_atoms)[:-1]
         return [set(z.tolist()) for z in np.split(self.graphs.atomic_number, bounds)]
 
+    def elements_of(self, rows: Tensor) -> set[int]:
+        """Atomic numbers that occur in the crystals `rows` [n_rows]."""
+        chosen = np.zeros(len(self), dtype=bool)
+        chosen[rows.numpy()] = True
+        found, start = set[int](), 0
+        for block in self.blocks():
+            of_atom = np.repeat(chosen[start : start + len(block)], block.n_atoms)
+            found.update(np.unique(block.atomic_number[of_atom]).tolist())
+            start += len(block)
+        return found
+
     def numbers(self, names: Sequence[str]) -> Tensor:
         """Columns as numbers: [n_graphs, n_columns] float64, NaN where a value is missing."""
         values = [[np.nan if v is None else float(v) for v in self.columns[name]] for name in names]
@@ -114,10 +191,10 @@ class GraphStore:
 
     def save(self, folder: Path) -> None:
         """Write the store into an existing folder, flushed to the disk, with the checksum of every file in it."""
-        save_graphs(self.graphs, folder)
-        _write_json(folder / "rows.json", {"ids": self.ids, "columns": self.columns})
-        sums = {path.name: _checksum(path) for path in folder.iterdir()}
-        _write_json(folder / "meta.json", {"format": FORMAT, "settings": asdict(self.settings), "crc32": sums})
+        sums = save_graphs(self.graphs, folder)
+        line = json.dumps({"ids": self.ids, "columns": self.columns}) + "\n"
+        sums["rows.jsonl"] = write_pieces(folder / "rows.jsonl", [line.encode()])
+        _write_meta(folder, asdict(self.settings), sums)
 
     @classmethod
     def load(cls, folder: Path) -> "GraphStore":
@@ -131,15 +208,44 @@ class GraphStore:
             if meta["format"] != FORMAT:
                 raise ValueError(f"format {meta['format']!r:.20}, expected {FORMAT}")
             settings, sums = GraphSettings(**meta["settings"]), dict(meta["crc32"])
-        with naming(folder / "rows.json") as path:
-            ids, columns = _rows(json.loads(path.read_text(encoding="utf-8")))
+        with naming(folder / "rows.jsonl") as path:
+            ids, columns = _read_rows(path)
         graphs = load_graphs(folder, len(ids), settings)
-        own = {"rows.json", *(f"{field.name}.npy" for field in fields(CrystalGraphs))}
+        own = {"rows.jsonl", *(f"{field.name}.npy" for field in fields(CrystalGraphs))}
         for name in sorted(own | (sums.keys() & {*os.listdir(folder)})):
             with naming(folder / name) as path:
                 if sums.get(name) != _checksum(path):
                     raise ValueError("its checksum is another one")
         return cls(graphs, ids, columns, settings)
+
+
+def merge_stores(parts: Sequence[Path], folder: Path) -> None:
+    """Write the stores that lie in the folders `parts` as one into an existing folder, in little memory."""
+    sums = merge_graphs(parts, folder)
+    rows = ((part / "rows.jsonl").read_bytes() for part in parts)
+    sums["rows.jsonl"] = write_pieces(folder / "rows.jsonl", rows)
+    meta = json.loads((parts[0] / "meta.json").read_text(encoding="utf-8"))
+    _write_meta(folder, meta["settings"], sums)
+
+
+def _write_meta(folder: Path, settings: dict[str, Any], sums: dict[str, int]) -> None:
+    sums |= {path.name: _checksum(path) for path in folder.iterdir() if path.name not in sums}
+    meta = {"format": FORMAT, "settings": settings, "crc32": sums}
+    write_pieces(folder / "meta.json", [json.dumps(meta).encode()])
+
+
+def _read_rows(path: Path) -> tuple[list[str], dict[str, list[Scalar]]]:
+    """Ids and columns from a file, checked."""
+    ids: list[str] = []
+    columns: dict[str, list[Scalar]] = {}
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            more_ids, more = _rows(json.loads(line))
+            columns |= {name: [None] * len(ids) for name in more if name not in columns}
+            for name, column in columns.items():
+                column += more.get(name, [None] * len(more_ids))
+            ids += more_ids
+    return ids, columns
 
 
 def _rows(content: dict[str, Any]) -> tuple[list[str], dict[str, list[Scalar]]]:
@@ -155,12 +261,6 @@ def _rows(content: dict[str, Any]) -> tuple[list[str], dict[str, list[Scalar]]]:
         if len(column) != len(ids):
             raise ValueError(f"column {name!r:.60} has {len(column)} values for {len(ids)} ids")
     return ids, columns
-
-
-def _write_json(path: Path, content: object) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file)
-        flush(file)
 
 
 def _checksum(path: Path) -> int:

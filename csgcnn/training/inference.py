@@ -23,6 +23,6 @@ def in_batches(
     """What `answer` says of the rows while `model` is in evaluation mode; each of several processes does a share."""
     was_training = model.training
     model.eval()
-    parts = [answer(store.batch(part)) for part in processes.share(rows).split(batch_size)]
+    parts = [answer(batch) for batch in store.batches(processes.share(rows).split(batch_size))]
     model.train(was_training)
     return processes.gather(torch.cat(parts), len(rows))

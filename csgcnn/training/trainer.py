@@ -176,12 +176,13 @@ class Trainer:
         """One pass over the training rows in random order, or the rest of one; their mean loss."""
         rows = self.split["train"]
         if not len(self.order):
-            self.order = processes.from_first(rows[torch.randperm(len(rows))])
+            self.order = processes.from_first(self.store.shuffled(rows))
             self.lr = self.optimizer.param_groups[0]["lr"]
         batches = cut(self.order, self.settings.batch_size)
         self.model.train()
-        for batch_rows in batches[self.n_done :]:
-            self.losses[self.n_done] = self._step(batch_rows)
+        left = batches[self.n_done :]
+        for batch_rows, batch in zip(left, self.store.batches(map(processes.share, left)), strict=True):
+            self.losses[self.n_done] = self._step(batch_rows, batch)
             if not isinstance(self.scheduler, ReduceLROnPlateau):
                 self.scheduler.step()
             self.n_done += 1
@@ -191,10 +192,9 @@ class Trainer:
         counted = torch.where(self.losses.isfinite(), sizes, 0.0)  # all, but for batches that were skipped
         return ((self.losses.nan_to_num(0.0) * counted).sum() / counted.sum()).item()
 
-    def _step(self, rows: Tensor) -> Tensor:
-        """One step on a batch; its loss, still on the device, NaN if the batch was skipped."""
+    def _step(self, rows: Tensor, batch: GraphBatch) -> Tensor:
+        """One step on the batch of `rows`, or this process's share; its loss, on the device, NaN if it was skipped."""
         buffers = [buffer.clone() for buffer in self.model.buffers()] if self.settings.max_skipped else []
-        batch = self.store.batch(processes.share(rows))
         if self.augment:
             batch = self.augment(batch, self.epoch / self.settings.max_epochs)
         target = self.values.index_select(0, rows.to(self.store.device, non_blocking=True))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from csgcnn.crystals.datasets import Record, read_records, source_files
+from csgcnn.crystals.datasets import Record, check_labelled, read_records, source_files
 from csgcnn.crystals.structures import to_crystal
 from csgcnn.errors import StructureError, UserError
 
@@ -226,7 +226,6 @@ def test_id_prop_names_a_missing_structure_file_when_it_is_read(write, tmp_path)
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (None, "no id_prop.csv in this folder; expected one"),
         ("id,gap\n", "the data set is empty"),
         ("a,1\na,2\n", r"1 ids occur more than once \(a\)"),
         ("a,1\nb,2,3\n", "line 2 has 3 fields, expected 2"),
@@ -234,7 +233,19 @@ def test_id_prop_names_a_missing_structure_file_when_it_is_read(write, tmp_path)
 )
 def test_bad_id_prop_folders(write, tmp_path, table, message):
     write("a.cif")
-    if table is not None:
-        write("id_prop.csv", table)
+    write("id_prop.csv", table)
     with pytest.raises(UserError, match=message):
         read_records(tmp_path)
+
+
+def test_a_folder_without_id_prop_has_no_targets(write, tmp_path):
+    files = [write("a.vasp"), write("sub/b.vasp")]
+    records = read_records(tmp_path)
+    assert ids(records) == ["a", "sub/b"]
+    assert {tuple(record.columns) for record in records} == {()}
+    assert list(source_files(tmp_path)) == files
+    with pytest.raises(UserError, match=r"no id_prop\.csv in this folder; expected one"):
+        check_labelled(tmp_path)
+    write("id_prop.csv", "a,1\n")
+    check_labelled(tmp_path)
+    check_labelled(files[0])

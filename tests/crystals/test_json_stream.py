@@ -14,7 +14,8 @@ from csgcnn.errors import UserError
 
 CRYSTAL = {"lattice": [[4, 0, 0], [0, 4, 0], [0, 0, 4]], "species": ["Cs", "Cl"], "frac_coords": [[0] * 3, [0.5] * 3]}
 VALUES: list[Any] = [
-    [], {}, 0, -1.5e-7, 1234567890123, True, None, "", 'a "quoted" \\ text, ] } \u00e9 \U0001f600', [[[], {}], {"a": [1, 2]}],
+    [], {}, 0, -1.5e-7, 1234567890123, True, None, "", [[[], {}], {"a": [1, 2]}],
+    'a "quoted" \\ text, ] } \u00e9 \U0001f600',
 ]  # fmt: skip
 
 
@@ -25,6 +26,13 @@ def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
     return request.param
 
 
+def read_list(path: Path) -> list[Any]:
+    stream = JsonStream(path)
+    values = list(stream.items())
+    stream.end()
+    return values
+
+
 @pytest.mark.usefixtures("piece")
 @pytest.mark.parametrize("ascii_only", [True, False])
 @pytest.mark.parametrize("indent", [None, 1])
@@ -33,9 +41,7 @@ def test_a_list_item_by_item(tmp_path: Path, ascii_only: bool, indent: int | Non
     path = tmp_path / "list.json"
     text = f" \n{json.dumps(VALUES, ensure_ascii=ascii_only, indent=indent)}\n".encode()
     path.write_bytes(gzip.compress(text) if packed else text)
-    stream = JsonStream(path)
-    assert list(stream.items()) == VALUES
-    stream.end()
+    assert read_list(path) == VALUES
 
 
 @pytest.mark.usefixtures("piece")
@@ -44,9 +50,7 @@ def test_what_is_no_list_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "list.json"
     path.write_text(text)
     with pytest.raises(UserError, match=r"list\.json: not valid JSON .*at character \d.*it starts with"):
-        stream = JsonStream(path)
-        list(stream.items())
-        stream.end()
+        read_list(path)
 
 
 @pytest.mark.usefixtures("piece")
@@ -99,7 +103,7 @@ def test_a_value_without_end_is_not_read_to_the_end(write: Any, monkeypatch: pyt
     monkeypatch.setattr("csgcnn.crystals.json_stream.LARGEST_FILE", 2**21)
     path = write("a.json", '["' + "x" * 2**25)
     tracemalloc.start()
-    with pytest.raises(UserError, match="not valid JSON .Unterminated string"):
+    with pytest.raises(UserError, match=r"not valid JSON .Unterminated string"):
         list(JsonStream(path).items())
     assert tracemalloc.get_traced_memory()[1] < 2**24
     tracemalloc.stop()

@@ -5,6 +5,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.graphs import GraphSettings
-from csgcnn.data import cache
+from csgcnn.data import cache, shards
 from csgcnn.data.cache import default_cache_folder, open_dataset
 from csgcnn.data.store import GraphStore
 from csgcnn.errors import UserError
@@ -56,6 +57,7 @@ def forbid_building(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> NoReturn:
         raise AssertionError("the graphs were built again")
 
+    monkeypatch.setattr(shards, "build_graphs", fail)
     monkeypatch.setattr(cache, "build_graphs", fail)
 
 
@@ -67,9 +69,9 @@ def assert_same(one: GraphStore, other: GraphStore) -> None:
 
 
 def test_the_second_time_nothing_is_built(data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[tuple[int, int]] = []
-    built, rejected = open_dataset(data, SETTINGS, progress=lambda *step: done.append(step))
-    assert done == [(12, 12)]
+    done: list[int] = []
+    built, rejected = open_dataset(data, SETTINGS, progress=done.append)
+    assert done == [12]
     assert len(built) == 11
     assert [entry.id for entry in rejected] == ['bad, "one"']
     forbid_building(monkeypatch)
@@ -142,7 +144,9 @@ def test_the_files_of_a_csv_may_be_linked(data: Path, folder: Path, rows: list[d
 
 
 def shorten(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    content = path.read_bytes()
+    path.unlink()  # a store that is open keeps the old file
+    path.write_bytes(content[: len(content) // 2])
 
 
 @pytest.mark.parametrize(
@@ -253,50 +257,24 @@ def test_what_was_mended_is_told_by_kind(tmp_path: Path, folder: Path, caplog: p
     assert told.endswith("(first in 0)")
 
 
-def test_a_half_written_cache_is_never_seen(data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = GraphStore.save
-
-    def interrupted(self: GraphStore, target: Path) -> None:
-        save(self, target)
-        (target / "meta.json").write_text("{")
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(GraphStore, "save", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            open_dataset(data, SETTINGS)
-        assert entries(folder) == []
-        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # killed: nothing is cleaned up
-        with pytest.raises(KeyboardInterrupt):
-            open_dataset(data, SETTINGS)
-    (left,) = entries(folder)
-    assert left.suffix == ".tmp"
-    written: list[int] = []
-    monkeypatch.setattr(GraphStore, "save", lambda self, to: save(self, to) or written.append(to.stat().st_ino))
-    store, _ = open_dataset(data, SETTINGS)
-    (complete,) = set(entries(folder)) - {left}
-    assert complete.stat().st_ino == written[0]  # renamed, not copied
-    forbid_building(monkeypatch)
-    assert_same(open_dataset(data, SETTINGS)[0], store)
-
-
-def test_two_processes_at_once_end_with_one_good_cache(
-    data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_two_processes_at_once_one_builds(data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fork = multiprocessing.get_context("fork")
-    both_have_written = fork.Barrier(2, timeout=20)
-    rename = Path.rename
+    n_built, started = fork.Value("i", 0), fork.Barrier(2, timeout=20)
+    build = shards.build_graphs
 
-    def rename_together(self: Path, target: Path) -> Path:
-        both_have_written.wait()
-        return rename(self, target)
+    def counted(*args: Any) -> Any:
+        with n_built.get_lock():
+            n_built.value += 1
+        time.sleep(0.3)
+        return build(*args)
 
     def process() -> None:
+        started.wait()
         store, rejected = open_dataset(data, SETTINGS)
         os._exit(0 if (len(store), len(rejected)) == (11, 1) else 1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", rename_together)
+        patch.setattr(shards, "build_graphs", counted)
         patch.setattr(cache.log, "warning", lambda *_: os._exit(2))  # to come second is no fault
         processes = [fork.Process(target=process) for _ in range(2)]
         for one in processes:
@@ -304,9 +282,30 @@ def test_two_processes_at_once_end_with_one_good_cache(
         for one in processes:
             one.join(30)
     assert [one.exitcode for one in processes] == [0, 0]
+    assert n_built.value == 1
     assert len(entries(folder)) == 1
     forbid_building(monkeypatch)
     assert len(open_dataset(data, SETTINGS)[0]) == 11
+
+
+def test_without_locks_all_build_and_the_first_wins(
+    data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def no_locks(*_: object, **__: object) -> NoReturn:
+        raise NotImplementedError
+
+    expected, _ = open_dataset(data, SETTINGS, cache_folder=tmp_path / "other")
+    (first,) = entries(tmp_path / "other")
+    merge = shards._merge
+
+    def late(parts: list[Path], target: Path, source: Path) -> None:
+        shutil.copytree(first, target)  # another process was first
+        merge(parts, target, source)
+
+    monkeypatch.setattr(cache.FileLock, "acquire", no_locks)
+    monkeypatch.setattr(shards, "_merge", late)
+    assert_same(open_dataset(data, SETTINGS)[0], expected)
+    assert [entry.name for entry in entries(folder)] == [first.name]
 
 
 def test_a_cache_folder_that_cannot_be_made_only_warns(data: Path, caplog: pytest.LogCaptureFixture) -> None:

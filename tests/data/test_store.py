@@ -254,7 +254,7 @@ def test_rows_that_no_store_has_are_refused(
     store: GraphStore, tmp_path: Path, change: dict[str, Any], reason: str
 ) -> None:
     store.save(tmp_path)
-    path = tmp_path / "rows.json"
+    path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: .*{reason}"):
         GraphStore.load(tmp_path)

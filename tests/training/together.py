@@ -63,7 +63,7 @@ def trainer(operator: str, norm: str = "batch", **settings: Any) -> Trainer:
 def one_step(operator: str, norm: str) -> dict[str, torch.Tensor]:
     """Gradients and statistics after a step on 13 crystals, and predictions for 7 and for 1 other."""
     training = trainer(operator, norm)
-    loss = training._step(torch.arange(13))
+    loss = training._step(torch.arange(13), training.store.batch(processes.share(torch.arange(13))))
     gradients = {f"gradient of {name}": p.grad for name, p in training.model.named_parameters() if p.grad is not None}
     weights = {f"loss weight {i}": p.grad for i, p in enumerate(training.loss.parameters())}
     statistics = {name: tensor for name, tensor in training.model.named_buffers() if "running" in name}
