@@ -110,10 +110,8 @@ def open_store(folder: Path, settings: GraphSettings) -> tuple[GraphStore, list[
         raise UserError(f"these graphs are damaged, build them again ({error})") from error
     if store.settings != settings:
         wanted, found = asdict(settings), asdict(store.settings)
-        differing = [
-            f"graph.{name}={found[name]} (not {wanted[name]})" for name in wanted if wanted[name] != found[name]
-        ]
-        raise ConfigError(f"{folder} holds graphs of {', '.join(differing)}; give these keys, or build others")
+        differing = [f"graph.{name}={json.dumps(found[name])}" for name in wanted if wanted[name] != found[name]]
+        raise ConfigError(f"{folder} holds graphs of {' '.join(differing)}: give these words, or build other graphs")
     return store, rejected
 
 
