@@ -1,5 +1,6 @@
 """A data set made ready: graphs, targets, and which rows can be used."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from csgcnn.crystals.build import Rejected
 from csgcnn.data.cache import write_rejected
-from csgcnn.data.store import GraphStore
+from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.data.targets import Target, column_of
 from csgcnn.errors import UserError
 
@@ -36,19 +37,25 @@ def select_targets(store: GraphStore, targets: Sequence[Target], rejected: Seque
     Raises:
         UserError: a column does not exist.
     """
-    values = torch.full((len(store), len(targets)), float("nan"))
     reasons: dict[int, str] = {}
-    for i, target in enumerate(targets):
-        for row, value in enumerate(column_of(store, target, source)):
-            try:
-                values[row, i] = target.encode(value)
-            except ValueError as error:
-                reasons.setdefault(row, f"{target.name} is {value!r:.40}, {error}")
+    columns = [_encoded(target, column_of(store, target, source), reasons) for target in targets]
+    values = torch.tensor(columns, dtype=torch.float32).T.contiguous()
     for row in (~values.isfinite().any(1)).nonzero().squeeze(1).tolist():
         reasons.setdefault(row, f"{' and '.join(target.name for target in targets)} {MISSING}")
     usable = torch.tensor([row for row in range(len(store)) if row not in reasons], dtype=torch.long)
     rejected = [*rejected, *(Rejected(store.ids[row], reason) for row, reason in sorted(reasons.items()))]
     return Dataset(store, list(targets), values, usable, rejected)
+
+
+def _encoded(target: Target, column: Sequence[Scalar], reasons: dict[int, str]) -> list[float]:
+    """The numbers of a column, NaN where one is missing or, as added to `reasons`, impossible."""
+    values = [math.nan] * len(column)
+    for row, value in enumerate(column):
+        try:
+            values[row] = target.encode(value)
+        except ValueError as error:
+            reasons.setdefault(row, f"{target.name} is {value!r:.40}, {error}")
+    return values
 
 
 def check_rejected(dataset: Dataset, source: Path, on_error: str, report: Path) -> None:
