@@ -28,6 +28,7 @@ from csgcnn.errors import ConfigError, FailedJobError, UserError
 from csgcnn.explain import report, report_refusal, told
 from csgcnn.foreign import refuse_foreign_code
 from csgcnn.machine import Launch, launch
+from csgcnn.training.interruption import Interruption
 
 USAGE = """\
 csgcnn: crystal graph neural networks, from crystal files to trusted predictions
@@ -69,7 +70,8 @@ def main(words: Sequence[str] | None = None) -> int:
     if command == "table":
         return compare(rest)
     place = launch()
-    return run(command, rest) if place.size == 1 else run_together(command, rest, place)
+    with Interruption():  # while torch is imported, too
+        return run(command, rest) if place.size == 1 else run_together(command, rest, place)
 
 
 def compare(words: Sequence[str]) -> int:
@@ -123,9 +125,6 @@ def run(command: str, words: Sequence[str]) -> int:
         return report(command, error)
     try:
         application(command, failures)()
-    except KeyboardInterrupt:
-        print(f"csgcnn {command}: stopped", file=sys.stderr)
-        return 130
     except Exception as error:
         if not failures and not isinstance(error, FailedJobError):  # so it comes from Hydra, before any job
             return report_refusal(command, error)

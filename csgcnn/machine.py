@@ -34,9 +34,13 @@ def launch(environment: Mapping[str, str] = os.environ) -> Launch:
 
 
 def meeting_point(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Address and port of the first process, as given, or of the first node of a SLURM job."""
+    """Address and port of the first process, as given, or on the first node of a SLURM job step."""
     job = int(environment.get("SLURM_JOB_ID", 0)) + int(environment.get("SLURM_STEP_ID", 0))
-    address = environment.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+    address = "127.0.0.1"
+    if environment.get("SLURM_STEP_NUM_NODES", "1") != "1":
+        # its list of nodes: rack1n[03-05,9]-ib,other
+        first = re.match(r"([^\[,]+)(?:\[(\d+)[^\]]*\])?([^\[,]*)", environment["SLURM_STEP_NODELIST"])
+        address = "".join(first.groups(default="")) if first else address
     found = {"MASTER_ADDR": address, "MASTER_PORT": str(20_000 + job % 10_000)}
     return {name: environment.get(name, value) for name, value in found.items()}
 

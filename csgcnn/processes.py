@@ -4,7 +4,7 @@ They take the same steps at the same time. What they tell each other are tensors
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -26,6 +26,10 @@ class LostError(UserError):
 
 class SharedError(UserError):
     """What all processes raise, as one of them met it; the first one tells."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 @contextmanager
@@ -93,12 +97,14 @@ def stacked(tensor: Tensor) -> Tensor:
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Add up the gradients of all processes."""
-    if size() == 1:
-        return
-    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    summed = total(torch.cat([grad.flatten() for grad in grads]))
-    for grad, part in zip(grads, summed.split([grad.numel() for grad in grads]), strict=True):
-        grad.copy_(part.view_as(grad))
+    _add_up([parameter.grad for parameter in parameters if parameter.grad is not None])
+
+
+def average(tensors: Sequence[Tensor]) -> None:
+    """Make tensors their means over the processes."""
+    _add_up(tensors)
+    for tensor in tensors:
+        tensor.div_(size())
 
 
 def highest(value: int) -> int:
@@ -132,14 +138,35 @@ def all_or_none(make: Callable[[], T]) -> T:
         made = make()
     except UserError as error:
         failure = error
-    failed = stacked(torch.tensor(failure is not None)).nonzero()
-    if len(failed):
-        source = int(failed[0])
-        told = _text(str(failure), source)
-        if failure and rank() == source == 0:
-            raise failure
-        raise SharedError(told if source == 0 else f"process {source}: {told}")
+    codes = stacked(torch.tensor(failure.exit_code if failure else 0)).tolist()
+    for source, code in enumerate(codes):
+        if code:
+            told = _text(str(failure), source)
+            raise SharedError(told if source == 0 else f"process {source}: {told}", code) from failure
     return made  # type: ignore[return-value]
+
+
+def check_agreed(text: str, advice: str) -> None:
+    """Check that a text is the same in all processes.
+
+    Raises:
+        SharedError: it is not, with the advice.
+    """
+    if size() > 1:
+        first = text_of_first(text)
+        all_or_none(lambda: _check_equal(text, first, advice))
+
+
+def _check_equal(text: str, first: str, advice: str) -> None:
+    if text != first:
+        raise UserError(f"it has {text}, but the first has {first}; {advice}")
+
+
+def _add_up(tensors: Sequence[Tensor]) -> None:
+    if size() > 1 and tensors:
+        summed = total(torch.cat([tensor.flatten() for tensor in tensors]))
+        for tensor, part in zip(tensors, summed.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
 
 
 def _text(text: str, source: int) -> str:
@@ -165,7 +192,7 @@ def _connected() -> Iterator[None]:
         yield
     except RuntimeError as error:
         told = "another process of this run ended or does not answer; resume= goes on from the last checkpoint"
-        raise LostError(f"process {rank()}: {told} ({_first_line(error)})") from error
+        raise LostError(f"{told} ({_first_line(error)})") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -21,6 +21,7 @@ from csgcnn.data.augment import Augmentations
 from csgcnn.data.dataset import Dataset, oddities
 from csgcnn.data.splits import Split, SplitSettings, count_duplicates, shared_compositions, split_ids, split_rows
 from csgcnn.data.targets import Target, check_labels
+from csgcnn.explain import report
 from csgcnn.resume import check_same_run, data_digest, last_checkpoint
 from csgcnn.training.interruption import Interruption
 from csgcnn.training.keeper import Keeper
@@ -41,10 +42,16 @@ def train(cfg: DictConfig) -> float:
         RunDirectory(folder, may_resume=cfg.resume is not None) as run,
     ):
         source = folder if run.holds_run else None
-        if processes.size() > 1:
-            job = {"config": OmegaConf.to_container(cfg, resolve=True), "source": source and str(source.absolute())}
-            processes.text_of_first(json.dumps(job))
-        return _train(cfg, run, source, interruption)
+        if processes.size() == 1:
+            return _train(cfg, run, source, interruption)
+        job = {"config": OmegaConf.to_container(cfg, resolve=True), "source": source and str(source.absolute())}
+        processes.text_of_first(json.dumps(job))
+        try:
+            return _train(cfg, run, source, interruption)
+        except processes.SharedError:
+            raise
+        except Exception as error:  # the others do not know of it: a sweep cannot go on with its next job
+            raise SystemExit(report("train", error)) from error
 
 
 def follow() -> int:
@@ -55,6 +62,7 @@ def follow() -> int:
     code = 0
     while job := _next_job():
         cfg, source = OmegaConf.create(job["config"]), job["source"]
+        cfg.trainer.progress = False
         try:
             with (
                 tempfile.TemporaryDirectory() as scratch,
@@ -62,8 +70,8 @@ def follow() -> int:
                 RunDirectory(Path(scratch)) as run,
             ):
                 _train(cfg, run, source and Path(source), interruption)
-        except SystemExit as stop:
-            code = int(stop.code or 0)
+        except SystemExit as stop:  # the first process ends its sweep, too
+            return int(stop.code or 0)
         except processes.SharedError:
             code = 1
     return code
@@ -97,9 +105,14 @@ def _train(cfg: DictConfig, run: RunDirectory, source: Path | None, interruption
     trainer = Trainer(model, store, targets, dataset.values, split, loss, *parts)
     if checkpoint:
         _restore(trainer, checkpoint["training"])
-        if trainer.is_over and source and finished_epochs(source) == trainer.epoch:
-            log.info("nothing to continue, all %d epochs are done; everything is in %s", trainer.epoch, run.folder)
-            return trainer.best_score
+    is_done = bool(checkpoint and trainer.is_over and source and finished_epochs(source) == trainer.epoch)
+    place = f"epoch {trainer.epoch}, batch {trainer.n_done}{', the end' if is_done else ''}"
+    advice = "dataset.path and the folder of the run must lie on a disk that all processes see"
+    processes.check_agreed(f"data {description['data'][:8]} and {place}", advice)
+    if is_done:
+        log.info("nothing to continue, all %d epochs are done; everything is in %s", trainer.epoch, run.folder)
+        return trainer.best_score
+    if checkpoint:
         log.info("going on in epoch %d", trainer.epoch + 1)
     keeper = Keeper(run, trainer, description, interruption, cfg.trainer.checkpoint_every, cfg.trainer.keep_last)
     _fit(trainer, keeper, interruption)
@@ -187,6 +200,8 @@ def _write_results(run: RunDirectory, trainer: Trainer, dataset: Dataset, facts:
 
     targets, values = dataset.targets, {part: trainer.values_of(part).cpu() for part in trainer.split}
     prediction = {part: trainer.predict(part).cpu() for part in ("val", "test")}
+    if processes.rank():  # the first one writes
+        return
     metrics = {part: target_metrics(predicted, values[part], targets) for part, predicted in prediction.items()}
     baseline = baseline_metrics(values["train"], values["test"], targets)
     rows = (

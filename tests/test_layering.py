@@ -18,7 +18,7 @@ BELOW = {
     "schemas": set(),
     "config": {"schemas"},
     "explain": {"config"},
-    "cli": {"config", "explain", "foreign", "machine"},
+    "cli": {"config", "explain", "foreign", "machine", "training"},
     "__main__": {"cli"},
 }
 ROOMS = {*BELOW, *(path.name for path in PACKAGE.iterdir() if path.is_dir())}

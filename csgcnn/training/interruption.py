@@ -10,13 +10,14 @@ from types import FrameType
 from typing import Any
 
 REQUEUE = 75  # exit code of a run that is to be continued (EX_TEMPFAIL of sysexits.h)
+SAME = 0.5  # seconds in which a second SIGINT is the first one, passed on by torchrun, which met it, too
 EXIT_CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGUSR1": REQUEUE}  # SIGUSR1: a cluster's warning before its time limit
 
 
 class Interruption:
     """While it is entered, signals end the program with their exit code; while `deferred`, they set `reason` instead.
 
-    Whoever defers looks at `code` where the state is whole, saves it and ends the program. A second SIGINT is not
+    Whoever defers looks at `code` where the state is whole, saves it and ends the program. A later second SIGINT is not
     deferred. After `max_minutes` there is a `reason`, too.
     """
 
@@ -24,6 +25,7 @@ class Interruption:
         self._deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
         self._max_minutes = max_minutes
         self._signal: str | None = None
+        self._signalled_at = 0.0
         self._is_deferred = False
         self._before: dict[int, Any] = {}
 
@@ -61,9 +63,11 @@ class Interruption:
         return EXIT_CODES[self._signal] if self._signal else REQUEUE if self.reason else 0
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        is_second = self._signal == "SIGINT" and number == signal.SIGINT
-        self._signal = signal.Signals(number).name
-        if not self._is_deferred or is_second:
+        is_again = self._signal == "SIGINT" and number == signal.SIGINT
+        if is_again and time.monotonic() - self._signalled_at < SAME:
+            return
+        self._signal, self._signalled_at = signal.Signals(number).name, time.monotonic()
+        if not self._is_deferred or is_again:
             raise SystemExit(self.code)
         if number == signal.SIGINT:
             os.write(2, b"\nfinishing the batch and saving; Ctrl-C again stops at once\n")

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from csgcnn import processes
 from csgcnn.errors import UserError
 from csgcnn.files import write_csv, write_text
 from csgcnn.training.checkpoint import save_checkpoint
@@ -132,6 +133,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,
         "threads": torch.get_num_threads(),
+        "processes": processes.size(),
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "git_commit": _git_commit(),

@@ -111,9 +111,10 @@ class Trainer:
         self.order = split["train"][:0]  # of the rows in the present epoch; none between two epochs
         self.losses = torch.zeros(n_batches, device=store.device)  # of the batches done in the present epoch
         self.n_done = 0  # batches of it
-        for module in model.modules():
-            if isinstance(module, WeightedBatchNorm):
-                module.shared = settings.sync_norm
+        norms = [module for module in model.modules() if isinstance(module, WeightedBatchNorm)]
+        for norm in norms:
+            norm.shared = settings.sync_norm
+        self.own_statistics = [] if settings.sync_norm else [buffer for norm in norms for buffer in norm.buffers()]
         if processes.rank():
             torch.manual_seed(torch.initial_seed() + processes.rank())  # dropout and noise of its own
         # dynamic: sizes differ from batch to batch, and each would be compiled anew
@@ -204,6 +205,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         processes.sum_gradients(self.model.parameters())
+        processes.average(self.own_statistics)
         limit = self.settings.grad_clip
         if limit or self.settings.max_skipped:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)

@@ -16,10 +16,11 @@ import pytest
 pytestmark = pytest.mark.slurm
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-TIMING = ("seconds", "graphs_per_second")
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
-N_JOBS = 8
+N_JOBS = 3
+N_EPOCHS = 50
 Job = dict[str, str]
+Numbers = dict[str, str]
 Table = Callable[[Path], list[dict[str, str]]]
 
 
@@ -106,83 +107,57 @@ def short(data_file: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def long(short: list[str]) -> list[str]:
     """The words of a training that takes several seconds, for it writes a checkpoint after each batch."""
-    return [*short, "trainer.max_epochs=50", "trainer.patience=null", "trainer.checkpoint_every=0"]
+    return [*short, f"trainer.max_epochs={N_EPOCHS}", "trainer.patience=null", "trainer.checkpoint_every=0"]
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(cluster: Cluster, long: list[str]) -> Path:
-    number = cluster.submit("train.sbatch", *long)
-    (job,) = cluster.ended(number)
-    assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0"), cluster.output(number)
-    return cluster.run(number)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def array(cluster: Cluster, short: list[str]) -> str:
-    """The number of an array, submitted before the other jobs: they fill the time in which it starts."""
-    assert not Path(cluster.environment["CSGCNN_CACHE"]).exists()
-    flags = (f"--array=0-{N_JOBS - 1}", "--gpus=0", "--cpus-per-task=1")  # so that all run at once
-    return cluster.submit("array.sbatch", *short, flags=flags)
-
-
-def test_a_run(cluster: Cluster, uninterrupted: Path, table: Table) -> None:
-    assert len(table(uninterrupted / "metrics.csv")) == 50
-    assert "test MAE of band_gap" in cluster.output(uninterrupted.name.removeprefix("slurm-"))
-    environment = (uninterrupted / "environment.json").read_text()
-    assert f'"SLURM_JOB_ID": "{uninterrupted.name.removeprefix("slurm-")}"' in environment
-
-
-def same_run(found: Path, expected: Path, table: Table) -> None:
-    """Everything but the times is the same, to the bit."""
-    rows, others = ([{k: v for k, v in row.items() if k not in TIMING} for row in table(run / "metrics.csv")]
-                    for run in (found, expected))  # fmt: skip
-    assert rows == others
-    assert (found / "predictions.csv").read_bytes() == (expected / "predictions.csv").read_bytes()
-
-
-def interrupted(cluster: Cluster, long: list[str], way: str) -> str:
-    """The number of a job that was interrupted when it had come some way, and is queued again."""
-    number = cluster.submit("requeue.sbatch", *long)
+def wait_for_rows(cluster: Cluster, number: str) -> None:
+    """Wait until a job has come some way."""
     rows = cluster.run(number) / "metrics.csv"
     wait_for(lambda: rows.exists() and len(rows.read_text().splitlines()) > 3)
-    if way == "USR1":  # what SLURM sends before the time limit, to the same processes: the job queues itself again
-        cluster("scancel", "--signal=USR1", number)
-    elif way == "TERM":  # the job ends, and goes on when somebody queues it again
-        cluster("scancel", "--signal=TERM", number)
-        (job,) = cluster.ended(number)
-        assert (job["JobState"], job["ExitCode"]) == ("FAILED", "143:0")
-        cluster("scontrol", "requeue", number)
-    else:  # SLURM takes the node for a job with precedence
-        cluster("scontrol", "requeue", number)
+
+
+def uninterrupted(cluster: Cluster, words: list[str]) -> str:
+    return cluster.submit("train.sbatch", *words)
+
+
+def stopped_before_its_limit(cluster: Cluster, words: list[str]) -> str:
+    """The number of a job of 60 s, which is warned 10 s or, as SLURM looks every 30 s, up to 40 s before."""
+    number = cluster.submit("requeue.sbatch", *words, flags=("--time=1", "--signal=USR1@10"))
+    wait_for_rows(cluster, number)
+    cluster("scancel", "--signal=STOP", number)  # it sleeps until the warning wakes it, and is not done by then
     return number
 
 
-def test_interrupted_and_requeued(cluster: Cluster, long: list[str], uninterrupted: Path, table: Table) -> None:
-    ways = ("USR1", "TERM", "preempted")
-    with ThreadPoolExecutor() as threads:  # at the same time, which saves time
-        numbers = list(threads.map(lambda way: interrupted(cluster, long, way), ways))
-    for way, number in zip(ways, numbers, strict=True):
-        wait_for(lambda number=number: cluster.jobs(number)[0]["Restarts"] == "1")
-        (job,) = cluster.ended(number)
-        said = cluster.output(number)
-        assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("COMPLETED", "0:0", "1"), said
-        assert said.count("going on in epoch") == 1
-        assert way == "preempted" or said.count(f"stopped by SIG{way} in epoch") == 1
-        same_run(cluster.run(number), uninterrupted, table)
+def preempted(cluster: Cluster, words: list[str]) -> str:
+    """The number of a job that was running when SLURM took its node for another one, and queued it again."""
+    number = cluster.submit("requeue.sbatch", *words)
+    wait_for_rows(cluster, number)
+    cluster("scontrol", "requeue", number)
+    return number
 
 
-def test_processes_on_two_nodes(cluster: Cluster, long: list[str], table: Table) -> None:
+def stopped_on_two_nodes(cluster: Cluster, words: list[str]) -> str:
     flags = ("--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1")
-    number = cluster.submit("train_multi_node.sbatch", *long, "trainer.max_epochs=20", flags=flags)
-    rows = cluster.run(number) / "metrics.csv"
-    wait_for(lambda: rows.exists() and len(rows.read_text().splitlines()) > 3)
-    cluster("scancel", "--signal=USR1", number)
-    wait_for(lambda: cluster.jobs(number)[0]["Restarts"] == "1")
-    (job,) = cluster.ended(number)
-    said = cluster.output(number)
-    assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0"), said
-    assert (said.count("going on in epoch"), said.count("test MAE of band_gap")) == (1, 1), said
-    assert [row["epoch"] for row in table(rows)] == [str(epoch) for epoch in range(1, 21)]
+    number = cluster.submit("train_multi_node.sbatch", *words, flags=flags)
+    wait_for_rows(cluster, number)
+    cluster("scancel", "--signal=USR1", number)  # what SLURM sends before the limit
+    return number
+
+
+def array_of_seeds(cluster: Cluster, words: list[str]) -> str:
+    """The number of an array, whose jobs all run at once, on a cold cache."""
+    flags = (f"--array=0-{N_JOBS - 1}", "--gpus=0", "--cpus-per-task=1")
+    return cluster.submit("array.sbatch", *words, "trainer.max_epochs=1", "dataset.cache_dir=cold", flags=flags)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def numbers(cluster: Cluster, long: list[str]) -> Iterator[Numbers]:
+    """The numbers of the jobs, which run and wait for SLURM all at the same time."""
+    number = stopped_before_its_limit(cluster, long)  # for itself, or its minute is over before it begins
+    jobs = (array_of_seeds, preempted, stopped_on_two_nodes, uninterrupted)
+    with ThreadPoolExecutor() as threads:
+        waiting = {job.__name__: threads.submit(job, cluster, long) for job in jobs}
+        yield {name: job.result() for name, job in waiting.items()} | {"stopped_before_its_limit": number}
 
 
 @pytest.mark.parametrize("launcher", ["submitit_slurm", "submitit_local"])
@@ -206,7 +181,8 @@ def test_a_job_that_slurm_refuses(cluster: Cluster, short: list[str]) -> None:
     assert "csgcnn train: the launcher says: sbatch: error: invalid partition" in answer.stderr
 
 
-def test_an_array_on_a_cold_cache(cluster: Cluster, array: str) -> None:
+def test_an_array_on_a_cold_cache(cluster: Cluster, numbers: Numbers) -> None:
+    array = numbers["array_of_seeds"]
     jobs = cluster.ended(array)
     assert [(job["JobState"], job["ExitCode"]) for job in jobs] == [("COMPLETED", "0:0")] * N_JOBS
     starts = {job["ArrayTaskId"]: job["StartTime"] for job in jobs}
@@ -216,3 +192,41 @@ def test_an_array_on_a_cold_cache(cluster: Cluster, array: str) -> None:
         assert (cluster.run(array) / task / "metrics.json").exists()
     table = cluster("csgcnn", "table", f"runs/slurm-{array}").stdout
     assert f"({N_JOBS})" in table, table
+
+
+def test_a_run(cluster: Cluster, numbers: Numbers, table: Table) -> None:
+    number = numbers["uninterrupted"]
+    (job,) = cluster.ended(number)
+    assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0"), cluster.output(number)
+    assert len(table(cluster.run(number) / "metrics.csv")) == N_EPOCHS
+    assert "test MAE of band_gap" in cluster.output(number)
+    assert f'"SLURM_JOB_ID": "{number}"' in (cluster.run(number) / "environment.json").read_text()
+
+
+@pytest.mark.parametrize("way", ["preempted", "stopped_before_its_limit"])
+def test_interrupted_and_requeued(way: str, cluster: Cluster, numbers: Numbers, table: Table) -> None:
+    number, whole = numbers[way], numbers["uninterrupted"]
+    wait_for(lambda: cluster.jobs(number)[0]["Restarts"] == "1")
+    for job in (*cluster.ended(number), *cluster.ended(whole)):
+        assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0"), cluster.output(number)
+    said = cluster.output(number)
+    assert said.count("going on in epoch") == 1
+    assert said.count("stopped by SIGUSR1 in epoch") == (way == "stopped_before_its_limit")
+    assert cluster.jobs(number)[0]["Restarts"] == "1"
+    rows, others = (table(cluster.run(job) / "metrics.csv") for job in (number, whole))
+    for name in rows[0].keys() - {"seconds", "graphs_per_second"}:
+        assert [row[name] for row in rows] == [row[name] for row in others]
+    predictions = (cluster.run(job) / "predictions.csv" for job in (number, whole))
+    assert next(predictions).read_bytes() == next(predictions).read_bytes()
+
+
+def test_processes_on_two_nodes(cluster: Cluster, numbers: Numbers, table: Table) -> None:
+    number = numbers["stopped_on_two_nodes"]
+    wait_for(lambda: cluster.jobs(number)[0]["Restarts"] == "1")
+    (job,) = cluster.ended(number)
+    said = cluster.output(number)
+    assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0"), said
+    assert (said.count("going on in epoch"), said.count("test MAE of band_gap")) == (1, 1), said
+    epochs = [row["epoch"] for row in table(cluster.run(number) / "metrics.csv")]
+    assert epochs == [str(epoch) for epoch in range(1, N_EPOCHS + 1)]
+    assert '"processes": 2' in (cluster.run(number) / "environment.json").read_text()

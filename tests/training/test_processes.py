@@ -83,6 +83,21 @@ def test_the_place_among_processes(variables: dict[str, str], place: tuple[int, 
     assert machine.launch(variables) == place
 
 
+@pytest.mark.parametrize(
+    ("variables", "address"),
+    [
+        ({}, "127.0.0.1"),
+        ({"SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NODELIST": "n7"}, "127.0.0.1"),
+        ({"SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NODELIST": "n7,n9"}, "n7"),
+        ({"SLURM_STEP_NUM_NODES": "4", "SLURM_STEP_NODELIST": "rack1n[03-05,9],other"}, "rack1n03"),
+        ({"SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NODELIST": "n[7-8]-ib"}, "n7-ib"),
+        ({"SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NODELIST": "n[7-8]", "MASTER_ADDR": "given"}, "given"),
+    ],
+)
+def test_where_they_meet(variables: dict[str, str], address: str) -> None:
+    assert machine.meeting_point(variables)["MASTER_ADDR"] == address
+
+
 def test_cores_are_physical_and_within_the_affinity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for cpu in range(8):  # four cores of two hardware threads
         folder = tmp_path / f"cpu{cpu}" / "topology"
