@@ -106,9 +106,9 @@ def _train(cfg: DictConfig, run: RunDirectory, source: Path | None, interruption
     if checkpoint:
         _restore(trainer, checkpoint["training"])
     is_done = bool(checkpoint and trainer.is_over and source and finished_epochs(source) == trainer.epoch)
-    place = f"epoch {trainer.epoch}, batch {trainer.n_done}{', the end' if is_done else ''}"
+    reached = f"epoch {trainer.epoch}, batch {trainer.n_done}{', the end' if is_done else ''}"
     advice = "dataset.path and the folder of the run must lie on a disk that all processes see"
-    processes.check_agreed(f"data {description['data'][:8]} and {place}", advice)
+    processes.check_agreed(f"data {description['data'][:8]} and {reached}", advice)
     if is_done:
         log.info("nothing to continue, all %d epochs are done; everything is in %s", trainer.epoch, run.folder)
         return trainer.best_score
