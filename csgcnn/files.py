@@ -27,14 +27,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
+        take_place(Path(temporary), path)
     except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError):
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error
         raise
+
+
+def take_place(finished: Path, path: Path) -> None:
+    """Rename a finished file, on the disk when this returns."""
+    os.replace(finished, path)
+    _flush_folder(path.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

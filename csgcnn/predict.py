@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 def predict(cfg: DictConfig) -> int:
     """Predict every structure that can be used; returns the exit code, 1 if any was rejected and may not be."""
     output = user_path(cfg.output)
-    report = rejected_path(output.with_name(output.name.removesuffix(check_format(output))))
+    suffix = check_format(output)
+    report = rejected_path(output.with_name(output.name.removesuffix(suffix)))
     if cfg.resume and output.exists() and not partial_folder(output).exists():
         log.info("%s is complete, there is nothing to do; without resume=true it is made again", output)
         return _exit_code(report.exists(), cfg.on_error)
@@ -54,11 +55,13 @@ def predict(cfg: DictConfig) -> int:
                 unseen = {SYMBOLS[z]: id_ for z, id_ in chunk.unseen.items()}
                 partial.add(rows, chunk.rejected, chunk.warnings, unseen)
                 bar.update(len(rows) + len(chunk.rejected))
+        header = [with_unit(name, unit) for name, unit in columns]
+        n_rows = write_table(partial.folder / f"table{suffix}", header, is_number, wanted.of(partial.rows()))
         report.unlink(missing_ok=True)
         if partial.journal.n_rejected:
-            write_csv(report, Rejected._fields, partial.rows("rejected.csv"))
-        header = [with_unit(name, unit) for name, unit in columns]
-        n_rows = write_table(output, header, is_number, wanted.of(partial.rows()))
+            write_csv(partial.folder / "report.csv", Rejected._fields, partial.rows("rejected.csv"))
+            partial.publish("report.csv", report)
+        partial.publish(f"table{suffix}", output)
     _tell(partial.journal, n_rows, output, report)
     return _exit_code(partial.journal.n_rejected > 0, cfg.on_error)
 

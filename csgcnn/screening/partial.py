@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from csgcnn.crystals.build import Rejected, Warnings, merge_warnings
 from csgcnn.errors import UserError
-from csgcnn.files import write_text
+from csgcnn.files import take_place, write_text
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +153,11 @@ class PartialTable:
         """The rows that were added, or those of rejected.csv."""
         with open(self.folder / name, newline="", encoding="utf-8") as file:
             yield from csv.reader(file)
+
+    def publish(self, name: str, path: Path) -> None:
+        """Let a file of the folder, which is whole, take its place outside."""
+        with self._writing():
+            take_place(self.folder / name, path)
 
     def _append(self, name: str, rows: Iterable[Sequence[str]]) -> int:
         text = io.StringIO(newline="")

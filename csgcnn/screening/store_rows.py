@@ -60,12 +60,12 @@ def predict_store(
     if workers == 1 or predictor.device.type != "cpu" or len(store) - first < MANY:
         yield from predictor.stream_store(store, batch_size, first)
         return
-    starts = range(first, len(store), STORE_ROWS)
+    parts = [range(start, min(start + STORE_ROWS, len(store))) for start in range(first, len(store), STORE_ROWS)]
     with ProcessPoolExecutor(workers, mp_context=get_context(START)) as pool:
         waiting: deque[Future[Prediction]] = deque()
         try:
-            for start in starts:
-                waiting.append(pool.submit(_predict, tuple(paths), folder, start, batch_size))
+            for rows in parts:
+                waiting.append(pool.submit(_predict, tuple(paths), folder, rows, batch_size))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -77,9 +77,9 @@ def predict_store(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _predict(paths: tuple[Path, ...], folder: Path, start: int, batch_size: int) -> Prediction:
+def _predict(paths: tuple[Path, ...], folder: Path, rows: range, batch_size: int) -> Prediction:
     predictor, store = _opened(paths, folder)
-    return next(predictor.stream_store(store, batch_size, start))
+    return predictor.predict_rows(store, rows, batch_size)
 
 
 @cache  # once in each process
