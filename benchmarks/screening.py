@@ -1,7 +1,6 @@
-"""Screening with `csgcnn predict`: rate and memory from CIF files, a data-set file and a store of graphs, what bounds each."""
+"""Screening with `csgcnn predict`: rate, memory and what bounds them, from CIFs, a data-set file, a store of graphs."""
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -141,11 +140,11 @@ def main() -> None:
                 flush=True,
             )
             for source in [cifs, files[0], stores[0]]:
-                run("--stages", ckpt, source, "300" if options.quick else "3000")
+                run("--stages", ckpt, source, 10_000)
 
 
 def run(*words: object) -> None:
-    subprocess.run([sys.executable, __file__, *map(str, words)], check=True)
+    subprocess.run([sys.executable, "-W", "ignore", __file__, *map(str, words)], check=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, ListConfig
 from tqdm import tqdm
 
@@ -37,7 +38,7 @@ def predict(cfg: DictConfig) -> int:
         log.info("%s is complete, there is nothing to do; without resume=true it is made again", output)
         return _exit_code(report.exists(), cfg.on_error)
     paths, sources = checkpoint_paths(_listed(cfg.ckpt)), _listed(cfg.structures)
-    predictor = Predictor.load(paths, select_device(cfg.device))
+    predictor = Predictor.load(paths, select_device(cfg.device, _threads(sources, cfg.workers)))
     targets = predictor.targets
     columns = [("id", ""), *predicted_columns(targets, predictor.is_ensemble)]
     texts = {"id", *(target.name for target in targets if target.classes)}
@@ -93,11 +94,19 @@ def _source(
     return of_records
 
 
+def _threads(sources: Sequence[str], workers: int | None) -> int | None:
+    """Threads for the network: half of the cores where others build graphs, for waiting threads keep a core busy."""
+    if workers == 1 or any(is_store(user_path(source)) for source in sources):
+        return None
+    return min(torch.get_num_threads(), max(1, cores() // 2))
+
+
 def _tell(journal: Journal, n_rows: int, output: Path, report: Path) -> None:
     for line in warning_lines(journal.warnings):
         log.warning("%s", line)
-    for symbol, id_ in journal.unseen.items():
-        log.warning("%s was never seen in training, its predictions are guesses (first in %s)", symbol, id_)
+    if journal.unseen:
+        symbols = ", ".join(f"{symbol} (first in {id_})" for symbol, id_ in sorted(journal.unseen.items()))
+        log.warning("predictions with elements that were never seen in training are guesses: %s", symbols)
     n_predicted = journal.n_records - journal.n_rejected
     left_out = f", {n_predicted - n_rows} left out by where and top" if n_rows < n_predicted else ""
     log.info("%d structures predicted%s: %s", n_predicted, left_out, output)

@@ -1,7 +1,7 @@
 """`csgcnn WORDS`, killed again and again and gone on with until it ends: python killed.py WORDS [-- WORDS ...].
 
-It is killed before its first, seventh, thirteenth, ... change to files. Prints for each command how often it was killed,
-and whether it then ended as an undisturbed run does: with the same exit code, and the same bytes in the folder.
+It is killed before its first, seventh, thirteenth, ... change to files. Prints for each command how often that was, and
+whether it then ended as an undisturbed run does: with the same exit code, and the same bytes in the folder.
 """
 
 import os
