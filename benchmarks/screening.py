@@ -7,26 +7,19 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
 from common import DATA, peak_rss_gib
-from omegaconf import OmegaConf
-from pymatgen.core import Structure
 
-from csgcnn.crystals.datasets import iter_structures, read_records
-from csgcnn.crystals.graphs import GraphSettings, assemble, measure
-from csgcnn.crystals.structures import to_crystal
-from csgcnn.data.cache import open_dataset
-from csgcnn.data.store import GraphStore
-from csgcnn.predict import _short, predict
-from csgcnn.predictor import Predictor
-from csgcnn.schemas import PredictConfig
-from csgcnn.screening.partial import PartialTable
-from csgcnn.training.report import predicted_cells
+# The rest is imported where it is used: processes that build graphs import this file, as they do csgcnn's front door.
 
 CHUNK = 256
 
 
 def write_cifs(name: str, n: int, folder: Path) -> None:
+    from pymatgen.core import Structure
+
+    from csgcnn.crystals.datasets import read_records
+    from csgcnn.crystals.structures import to_crystal
+
     for record in read_records(DATA / f"{name}.json.gz")[:n]:
         crystal = to_crystal(record.source)
         structure = Structure(crystal.lattice, crystal.atomic_number.tolist(), crystal.frac_coords)
@@ -34,6 +27,9 @@ def write_cifs(name: str, n: int, folder: Path) -> None:
 
 
 def write_store(source: Path, folder: Path) -> None:
+    from csgcnn.crystals.graphs import GraphSettings
+    from csgcnn.data.cache import open_dataset
+
     store, _ = open_dataset(source, GraphSettings(), cache_folder=folder.parent / "cache")
     folder.mkdir()
     store.save(folder)
@@ -41,6 +37,11 @@ def write_store(source: Path, folder: Path) -> None:
 
 def one_run(ckpt: Path, source: Path, workers: int) -> None:
     """In a process of its own, so that its peak memory can be told; imports are not counted."""
+    from omegaconf import OmegaConf
+
+    from csgcnn.predict import predict
+    from csgcnn.schemas import PredictConfig
+
     start_rss = peak_rss_gib()
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "predictions.csv")
@@ -58,6 +59,17 @@ def one_run(ckpt: Path, source: Path, workers: int) -> None:
 
 def stages(ckpt: Path, source: Path, n: int) -> None:
     """Microseconds of one process for a crystal: reading, graph, batch and network, writing."""
+    import torch
+
+    from csgcnn.crystals.datasets import iter_structures
+    from csgcnn.crystals.graphs import assemble, measure
+    from csgcnn.crystals.structures import to_crystal
+    from csgcnn.data.store import GraphStore
+    from csgcnn.predict import _short
+    from csgcnn.predictor import Predictor
+    from csgcnn.screening.partial import PartialTable
+    from csgcnn.training.report import predicted_cells
+
     seconds = dict.fromkeys(("read", "graph", "network", "write"), 0.0)
     predictor = Predictor.load(ckpt)
     torch.set_num_threads(1)
@@ -102,7 +114,7 @@ def stages(ckpt: Path, source: Path, n: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--cifs", type=int, metavar="N", default=3000, help="CIF files to write and read")
+    parser.add_argument("--cifs", type=int, metavar="N", default=8000, help="CIF files to write and read")
     parser.add_argument("--data", nargs="*", metavar="NAME", default=["mp_gap_10k", "matbench_mp_gap"])
     parser.add_argument("--store", type=Path, nargs="*", help="folders of graphs, in place of those of the data sets")
     parser.add_argument("--only", nargs="*", choices=["rate", "stages"], default=["rate", "stages"])
@@ -120,13 +132,14 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "csgcnn", *words], check=True, cwd=place, stdout=subprocess.DEVNULL)
         ckpt = place / "run" / "checkpoints" / "best.ckpt"
         (cifs := place / "cifs").mkdir()
-        write_cifs("mp_gap_10k", 300 if options.quick else options.cifs, cifs)
+        n_cifs = 300 if options.quick else options.cifs
+        write_cifs("mp_gap_10k", n_cifs, cifs)
         files = [DATA / f"{name}.json.gz" for name in names]
         stores = options.store or [place / f"{name} (store)" for name in names]
         for file, store in zip(files, stores, strict=False):
             if not store.exists():
                 write_store(file, store)
-        sources = [cifs, *files, *stores]
+        sources = [cifs] * bool(n_cifs) + [*files, *stores]
         if "rate" in options.only:
             print(
                 "| source | crystals | processes | time | rate | RSS at the start | peak RSS |\n" + "| --- " * 7 + "|"
@@ -139,7 +152,7 @@ def main() -> None:
                 "\n| microseconds a crystal, one process | read | graph | network | write |\n" + "| --- " * 5 + "|",
                 flush=True,
             )
-            for source in [cifs, files[0], stores[0]]:
+            for source in [cifs] * bool(n_cifs) + [files[0], stores[0]]:
                 run("--stages", ckpt, source, 10_000)
 
 
