@@ -44,7 +44,8 @@ csgcnn: crystal graph neural networks, from crystal files to trusted predictions
 COMMANDS = ["train", "predict", "evaluate", "build", "table"]
 OPEN_KEYS = ("dataset.units.", "dataset.derived.", "dataset.tasks.", "dataset.task_weights.")  # the user adds entries
 CONFIG_FLAGS = ("--config-", "-cd", "-cn", "-cp")
-PATH_KEYS = "resume hydra.run.dir ckpt structures output dataset.path dataset.split.file dataset.cache_dir"
+# Paths and comparisons, in which Hydra would read signs of its own.
+QUOTED_KEYS = "resume hydra.run.dir ckpt structures output where by dataset.path dataset.split.file dataset.cache_dir"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -220,7 +221,7 @@ def _canonical(word: str, sweeping: bool) -> str:
     value = assignment[1:]
     if key.startswith(OPEN_KEYS):
         prefix = prefix or "++"  # else Hydra refuses a key that is not there yet
-    if key in PATH_KEYS.split() or key.startswith("dataset.derived."):
+    if key in QUOTED_KEYS.split() or key.startswith("dataset.derived."):
         values = value.split(",") if sweeping and not _is_quoted(value) else [value]
         value = ",".join(map(_quoted, values))
     return f"{prefix}{key}={value}"

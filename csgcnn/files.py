@@ -28,8 +28,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
+        take_place(Path(temporary), path)
     except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
@@ -58,6 +57,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def take_place(finished: Path, path: Path) -> None:
+    """Rename a finished file, on the disk when this returns."""
+    os.replace(finished, path)
+    _flush_folder(path.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -1,7 +1,8 @@
 """A trained model with all it needs to predict: usable in three lines of Python."""
 
+import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from csgcnn.crystals.build import Rejected, Warnings, build_graphs
 from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.descriptors import descriptor_names
+from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
 from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.crystals.structure_files import one_line
 from csgcnn.crystals.structures import StructureSource
@@ -20,15 +22,18 @@ from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.errors import ConfigError, StructureError, UserError
+from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.models import CrystalGraphNetwork
 from csgcnn.training.checkpoint import load_checkpoint
 from csgcnn.training.run_directory import with_unit
-from csgcnn.training.trainer import predict_rows
 from csgcnn.values import check_values
 from csgcnn.wiring import build_model
 
 # What building a network that a stranger describes may raise.
 UNFIT = (ArithmeticError, AttributeError, ConfigError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+STORE_ROWS = 4096  # of a store, in a chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +42,17 @@ class Prediction:
 
     ids: list[str]
     values: NDArray[np.float32]
-    unseen: list[set[int]]  # atomic numbers in each that the training never saw
+    std: NDArray[np.float32] | None  # [n, n_columns], of an ensemble
+    unseen: dict[int, str]  # atomic numbers that the training never saw, and the first of `ids` with it
     rejected: list[Rejected]
     warnings: Warnings
 
 
 class Predictor:
-    """A trained model: network, graph settings, targets and the elements it knows.
+    """A trained model, or an ensemble of them: network, graph settings, targets and the elements it knows.
 
     It answers a column per number, in `units`, and one per class of a classification target, its probability; `columns`
-    names them.
+    names them. An ensemble answers the mean of its members, and their standard deviation (with n - 1).
 
     Example:
         >>> from csgcnn import load
@@ -56,7 +62,7 @@ class Predictor:
 
     def __init__(
         self,
-        network: CrystalGraphNetwork,
+        network: CrystalGraphNetwork | Ensemble,
         graph: GraphSettings,
         targets: list[Target],
         elements: set[int],
@@ -69,18 +75,25 @@ class Predictor:
         self.names = [target.name for target in targets]
         self.units = [target.unit for target in targets]
         self.columns = [name for target in targets for name in target.outputs]
+        self.is_ensemble = isinstance(network, Ensemble)
         self.elements = elements
         self.split = split  # ids of the training's train, val and test rows
         self.device = torch.device(device)
 
     @classmethod
-    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Predictor":
-        """Rebuild a model from its checkpoint alone.
+    def load(cls, path: "str | Path | Sequence[str | Path]", device: torch.device | str = "cpu") -> "Predictor":
+        """Rebuild a model from its checkpoint alone, or an ensemble from several, which a pattern may stand for.
 
         Raises:
-            UserError: the file is no usable checkpoint.
+            UserError: a file is no usable checkpoint, or they answer different questions.
         """
-        content = load_checkpoint(Path(path).expanduser())
+        paths = checkpoint_paths(path)
+        members = [cls._of_checkpoint(path, device) for path in paths]
+        return members[0] if len(members) == 1 else cls._of_members(members, paths, device)
+
+    @classmethod
+    def _of_checkpoint(cls, path: Path, device: torch.device | str) -> "Predictor":
+        content = load_checkpoint(path)
         config = content["config"]
         try:
             check_values(config)
@@ -92,12 +105,41 @@ class Predictor:
             raise UserError(f"{path}: its weights do not fit its own configuration: {one_line(error)}") from error
         return cls(network, graph, targets, set(content["elements"]), content.get("split"), device)
 
+    @classmethod
+    def _of_members(
+        cls, members: "Sequence[Predictor]", paths: Sequence[Path], device: torch.device | str
+    ) -> "Predictor":
+        first = members[0]
+        for member, path in zip(members, paths, strict=True):
+            if difference := _difference(first, member):
+                raise UserError(f"{paths[0]} and {path} are no ensemble: they differ in {difference}")
+        network = Ensemble([cast(CrystalGraphNetwork, member.network) for member in members])
+        elements = set.intersection(*(member.elements for member in members))
+        return cls(network, first.graph, first.targets, elements, _common_split(members), device)
+
     def predict(self, structures: "Sequence[StructureSource | str] | StructureSource") -> NDArray[np.float32]:
         """Predict for pymatgen `Structure`s, structure dicts or structure files: [n, n_columns].
 
         Raises:
             StructureError: a structure cannot be used; the message says which and why.
         """
+        return self._predict(structures)[0]
+
+    def predict_with_std(
+        self, structures: "Sequence[StructureSource | str] | StructureSource"
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Predict as `predict`, and the standard deviation of the members behind each number: [n, n_columns] both.
+
+        Raises:
+            StructureError: a structure cannot be used; the message says which and why.
+            UserError: this is no ensemble.
+        """
+        if not self.is_ensemble:
+            raise UserError("one model has no deviation; load several checkpoints: load([a, b, c])")
+        values, std = self._predict(structures)
+        return values, cast(NDArray[np.float32], std)
+
+    def _predict(self, structures: Any) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         is_one = isinstance(structures, str | Path | dict) or hasattr(structures, "lattice")
         listed: list[Any] = [structures] if is_one else list(cast(Iterable[Any], structures))
         records = [Record(str(i), Path(s) if isinstance(s, str) else s, {}) for i, s in enumerate(listed)]
@@ -105,21 +147,67 @@ class Predictor:
         for chunk in chunks:
             if chunk.rejected:
                 raise StructureError(f"structure {chunk.rejected[0].id}: {chunk.rejected[0].reason}")
-        return np.concatenate([chunk.values for chunk in chunks]) if chunks else np.empty((0, len(self.columns)), "f4")
+        if not chunks:
+            return self._nothing()
+        std = [chunk.std for chunk in chunks if chunk.std is not None]
+        return np.concatenate([chunk.values for chunk in chunks]), np.concatenate(std) if std else None
 
     def stream(
         self, records: Iterable[Record], batch_size: int = 256, workers: int | None = None
     ) -> Iterator[Prediction]:
         """Predict chunk by chunk, in order; memory does not grow with the number of records."""
         for built in build_graphs(records, self.graph, workers):
-            ids = [record.id for record in built.records]
             if built.graphs is None:
-                yield Prediction([], np.empty((0, len(self.columns)), "f4"), [], built.rejected, built.warnings)
+                yield Prediction([], *self._nothing(), {}, built.rejected, built.warnings)
                 continue
-            store = GraphStore(built.graphs, ids, {}, self.graph)
-            unseen = [found - self.elements for found in store.elements]
-            values = predict_rows(self.network, store.to(self.device), torch.arange(len(store)), batch_size)
-            yield Prediction(ids, values.cpu().numpy(), unseen, built.rejected, built.warnings)
+            store = GraphStore(built.graphs, [record.id for record in built.records], {}, self.graph)
+            yield self.predict_rows(store, range(len(store)), batch_size, built.rejected, built.warnings)
+
+    def stream_store(self, store: GraphStore, batch_size: int = 256, first: int = 0) -> Iterator[Prediction]:
+        """Predict the rows of a store from `first` on, chunk by chunk, in order.
+
+        Raises:
+            UserError: the store's graphs are of other settings than the model's.
+        """
+        self.check_settings(store)
+        for start in range(first, len(store), STORE_ROWS):
+            yield self.predict_rows(store, range(start, min(start + STORE_ROWS, len(store))), batch_size)
+
+    def check_settings(self, store: GraphStore) -> None:
+        """Check that a store holds the graphs that the model reads.
+
+        Raises:
+            UserError: it does not; the message names the settings that differ.
+        """
+        if found := _differing(asdict(self.graph), asdict(store.settings)):
+            told = ", ".join(f"graph.{key}={ours} (the store has {theirs})" for key, ours, theirs in found)
+            raise UserError(f"the store's graphs are not those of the model, which needs {told}; build it with these")
+
+    @torch.inference_mode()
+    def predict_rows(
+        self,
+        store: GraphStore,
+        rows: range,
+        batch_size: int,
+        rejected: Sequence[Rejected] = (),
+        warnings: Warnings | None = None,
+    ) -> Prediction:
+        """Predict rows of a store, which lies on the host, batch by batch."""
+        ids, parts, unseen = store.ids[rows.start : rows.stop], list[Tensor](), dict[int, str]()
+        for start in range(0, len(rows), batch_size):
+            batch = store.batch(torch.arange(rows.start + start, min(rows.start + start + batch_size, rows.stop)))
+            for z, graph in _strangers(batch, self.elements):
+                unseen.setdefault(z, ids[start + graph])
+            batch = batch.to(self.device)
+            parts.append(self.network.each(batch) if isinstance(self.network, Ensemble) else self.network(batch))
+        values = torch.cat(parts)  # [n, n_columns], of an ensemble [n, n_members, n_columns]
+        std = values.std(1).cpu().numpy() if self.is_ensemble else None
+        mean = values.mean(1) if self.is_ensemble else values
+        return Prediction(ids, mean.cpu().numpy(), std, unseen, list(rejected), warnings or {})
+
+    def _nothing(self) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        empty = np.empty((0, len(self.columns)), "f4")
+        return empty, empty if self.is_ensemble else None
 
     def __repr__(self) -> str:
         targets = ", ".join(map(with_unit, self.names, self.units))
@@ -146,3 +234,57 @@ def _try_out(network: CrystalGraphNetwork, n_global: int) -> None:
     one, first = torch.ones(1), torch.zeros(1, dtype=torch.long)
     edge_index, edge_vector = first.expand(2, 1), torch.empty(1, 0)
     network.eval()(GraphBatch(first + 1, one, first, edge_index, one, one, edge_vector, torch.zeros(1, n_global), 1))
+
+
+def checkpoint_paths(given: "str | Path | Sequence[str | Path]") -> list[Path]:
+    """The files that paths and patterns such as `runs/*/checkpoints/best.ckpt` stand for.
+
+    Raises:
+        UserError: no file matches a pattern.
+    """
+    found: list[Path] = []
+    for path in [given] if isinstance(given, str | Path) else given:
+        whole = Path(path).expanduser()
+        is_pattern = glob.has_magic(str(whole)) and not whole.exists()
+        matches = sorted(map(Path, glob.glob(str(whole), recursive=True))) if is_pattern else [whole]
+        if not matches:
+            raise UserError(f"ckpt={path}: no file matches it")
+        found += matches
+    if not found:
+        raise UserError("ckpt=[]: expected a checkpoint, or several")
+    return found
+
+
+def _difference(one: Predictor, other: Predictor) -> str:
+    """What keeps two models from answering the same question about the same graphs, or nothing."""
+    if one.names != other.names:
+        return f"targets ({', '.join(one.names)} and {', '.join(other.names)})"
+    ours, theirs = (
+        {f"graph.{key}": value for key, value in asdict(model.graph).items()}
+        | {f"{target.name}.{key}": value for target in model.targets for key, value in asdict(target).items()}
+        for model in (one, other)
+    )
+    return ", ".join(f"{key} ({a} and {b})" for key, a, b in _differing(ours, theirs))
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    return [(key, one[key], other[key]) for key in one if one[key] != other[key]]
+
+
+def _common_split(members: Sequence[Predictor]) -> dict[str, list[str]] | None:
+    """What trained any of the members is train; of the other parts, what is in them for all members."""
+    splits = [member.split for member in members if member.split]
+    if len(splits) < len(members):
+        return None
+    trained = dict.fromkeys(id_ for split in splits for id_ in split["train"])
+    others = {part: set.intersection(*(set(split.get(part, ())) for split in splits)) for part in splits[0]}
+    common = {part: [id_ for id_ in splits[0][part] if id_ in ids] for part, ids in others.items()}
+    return {**common, "train": [*trained]}
+
+
+def _strangers(batch: GraphBatch, known: set[int]) -> Iterator[tuple[int, int]]:
+    """Atomic numbers that are not `known`, each with the position of a crystal that has it, the first ones first."""
+    is_known = torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.bool)
+    is_known[list(known)] = True
+    strange = ~is_known[batch.atomic_number]
+    yield from zip(batch.atomic_number[strange].tolist(), batch.graph_index[strange].tolist(), strict=True)

@@ -94,13 +94,18 @@ class BuildConfig:
 class PredictConfig:
     """`csgcnn predict`."""
 
-    ckpt: str = MISSING
-    structures: Any = MISSING  # a file, folder, glob or data-set file, or a list of them
-    output: str = "predictions.csv"
+    ckpt: Any = MISSING  # a checkpoint; a list or a pattern of several is an ensemble: mean and deviation
+    structures: Any = MISSING  # a file, folder, glob or data-set file, or a list of them, or a store of graphs
+    output: str = "predictions.csv"  # or .csv.gz, .parquet
+    resume: bool = False  # go on with what an earlier command left unfinished
+    where: str | None = None  # keep only rows within limits: "band_gap < 1.5 and band_gap_std < 0.2"
+    top: int | None = None  # keep only so many rows, the best first
+    by: str | None = None  # column that ranks them; null: the only target
+    order: str = "highest"  # which are best, or lowest
     on_error: str = "raise"  # or skip: rejected structures are no failure
     device: str = "auto"
     batch_size: int = 256
-    workers: int | None = None  # processes that build graphs; null: all cores
+    workers: int | None = None  # processes that build graphs, or predict the rows of a store; null: all cores
 
 
 @dataclass

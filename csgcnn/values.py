@@ -18,6 +18,7 @@ CHOICES: dict[str, tuple[str | bool, ...]] = {
     "dataset.class_weights": ("balanced",),
     "dataset.on_error": ("raise", "skip"),
     "on_error": ("raise", "skip"),
+    "order": ("highest", "lowest"),
     "split": ("train", "val", "test"),
 }
 # The upper bounds are far above every real use: they stop a typing error or a stranger's file before memory is short.
@@ -41,7 +42,7 @@ NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "a fraction from 0 to below 1": ("dataset.split.val dataset.split.test scheduler.warmup", lambda x: 0 <= x < 1),
     "a number from 0 to below 1": ("trainer.ema optimizer.momentum model.dropout", lambda x: 0 <= x < 1),
     "an integer of 1 or more": (
-        "trainer.max_epochs trainer.batch_size trainer.patience batch_size scheduler.patience",
+        "trainer.max_epochs trainer.batch_size trainer.patience batch_size scheduler.patience top",
         lambda x: isinstance(x, int) and x >= 1,
     ),
     "an integer from 1 to 10": ("model.message_layers", lambda x: isinstance(x, int) and 1 <= x <= 10),

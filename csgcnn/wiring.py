@@ -14,9 +14,9 @@ from csgcnn.config import build, data_path, user_path
 from csgcnn.crystals.datasets import check_labelled
 from csgcnn.crystals.descriptors import descriptor_names
 from csgcnn.crystals.graphs import GraphSettings
-from csgcnn.data.cache import is_store, open_dataset
+from csgcnn.data.cache import open_dataset
 from csgcnn.data.dataset import Dataset, check_rejected, select_targets
-from csgcnn.data.store import GraphStore
+from csgcnn.data.store import GraphStore, is_store
 from csgcnn.data.targets import Target, check_names, derive_columns, describe_targets
 from csgcnn.errors import ConfigError
 from csgcnn.machine import cores, launch

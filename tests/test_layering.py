@@ -15,6 +15,7 @@ BELOW = {
     "data": {"crystals"},
     "nn": {"data", "processes"},
     "training": {"crystals", "data", "nn", "processes"},
+    "screening": {"crystals", "data"},
     "schemas": set(),
     "config": {"schemas"},
     "explain": {"config"},

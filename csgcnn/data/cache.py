@@ -17,8 +17,8 @@ from csgcnn.crystals.datasets import Record, iter_records, source_files
 from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data.graph_files import naming
 from csgcnn.data.shards import Progress, build_store, parts_of, read_rejected, store_of
-from csgcnn.data.store import FORMAT, GraphStore
-from csgcnn.errors import ConfigError, UserError
+from csgcnn.data.store import FORMAT, GraphStore, is_store, open_store
+from csgcnn.errors import ConfigError
 from csgcnn.files import write_csv
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def open_dataset(
         ConfigError: it is a store of other graph settings.
     """
     if is_store(path):
-        return open_store(path, settings)
+        return _own_store(path, settings)
     folder = (cache_folder or default_cache_folder()) / content_key(path, settings, id_column, structure_column)
     if folder.exists():
         with suppress(ValueError):  # damaged, which is told by who repairs it
@@ -96,28 +96,14 @@ def build_or_wait(
     return _load(folder, settings)
 
 
-def open_store(folder: Path, settings: GraphSettings) -> tuple[GraphStore, list[Rejected]]:
-    """Open a store that `csgcnn build` made.
-
-    Raises:
-        UserError: it is damaged.
-        ConfigError: its graphs are of other settings.
-    """
-    try:
-        store = GraphStore.load(folder)
-        rejected = read_rejected(folder)
-    except ValueError as error:
-        raise UserError(f"these graphs are damaged, build them again ({error})") from error
+def _own_store(folder: Path, settings: GraphSettings) -> tuple[GraphStore, list[Rejected]]:
+    """A store that `csgcnn build` made."""
+    store = open_store(folder)
     if store.settings != settings:
         wanted, found = asdict(settings), asdict(store.settings)
         differing = [f"graph.{name}={json.dumps(found[name])}" for name in wanted if wanted[name] != found[name]]
         raise ConfigError(f"{folder} holds graphs of {' '.join(differing)}: give these words, or build other graphs")
-    return store, rejected
-
-
-def is_store(path: Path) -> bool:
-    """Whether a folder holds graphs, not structures."""
-    return (path / "meta.json").is_file()
+    return store, read_rejected(folder)
 
 
 def _load(folder: Path, settings: GraphSettings) -> tuple[GraphStore, list[Rejected]]:

@@ -21,6 +21,7 @@ from csgcnn.crystals.datasets import Scalar
 from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
 from csgcnn.data.batch import GraphBatch, ranges
 from csgcnn.data.graph_files import load_graphs, merge_graphs, naming, release, save_graphs, write_pieces
+from csgcnn.errors import UserError
 
 FORMAT = 4  # 2: global_features, edge_vector; 3: checksums, rows.json; 4: rows.jsonl, a block of rows per line
 BLOCK = 1024  # crystals that lie next to each other in the files, and are read together
@@ -217,6 +218,27 @@ class GraphStore:
                 if sums.get(name) != _checksum(path):
                     raise ValueError("its checksum is another one")
         return cls(graphs, ids, columns, settings)
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder holds a store, by its meta.json."""
+    try:
+        content = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"format", "settings"} <= content.keys()
+
+
+def open_store(folder: Path) -> GraphStore:
+    """Open a store that a user made.
+
+    Raises:
+        UserError: it is damaged, or of another format.
+    """
+    try:
+        return GraphStore.load(folder)
+    except ValueError as error:
+        raise UserError(f"these graphs cannot be used, build them again ({error})") from error
 
 
 def merge_stores(parts: Sequence[Path], folder: Path) -> None:

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from csgcnn import processes
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
+from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.models import CrystalGraphNetwork
 
 
-def predict_rows(model: CrystalGraphNetwork, store: GraphStore, rows: Tensor, batch_size: int) -> Tensor:
+def predict_rows(model: CrystalGraphNetwork | Ensemble, store: GraphStore, rows: Tensor, batch_size: int) -> Tensor:
     """Values in physical units and probabilities of classes: [n_rows, sum of n_outputs] on the store's device."""
     return in_batches(model, model, store, rows, batch_size)
 

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate, combinations
+from itertools import accumulate, chain, combinations
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from csgcnn.data.targets import Target
 from csgcnn.training.metrics import Metrics
 from csgcnn.training.run_directory import with_unit
+
+T = TypeVar("T")
 
 SETTLED = 0.03  # relative change of a loss that is none
 CLEAR = 0.1  # relative change of a loss that is no accident
@@ -19,22 +21,28 @@ SPIKE = 5.0  # times its lowest so far: a training loss that jumps above this, n
 BETTER = 0.95  # times the score of predicting the mean: a model that learned something is below this
 
 
-def predicted_columns(targets: Sequence[Target]) -> list[str]:
-    """Header of the predictions of new structures: a number's value, a class and the probabilities of all classes."""
-    return [
-        column
-        for target in targets
-        for column in ([target.name, *target.outputs] if target.classes else [with_unit(target.name, target.unit)])
-    ]
+def predicted_columns(targets: Sequence[Target], with_std: bool = False) -> list[tuple[str, str]]:
+    """Name and unit of what is told of new structures: a number, a class and the probabilities of all classes.
+
+    `with_std`: of an ensemble, the deviation of its members behind each number and probability.
+    """
+    columns = []
+    for target in targets:
+        unit = "" if target.classes else target.unit
+        columns += [(target.name, "")] if target.classes else []
+        for name in target.outputs:
+            columns += [(name, unit), (f"{name}_std", unit)] if with_std else [(name, unit)]
+    return columns
 
 
-def predicted_cells(row: Sequence[float], targets: Sequence[Target]) -> list[Any]:
-    """What stands below `predicted_columns` for a row of predictions [sum of n_outputs]."""
-    return [
-        cell
-        for target, outputs in zip(targets, _parts(row, targets), strict=True)
-        for cell in ([_likeliest(target, outputs), *outputs] if target.classes else outputs)
-    ]
+def predicted_cells(row: Sequence[float], targets: Sequence[Target], std: Sequence[float] | None = None) -> list[Any]:
+    """What stands below `predicted_columns` for a row of predictions, and their deviations: [sum of n_outputs]."""
+    told = list(zip(row, strict=True)) if std is None else list(zip(row, std, strict=True))
+    cells: list[Any] = []
+    for target, outputs, of_target in zip(targets, _parts(row, targets), _parts(told, targets), strict=True):
+        cells += [_likeliest(target, outputs)] if target.classes else []
+        cells += chain.from_iterable(of_target)
+    return cells
 
 
 def compared_columns(targets: Sequence[Target]) -> list[str]:
@@ -158,7 +166,7 @@ def _smoothed(levels: Sequence[float]) -> list[float]:
     return [median(levels[max(0, i - reach) : i + reach + 1]) for i in range(len(levels))]
 
 
-def _parts(row: Sequence[float], targets: Sequence[Target]) -> Iterator[list[float]]:
+def _parts(row: Sequence[T], targets: Sequence[Target]) -> Iterator[list[T]]:
     start = 0
     for target in targets:
         yield list(row[start : start + target.n_outputs])

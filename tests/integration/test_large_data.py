@@ -76,7 +76,7 @@ def test_built_graphs_of_other_settings_are_refused(csgcnn: Command, data_file: 
     (tmp_path / "own.graphs/distance.npy").write_bytes(b"")
     answer = csgcnn("train", "dataset.path=own.graphs", "hydra.run.dir=other", cwd=tmp_path)
     assert answer.code == 1
-    assert "these graphs are damaged, build them again (" in answer.err
+    assert "these graphs cannot be used, build them again (" in answer.err
 
 
 def test_graphs_of_structures_without_targets(csgcnn: Command, cifs: Path, run: Path, tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+import pytest
+
+from csgcnn.errors import ConfigError
+from csgcnn.screening.selection import selection
+
+COLUMNS, IS_NUMBER = ["id", "gap", "gap_std", "K (Reuss)"], [False, True, True, True]
+ROWS = [["a", "1.5", "0.1", "10"], ["b", "nan", "0.2", "30"], ["c", "-2", "0.3", "20"], ["d", "1.5", "0.4", "1e3"]]
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        (None, "abcd"),
+        ("gap<1.6", "acd"),
+        ("gap != 1.5", "c"),
+        ("gap >= -2 and gap_std <= 3e-1", "ac"),
+        (" gap == 1.5  and  gap_std > .1 and K (Reuss) > 100 ", "d"),
+    ],
+)
+def test_rows_within_limits(where: str | None, kept: str) -> None:
+    assert [row[0] for row in selection(COLUMNS, IS_NUMBER, where).of(ROWS)] == list(kept)
+
+
+@pytest.mark.parametrize(
+    ("top", "by", "order", "kept"),
+    [
+        (9, "gap", "highest", "adc"),  # equal ones as they came; what is no number has no rank
+        (9, "gap", "lowest", "cad"),
+        (1, "gap", "highest", "a"),
+        (2, "K (Reuss)", "highest", "db"),
+        (2, None, "lowest", "ca"),
+    ],
+)
+def test_the_best_rows(top: int, by: str | None, order: str, kept: str) -> None:
+    wanted = selection(COLUMNS, IS_NUMBER, None, top, by, order, usual="gap")
+    assert "".join(row[0] for row in wanted.of(ROWS)) == kept
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ({"where": "gap"}, r"<column> <sign> <number>.*'gap < 1.5'"),
+        ({"where": "gap < 1 and"}, "<column> <sign> <number>"),
+        ({"where": "gap < 1 or gap > 2"}, "<column> <sign> <number>"),
+        ({"where": "gab < 1"}, "no column 'gab'.*did you mean gap"),
+        ({"where": "id < 1"}, "id is text"),
+        ({"top": 3}, "by=… of gap, gap_std"),
+        ({"top": 3, "by": "id"}, "by=id: id is text"),
+        ({"by": "gap"}, "give top=N"),
+        ({"order": "lowest"}, "give top=N"),
+    ],
+)
+def test_what_cannot_be_understood(words: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        selection(COLUMNS, IS_NUMBER, **words)  # type: ignore[arg-type]
