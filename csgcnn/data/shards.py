@@ -134,7 +134,7 @@ def _usable(place: Path) -> list[Path]:
             if shard.name != f"{number:06}":
                 raise ValueError(f"{shard} is not the next shard")
             read_rejected(shard)
-            if _is_store(shard):
+            if _has_graphs(shard):
                 GraphStore.load(shard)
         except ValueError:
             for useless in found[number:]:
@@ -143,14 +143,14 @@ def _usable(place: Path) -> list[Path]:
     return found
 
 
-def _is_store(shard: Path) -> bool:
+def _has_graphs(shard: Path) -> bool:
     return (shard / "meta.json").exists()
 
 
 def _ids(shard: Path) -> list[str]:
     """Ids of all records of a shard, used or not."""
     ids = [entry.id for entry in read_rejected(shard)]
-    if _is_store(shard):
+    if _has_graphs(shard):
         with open(shard / "rows.jsonl", encoding="utf-8") as rows:
             ids += [id_ for line in rows for id_ in json.loads(line)["ids"]]
     return ids
@@ -167,7 +167,7 @@ def _check_ids(shards: Sequence[Path], source: Path) -> None:
 
 
 def _merge(shards: Sequence[Path], folder: Path, source: Path) -> None:
-    stores = list(filter(_is_store, shards))
+    stores = list(filter(_has_graphs, shards))
     rejected = [entry for shard in shards for entry in read_rejected(shard)]
     if not stores:
         raise _none_usable(source, rejected)

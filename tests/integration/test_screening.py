@@ -3,6 +3,7 @@ import gzip
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -72,7 +73,7 @@ def stopped(csgcnn: Command) -> Command:
             nonlocal n_calls
             n_calls += 1
             if n_calls > 2:
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
             add(self, *arguments)
 
         with patch.object(PartialTable, "add", stop), patch.object(build, "CHUNK", 16):
@@ -282,10 +283,10 @@ def test_a_store_that_cannot_be_predicted(
     content["config"]["graph"] |= {"cutoff": 6.0, "max_neighbors": 8}
     save_checkpoint(content, tmp_path / "other.ckpt")
     damaged = Path(shutil.copytree(graphs, tmp_path / "damaged"))
-    (damaged / "rows.json").write_text("{}")
+    (damaged / "rows.jsonl").write_text("{}")
     for words, code, told in (
         (["ckpt=other.ckpt", f"structures={graphs}"], 1, "graph.cutoff=6.0 (the store has 8.0), graph.max_neighbors=8"),
-        ([f"ckpt={ckpts[0]}", "structures=damaged"], 1, "rows.json"),
+        ([f"ckpt={ckpts[0]}", "structures=damaged"], 1, "rows.jsonl"),
         ([f"ckpt={ckpts[0]}", f"structures=[{graphs},damaged]"], 2, "predicted alone"),
     ):
         answer = csgcnn("predict", *words, cwd=tmp_path)
