@@ -126,6 +126,8 @@ def run(command: str, words: Sequence[str]) -> int:
         print(f"csgcnn {command}: stopped", file=sys.stderr)
         return 130
     except Exception as error:
+        if isinstance(error, UserError) and not isinstance(error, FailedJobError):
+            return report(command, error)
         if not failures and not isinstance(error, FailedJobError):  # so it comes from Hydra, before any job
             return report_refusal(command, error)
         failures = failures or [str(error)]  # of the first job that failed in a process of its own

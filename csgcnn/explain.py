@@ -13,6 +13,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from csgcnn.config import ALIASES, CONF, nearest
 from csgcnn.errors import UserError
 
+EXTRAS = {"joblib": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}  # launchers of packages to install
 EXPECTED = {
     "IntegerNode": "an integer",
     "FloatNode": "a number",
@@ -73,6 +74,8 @@ def explain(error: Exception) -> str:
         return f"cannot read {error.override!r}; expected key=value, with special characters quoted: {quoted}"
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and option in EXTRAS:
+            return f"{group}={option} is in an extra: pip install 'csgcnn[{EXTRAS[option]}]'"
         options = list(error.options or sorted(path.stem for path in (CONF / group).glob("*.yaml")))
         return f"{group} has no option {option!r}, only {', '.join(options)}{nearest(option, options)}"
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
