@@ -42,7 +42,9 @@ csgcnn: crystal graph neural networks, from crystal files to trusted predictions
 COMMANDS = ["train", "predict", "evaluate", "table"]
 OPEN_KEYS = ("dataset.units.", "dataset.derived.", "dataset.tasks.", "dataset.task_weights.")  # the user adds entries
 CONFIG_FLAGS = ("--config-", "-cd", "-cn", "-cp")
-PATH_KEYS = "resume hydra.run.dir ckpt structures output dataset.path dataset.split.file dataset.cache_dir"
+PATH_KEYS = (
+    "resume hydra.run.dir hydra.sweep.dir ckpt structures output dataset.path dataset.split.file dataset.cache_dir"
+)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -142,13 +144,14 @@ def application(command: str, failures: list[str]) -> Callable[[], None]:
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)
     def job(cfg: DictConfig) -> Any:
         sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
-        overrides = " ".join(HydraConfig.get().overrides.task)
+        trial = HydraConfig.get().sweeper.get("trial")  # of a search
+        name = " ".join(HydraConfig.get().overrides.task) if trial is None else f"trial {trial}"
         try:
             validate(cfg)
             result = getattr(importlib.import_module(f"csgcnn.{command}"), command)(cfg)
         except Exception as error:
             if sweeping:
-                failures.append(f"{overrides}: {told(error)}")
+                failures.append(f"{name}: {told(error)}")
                 raise FailedJobError(failures[-1]) from error  # launchers and sweepers keep the book of failed jobs
             code = report(command, error)
             if command == "train":
@@ -157,7 +160,7 @@ def application(command: str, failures: list[str]) -> Callable[[], None]:
         if command == "predict" and result:
             if not sweeping:
                 raise SystemExit(result)
-            failures.append(f"{overrides}: not every structure was predicted")
+            failures.append(f"{name}: not every structure was predicted")
         return result
 
     return job

@@ -21,8 +21,9 @@ EXPECTED = {
     "StringNode": "a text",
     "ListConfig": "a list, such as [a,b]",
 }
-# Whoever sets it wants tracebacks; main sets it for itself, so that Hydra raises what it would print.
-WANTS_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+# Whoever sets it wants tracebacks; main sets it for itself, so that Hydra raises what it would print. Processes that a
+# launcher starts see what main set, and learn from the other variable whose wish it is.
+WANTS_TRACEBACKS = os.environ.setdefault("CSGCNN_TRACEBACKS", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
 
 
 def report(what: str, error: Exception) -> int:

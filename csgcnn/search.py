@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -33,6 +34,11 @@ STUDY = "csgcnn"
 PATIENCE = 60  # seconds to wait while another process writes to the database
 TO_COMPARE = 5  # finished trials, before which none is given up
 SHOWN = 5  # rows of the table on the terminal
+# Words that may change while a search goes on: they decide where and how its runs are made, not what they compute.
+CIRCUMSTANCES = set(
+    "resume dataset.cache_dir dataset.hint trainer.checkpoint_every trainer.device trainer.keep_last"
+    " trainer.max_minutes trainer.progress trainer.threads trainer.workers".split()
+)
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 Space = dict[str, BaseDistribution]
@@ -116,9 +122,12 @@ class Search:
 
     def _check_words(self, words: Mapping[str, str]) -> None:
         before = self._study.user_attrs["words"]
-        differing = [key for key in sorted({*words, *before}) if words.get(key) != before.get(key)]
+        keys = sorted({*words, *before} - CIRCUMSTANCES)
+        differing = [key for key in keys if words.get(key) != before.get(key)]
         if differing:
-            told = ", ".join(f"{words.get(key, key + ' not given')} (it has {before.get(key)})" for key in differing[:4])
+            told = ", ".join(
+                f"{words.get(key, key + ' not given')} (it has {before.get(key)})" for key in differing[:4]
+            )
             raise ConfigError(
                 f"{self.folder} holds a search that goes on as it was started, but {told}; "
                 "leave this as it was, or choose another hydra.sweep.dir"
@@ -152,7 +161,7 @@ class Search:
         with _told(self.folder):
             if score is None and not is_pruned:
                 self._study.tell(number, state=TrialState.FAIL)
-                log.warning("trial %d failed: %s", number, failure or "its validation rows have no score")
+                log.warning("trial %d failed%s", number, "" if failure else ": its validation rows give no score")
             elif is_pruned:
                 self._study.tell(number, state=TrialState.PRUNED)
             else:
@@ -186,7 +195,8 @@ class Search:
 
     def told(self) -> str:
         """The best trials as a Markdown table, how many there were, and how to run the best again."""
-        ranking, trials = self.ranking, self._study.trials
+        with _told(self.folder):
+            ranking, trials = self.ranking, self._study.trials
         counts = Counter(STATES[trial.state] for trial in trials if trial.state in STATES)
         counted = ", ".join(f"{n} {state}" for state, n in counts.items())
         if not ranking:
@@ -197,14 +207,10 @@ class Search:
             for trial in ranking[:SHOWN]
         ]
         lines = [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows]]
-        first = next((f"; trial 0: {trial.value:.4f}" for trial in ranking if trial.number == 0), "")
-        return "\n".join(
-            [
-                *lines,
-                f"{counted}; all are in {self.folder / 'trials.csv'}{first}",
-                f"csgcnn train --config-dir {self.folder / 'best'} --config-name config runs the best again",
-            ]
-        )
+        first = next((f"; the first has {trial.value:.4f}" for trial in ranking if trial.number == 0), "")
+        again = f"csgcnn train --config-dir {shlex.quote(str(self.folder / 'best'))} --config-name config"
+        lines += [f"{counted}, all in {self.folder / 'trials.csv'}{first}", f"{again} runs the best again"]
+        return "\n".join(lines)
 
     def _running(self) -> list[FrozenTrial]:
         return self._study.get_trials(states=[TrialState.RUNNING])
@@ -261,7 +267,9 @@ def _result(folder: Path) -> tuple[float | None, bool]:
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         return metrics["val_score"], metrics["outcome"].startswith("pruned")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder / 'metrics.json'} cannot be read: {error}; remove it to train the trial again") from error
+        raise UserError(
+            f"{folder / 'metrics.json'} cannot be read: {error}; remove it to train the trial again"
+        ) from error
 
 
 def _value(range_: BaseDistribution, text: str) -> Any:

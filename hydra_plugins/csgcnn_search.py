@@ -9,10 +9,13 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from csgcnn.errors import ConfigError, FailedJobError
+from csgcnn.machine import cores
 
 IN_A_ROW = 3  # trials that fail before the search gives up
 
@@ -34,7 +37,7 @@ ConfigStore.instance().store("csgcnn_search", SearchConfig, "hydra/sweeper", pro
 
 
 class SearchSweeper(Sweeper):
-    """Lets a search in hydra.sweep.dir choose the words of each batch of jobs, until it has chosen all (`csgcnn.search`)."""
+    """Lets a `csgcnn.search` in hydra.sweep.dir choose the words of each batch of jobs, until it has chosen all."""
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class SearchSweeper(Sweeper):
             ConfigError: a word is wrong, the extra is not installed, or the folder holds another search.
             FailedJobError: a trial failed.
         """
+        self._check()
         search = _search()
         given = [f"{key}={values}" for key, values in self.params.items()] + arguments
         space, words = search.space_of(OverridesParser.create(self.loader).parse_overrides(given))
@@ -75,7 +79,7 @@ class SearchSweeper(Sweeper):
         with search.opened(Path(self.config.hydra.sweep.dir), space, words, self.seed, first) as trials:
             while batch := trials.next(self._batch_size(), self.n_trials):
                 for trial, answer in zip(batch, self._launch(batch, fixed), strict=True):
-                    failure = _failure(answer)
+                    failure = answer._return_value if answer.status == JobStatus.FAILED else None
                     trials.tell(trial.number, failure)
                     in_a_row = in_a_row + 1 if failure else 0
                     failures += [failure] if failure else []
@@ -83,15 +87,27 @@ class SearchSweeper(Sweeper):
                 if in_a_row >= (IN_A_ROW if trials.ranking else 1):
                     break
             print(trials.told())
-        if failures:
-            raise failures[0]
+            if failures or not trials.ranking:
+                raise FailedJobError("\n".join(map(str, failures)) or "no trial was trained to the end")
+
+    def _check(self) -> None:
+        options = self.config.hydra.sweeper
+        for name, is_fine, expected in (
+            ("n_trials", self.n_trials >= 1, "an integer of 1 or more"),
+            ("max_batch_size", (self.max_batch_size or 1) >= 1, "an integer of 1 or more"),
+            ("prune_after", 0 <= (options.prune_after or 0) <= 1, "a number from 0 to 1"),
+            ("seed", self.seed >= 0, "an integer of 0 or more"),
+        ):
+            if not is_fine:
+                raise ConfigError(f"hydra.sweeper.{name}={options[name]}: expected {expected}")
 
     def _first(self, space: dict[str, Any], fixed: Sequence[str]) -> dict[str, str]:
         """What the default configuration has for each key; all that may be chosen is composed and checked, too."""
-        validate = importlib.import_module("csgcnn.config").validate
-        for key, range_ in space.items():
-            for value in getattr(range_, "choices", None) or (range_.low, range_.high):
-                validate(self._job([*fixed, f"{key}={value}"])[0])
+        from csgcnn.config import validate
+
+        values = {key: getattr(range_, "choices", None) or (range_.low, range_.high) for key, range_ in space.items()}
+        for i in range(max(map(len, values.values()))):
+            validate(self._job([*fixed, *(f"{key}={some[i % len(some)]}" for key, some in values.items())])[0])
         default, chosen = self._job(fixed)
         return {key: str(chosen[key]) if key in chosen else _word(OmegaConf.select(default, key)) for key in space}
 
@@ -114,19 +130,20 @@ class SearchSweeper(Sweeper):
 
     def _shares(self) -> list[str]:
         """Words for all trials: they go on if they were cut off, and share the cores of this machine."""
-        cores, at_once = importlib.import_module("csgcnn.machine").cores(), self._at_once()
-        alone = [] if at_once == 1 else [f"trainer.threads={max(1, cores // at_once)}", "trainer.progress=false"]
-        return ["resume=auto", *alone]
+        threads = max(1, cores() // self._at_once())
+        shared = [f"trainer.threads={threads}", "trainer.progress=false"] if self._at_once() > 1 else []
+        return ["resume=auto", *shared]
 
     def _batch_size(self) -> int:
-        return self.max_batch_size or (1 if self._at_once() == 1 else 2 * self._at_once())
+        n = self._at_once()
+        return self.max_batch_size or (2 * n if n > 1 else 1)
 
     def _at_once(self) -> int:
         """How many trials the launcher runs on this machine at once."""
         launcher = self.config.hydra.launcher
         kind = launcher._target_.rpartition(".")[2]
         if kind == "JoblibLauncher":
-            return launcher.n_jobs if launcher.n_jobs > 0 else importlib.import_module("csgcnn.machine").cores()
+            return launcher.n_jobs if launcher.n_jobs > 0 else cores()
         return (self.max_batch_size or 1) if kind == "LocalLauncher" else 1
 
 
@@ -134,16 +151,7 @@ def _search() -> Any:
     try:
         return importlib.import_module("csgcnn.search")
     except ModuleNotFoundError as error:
-        message = f"hydra/sweeper=csgcnn_search needs {error.name}: pip install 'csgcnn[sweep]'"
-        raise importlib.import_module("csgcnn.errors").ConfigError(message) from error
-
-
-def _failure(answer: JobReturn) -> Exception | None:
-    try:
-        _ = answer.return_value
-    except Exception as error:
-        return error
-    return None
+        raise ConfigError(f"a search needs {error.name}: pip install 'csgcnn[sweep]'") from error
 
 
 def _word(value: Any) -> str:
