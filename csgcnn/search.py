@@ -35,10 +35,11 @@ PATIENCE = 60  # seconds to wait while another process writes to the database
 TO_COMPARE = 5  # finished trials, before which none is given up
 SHOWN = 5  # rows of the table on the terminal
 # Words that may change while a search goes on: they decide where and how its runs are made, not what they compute.
-CIRCUMSTANCES = set(
-    "resume dataset.cache_dir dataset.hint trainer.checkpoint_every trainer.device trainer.keep_last"
-    " trainer.max_minutes trainer.progress trainer.threads trainer.workers".split()
-)
+CIRCUMSTANCES = {
+    *("resume", "dataset.cache_dir", "dataset.hint"),
+    *("trainer.checkpoint_every", "trainer.device", "trainer.keep_last", "trainer.max_minutes"),
+    *("trainer.progress", "trainer.threads", "trainer.workers"),
+}
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 Space = dict[str, BaseDistribution]

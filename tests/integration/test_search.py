@@ -4,11 +4,10 @@ import csv
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.integration.conftest import Answer
 
@@ -16,9 +15,19 @@ optuna = pytest.importorskip("optuna", reason="pip install 'csgcnn[sweep]'")
 
 Command = Callable[..., Answer]
 Row = dict[str, str]
-# Two steps of a small model are enough to tell a learning rate from another.
-SPACE = ["hparams=csgcnn", "optimizer.lr=1e-6,5e-3,1e-2", "model.n_convolutions=1", "model.n_head_layers=1"]
-N_TRIALS = 9
+# A few steps of a small model tell these learning rates from one another.
+SPACE = ["hparams=csgcnn", "optimizer.lr=1e-6,5e-3", "model.n_convolutions=1", "model.n_head_layers=1"]
+N_TRIALS = 5
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick() -> Iterator[None]:
+    """Fewer trials to compare with, and no figures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("csgcnn.search.TO_COMPARE", 1)
+        patch.setattr("csgcnn.training.plots.plot_test", lambda *_: None)
+        patch.setattr("csgcnn.training.plots.plot_learning_curve", lambda *_: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +112,7 @@ def test_a_finished_search_can_be_made_longer(
     answer = csgcnn("train", "--multirun", *words, cwd=tmp_path)
     assert answer.code == 0
     assert "Launching" not in answer.said
-    assert answer.out.splitlines()[-7:] == search[1].out.splitlines()[-7:]
+    assert answer.out.splitlines()[-4:] == search[1].out.splitlines()[-4:]
     answer = csgcnn("train", "--multirun", *words, f"hydra.sweeper.n_trials={N_TRIALS + 1}", cwd=tmp_path)
     assert answer.code == 0
     assert trials(tmp_path / "sweep")[:-1] == trials(search[0])
@@ -138,10 +147,10 @@ def test_a_search_that_is_cut_off_goes_on(
     with monkeypatch.context() as patch:  # within a training
         patch.setattr(Keeper, "watch", stop_late)
         assert csgcnn(*command, "trainer.max_minutes=60", cwd=tmp_path).code == 9
-    assert not (sweep / "1" / "metrics.json").exists()
+    assert [(run / "metrics.json").exists() for run in sorted(sweep.glob("[0-9]"))].count(False) == 1
     answer = csgcnn(*command, cwd=tmp_path)
     assert answer.code == 0, answer.said
-    assert "going on in epoch 2" in answer.said
+    assert "going on in epoch" in answer.said
     assert trials(sweep) == trials(search[0])
     for row in trials(sweep):
         assert metrics(sweep / row["trial"]) == metrics(search[0] / row["trial"])
@@ -164,22 +173,23 @@ def test_a_choice_that_was_cut_off_is_a_failed_trial(
 
 def test_trials_side_by_side_share_the_cores(csgcnn: Command, words: list[str], tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install 'csgcnn[sweep]'")
-    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_trials=3"]
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_trials=2"]
     own = [word for word in words if "trainer.threads" not in word]
     answer = csgcnn("train", "--multirun", *own, *launcher, cwd=tmp_path)
     assert answer.code == 0, answer.said
-    assert [row["state"] for row in trials(tmp_path / "sweep")] == ["complete"] * 3
-    for number in range(3):
+    assert [row["state"] for row in trials(tmp_path / "sweep")] == ["complete"] * 2
+    for number in range(2):
         assert json.loads((tmp_path / "sweep" / str(number) / "environment.json").read_text())["threads"] == 1
 
 
 def test_a_training_that_diverges_is_hopeless(csgcnn: Command, words: list[str], tmp_path: Path) -> None:
-    diverging = ["optimizer=sgd", "optimizer.lr=1e-2,1e30", "trainer.grad_clip=null", "optimizer.weight_decay=0"]
-    command = ["train", "--multirun", *words, "hydra.sweeper.n_trials=4", *diverging]
+    diverging = ["optimizer.lr=5e-3,1e30", "trainer.grad_clip=null", "hydra.sweeper.n_trials=4"]
+    command = ["train", "--multirun", *words, *diverging]
     answer = csgcnn(*command, cwd=tmp_path)
     assert answer.code == 0, answer.said
-    states = {row["optimizer.lr"]: row["state"] for row in trials(tmp_path / "sweep")}
-    assert states == {"0.01": "complete", "1e+30": "pruned"}
+    rows = trials(tmp_path / "sweep")
+    assert {row["state"] for row in rows if row["optimizer.lr"] == "1e+30"} == {"pruned"}
+    assert rows[0]["state"] == "complete"
     assert "training diverged" in answer.said
 
 
@@ -194,21 +204,19 @@ def test_what_fails_is_told_and_ends_the_search(csgcnn: Command, words: list[str
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("words", "said"),
     [
-        (["edge=gaussian,rbff"], "did you mean rbf?"),
-        (["model.dropout=interval(0,2)"], "model.dropout=2.0: expected a number from 0 to below 1"),
-        (["model.dropout=interval(1,0)"], "model.dropout=interval(1,0)"),
-        (["hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0: expected an integer of 1 or more"),
-        (["hydra.sweeper.prune_after=2"], "hydra.sweeper.prune_after=2.0: expected a number from 0 to 1"),
-        (["hparams=csgcn"], "did you mean csgcnn?"),
-        (["~hydra.sweeper.params"], "there is nothing to choose"),
+        (["hparams=csgcnn", "edge=gaussian,rbff"], "did you mean rbf?"),
+        (["hparams=csgcnn", "model.dropout=interval(0,2)"], "model.dropout=2.0: expected a number from 0 to below 1"),
+        (["hparams=csgcnn", "model.dropout=interval(1,0)"], "model.dropout=interval(1,0)"),
+        (["hparams=csgcnn", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0: expected an integer of 1 or more"),
+        (["hydra/sweeper=csgcnn_search"], "there is nothing to choose"),
     ],
 )
 def test_what_is_wrong_is_told_before_the_first_trial(
-    more: list[str], said: str, csgcnn: Command, small: list[str], tmp_path: Path
+    words: list[str], said: str, csgcnn: Command, tmp_path: Path
 ) -> None:
-    answer = csgcnn("train", "--multirun", "hparams=csgcnn", *small, "hydra.sweep.dir=sweep", *more, cwd=tmp_path)
+    answer = csgcnn("train", "--multirun", *words, "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert answer.code == 2
     assert said in answer.err
     assert len(answer.err.splitlines()) == 1
@@ -222,7 +230,7 @@ def test_a_folder_holds_one_search(
     other = [word.replace("1e-6", "1e-7").replace("max_epochs=3", "max_epochs=4") for word in words]
     answer = csgcnn("train", "--multirun", *other, cwd=tmp_path)
     assert answer.code == 2
-    assert "optimizer.lr=1e-7,5e-3,1e-2 (it has optimizer.lr=1e-6,5e-3,1e-2)" in answer.err
+    assert "optimizer.lr=1e-7,5e-3 (it has optimizer.lr=1e-6,5e-3)" in answer.err
     assert "trainer.max_epochs=4 (it has trainer.max_epochs=3)" in answer.err
     assert len(answer.err.splitlines()) == 1
 
@@ -238,8 +246,3 @@ def test_without_the_extra(csgcnn: Command, words: list[str], tmp_path: Path, mo
     answer = csgcnn("train", "--multirun", *words, cwd=tmp_path)
     assert answer.code == 2
     assert answer.err == "csgcnn train: a search needs optuna: pip install 'csgcnn[sweep]'\n"
-
-
-def test_the_ready_space_holds_the_defaults() -> None:
-    path = Path(__file__).parents[2] / "conf" / "hparams" / "csgcnn.yaml"
-    assert len(yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"]) >= 9
