@@ -33,6 +33,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 STUDY = "csgcnn"
 PATIENCE = 60  # seconds to wait while another process writes to the database
 TO_COMPARE = 5  # finished trials, before which none is given up
+MOST_REPORTS = 50  # of a training
 SHOWN = 5  # rows of the table on the terminal
 # Words that may change while a search goes on: they decide where and how its runs are made, not what they compute.
 CIRCUMSTANCES = {
@@ -218,30 +219,35 @@ class Search:
 
 
 class Pruning:
-    """Reports a training to its trial, whose `folder` it has; the answer is whether to give it up.
+    """Reports a training of `max_epochs` to its trial, whose `folder` it has; the answer is whether to give it up.
 
     That is so where its best score is worse than the median, after as many epochs, of the trials trained to the end:
-    after `warmup` epochs and as soon as there are some such trials.
+    after a fraction `prune_after` of the epochs (None: never), and as soon as there are some such trials.
 
     Raises:
         UserError: the database cannot be used.
     """
 
-    def __init__(self, folder: Path, warmup: float) -> None:
+    def __init__(self, folder: Path, max_epochs: int, prune_after: float | None) -> None:
         self.folder = folder.parent
+        self.max_epochs = max_epochs
+        self.prune_after = prune_after
         with _told(self.folder):
             self._storage = _storage(self.folder)
-            pruner = MedianPruner(TO_COMPARE, 0 if math.isinf(warmup) else math.ceil(warmup))
+            pruner = MedianPruner(TO_COMPARE, math.ceil((prune_after or 0) * max_epochs))
             self._study = optuna.load_study(study_name=STUDY, storage=self._storage, pruner=pruner)
             study_id = self._storage.get_study_id_from_name(STUDY)
             self._trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, int(folder.name))
-        self._is_on = math.isfinite(warmup)
 
     def __call__(self, epoch: int, score: float) -> bool:
-        """Report the best `score` so far after an epoch."""
+        """Report the best `score` so far after an epoch, or pass over it: the database takes some 20 ms."""
+        if epoch % math.ceil(self.max_epochs / MOST_REPORTS) and epoch != self.max_epochs:
+            return False
         with _told(self.folder):
             self._storage.set_trial_intermediate_value(self._trial_id, epoch, score)
-            return self._is_on and self._study.pruner.prune(self._study, self._storage.get_trial(self._trial_id))
+            if self.prune_after is None:
+                return False
+            return self._study.pruner.prune(self._study, self._storage.get_trial(self._trial_id))
 
 
 def _storage(folder: Path) -> RDBStorage:

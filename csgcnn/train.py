@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +54,7 @@ def _pruning(cfg: DictConfig, folder: Path) -> Callable[[int, float], bool] | No
         return None
     from csgcnn.search import Pruning
 
-    return Pruning(folder, math.inf if sweeper.prune_after is None else sweeper.prune_after * cfg.trainer.max_epochs)
+    return Pruning(folder, cfg.trainer.max_epochs, sweeper.prune_after)
 
 
 def follow() -> int:
