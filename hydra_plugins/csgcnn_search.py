@@ -27,7 +27,7 @@ class SearchConfig:
     _target_: str = "hydra_plugins.csgcnn_search.SearchSweeper"
     n_trials: int = 50  # in all, with those of earlier commands in the same hydra.sweep.dir
     max_batch_size: int | None = None  # trials chosen at once; null: one, or twice as many as joblib runs at once
-    prune_after: float | None = 0.25  # fraction of max_epochs that each trial gets; null: all of them, always
+    prune_after: float | None = 0.5  # fraction of max_epochs that each trial gets; null: all of them, always
     seed: int = 0  # of the choice of trials
     params: dict[str, str] = field(default_factory=dict)  # key: range
     trial: int | None = None  # the number of the one that a job is; the sweeper gives it

@@ -19,10 +19,11 @@ BELOW = {
     "config": {"schemas"},
     "explain": {"config"},
     "cli": {"config", "explain", "foreign", "machine"},
+    "search": set(),
     "__main__": {"cli"},
 }
 ROOMS = {*BELOW, *(path.name for path in PACKAGE.iterdir() if path.is_dir())}
-KNOWS_HYDRA = {"cli", "explain", "config", "schemas", "train", "predict", "evaluate", "table"}
+KNOWS_HYDRA = {"cli", "explain", "config", "schemas", "train", "predict", "evaluate", "table", "search"}
 HEAVY = {"torch", "torch_geometric", "pymatgen", "matplotlib", "scipy", "numpy"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
