@@ -141,7 +141,8 @@ class Search:
         if trial.params.keys() != self.space.keys():
             self._study.tell(trial.number, state=TrialState.FAIL)
         elif folder.exists():
-            with FileLock(folder / ".lock"):  # a process that outlived the search may be at work on it
+            log.info("trial %d was cut off; if a process is still at work on it, it is waited for", trial.number)
+            with FileLock(folder / ".lock"):
                 is_over = (folder / "metrics.json").exists()
             if is_over:
                 self.tell(trial.number)
