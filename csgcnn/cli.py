@@ -45,7 +45,8 @@ COMMANDS = ["train", "predict", "evaluate", "build", "table"]
 OPEN_KEYS = ("dataset.units.", "dataset.derived.", "dataset.tasks.", "dataset.task_weights.")  # the user adds entries
 CONFIG_FLAGS = ("--config-", "-cd", "-cn", "-cp")
 # Paths and comparisons, in which Hydra would read signs of its own.
-QUOTED_KEYS = "resume hydra.run.dir ckpt structures output where by dataset.path dataset.split.file dataset.cache_dir"
+QUOTED_KEYS = "ckpt structures output where by resume dataset.path dataset.split.file dataset.cache_dir hydra.run.dir"
+QUOTED_KEYS += " hydra.sweep.dir"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -127,6 +128,8 @@ def run(command: str, words: Sequence[str]) -> int:
     try:
         application(command, failures)()
     except Exception as error:
+        if isinstance(error, UserError) and not isinstance(error, FailedJobError):
+            return report(command, error)
         if not failures and not isinstance(error, FailedJobError):  # so it comes from Hydra, before any job
             return report_refusal(command, error)
         failures = failures or [str(error)]  # of the first job that failed in a process of its own
@@ -141,13 +144,14 @@ def application(command: str, failures: list[str]) -> Callable[[], None]:
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)
     def job(cfg: DictConfig) -> Any:
         sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
-        overrides = " ".join(HydraConfig.get().overrides.task)
+        trial = HydraConfig.get().sweeper.get("trial")  # of a search
+        name = " ".join(HydraConfig.get().overrides.task) if trial is None else f"trial {trial}"
         try:
             validate(cfg)
             result = getattr(importlib.import_module(f"csgcnn.{command}"), command)(cfg)
         except Exception as error:
             if sweeping:
-                failures.append(f"{overrides}: {told(error)}")
+                failures.append(f"{name}: {told(error)}")
                 raise FailedJobError(failures[-1]) from error  # launchers and sweepers keep the book of failed jobs
             code = report(command, error)
             if command == "train":
@@ -156,7 +160,7 @@ def application(command: str, failures: list[str]) -> Callable[[], None]:
         if command in ("predict", "build") and result:
             if not sweeping:
                 raise SystemExit(result)
-            failures.append(f"{overrides}: not every structure could be used")
+            failures.append(f"{name}: not every structure could be used")
         return result
 
     return job

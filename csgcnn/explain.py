@@ -13,6 +13,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from csgcnn.config import ALIASES, CONF, nearest
 from csgcnn.errors import UserError
 
+EXTRAS = {"joblib": "sweep", "submitit_slurm": "slurm", "submitit_local": "slurm"}  # launchers of packages to install
 EXPECTED = {
     "IntegerNode": "an integer",
     "FloatNode": "a number",
@@ -20,8 +21,9 @@ EXPECTED = {
     "StringNode": "a text",
     "ListConfig": "a list, such as [a,b]",
 }
-# Whoever sets it wants tracebacks; main sets it for itself, so that Hydra raises what it would print.
-WANTS_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+# Whoever sets it wants tracebacks; main sets it for itself, so that Hydra raises what it would print. Processes that a
+# launcher starts see what main set, and learn from the other variable whose wish it is.
+WANTS_TRACEBACKS = os.environ.setdefault("CSGCNN_TRACEBACKS", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
 
 
 def report(what: str, error: Exception) -> int:
@@ -73,6 +75,8 @@ def explain(error: Exception) -> str:
         return f"cannot read {error.override!r}; expected key=value, with special characters quoted: {quoted}"
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and option in EXTRAS:
+            return f"{group}={option} is in an extra: pip install 'csgcnn[{EXTRAS[option]}]'"
         options = list(error.options or sorted(path.stem for path in (CONF / group).glob("*.yaml")))
         return f"{group} has no option {option!r}, only {', '.join(options)}{nearest(option, options)}"
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):

@@ -27,7 +27,7 @@ KEYS = re.compile(
     r"|launcher\.(_target_|name|timeout_min|cpus_per_task|gpus_per_node|tasks_per_node|mem_gb|nodes|stderr_to_stdout"
     r"|partition|qos|comment|constraint|exclude|gres|cpus_per_gpu|gpus_per_task|mem_per_gpu|mem_per_cpu|account"
     r"|signal_delay_s|max_num_timeout|array_parallelism|n_jobs|backend|prefer|require|verbose|timeout|batch_size)"
-    r"|sweeper\.(_target_|max_batch_size|direction|study_name|n_trials|n_jobs|max_failure_rate|params\..+)"
+    r"|sweeper\.(_target_|max_batch_size|direction|study_name|n_trials|n_jobs|max_failure_rate|prune_after|seed|params\..+)"
     r"|sweeper\.sampler\.(_target_|_partial_|[a-z]\w*)",
     re.ASCII,
 )
@@ -37,6 +37,7 @@ ONE_OF = {
         "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
         "hydra.experimental.callbacks.LogJobReturnCallback",
         "hydra.experimental.callbacks.PickleJobInfoCallback",
+        "hydra_plugins.csgcnn_search.SearchSweeper",
         "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
         "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper",
         "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",

@@ -106,6 +106,8 @@ def _groups(folders: Sequence[Path]) -> tuple[list[list[Run]], list[str]]:
 def _read_run(folder: Path) -> Run:
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    if "test" not in metrics:
+        raise UserError(f"it was {metrics['outcome']}")
     return _flat({key: value for key, value in config.items() if key != "hydra"}), metrics
 
 

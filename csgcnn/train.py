@@ -4,7 +4,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from csgcnn.data.targets import Target, check_labels
 from csgcnn.explain import report
 from csgcnn.resume import check_same_run, data_digest, last_checkpoint
 from csgcnn.training.interruption import Interruption
-from csgcnn.training.keeper import Keeper
+from csgcnn.training.keeper import Keeper, PrunedError
 from csgcnn.training.metrics import Metrics, baseline_metrics, target_metrics
 from csgcnn.training.report import compared_columns, compared_rows, outcome, told
 from csgcnn.training.run_directory import RunDirectory, environment, finished_epochs, write_predictions
@@ -42,16 +42,27 @@ def train(cfg: DictConfig) -> float:
         RunDirectory(folder, may_resume=cfg.resume is not None) as run,
     ):
         source = folder if run.holds_run else None
+        is_hopeless = _pruning(cfg, folder)
         if processes.size() == 1:
-            return _train(cfg, run, source, interruption)
+            return _train(cfg, run, source, interruption, is_hopeless)
         job = {"config": OmegaConf.to_container(cfg, resolve=True), "source": source and str(source.absolute())}
         processes.text_of_first(json.dumps(job))
         try:
-            return _train(cfg, run, source, interruption)
+            return _train(cfg, run, source, interruption, is_hopeless)
         except processes.SharedError:
             raise
         except Exception as error:  # the others do not know of it: a sweep cannot go on with its next job
             raise SystemExit(report("train", error)) from error
+
+
+def _pruning(cfg: DictConfig, folder: Path) -> Callable[[int, float], bool] | None:
+    """What decides after each epoch whether to give up, if the run is a trial of a search."""
+    sweeper = HydraConfig.get().sweeper
+    if sweeper.get("trial") is None:
+        return None
+    from csgcnn.search import Pruning
+
+    return Pruning(folder, cfg.trainer.max_epochs, sweeper.prune_after)
 
 
 def follow() -> int:
@@ -84,8 +95,14 @@ def _next_job() -> dict[str, Any]:
         return {}
 
 
-def _train(cfg: DictConfig, run: RunDirectory, source: Path | None, interruption: Interruption) -> float:
-    """`source`: the folder of the run to go on with, if there is one."""
+def _train(
+    cfg: DictConfig,
+    run: RunDirectory,
+    source: Path | None,
+    interruption: Interruption,
+    is_hopeless: Callable[[int, float], bool] | None = None,
+) -> float:
+    """`source`: the folder of the run to go on with, if there is one; `is_hopeless`: see `Keeper`."""
     start = time.perf_counter()
     device = select_device(cfg.trainer.device, cfg.trainer.threads, cfg.trainer.deterministic)
     torch.manual_seed(cfg.seed)
@@ -114,14 +131,15 @@ def _train(cfg: DictConfig, run: RunDirectory, source: Path | None, interruption
         return trainer.best_score
     if checkpoint:
         log.info("going on in epoch %d", trainer.epoch + 1)
-    keeper = Keeper(run, trainer, description, interruption, cfg.trainer.checkpoint_every, cfg.trainer.keep_last)
-    _fit(trainer, keeper, interruption)
+    every, n_kept = cfg.trainer.checkpoint_every, cfg.trainer.keep_last
+    keeper = Keeper(run, trainer, description, interruption, every, n_kept, is_hopeless)
+    pruned = _fit(trainer, keeper, interruption)
     trainer.evaluated.load_state_dict(trainer.best)
     if cfg.trainer.learn_task_weights:
         weights = zip(targets, loss.task_weights.tolist(), strict=True)
         log.info("learned task weights: %s", ", ".join(f"{target.name} {weight:.3g}" for target, weight in weights))
-    facts = shared | {"outcome": _outcome(trainer), "seconds": time.perf_counter() - start}
-    _write_results(run, trainer, dataset, facts)
+    facts = shared | {"outcome": pruned or _outcome(trainer), "seconds": time.perf_counter() - start}
+    (_write_pruned if pruned else _write_results)(run, trainer, dataset, facts)
     return trainer.best_score
 
 
@@ -147,14 +165,20 @@ def _restore(trainer: Trainer, state: Mapping[str, Any]) -> None:
         raise processes.SharedError(f"resume: the state of the training is damaged: {one_line(error)}") from error
 
 
-def _fit(trainer: Trainer, keeper: Keeper, interruption: Interruption) -> None:
+def _fit(trainer: Trainer, keeper: Keeper, interruption: Interruption) -> str:
+    """Train to the end, or else say why not."""
     try:
         with interruption.deferred():
             trainer.fit(keeper.watch)
             keeper.save()
+        return ""
+    except PrunedError:
+        return f"pruned after epoch {trainer.epoch}: other trials of the search were better by then"
     except DivergenceError as error:
         run = keeper.run
         run.write_json("diverged.json", {"epoch": error.epoch, "reason": str(error), "ids": error.culprits})
+        if keeper.is_hopeless and processes.size() == 1:  # a search goes on
+            return f"pruned after epoch {trainer.epoch}: {error}"
         kept = "; the last good state is kept in checkpoints/" if any(run.checkpoints.iterdir()) else ""
         raise processes.SharedError(
             f"{error}. The crystals of these batches are in {run.folder / 'diverged.json'}{kept}"
@@ -214,23 +238,35 @@ def _write_results(run: RunDirectory, trainer: Trainer, dataset: Dataset, facts:
     write_predictions(run.folder / "predictions.csv", ["id", "split", *compared_columns(targets)], rows)
     plot_test(prediction["test"], values["test"], targets, run.folder)
     plot_learning_curve(run.folder / "metrics.csv", targets, run.folder / "learning_curve.png")
-    run.write_json(
-        "metrics.json",
-        {
-            **metrics,
-            "units": {target.name: target.unit for target in targets},
-            **_baselines(baseline, targets),
-            "best_epoch": trainer.best_epoch,
-            "epochs": trainer.epoch,
-            "n_parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-            "n_rows": {part: len(rows) for part, rows in trainer.split.items()},
-            "n_skipped_batches": len(trainer.skipped),
-            "n_rejected": len(dataset.rejected),
-            **facts,
-        },
-    )
+    rest = {**_baselines(baseline, targets), **_summary(trainer, dataset), **facts}
+    run.write_json("metrics.json", {**metrics, **rest})
     for target in targets:
         log.info("test %s", told(target, metrics["test"][target.name], baseline[target.name]))
+    _log_end(run, trainer, facts)
+
+
+def _write_pruned(run: RunDirectory, trainer: Trainer, dataset: Dataset, facts: Mapping[str, Any]) -> None:
+    """Write metrics.json of a training that was given up; its test rows stay unseen."""
+    values = trainer.values_of("val").cpu()
+    metrics = target_metrics(trainer.predict("val").cpu(), values, dataset.targets)
+    run.write_json("metrics.json", {"val": metrics, **_summary(trainer, dataset), **facts})
+    _log_end(run, trainer, facts)
+
+
+def _summary(trainer: Trainer, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "units": {target.name: target.unit for target in dataset.targets},
+        "best_epoch": trainer.best_epoch,
+        "val_score": trainer.best_score,
+        "epochs": trainer.epoch,
+        "n_parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "n_rows": {part: len(rows) for part, rows in trainer.split.items()},
+        "n_skipped_batches": len(trainer.skipped),
+        "n_rejected": len(dataset.rejected),
+    }
+
+
+def _log_end(run: RunDirectory, trainer: Trainer, facts: Mapping[str, Any]) -> None:
     log.info(
         "best epoch %d of %d, %s, %.0f s; everything is in %s",
         trainer.best_epoch,

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 
 from csgcnn import __version__, cli
 from csgcnn.errors import StructureError
+from csgcnn.explain import explain
 
 # Refuses heavy imports, and answers commands, each in a fork: the front of the house must not need them.
 GUARDED = """
@@ -65,7 +67,11 @@ def csgcnn(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["trian"], 2, ["did you mean train?"]),
         (["model=csgcnn"], 2, ["train, predict, evaluate"]),
         (["train", "--help"], 0, ["edge_calculator: bessel, gaussian, pair_gaussian", "max_epochs: 200", "usage:"]),
-        (["train", "--help"], 0, ["model: csgann, csgcnn, csginn", "pooling: attention, max, mean, set2set, sum"]),
+        (
+            ["train", "--help"],
+            0,
+            ["model: csgann, csgcnn, csginn", "pooling: attention, max, mean, set2set, sum"],
+        ),
         (["predict", "--help"], 0, ["structures: ???", "usage:"]),
         (["evaluate", "--help"], 0, ["split: null", "usage:"]),
         (["train", "modle=b"], 2, ["modle", "did you mean model?"]),
@@ -254,6 +260,12 @@ def test_a_user_error_is_one_line(pretend: Callable[..., None], capsys: pytest.C
     pretend("train", train)
     assert exit_code("train") == 1
     assert capsys.readouterr().err == "csgcnn train: mp-1: unknown element Xx\n"
+
+
+@pytest.mark.parametrize(("launcher", "extra"), [("joblib", "sweep"), ("submitit_slurm", "slurm")])
+def test_a_launcher_that_is_not_installed(launcher: str, extra: str) -> None:
+    error = MissingConfigException("", f"hydra/launcher/{launcher}", ["basic"])
+    assert explain(error) == f"hydra/launcher={launcher} is in an extra: pip install 'csgcnn[{extra}]'"
 
 
 def test_an_unexpected_error_keeps_its_traceback(

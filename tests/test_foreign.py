@@ -54,6 +54,8 @@ USUAL = {
     "d.yaml": "defaults:\n- override hydra/job_logging: stdout\n- dataset: ${model}_${loss}\n- /model@model: csgann\n",
     "e.yaml": "hydra: {job_logging: {root: {level: DEBUG}, handlers: {console: {class: logging.StreamHandler}}}}\n",
     "hydra/launcher/cluster.yaml": "defaults: [submitit_slurm]\npartition: gpu\n",
+    "hparams/mine.yaml": "# @package _global_\ndefaults: [override /hydra/sweeper: csgcnn_search]\n"
+    "hydra: {sweeper: {n_trials: 9, prune_after: 0.5, seed: 1, params: {optimizer.lr: 'tag(log, interval(1, 2))'}}}\n",
     "broken.yaml": "a: [",
     "binary.yaml": "\0",
     "notes.txt": f"hydra: {{callbacks: {{x: {CALL}}}}}",

@@ -20,10 +20,11 @@ BELOW = {
     "config": {"schemas"},
     "explain": {"config"},
     "cli": {"config", "explain", "foreign", "machine", "training"},
+    "search": set(),
     "__main__": {"cli"},
 }
 ROOMS = {*BELOW, *(path.name for path in PACKAGE.iterdir() if path.is_dir())}
-KNOWS_HYDRA = {"build", "cli", "explain", "config", "schemas", "train", "predict", "evaluate", "table"}
+KNOWS_HYDRA = {"build", "cli", "explain", "config", "schemas", "train", "predict", "evaluate", "table", "search"}
 HEAVY = {"torch", "torch_geometric", "pymatgen", "matplotlib", "scipy", "numpy"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

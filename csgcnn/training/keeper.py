@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from csgcnn import processes
@@ -13,14 +13,18 @@ from csgcnn.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 TOGETHER = 8  # batches after which several processes agree whether to save or to stop: asking costs time
-SAVE = 1  # what they agree on: this, or the exit code to stop with
+SAVE, PRUNE = 1, 2  # what they agree on: one of these, or the exit code to stop with
+
+
+class PrunedError(Exception):
+    """The training is not worth going on with."""
 
 
 class Keeper:
     """Writes a row per epoch, and last.ckpt and best.ckpt every `checkpoint_every` seconds; stops where it is asked to.
 
     `description` is what checkpoints say besides the state of the training; `keep_last` older checkpoints stay, as
-    step_<steps>.ckpt.
+    step_<steps>.ckpt. `is_hopeless`, if given, is asked after each epoch, with the best score so far, whether to stop.
     """
 
     def __init__(
@@ -31,6 +35,7 @@ class Keeper:
         interruption: Interruption,
         checkpoint_every: float = 10.0,
         keep_last: int = 0,
+        is_hopeless: Callable[[int, float], bool] | None = None,
     ) -> None:
         self.run = run
         self.trainer = trainer
@@ -38,24 +43,39 @@ class Keeper:
         self.interruption = interruption
         self.checkpoint_every = checkpoint_every
         self.keep_last = keep_last
+        self.is_hopeless = is_hopeless
         self._n_rows = 0
         self._saved: tuple[int, int] | None = None  # epoch and batch
         self._saved_best = 0
         self._saved_at = time.monotonic()
 
     def watch(self) -> None:
-        """Do what is due after a batch or an epoch."""
+        """Do what is due after a batch or an epoch.
+
+        Raises:
+            PrunedError: the training is hopeless.
+            SystemExit: it is to stop.
+        """
         self._write_rows()
-        due = self.interruption.code or (SAVE if time.monotonic() - self._saved_at > self.checkpoint_every else 0)
+        due = SAVE if time.monotonic() - self._saved_at > self.checkpoint_every else 0
+        due = max(due, PRUNE if self._is_to_prune() else 0, self.interruption.code)
         if processes.size() > 1:
             due = processes.highest(due) if self.trainer.n_done % TOGETHER == 0 else 0
         if due:
             self.save()
-        if due > SAVE:
+        if due == PRUNE:
+            raise PrunedError
+        if due > PRUNE:
             told = "stopped by %s in epoch %d, all is kept; csgcnn train resume=%s continues"
             reason = self.interruption.reason or "the order of another process"
             log.warning(told, reason, self.trainer.epoch + 1, self.run.folder)
             raise SystemExit(due)
+
+    def _is_to_prune(self) -> bool:
+        trainer = self.trainer
+        if self.is_hopeless is None or trainer.n_done:
+            return False
+        return self.is_hopeless(trainer.epoch, trainer.best_score) and not trainer.is_over
 
     def save(self) -> None:
         """Write last.ckpt, and best.ckpt if there is a better one, unless they are up to date."""
