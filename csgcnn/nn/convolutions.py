@@ -20,7 +20,7 @@ from csgcnn.nn.layers import (
     split_pair,
     weighted_softmax,
 )
-from csgcnn.nn.norms import WeightedBatchNorm, make_norm, norm_backward, standardize
+from csgcnn.nn.norms import WeightedBatchNorm, make_norm, norm_backward, weighted_mean
 
 
 class GatedConvolution(nn.Module):
@@ -85,31 +85,38 @@ class _GatedConvolution(torch.autograd.Function):
         ctx.graph, ctx.shared = graph, shared
         of_ends, of_edge = split_pair(weight, hidden)
         z = graph.ends_of_edge.sum(F.linear(x, of_ends).view(2 * len(x), -1)).addmm_(edge_attr, of_edge.t())
-        centred, mean, var, rstd = standardize(z, p, eps, shared)
+        z = z.to(norm_weight.dtype)
+        mean = weighted_mean(p, z, shared)
+        centred = z.sub_(mean)
+        squared = centred.square()
+        var = weighted_mean(p, squared, shared)
+        rstd = torch.rsqrt(var + eps)
         sign = torch.ones_like(norm_weight)
         sign[hidden:] = -1
         scale = norm_weight * rstd * sign
-        turned = torch.addcmul(norm_bias * sign, centred, scale)
+        turned = torch.addcmul(norm_bias * sign, centred, scale, out=squared)
         squashed = turned.sigmoid()
         gate, closed = squashed[:, :hidden], squashed[:, hidden:]
         core = closed.clamp(min=torch.finfo(closed.dtype).tiny).log_()
         core = torch.minimum(core, turned[:, hidden:], out=core)  # exact where the sigmoid underflows, too
-        ctx.save_for_backward(x, edge_attr, of_ends, of_edge, centred, squashed, core, p, rstd, sign, scale)
+        message = core.mul_(gate)
         mean = mean + bias
+        ctx.save_for_backward(x, edge_attr, of_ends, of_edge, centred, squashed, message, p, rstd, sign, scale)
         ctx.mark_non_differentiable(mean, var)
-        return graph.edges_of_centre.sum(gate * core).neg_(), mean, var
+        return graph.edges_of_centre.sum(message).neg_(), mean, var
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        x, edge_attr, of_ends, of_edge, centred, squashed, core, p, rstd, sign, scale = ctx.saved_tensors
+        x, edge_attr, of_ends, of_edge, centred, squashed, message, p, rstd, sign, scale = ctx.saved_tensors
         hidden = x.shape[1]
         gate, closed = squashed[:, :hidden], squashed[:, hidden:]
-        of_gated = ctx.graph.centre_of_edge.sum(-grad).mul_(gate)
+        by_message = ctx.graph.centre_of_edge.sum(-grad)
         by_turned = torch.empty_like(squashed)
-        by_gate = torch.mul(of_gated, core, out=by_turned[:, :hidden])
+        by_gate = torch.mul(by_message, message, out=by_turned[:, :hidden])
         by_gate.addcmul_(by_gate, gate, value=-1)  # the gate's sigmoid' is gate (1 - gate)
-        torch.addcmul(of_gated, of_gated, closed, value=-1, out=by_turned[:, hidden:])  # softplus' is the sigmoid
+        by_core = by_message.mul_(gate)
+        torch.addcmul(by_core, by_core, closed, value=-1, out=by_turned[:, hidden:])  # softplus' is the sigmoid
         unscaled, grad_weight, grad_bias = norm_backward(by_turned, centred, p, rstd, ctx.shared)
         by_ends = ctx.graph.edges_of_end.sum(unscaled).mul_(scale).view(len(x), -1).to(x.dtype)
         unscaled, scale = unscaled.to(x.dtype), scale.unsqueeze(1).to(x.dtype)

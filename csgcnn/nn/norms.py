@@ -36,8 +36,10 @@ class WeightedBatchNorm(nn.Module):
         if not self.training:
             scale = self.weight * torch.rsqrt(self.running_var + self.eps)
             return torch.addcmul(self.bias - self.running_mean * scale, x, scale)
-        total = self.total(weight)
-        out, mean, var = _WeightedNorm.apply(x, weight / total, self.weight, self.bias, self.eps, self.shared)
+        total, kind = self.total(weight), x.device.type
+        with torch.autocast(kind, enabled=False):  # statistics stay in float32
+            x = x.to(self.weight.dtype)
+            out, mean, var = _WeightedNorm.apply(x, weight / total, self.weight, self.bias, self.eps, self.shared)
         self.track(mean, var, total)
         return out
 
@@ -84,33 +86,24 @@ def make_norm(name: str, size: int) -> nn.Module:
     return NORMS[name](size)
 
 
-def standardize(x: Tensor, p: Tensor, eps: float, shared: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Centre the columns of x [n_rows, size], row i weighted by p[i]: result, mean, variance, 1 / deviation.
+def weighted_mean(p: Tensor, x: Tensor, shared: bool) -> Tensor:
+    """Mean of x [n_rows, size], row i weighted by p[i]: [size].
 
     `shared`: the rows of all processes count, and `p` sums to 1 over them all.
     """
-    add_up = processes.total if shared else _itself
-    with torch.autocast(x.device.type, enabled=False):  # statistics stay in float32
-        x = x if x.dtype == torch.float64 else x.float()
-        p = p.to(x.dtype)
-        mean = add_up(p @ x)
-        centred = x - mean
-        var = add_up(p @ centred.square())
-    return centred, mean, var, torch.rsqrt(var + eps)
+    mean = p @ x
+    return processes.total(mean) if shared else mean
 
 
 def norm_backward(
     grad: Tensor, centred: Tensor, p: Tensor, rstd: Tensor, shared: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of weight * rstd * centred + bias: by x, divided by weight * rstd, in place of `grad`; weight; bias."""
-    sums = torch.stack([grad.sum(0), (grad * centred).sum(0)])
+    product = grad * centred
+    sums = torch.stack([grad.sum(0), product.sum(0)])
     by_bias, by_weight = processes.total(sums) if shared else sums
-    through_statistics = torch.addcmul(by_bias, centred, by_weight * rstd.square())
+    through_statistics = torch.addcmul(by_bias, centred, by_weight * rstd.square(), out=product)
     return grad.addcmul_(through_statistics, p.unsqueeze(1), value=-1), sums[1] * rstd, sums[0]
-
-
-def _itself(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 class _WeightedNorm(torch.autograd.Function):
@@ -121,7 +114,10 @@ class _WeightedNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, p: Tensor, weight: Tensor, bias: Tensor, eps: float, shared: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.shared = shared
-        centred, mean, var, rstd = standardize(x, p, eps, shared)
+        mean = weighted_mean(p, x, shared)
+        centred = x - mean
+        var = weighted_mean(p, centred.square(), shared)
+        rstd = torch.rsqrt(var + eps)
         scale = weight * rstd
         ctx.save_for_backward(centred, p, rstd, scale)
         ctx.mark_non_differentiable(mean, var)
