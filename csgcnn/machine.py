@@ -1,5 +1,6 @@
 """Where this process runs: which of how many it is, and how many cores it has for itself."""
 
+import ctypes
 import math
 import os
 import re
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 _CPUS = Path("/sys/devices/system/cpu")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 class Launch(NamedTuple):
@@ -50,6 +52,18 @@ def cores() -> int:
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     physical = len({_siblings(cpu) for cpu in usable})
     return max(1, min(physical, _quota()) // launch().local_size)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed, up to half a GiB, for the next allocation.
+
+    A training step allocates and frees the same few dozen MiB each time. By default glibc hands them back to the system
+    and asks for them again, a thousand page faults a step: a tenth of its time. Other C libraries are left alone.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt:
+        mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most it takes
+        mallopt(_M_TRIM_THRESHOLD, 2**29)
 
 
 def _siblings(cpu: int) -> str:

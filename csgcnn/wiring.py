@@ -19,7 +19,7 @@ from csgcnn.data.dataset import Dataset, check_rejected, select_targets
 from csgcnn.data.store import GraphStore, is_store
 from csgcnn.data.targets import Target, check_names, derive_columns, describe_targets
 from csgcnn.errors import ConfigError
-from csgcnn.machine import cores, launch
+from csgcnn.machine import cores, keep_freed_memory, launch
 from csgcnn.nn.models import CrystalGraphNetwork
 from csgcnn.schemas import DatasetConfig
 from csgcnn.training.losses import MultiTask, balanced_class_weights
@@ -124,6 +124,7 @@ def select_device(name: str, threads: int | None = None, deterministic: bool = F
     """
     torch.set_num_threads(threads or min(cores(), torch.get_num_threads()))
     torch.set_flush_denormal(True)
+    keep_freed_memory()
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(deterministic)

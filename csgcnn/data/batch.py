@@ -3,9 +3,25 @@
 import math
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class Bags(NamedTuple):
+    """Which rows of a table are summed up, and how often each counts: a sparse matrix."""
+
+    row: Tensor  # [n_entries] int64
+    first: Tensor  # [n_bags] int64, where the entries of each bag start
+    weight: Tensor | None = None  # [n_entries]
+
+    def sum(self, table: Tensor) -> Tensor:
+        """Sum the rows of each bag: table [n_rows, size] -> [n_bags, size]."""
+        weight = None if self.weight is None else self.weight.to(table.dtype)
+        return F.embedding_bag(self.row, table, self.first, mode="sum", per_sample_weights=weight)
 
 
 @dataclass(frozen=True)
@@ -40,10 +56,37 @@ class GraphBatch:
         """Neighbours of one site that each node stands for: [n_atoms] float."""
         return self.sum_neighbors(self.edge_multiplicity.new_ones(len(self.distance), 1)).squeeze(1)
 
+    @cached_property
+    def edges_of_centre(self) -> Bags:
+        """The edges of each node, counted with their multiplicities."""
+        nodes = torch.arange(len(self.atomic_number), device=self.distance.device)
+        return Bags(self._edges, torch.searchsorted(self.edge_index[1].contiguous(), nodes), self.edge_multiplicity)
+
+    @cached_property
+    def centre_of_edge(self) -> Bags:
+        """The transpose of `edges_of_centre`."""
+        return Bags(self.edge_index[1], self._edges, self.edge_multiplicity)
+
+    @cached_property
+    def ends_of_edge(self) -> Bags:
+        """The two ends of each edge: node i is row 2 i as a centre, row 2 i + 1 as a neighbour."""
+        ends = torch.stack([2 * self.edge_index[1], 2 * self.edge_index[0] + 1], dim=1)
+        return Bags(ends.flatten(), 2 * self._edges)
+
+    @cached_property
+    def edges_of_end(self) -> Bags:
+        """The transpose of `ends_of_edge`."""
+        end, order = self.ends_of_edge.row.sort(stable=True)
+        ends = torch.arange(2 * len(self.atomic_number), device=end.device)
+        return Bags(order >> 1, torch.searchsorted(end, ends))
+
+    @cached_property
+    def _edges(self) -> Tensor:
+        return torch.arange(len(self.distance), device=self.distance.device)
+
     def sum_neighbors(self, message: Tensor) -> Tensor:
         """Sum messages [n_edges, size] over the neighbours of each node, with their multiplicities: [n_atoms, size]."""
-        weighted = message * self.edge_multiplicity.unsqueeze(1).to(message.dtype)
-        return weighted.new_zeros(len(self.atomic_number), message.shape[1]).index_add(0, self.edge_index[1], weighted)
+        return sum_rows(message, self.edges_of_centre, self.centre_of_edge)
 
     def to(self, device: torch.device) -> "GraphBatch":
         """The same on another device; a GPU takes it while it computes."""
@@ -56,6 +99,27 @@ class GraphBatch:
 
     def __len__(self) -> int:
         return self.n_graphs
+
+
+def sum_rows(table: Tensor, bags: Bags, transposed: Bags) -> Tensor:
+    """`bags.sum` with a gradient: table [n_rows, size] -> [n_bags, size].
+
+    A gather (bags of one row, or of two) and a sum over the neighbours (bags of edges) alike; each is the other's
+    gradient. Many times faster than `index_add` on a CPU, and the same sum each time on a GPU.
+    """
+    return _SumRows.apply(table, bags, transposed)
+
+
+class _SumRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, bags: Bags, transposed: Bags) -> Tensor:
+        ctx.transposed = transposed
+        return bags.sum(table)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.transposed.sum(grad.contiguous()), None, None
 
 
 def cut(rows: Tensor, size: int) -> tuple[Tensor, ...]:

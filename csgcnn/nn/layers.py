@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from csgcnn.data.batch import GraphBatch
+from csgcnn.data.batch import GraphBatch, sum_rows
 from csgcnn.nn.norms import make_norm
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -47,12 +47,21 @@ class PairLinear(nn.Linear):
         super().__init__(2 * hidden + edge_dim, out)
         self.hidden = hidden
 
-    def forward(self, x: Tensor, edge_attr: Tensor, edge_index: Tensor) -> Tensor:  # type: ignore[override]
-        w_centre, w_neighbor = self.weight[:, : self.hidden], self.weight[:, self.hidden : 2 * self.hidden]
-        of_neighbor, of_centre = edge_index
-        z = F.linear(x, w_centre, self.bias).index_select(0, of_centre)
-        z = torch.addmm(z, edge_attr, self.weight[:, 2 * self.hidden :].t())
-        return z + F.linear(x, w_neighbor).index_select(0, of_neighbor)
+    def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:  # type: ignore[override]
+        of_ends, of_edge = split_pair(self.weight, self.hidden)
+        ends = F.linear(x, of_ends, F.pad(self.bias, (0, len(self.bias))))  # the bias once, with the centre
+        pairs = sum_rows(ends.view(2 * len(x), -1), graph.ends_of_edge, graph.edges_of_end)
+        return torch.addmm(pairs, edge_attr, of_edge.t())
+
+
+def split_pair(weight: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
+    """What acts on an atom, as a centre and below as a neighbour, and on an edge: [2 out, hidden], [out, edge_dim]."""
+    return weight[:, : 2 * hidden].unflatten(1, (2, -1)).transpose(0, 1).flatten(0, 1), weight[:, 2 * hidden :]
+
+
+def join_pair(of_ends: Tensor, of_edge: Tensor) -> Tensor:
+    """The weight that `split_pair` splits: [out, 2 hidden + edge_dim]."""
+    return torch.cat([*of_ends.chunk(2), of_edge], dim=1)
 
 
 class EdgeUpdate(nn.Module):
@@ -70,7 +79,7 @@ class EdgeUpdate(nn.Module):
         self.activation = activation_function(activation)
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
-        return edge_attr + self.activation(self.norm(self.linear(x, edge_attr, graph.edge_index), graph.edge_count))
+        return edge_attr + self.activation(self.norm(self.linear(x, edge_attr, graph), graph.edge_count))
 
 
 class Block(nn.Module):

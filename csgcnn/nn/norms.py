@@ -36,8 +36,10 @@ class WeightedBatchNorm(nn.Module):
         if not self.training:
             scale = self.weight * torch.rsqrt(self.running_var + self.eps)
             return torch.addcmul(self.bias - self.running_mean * scale, x, scale)
-        total = self.total(weight)
-        out, mean, var = _WeightedNorm.apply(x, weight / total, self.weight, self.bias, self.eps, self.shared)
+        total, kind = self.total(weight), x.device.type
+        with torch.autocast(kind, enabled=False):  # statistics stay in float32
+            x = x.to(self.weight.dtype)
+            out, mean, var = _WeightedNorm.apply(x, weight / total, self.weight, self.bias, self.eps, self.shared)
         self.track(mean, var, total)
         return out
 
@@ -84,35 +86,24 @@ def make_norm(name: str, size: int) -> nn.Module:
     return NORMS[name](size)
 
 
-def standardize(x: Tensor, p: Tensor, eps: float, shared: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Standardise the columns of x [n_rows, size], row i weighted by p[i]: result, mean, variance, 1 / deviation.
+def weighted_mean(p: Tensor, x: Tensor, shared: bool) -> Tensor:
+    """Mean of x [n_rows, size], row i weighted by p[i]: [size].
 
     `shared`: the rows of all processes count, and `p` sums to 1 over them all.
     """
-    add_up = processes.total if shared else _itself
-    with torch.autocast(x.device.type, enabled=False):  # statistics stay in float32
-        x = x if x.dtype == torch.float64 else x.float()
-        p = p.to(x.dtype)
-        mean = add_up(p @ x)
-        normed = x - mean
-        var = add_up(p @ normed.square())
-    rstd = torch.rsqrt(var + eps)
-    return normed.mul_(rstd), mean, var, rstd
+    mean = p @ x
+    return processes.total(mean) if shared else mean
 
 
 def norm_backward(
-    grad: Tensor, normed: Tensor, p: Tensor, scale: Tensor, shared: bool
+    grad: Tensor, centred: Tensor, p: Tensor, rstd: Tensor, shared: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of weight * normed + bias by x, weight and bias; `scale` is weight * rstd."""
-    grad_bias = grad.sum(0)
-    grad_weight = (grad * normed).sum(0)
-    by_bias, by_weight = processes.total(torch.stack([grad_bias, grad_weight])) if shared else (grad_bias, grad_weight)
-    through_statistics = torch.addcmul(by_bias, normed, by_weight).mul_(p.unsqueeze(1))
-    return torch.sub(grad, through_statistics, out=through_statistics).mul_(scale), grad_weight, grad_bias
-
-
-def _itself(tensor: Tensor) -> Tensor:
-    return tensor
+    """Gradients of weight * rstd * centred + bias: by x, divided by weight * rstd, in place of `grad`; weight; bias."""
+    product = grad * centred
+    sums = torch.stack([grad.sum(0), product.sum(0)])
+    by_bias, by_weight = processes.total(sums) if shared else sums
+    through_statistics = torch.addcmul(by_bias, centred, by_weight * rstd.square(), out=product)
+    return grad.addcmul_(through_statistics, p.unsqueeze(1), value=-1), sums[1] * rstd, sums[0]
 
 
 class _WeightedNorm(torch.autograd.Function):
@@ -123,14 +114,18 @@ class _WeightedNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, p: Tensor, weight: Tensor, bias: Tensor, eps: float, shared: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.shared = shared
-        normed, mean, var, rstd = standardize(x, p, eps, shared)
-        ctx.save_for_backward(normed, p, weight * rstd)
+        mean = weighted_mean(p, x, shared)
+        centred = x - mean
+        var = weighted_mean(p, centred.square(), shared)
+        rstd = torch.rsqrt(var + eps)
+        scale = weight * rstd
+        ctx.save_for_backward(centred, p, rstd, scale)
         ctx.mark_non_differentiable(mean, var)
-        return torch.addcmul(bias, normed, weight), mean, var
+        return torch.addcmul(bias, centred, scale), mean, var
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        normed, p, scale = ctx.saved_tensors
-        grad_x, grad_weight, grad_bias = norm_backward(grad, normed, p, scale, ctx.shared)
-        return grad_x, None, grad_weight, grad_bias, None, None
+        centred, p, rstd, scale = ctx.saved_tensors
+        unscaled, grad_weight, grad_bias = norm_backward(grad.clone(), centred, p, rstd, ctx.shared)
+        return unscaled.mul_(scale), None, grad_weight, grad_bias, None, None

@@ -232,15 +232,18 @@ class Trainer:
 
     def check(self) -> None:
         """Raise DivergenceError unless the losses of the present epoch and all weights are finite."""
-        if not self.settings.max_skipped and len(bad := (~self.losses[: self.n_done].isfinite()).nonzero()):
+        losses = self.losses[: 0 if self.settings.max_skipped else self.n_done]
+        checked = [losses, *self.model.state_dict().values()]
+        if torch.stack([tensor.isfinite().all() for tensor in checked]).all():  # one question to the device
+            return
+        if len(bad := (~losses.isfinite()).nonzero()):
             first, batches = int(bad[0]), cut(self.order, self.settings.batch_size)
             raise self._diverged(
                 f"the loss of batch {first + 1} is {self.losses[first]:.3g}",
                 self._ids(torch.cat(batches[max(0, first - 1) : first + 1])),  # a gradient spoils the next loss
             )
-        if not all(tensor.isfinite().all() for tensor in self.model.state_dict().values()):
-            last = cut(self.order, self.settings.batch_size)[: self.n_done][-1:]
-            raise self._diverged("the weights are not finite", [id_ for rows in last for id_ in self._ids(rows)])
+        last = cut(self.order, self.settings.batch_size)[: self.n_done][-1:]
+        raise self._diverged("the weights are not finite", [id_ for rows in last for id_ in self._ids(rows)])
 
     def _diverged(self, what: str, culprits: list[str]) -> DivergenceError:
         advice = "a lower optimizer.lr usually helps; if single crystals are to blame, trainer.max_skipped=10"

@@ -62,14 +62,17 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
                 b.copy_(a)
 
 
-def test_pair_linear_is_a_linear_map_of_the_concatenation() -> None:
+def test_pair_linear_is_a_linear_map_of_the_concatenation(
+    structures: list[Any], pack: Callable[..., GraphStore]
+) -> None:
     torch.manual_seed(0)
+    graph = pack(structures[:3]).batch(torch.arange(3))
     pair, plain = PairLinear(5, 3, 4), nn.Linear(13, 4)
     plain.load_state_dict(pair.state_dict())
-    x, edge_attr = torch.randn(6, 5), torch.randn(20, 3)
-    neighbor, centre = edge_index = torch.randint(6, (2, 20))
+    x, edge_attr = torch.randn(len(graph.atomic_number), 5), torch.randn(len(graph.distance), 3)
+    neighbor, centre = graph.edge_index
     expected = plain(torch.cat([x[centre], x[neighbor], edge_attr], dim=1))
-    torch.testing.assert_close(pair(x, edge_attr, edge_index), expected)
+    torch.testing.assert_close(pair(x, edge_attr, graph), expected)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -164,7 +164,8 @@ def test_atoms_without_neighbours(
 
 def plain_gated(conv: GatedConvolution, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> tuple[Tensor, Tensor]:
     """The formula of `GatedConvolution` in training for autograd, and the batch-normalised messages."""
-    z = conv.linear(x, edge_attr, graph.edge_index)
+    neighbor, centre = graph.edge_index
+    z = F.linear(torch.cat([x[centre], x[neighbor], edge_attr], dim=1), conv.linear.weight, conv.linear.bias)
     y = norm_by_hand(z, graph.edge_count, conv.message_norm)
     gate, core = y.chunk(2, dim=1)
     message = torch.sigmoid(gate) * F.softplus(core) * graph.edge_multiplicity.unsqueeze(1)
