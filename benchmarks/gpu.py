@@ -60,15 +60,19 @@ class Steps:
         self.device = store.device
         self.trainer.model.train()
 
+    def step(self, rows: Tensor) -> None:
+        """Assemble a batch and take a step on it."""
+        self.trainer._step(rows, self.trainer.store.batch(rows))
+
     def per_second(self, seconds: float, warm_up: int = 5) -> float:
         """Structures per second, after a few steps that are not counted."""
         for rows in itertools.islice(self.batches, warm_up):
-            self.trainer._step(rows)
+            self.step(rows)
         wait(self.device)
         start, n_steps = time.perf_counter(), 0
         while time.perf_counter() - start < seconds:
             for rows in itertools.islice(self.batches, 4):
-                self.trainer._step(rows)
+                self.step(rows)
             n_steps += 4
             wait(self.device)
         return n_steps * self.batch_size / (time.perf_counter() - start)
@@ -76,7 +80,7 @@ class Steps:
     def data_share(self, n_steps: int = 20) -> float:
         """The part of a step that choosing and assembling the batch takes."""
         times = []
-        for work in (self.trainer._step, self.trainer.store.batch):
+        for work in (self.step, self.trainer.store.batch):
             wait(self.device)
             start = time.perf_counter()
             for rows in itertools.islice(self.batches, n_steps):
@@ -93,7 +97,7 @@ class Steps:
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
             for rows in itertools.islice(self.batches, n_steps):
-                self.trainer._step(rows)
+                self.step(rows)
         torch.cuda.set_sync_debug_mode("default")
         return f"{sum('synchroniz' in str(warning.message) for warning in heard) / n_steps:.1f}"
 

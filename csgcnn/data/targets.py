@@ -148,11 +148,11 @@ def _check_spread(name: str, known: Tensor) -> None:
         )
 
 
-_COMPARISON = re.compile(
+COMPARISON = re.compile(
     r"\s*(?P<column>[^<>=!]*[^<>=!\s])\s*(?P<sign><=|>=|==|!=|<|>)"
     r"\s*(?P<number>[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?)\s*"
 )
-_SIGNS: dict[str, Callable[[float, float], bool]] = {
+SIGNS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
@@ -176,13 +176,13 @@ def derive_columns(store: GraphStore, derived: Mapping[str, str], source: Path) 
 
 
 def _derive(store: GraphStore, name: str, expression: str, source: Path) -> list[Scalar]:
-    parsed = _COMPARISON.fullmatch(expression)
+    parsed = COMPARISON.fullmatch(expression)
     if parsed is None:
         raise ConfigError(
-            f"dataset.derived.{name}={expression!r}: expected <column> <sign> <number> with one of {' '.join(_SIGNS)}, "
+            f"dataset.derived.{name}={expression!r}: expected <column> <sign> <number> with one of {' '.join(SIGNS)}, "
             "such as 'band_gap == 0'"
         )
-    column, compare, number = parsed["column"], _SIGNS[parsed["sign"]], float(parsed["number"])
+    column, compare, number = parsed["column"], SIGNS[parsed["sign"]], float(parsed["number"])
     if column not in store.columns:
         raise UserError(
             f"dataset.derived.{name}={expression!r}: {source} has no column {column!r}; there are {_listed(store)}"

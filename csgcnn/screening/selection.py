@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import NamedTuple
 
-from csgcnn.data.targets import _COMPARISON, _SIGNS
+from csgcnn.data.targets import COMPARISON, SIGNS
 from csgcnn.errors import ConfigError
 from csgcnn.values import nearest
 
@@ -77,14 +77,14 @@ def selection(
 
 
 def _limit(text: str, columns: Sequence[str], numbers: Sequence[str], where: str) -> Limit:
-    parsed = _COMPARISON.fullmatch(text)
+    parsed = COMPARISON.fullmatch(text)
     if parsed is None:
         raise ConfigError(
-            f"where={where!r}: expected <column> <sign> <number> with one of {' '.join(_SIGNS)}, several joined by "
+            f"where={where!r}: expected <column> <sign> <number> with one of {' '.join(SIGNS)}, several joined by "
             f"'and', such as '{(numbers or columns)[0]} < 1.5'"
         )
     column = _position(parsed["column"], columns, numbers, f"where={where!r}")
-    return Limit(column, _SIGNS[parsed["sign"]], float(parsed["number"]))
+    return Limit(column, SIGNS[parsed["sign"]], float(parsed["number"]))
 
 
 def _position(name: str, columns: Sequence[str], numbers: Sequence[str], key: str) -> int:

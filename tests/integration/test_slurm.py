@@ -206,13 +206,12 @@ def test_a_run(cluster: Cluster, numbers: Numbers, table: Table) -> None:
 @pytest.mark.parametrize("way", ["preempted", "stopped_before_its_limit"])
 def test_interrupted_and_requeued(way: str, cluster: Cluster, numbers: Numbers, table: Table) -> None:
     number, whole = numbers[way], numbers["uninterrupted"]
-    wait_for(lambda: cluster.jobs(number)[0]["Restarts"] == "1")
+    wait_for(lambda: cluster.jobs(number)[0]["Restarts"] != "0")
     for job in (*cluster.ended(number), *cluster.ended(whole)):
         assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0"), cluster.output(number)
     said = cluster.output(number)
-    assert said.count("going on in epoch") == 1
-    assert said.count("stopped by SIGUSR1 in epoch") == (way == "stopped_before_its_limit")
-    assert cluster.jobs(number)[0]["Restarts"] == "1"
+    assert "going on in epoch" in said  # more than once if a minute is not enough on a busy machine
+    assert ("stopped by SIGUSR1 in epoch" in said) == (way == "stopped_before_its_limit"), said
     rows, others = (table(cluster.run(job) / "metrics.csv") for job in (number, whole))
     for name in rows[0].keys() - {"seconds", "graphs_per_second"}:
         assert [row[name] for row in rows] == [row[name] for row in others]
@@ -222,7 +221,7 @@ def test_interrupted_and_requeued(way: str, cluster: Cluster, numbers: Numbers, 
 
 def test_processes_on_two_nodes(cluster: Cluster, numbers: Numbers, table: Table) -> None:
     number = numbers["stopped_on_two_nodes"]
-    wait_for(lambda: cluster.jobs(number)[0]["Restarts"] == "1")
+    wait_for(lambda: cluster.jobs(number)[0]["Restarts"] != "0")
     (job,) = cluster.ended(number)
     said = cluster.output(number)
     assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0"), said

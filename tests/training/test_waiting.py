@@ -46,7 +46,7 @@ def test_a_step_reads_nothing_from_the_device(
     batch = made.store.batch(rows)
     monkeypatch.setattr(made.store, "batch", lambda _: batch)
     with Reads() as reads:
-        made._step(rows)
+        made._step(rows, made.store.batch(rows))
     assert reads.found == []
     with reads:
         assert made.losses.isfinite().all()
