@@ -28,11 +28,12 @@ def of_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
-@pytest.mark.parametrize("norm", ["batch", "layer"])
+@pytest.mark.parametrize("n_rows", together.N_ROWS)
+@pytest.mark.parametrize("norm", together.NORMS)
 @pytest.mark.parametrize("operator", together.OPERATORS)
-def test_a_step_is_that_of_one_process(operator: str, norm: str, of_two: list[dict[str, Any]]) -> None:
-    expected = together.one_step(operator, norm)
-    for found in (results["steps"][f"{operator}, {norm}"] for results in of_two):
+def test_a_step_is_that_of_one_process(operator: str, norm: str, n_rows: int, of_two: list[dict[str, Any]]) -> None:
+    expected = together.one_step(operator, norm, n_rows)
+    for found in (results["steps"][f"{operator}, {norm}, {n_rows}"] for results in of_two):
         assert found.keys() == expected.keys()
         torch.testing.assert_close(found, expected, rtol=2e-4, atol=2e-6)
 

@@ -4,6 +4,7 @@ import gzip
 import json
 import sys
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from csgcnn.training.schedulers import constant
 from csgcnn.training.trainer import Trainer, TrainerSettings
 
 DATA = Path(__file__).parents[2] / "data" / "dielectric.json.gz"
+N_ROWS = (13, 1)  # 1: fewer than processes
+NORMS = ("batch", "layer")
 OPERATORS = ("GatedConvolution", "AttentionConvolution", "IsomorphismConvolution")
 
 
@@ -60,10 +63,12 @@ def trainer(operator: str, norm: str = "batch", **settings: Any) -> Trainer:
     )
 
 
-def one_step(operator: str, norm: str) -> dict[str, torch.Tensor]:
-    """Gradients and statistics after a step on 13 crystals, and predictions for 7 and for 1 other."""
+def one_step(operator: str, norm: str, n_rows: int) -> dict[str, torch.Tensor]:
+    """Gradients and statistics after a step on the first crystals, and predictions for 7 and for 1 other."""
     training = trainer(operator, norm)
-    loss = training._step(torch.arange(13), training.store.batch(processes.share(torch.arange(13))))
+    training.split["test"] = training.split["test"][:1]
+    rows = torch.arange(n_rows)
+    loss = training._step(rows, training.store.batch(processes.share(rows)))
     gradients = {f"gradient of {name}": p.grad for name, p in training.model.named_parameters() if p.grad is not None}
     weights = {f"loss weight {i}": p.grad for i, p in enumerate(training.loss.parameters())}
     statistics = {name: tensor for name, tensor in training.model.named_buffers() if "running" in name}
@@ -94,14 +99,14 @@ def exchanges() -> dict[str, Any]:
 
 
 def fit(sync_norm: bool) -> dict[str, torch.Tensor]:
-    """The weights after two epochs."""
+    """The weights and statistics after two epochs."""
     training = trainer(OPERATORS[0], sync_norm=sync_norm)
     training.fit(lambda: None)
-    return {name: weight.detach() for name, weight in training.model.named_parameters()}
+    return training.model.state_dict()
 
 
 def everything() -> dict[str, Any]:
-    steps = {f"{operator}, {norm}": one_step(operator, norm) for operator in OPERATORS for norm in ("batch", "layer")}
+    steps = {", ".join(map(str, step)): one_step(*step) for step in product(OPERATORS, NORMS, N_ROWS)}
     return {"steps": steps, "exchanges": exchanges(), "own statistics": fit(False), "shared statistics": fit(True)}
 
 
