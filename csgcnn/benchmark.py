@@ -37,6 +37,7 @@ def benchmark(cfg: DictConfig) -> None:
     """Run the folds that are asked for and not finished, and say what all that are finished amount to."""
     start, folder = time.monotonic(), Path(HydraConfig.get().runtime.output_dir)
     _check(cfg)
+    folds = _wanted(cfg.folds, cfg.task.n_folds)
     select_device(cfg.trainer.device, cfg.trainer.threads, cfg.trainer.deterministic)
     dataset = _load(cfg, folder)
     splits = [split_rows(dataset.store, dataset.rows, _split_of(cfg, fold)) for fold in range(cfg.task.n_folds)]
@@ -44,7 +45,7 @@ def benchmark(cfg: DictConfig) -> None:
     baselines = _baselines(dataset, splits)
     target, n_rows = dataset.targets[0], sum(len(split["test"]) for split in splits)
     del dataset, splits
-    for fold in cfg.folds:
+    for fold in folds:
         if fold in done:
             log.info("fold %d is finished: %s", fold, _run(folder, fold))
             continue
@@ -61,12 +62,19 @@ def _check(cfg: DictConfig) -> None:
     method = cfg.dataset.split.method
     if method not in ("fold", "matbench"):
         raise ConfigError(f"dataset.split.method={method}: a benchmark has folds, expected fold or matbench")
-    if len(set(cfg.folds)) < len(cfg.folds) or not set(cfg.folds) <= {*range(cfg.task.n_folds)} or not cfg.folds:
-        raise ConfigError(f"folds={list(cfg.folds)}: expected some of 0 to {cfg.task.n_folds - 1}, each once")
     if cfg.resume not in (None, "auto"):
         raise ConfigError(f"resume={cfg.resume}: a benchmark goes on by itself; to say where, hydra.run.dir=FOLDER")
     if not cfg.dataset.targets:
         raise ConfigError("dataset.targets: the first is what the benchmark measures; please name it")
+
+
+def _wanted(folds: Any, n_folds: int) -> list[int]:
+    if folds is None:
+        return list(range(n_folds))
+    wanted = [folds] if isinstance(folds, int) else folds
+    if not wanted or any(fold not in range(n_folds) or list(wanted).count(fold) > 1 for fold in wanted):
+        raise ConfigError(f"folds={folds}: expected one or a list of 0 to {n_folds - 1}, such as folds=[0,1]")
+    return list(wanted)
 
 
 def _run(folder: Path, fold: int) -> Path:
