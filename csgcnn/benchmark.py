@@ -135,7 +135,7 @@ def _write_summary(
         "task": cfg.task.name,
         "csgcnn": __version__,
         "recipe": cfg.recipe,
-        "words": [word for word in HydraConfig.get().overrides.task if word.partition("=")[0] not in OWN_KEYS],
+        "words": _words(),
         "seed": cfg.seed,
         "split_seed": cfg.dataset.split.seed,
         "source": cfg.task.source,
@@ -148,6 +148,13 @@ def _write_summary(
         record = matbench_record(cfg.task.name, target, folds, {**facts, "score": summary["score"]})
         write_bytes(folder / "results.json.gz", gzip.compress(json.dumps(record).encode()))
     return text
+
+
+def _words() -> list[str]:
+    """The words of the command line that decide what is trained, as they decide on the folder."""
+    hydra = HydraConfig.get()
+    left_out = hydra.job.config.override_dirname.exclude_keys
+    return [word for word in hydra.overrides.task if word.partition("=")[0] not in left_out]
 
 
 def _shortfall(cfg: DictConfig, n_done: int, n_rows: int) -> str:

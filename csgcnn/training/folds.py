@@ -66,7 +66,7 @@ def read_fold(number: int, folder: Path, target: Target) -> Fold:
         metrics["epochs"],
         seconds / 60,
         metrics["n_parameters"],
-        f"{machine['device']}, {machine['threads']} threads",
+        f"{machine['device']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}",
     )
 
 
@@ -174,7 +174,8 @@ def _ranking(summary: Mapping[str, Any]) -> list[str]:
     metric = summary["metric"]
     rows = [(value, name, f"{value:.4f}") for name, value in summary["published"].items()]
     if summary["score"]:
-        ours = {f"csgcnn, recipe {summary['recipe']}": summary["score"]}
+        words = " and the words above" if summary["words"] else ""
+        ours = {f"csgcnn, recipe {summary['recipe']}{words}": summary["score"]}
         ours |= {f"{name}, here": baseline["score"] for name, baseline in summary["baselines"].items()}
         rows += [(score[metric]["mean"], f"**{name}**", f"**{_told(score[metric])}**") for name, score in ours.items()]
     rows.sort(reverse=metric != "mae", key=lambda row: row[0] if math.isfinite(row[0]) else math.inf)
