@@ -1,4 +1,4 @@
-"""The command line: `csgcnn train`, `predict`, `evaluate`, `build`, Hydra applications over conf/, and `csgcnn table`.
+"""The command line: `csgcnn train`, `benchmark`, `predict`, ..., Hydra applications over conf/, and `csgcnn table`.
 
 Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.
 """
@@ -38,10 +38,11 @@ csgcnn: crystal graph neural networks, from crystal files to trusted predictions
   csgcnn evaluate ckpt=PATH dataset=OPTION [split=train|val|test]        measure a trained model
   csgcnn build    dataset=OPTION output=FOLDER                           make the graphs of a large data set once
   csgcnn table    DIR [DIR ...]                                          compare the runs below these folders
+  csgcnn benchmark task=OPTION [recipe=OPTION] [folds=[0,1,...]]         train on the folds of a public benchmark
 
   csgcnn COMMAND --help    its options, its configuration, examples
   csgcnn --version"""
-COMMANDS = ["train", "predict", "evaluate", "build", "table"]
+COMMANDS = ["train", "predict", "evaluate", "build", "benchmark", "table"]
 OPEN_KEYS = ("dataset.units.", "dataset.derived.", "dataset.tasks.", "dataset.task_weights.")  # the user adds entries
 CONFIG_FLAGS = ("--config-", "-cd", "-cn", "-cp")
 # Paths and comparisons, in which Hydra would read signs of its own.
@@ -154,7 +155,7 @@ def application(command: str, failures: list[str]) -> Callable[[], None]:
                 failures.append(f"{name}: {told(error)}")
                 raise FailedJobError(failures[-1]) from error  # launchers and sweepers keep the book of failed jobs
             code = report(command, error)
-            if command == "train":
+            if command in ("train", "benchmark"):
                 _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
             raise SystemExit(code) from None
         if command in ("predict", "build") and result:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from hashlib import blake2b
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,8 @@ def _validate_split(split: DictConfig) -> None:
         raise ConfigError(f"{key}.method={split.method} needs the name of a column: {key}.column=…")
     if split.method == "file" and not split.file:
         raise ConfigError(f"{key}.method=file needs a split file: {key}.file=…")
-    if split.stratify and split.method != "random":
-        raise ConfigError(f"{key}.stratify={split.stratify}: only for {key}.method=random, not {split.method}")
+    if split.stratify and split.method not in ("random", "matbench"):
+        raise ConfigError(f"{key}.stratify={split.stratify}: for {key}.method=random or matbench, not {split.method}")
 
 
 def _validate_tasks(cfg: DictConfig) -> None:
@@ -185,7 +186,18 @@ def claim_directory(path: str) -> str:
     return name
 
 
+def benchmark_directory(task: str | None, recipe: str, words: str) -> str:
+    """Where a benchmark lies; the same `words` of the command line, but for its folds, go on with the same one.
+
+    Raises: ConfigError if there is no task.
+    """
+    if not task:
+        raise ConfigError(f"please give task=…, one of {', '.join(sorted(p.stem for p in CONF.glob('task/*.yaml')))}")
+    return f"runs/{task}/{recipe}" + (f"_{blake2b(words.encode(), digest_size=4).hexdigest()}" if words else "")
+
+
 OmegaConf.register_new_resolver("unique_dir", claim_directory, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("benchmark_dir", benchmark_directory, replace=True)
 
 
 REPEAT = """\

@@ -8,7 +8,13 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 
 from csgcnn.config import ALIASES, CONF, nearest
 from csgcnn.errors import UserError
@@ -87,6 +93,8 @@ def explain(error: Exception) -> str:
         return f"{override}: expected {expected}" if expected else f"{override}: {_first_line(cause)}"
     if "Ambiguous value" in str(error):
         return f"{_first_line(error)}; several values need --multirun, a list needs brackets: key=[a,b]"
+    if isinstance(error, InterpolationResolutionError):  # where the folder of a benchmark is named
+        return _first_line(error).removeprefix("ConfigError raised while resolving interpolation: ")
     return _first_line(error) if str(error) or cause is None else _first_line(cause)
 
 

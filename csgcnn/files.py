@@ -2,10 +2,11 @@
 
 import csv
 import io
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -74,6 +75,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file as `replacing` does."""
     write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file as `replacing` does; numbers that are not finite become null, as JSON knows none."""
+    strict = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    write_text(path, json.dumps(strict, indent=2, ensure_ascii=False) + "\n")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Continuing a run: its last checkpoint, and whether it is still the same run."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -20,6 +20,7 @@ HARMLESS = {  # they decide how long and where a run goes on, not what it comput
     "dataset.cache_dir",
     "dataset.hint",
     "dataset.path",
+    "recipe",
     "trainer.checkpoint_every",
     "trainer.device",
     "trainer.keep_last",
@@ -55,8 +56,10 @@ def last_checkpoint(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def check_same_run(checkpoint: Mapping[str, Any], config: Mapping[str, Any], data: str) -> None:
-    """Check that a run goes on with the configuration and the data it was started with.
+def check_same_run(
+    checkpoint: Mapping[str, Any], config: Mapping[str, Any], data: str, harmless: Collection[str] = HARMLESS
+) -> None:
+    """Check that a run goes on with the configuration, but for `harmless` keys, and the data it was started with.
 
     Raises:
         ConfigError: keys differ that decide what is computed; it names them.
@@ -67,7 +70,7 @@ def check_same_run(checkpoint: Mapping[str, Any], config: Mapping[str, Any], dat
     differing = [
         f"{key}={_told(now, key)} (the run has {_told(before, key)})"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key, ...) != now.get(key, ...) and key not in HARMLESS
+        if before.get(key, ...) != now.get(key, ...) and key not in harmless
     ]
     if differing:
         more = f", and {len(differing) - 4} more" if len(differing) > 4 else ""

@@ -50,12 +50,14 @@ class TrainerConfig:
 class SplitConfig:
     """How the rows are divided into train, val and test."""
 
-    method: str = "random"  # or group, column, fold, file
+    method: str = "random"  # or group, column, fold, matbench (its official folds), file
     train: float = 0.8
     val: float = 0.1
     test: float = 0.1
     seed: int = 0
-    stratify: str | None = None  # column whose values get the same shares in every part (method random)
+    stratify: str | None = (
+        None  # column whose values get the same shares in every part (method random) or fold (matbench)
+    )
     column: str | None = None  # of the group (composition: the formula, always there), the part or the fold
     fold: int = 0  # the one whose rows are the test part
     file: str | None = None
@@ -78,6 +80,17 @@ class DatasetConfig:
     on_error: str = "raise"  # or skip, which writes rejected.csv
     cache_dir: str | None = None
     hint: str = ""  # what to put where when the file is absent
+
+
+@dataclass
+class TaskConfig:
+    """What `csgcnn benchmark` measures: folds, and what others reached on them."""
+
+    name: str = MISSING
+    n_folds: int = 5
+    n_rows: int | None = None  # of the official data, without all of which there is no score; null: any number
+    published: dict[str, float] = field(default_factory=dict)  # of a model: MAE (of classes: balanced accuracy), mean
+    source: str = ""  # of these values
 
 
 @dataclass
@@ -126,6 +139,7 @@ _store = ConfigStore.instance().store
 _store("graph_schema", GraphConfig)
 _store("trainer_schema", TrainerConfig)
 _store("dataset_schema", DatasetConfig)
+_store("task_schema", TaskConfig)
 _store("build_schema", BuildConfig)
 _store("predict_schema", PredictConfig)
 _store("evaluate_schema", EvaluateConfig)

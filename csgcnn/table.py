@@ -21,7 +21,7 @@ from csgcnn.files import write_csv, write_text
 
 SEEDS = ("seed", "dataset.split.seed")
 # Where and how a run was made, and what is printed beside its numbers: not what was trained.
-CIRCUMSTANCES = re.compile(r"dataset\.(cache_dir|hint|units.*)|trainer\.(device|threads|workers|progress)")
+CIRCUMSTANCES = re.compile(r"recipe|dataset\.(cache_dir|hint|units.*)|trainer\.(device|threads|workers|progress)")
 PATHS = ("dataset.path", "dataset.split.file")  # of which only the name of the file counts
 
 # What reading damaged or foreign files may raise.
@@ -194,6 +194,7 @@ def _split(config: Config) -> str:
         "group": config["dataset.split.column"],
         "column": config["dataset.split.column"],
         "fold": f"{config['dataset.split.column']} {config['dataset.split.fold']}",
+        "matbench": f"fold {config['dataset.split.fold']}",
     }
     return f"{method} ({details[method]})" if method in details else method
 

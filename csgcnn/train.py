@@ -36,7 +36,11 @@ log = logging.getLogger(__name__)
 
 def train(cfg: DictConfig) -> float:
     """Train, or go on training, test once, write everything; returns the best validation score (see `Trainer`)."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    return train_in(Path(HydraConfig.get().runtime.output_dir), cfg)
+
+
+def train_in(folder: Path, cfg: DictConfig) -> float:
+    """`train` in an existing folder."""
     with (
         Interruption(cfg.trainer.max_minutes) as interruption,
         RunDirectory(folder, may_resume=cfg.resume is not None) as run,

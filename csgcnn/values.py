@@ -14,7 +14,7 @@ CHOICES: dict[str, tuple[str | bool, ...]] = {
     "graph.vectors": (True, False),
     "graph.global_features": ("none", "lattice", "symmetry", "composition"),
     "trainer.precision": ("float32", "bfloat16"),
-    "dataset.split.method": ("random", "group", "column", "fold", "file"),
+    "dataset.split.method": ("random", "group", "column", "fold", "matbench", "file"),
     "dataset.class_weights": ("balanced",),
     "dataset.on_error": ("raise", "skip"),
     "on_error": ("raise", "skip"),

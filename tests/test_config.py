@@ -34,7 +34,8 @@ def targets(node: Any) -> list[str]:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_of_every_group_composes(option: str) -> None:
-    cfg = composed("train", option, "++dataset.path=somewhere")
+    command = "benchmark" if option.startswith("task=") else "train"
+    cfg = composed(command, option, "++dataset.path=somewhere")
     validate(cfg)
     found = targets(OmegaConf.to_container(cfg, resolve=True))
     assert len(found) >= 7
@@ -62,6 +63,32 @@ def test_experiment_and_command_line_override_the_data_set() -> None:
         "matbench_fold",
         3,
     )
+
+
+def test_recipes() -> None:
+    assert composed("train").recipe == "fast"
+    cfg = composed("train", "recipe=accurate", "model=csgann", "optimizer.lr=1e-3")
+    assert (cfg.recipe, cfg.model.hidden, cfg.optimizer.lr) == ("accurate", 128, 1e-3)
+    assert list(cfg.node_features) == ["atom_init", "learned"]
+    assert cfg.model.convolution._target_.endswith("AttentionConvolution")
+    cfg = composed("train", "recipe=accurate", "edge_calculator=gaussian", "dataset=elastic")
+    assert cfg.edge_calculator._target_.endswith("GaussianDistance")
+    assert composed("train", "experiment=matbench_perovskites").recipe == "accurate"
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "task").glob("*.yaml")), ids=lambda path: path.stem)
+def test_tasks_of_matbench(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CSGCNN_DATA", "/data")
+    cfg = composed("benchmark", f"task={path.stem}", "recipe=accurate")
+    validate(cfg)
+    assert (cfg.task.name, cfg.task.n_folds, cfg.recipe) == (path.stem, 5, "accurate")
+    assert Path(cfg.dataset.path).name in (f"{path.stem}.json.gz", "castelli_perovskites.json.gz")
+    (target,) = cfg.dataset.targets
+    assert target in cfg.dataset.units or cfg.dataset.tasks[target] == "classification"
+    assert cfg.dataset.split.method in ("fold", "matbench")
+    values = list(cfg.task.published.values())
+    assert {"coGN", "CGCNN v2019", "dummy"} <= set(cfg.task.published)
+    assert values == sorted(values, reverse=target == "is_metal")
 
 
 def test_the_cutoff_is_given_once() -> None:

@@ -24,7 +24,8 @@ BELOW = {
     "__main__": {"cli"},
 }
 ROOMS = {*BELOW, *(path.name for path in PACKAGE.iterdir() if path.is_dir())}
-KNOWS_HYDRA = {"build", "cli", "explain", "config", "schemas", "train", "predict", "evaluate", "table", "search"}
+KNOWS_HYDRA = {"benchmark", "build", "cli", "explain", "config", "schemas", "train", "predict", "evaluate", "table"}
+KNOWS_HYDRA |= {"search"}
 HEAVY = {"torch", "torch_geometric", "pymatgen", "matplotlib", "scipy", "numpy"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from csgcnn.crystals.elements import SYMBOLS
@@ -21,6 +22,7 @@ SPELLINGS = {"training": "train", "valid": "val", "validation": "val", "testing"
 COMPOSITION = "composition"  # a column that every data set has, see `compositions`
 TOLERANCE = 0.01  # share of the rows by which a part may exceed its share, for a group
 MOST_TOLD = 10  # values of a column in a message
+MATBENCH_FOLDS, MATBENCH_SEED = 5, 18012019
 
 Split = dict[str, Tensor]  # part -> positions in the store, int64
 
@@ -33,7 +35,7 @@ class SplitSettings:
     method group, no compound is in two parts.
 
     `stratify`, of the method random: a column each value of which (missing is one, too) gets these fractions, to a row
-    or two.
+    or two; of the method matbench: the classes, for the folds of a classification task.
     """
 
     method: str = "random"
@@ -54,6 +56,7 @@ def split_rows(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Spli
     - `group`: likewise, but rows with one value of `column` stay together
     - `column`: `column` says train, val or test
     - `fold`: the rows whose `column` equals `fold` test, the fraction `val` of the others validates
+    - `matbench`: likewise, with the folds of `matbench_folds` in place of a column
     - `file`: a JSON file of ids per part
 
     Raises:
@@ -134,10 +137,46 @@ def _fold(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
         found = sorted(set(values), key=str)
         some = ", ".join(map(str, found[:MOST_TOLD])) + (", …" if len(found) > MOST_TOLD else "")
         raise UserError(f"column {settings.column!r} has no fold {settings.fold}; it has {some}")
+    return _tested_on(in_fold, rows, settings)
+
+
+def _matbench(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
+    labels = _existing(store, settings.stratify, "stratify") if settings.stratify else None
+    fold = torch.from_numpy(matbench_folds(len(store), labels))
+    return _tested_on(fold[rows] == settings.fold, rows, settings)
+
+
+def _tested_on(in_fold: Tensor, rows: Tensor, settings: SplitSettings) -> Split:
     others = rows[~in_fold]
     shuffled = others[torch.randperm(len(others), generator=_generator(settings))]
     n_val = round(settings.val * len(others))
     return {"train": shuffled[n_val:], "val": shuffled[:n_val], "test": rows[in_fold]}
+
+
+def matbench_folds(n_rows: int, labels: Sequence[Scalar] | None = None) -> NDArray[np.int64]:
+    """The fold, 0 to 4, whose test rows each row belongs to in Matbench v0.1, for rows in the order of its files.
+
+    With the `labels` of a classification task, each fold gets the same share of each class. Equal to scikit-learn's
+    KFold and StratifiedKFold(5, shuffle=True, random_state=18012019).
+
+    Shapes: [n_rows]. Source: Dunn et al., npj Comput. Mater. 6, 138 (2020).
+    """
+    random, fold = np.random.RandomState(MATBENCH_SEED), np.empty(n_rows, dtype=np.int64)
+    if labels is None:
+        order = np.arange(n_rows)
+        random.shuffle(order)
+        for number, members in enumerate(np.array_split(order, MATBENCH_FOLDS)):
+            fold[members] = number
+        return fold
+    classes = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    of_class = np.array([classes[label] for label in labels])
+    in_order = np.sort(of_class)
+    shares = [np.bincount(in_order[start::MATBENCH_FOLDS], minlength=len(classes)) for start in range(MATBENCH_FOLDS)]
+    for number, share in enumerate(np.transpose(shares)):
+        dealt = np.arange(MATBENCH_FOLDS).repeat(share)
+        random.shuffle(dealt)
+        fold[of_class == number] = dealt
+    return fold
 
 
 def _from_file(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
@@ -166,6 +205,7 @@ _METHODS: Mapping[str, Callable[[GraphStore, Tensor, SplitSettings], Split]] = {
     "group": _group,
     "column": _by_column,
     "fold": _fold,
+    "matbench": _matbench,
     "file": _from_file,
 }
 

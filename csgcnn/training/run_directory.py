@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from csgcnn import processes
 from csgcnn.errors import UserError
-from csgcnn.files import write_csv, write_text
+from csgcnn.files import write_csv, write_json
 from csgcnn.training.checkpoint import save_checkpoint
 
 PACKAGES = ("csgcnn", "torch", "torch-geometric", "pymatgen", "numpy", "hydra-core", "omegaconf")
@@ -69,9 +70,7 @@ class RunDirectory:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file; numbers that are not finite become null, as JSON knows none."""
-        strict = json.loads(json.dumps(content), parse_constant=lambda _: None)
-        text = json.dumps(strict, indent=2, ensure_ascii=False) + "\n"
-        write_text(self.folder / name, text)
+        write_json(self.folder / name, content)
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Make metrics.csv of these rows, one per epoch."""
@@ -131,7 +130,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {
         "command": sys.argv,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor() or device.type,
         "threads": torch.get_num_threads(),
         "processes": processes.size(),
         "host": socket.gethostname(),
@@ -139,6 +138,15 @@ def environment(device: torch.device) -> dict[str, Any]:
         "git_commit": _git_commit(),
         "job": {name: os.environ[name] for name in JOB_VARIABLES if name in os.environ},
     }
+
+
+def _processor() -> str:
+    """The name of the CPU, where the system tells."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
 
 
 def _version(package: str) -> str | None:

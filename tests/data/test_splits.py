@@ -1,4 +1,7 @@
+import gzip
 import json
+import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from csgcnn.data.splits import PARTS, Split, SplitSettings, split_ids, split_rows
+from csgcnn.data.splits import PARTS, Split, SplitSettings, matbench_folds, split_ids, split_rows
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.errors import UserError
 
 N = 103
 ROWS = torch.tensor([row for row in range(N) if row not in (0, 50, 102)])  # 100 usable rows
-METHODS = ["random", "group", "column", "fold", "file"]
+METHODS = ["random", "group", "column", "fold", "matbench", "file"]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def test_parts_are_disjoint_usable_and_reproducible(
     assert all(torch.equal(split[part], again[part]) for part in PARTS)
     other = split_rows(store, ROWS, settings(method, seed=2))
     changed = any(sorted(split[part].tolist()) != sorted(other[part].tolist()) for part in PARTS)
-    assert changed == (method in ("random", "group", "fold"))
+    assert changed == (method in ("random", "group", "fold", "matbench"))
 
 
 def test_random_parts_have_the_sizes_asked_for(store: GraphStore, settings: Callable[..., SplitSettings]) -> None:
@@ -239,3 +242,39 @@ def test_fewer_groups_than_parts(store_with: Callable[..., GraphStore]) -> None:
         UserError, match=r"the group split of 100 rows leaves train empty \(train 0, val 60, test 40\)|"
     ):
         split_rows(store, torch.arange(100), SplitSettings("group", column="family"))
+
+
+# Made by scikit-learn 1.9.1: KFold and StratifiedKFold(5, shuffle=True, random_state=18012019).
+KFOLD_23 = [4, 1, 2, 1, 1, 1, 4, 2, 3, 4, 0, 3, 4, 2, 3, 0, 0, 1, 3, 2, 0, 0, 2]
+LABELS = "211000000212112211120220121022200201001110000211012112221"
+STRATIFIED = "322240113202404104004004143113230412023443042311331320211"
+
+
+def test_matbench_folds_are_those_of_scikit_learn() -> None:
+    assert matbench_folds(23).tolist() == KFOLD_23
+    assert matbench_folds(57, [int(label) for label in LABELS]).tolist() == [int(fold) for fold in STRATIFIED]
+    names = [{"0": "no", "1": "yes", "2": None}[label] for label in LABELS]
+    assert matbench_folds(57, names).tolist() == [int(fold) for fold in STRATIFIED]
+
+
+@pytest.mark.parametrize("name", ["castelli_perovskites", "matbench_mp_gap"])
+def test_matbench_folds_are_the_official_ones(name: str) -> None:
+    path = Path(__file__).parents[3] / "shared" / "data" / f"{name}.json.gz"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    text = gzip.decompress(path.read_bytes()).decode()
+    official = [int(fold) for fold in re.findall(r'"matbench_fold":\s*(\d)', text)]
+    assert len(official) == {"castelli_perovskites": 18_928, "matbench_mp_gap": 106_113}[name]
+    assert matbench_folds(len(official)).tolist() == official
+
+
+def test_the_method_matbench(store: GraphStore) -> None:
+    folds = matbench_folds(N)
+    for fold in range(5):
+        split = split_rows(store, ROWS, SplitSettings("matbench", fold=fold))
+        assert split["test"].tolist() == [row for row in ROWS.tolist() if folds[row] == fold]
+        assert len(split["val"]) == round(0.1 * (len(ROWS) - len(split["test"])))
+    split = split_rows(store, ROWS, SplitSettings("matbench", fold=1, stratify="part"))
+    assert max(Counter(store.columns["part"][row] for row in split["test"].tolist()).values()) <= 4
+    with pytest.raises(UserError, match=r"dataset\.split\.stratify=prat"):
+        split_rows(store, ROWS, SplitSettings("matbench", stratify="prat"))

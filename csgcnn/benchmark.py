@@ -1,0 +1,166 @@
+"""`csgcnn benchmark`: the folds of a public task, each a run of its own, and their mean beside published models."""
+
+import gzip
+import json
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from csgcnn import __version__
+from csgcnn.crystals.graphs import GraphSettings
+from csgcnn.data.dataset import Dataset
+from csgcnn.data.splits import Split, SplitSettings, split_rows
+from csgcnn.data.targets import Target
+from csgcnn.errors import ConfigError
+from csgcnn.files import write_bytes, write_json, write_text
+from csgcnn.resume import HARMLESS, check_same_run, data_digest, last_checkpoint
+from csgcnn.train import train_in
+from csgcnn.training.composition import composition_features, predict_by_composition
+from csgcnn.training.folds import COMPOSITION, MEAN, markdown, read_fold, summarise
+from csgcnn.training.matbench import matbench_record
+from csgcnn.training.metrics import Metrics, baseline_metrics, target_metrics
+from csgcnn.wiring import load_dataset, select_device
+
+log = logging.getLogger(__name__)
+
+SAME = HARMLESS - {"trainer.max_epochs"}  # the folds of one benchmark differ in nothing else
+OWN_KEYS = ("task", "folds")  # the others are those of a training
+
+
+def benchmark(cfg: DictConfig) -> None:
+    """Run the folds that are asked for and not finished, and say what all that are finished amount to."""
+    start, folder = time.monotonic(), Path(HydraConfig.get().runtime.output_dir)
+    _check(cfg)
+    folds = _wanted(cfg.folds, cfg.task.n_folds)
+    select_device(cfg.trainer.device, cfg.trainer.threads, cfg.trainer.deterministic)
+    dataset = _load(cfg, folder)
+    splits = [split_rows(dataset.store, dataset.rows, _split_of(cfg, fold)) for fold in range(cfg.task.n_folds)]
+    done = [fold for fold, split in enumerate(splits) if _is_done(_run(folder, fold), cfg, fold, dataset, split)]
+    baselines = _baselines(dataset, splits)
+    target, n_rows = dataset.targets[0], sum(len(split["test"]) for split in splits)
+    del dataset, splits
+    for fold in folds:
+        if fold in done:
+            log.info("fold %d is finished: %s", fold, _run(folder, fold))
+            continue
+        log.info("fold %d of %d: %s", fold, cfg.task.n_folds, _run(folder, fold))
+        _run(folder, fold).mkdir(exist_ok=True)
+        train_in(_run(folder, fold), _training(cfg, fold, time.monotonic() - start))
+        done = sorted({*done, fold})
+        _write_summary(cfg, folder, target, done, n_rows, baselines)
+    log.info("%s", _write_summary(cfg, folder, target, done, n_rows, baselines))
+    log.info("everything is in %s", folder)
+
+
+def _check(cfg: DictConfig) -> None:
+    method = cfg.dataset.split.method
+    if method not in ("fold", "matbench"):
+        raise ConfigError(f"dataset.split.method={method}: a benchmark has folds, expected fold or matbench")
+    if cfg.resume not in (None, "auto"):
+        raise ConfigError(f"resume={cfg.resume}: a benchmark goes on by itself; to say where, hydra.run.dir=FOLDER")
+    if not cfg.dataset.targets:
+        raise ConfigError("dataset.targets: the first is what the benchmark measures; please name it")
+
+
+def _wanted(folds: Any, n_folds: int) -> list[int]:
+    if folds is None:
+        return list(range(n_folds))
+    wanted = [folds] if isinstance(folds, int) else folds
+    if not wanted or any(fold not in range(n_folds) or list(wanted).count(fold) > 1 for fold in wanted):
+        raise ConfigError(f"folds={folds}: expected one or a list of 0 to {n_folds - 1}, such as folds=[0,1]")
+    return list(wanted)
+
+
+def _run(folder: Path, fold: int) -> Path:
+    return folder / f"fold-{fold}"
+
+
+def _split_of(cfg: DictConfig, fold: int) -> SplitSettings:
+    return SplitSettings(**{**cfg.dataset.split, "fold": fold})
+
+
+def _load(cfg: DictConfig, folder: Path) -> Dataset:
+    graph, rejected = GraphSettings(**cfg.graph), folder / "rejected.csv"
+    return load_dataset(cfg.dataset, graph, rejected, cfg.trainer.workers, cfg.trainer.progress)
+
+
+def _training(cfg: DictConfig, fold: int, seconds: float = 0) -> DictConfig:
+    """The configuration of a fold's run, `seconds` after the start of the benchmark."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    own = OmegaConf.create({key: value for key, value in plain.items() if key not in OWN_KEYS})
+    own.resume, own.dataset.split.fold = "auto", fold
+    if own.trainer.max_minutes:
+        own.trainer.max_minutes = max(own.trainer.max_minutes - seconds / 60, 1e-3)
+    return own
+
+
+def _is_done(run: Path, cfg: DictConfig, fold: int, dataset: Dataset, split: Split) -> bool:
+    """Whether a fold's run is finished.
+
+    Raises:
+        ConfigError: it was started with another configuration.
+        UserError: or with other data.
+    """
+    checkpoint = last_checkpoint(run / "checkpoints")
+    if checkpoint:
+        config: Any = OmegaConf.to_container(_training(cfg, fold))
+        check_same_run(checkpoint, config, data_digest(dataset, split), SAME)
+    return checkpoint is not None and (run / "metrics.json").exists()
+
+
+def _baselines(dataset: Dataset, splits: list[Split]) -> dict[str, list[Metrics]]:
+    """Metrics per fold of the mean (of classes: the shares) of all rows but the test rows, and of the composition."""
+    target, values, features = dataset.targets[0], dataset.values[:, :1], composition_features(dataset.store)
+    found: dict[str, list[Metrics]] = {MEAN: [], COMPOSITION: []}
+    for split in splits:
+        known, test = values[torch.cat([split["train"], split["val"]])], values[split["test"]]
+        prediction = predict_by_composition(features, values[:, 0], split, len(target.classes))
+        found[MEAN].append(baseline_metrics(known, test, [target])[target.name])
+        found[COMPOSITION].append(target_metrics(prediction, test, [target])[target.name])
+    return found
+
+
+def _write_summary(
+    cfg: DictConfig, folder: Path, target: Target, done: list[int], n_rows: int, baselines: Mapping[str, list[Metrics]]
+) -> str:
+    """Write summary.json, summary.md and, if the score is one, results.json.gz; returns the text."""
+    folds = [read_fold(fold, _run(folder, fold), target) for fold in done]
+    facts = {
+        "task": cfg.task.name,
+        "csgcnn": __version__,
+        "recipe": cfg.recipe,
+        "words": _words(),
+        "seed": cfg.seed,
+        "split_seed": cfg.dataset.split.seed,
+        "source": cfg.task.source,
+    }
+    shortfall = _shortfall(cfg, len(done), n_rows)
+    summary = summarise(facts, target, folds, baselines, cfg.task.published, shortfall)
+    write_json(folder / "summary.json", summary)
+    write_text(folder / "summary.md", text := markdown(summary))
+    if not shortfall and len(target.classes) in (0, 2):
+        record = matbench_record(cfg.task.name, target, folds, {**facts, "score": summary["score"]})
+        write_bytes(folder / "results.json.gz", gzip.compress(json.dumps(record).encode()))
+    return text
+
+
+def _words() -> list[str]:
+    """The words of the command line that decide what is trained, as they decide on the folder."""
+    hydra = HydraConfig.get()
+    left_out = hydra.job.config.override_dirname.exclude_keys
+    return [word for word in hydra.overrides.task if word.partition("=")[0] not in left_out]
+
+
+def _shortfall(cfg: DictConfig, n_done: int, n_rows: int) -> str:
+    missing = []
+    if n_done < cfg.task.n_folds:
+        missing.append(f"{n_done} of {cfg.task.n_folds} folds")
+    if cfg.task.n_rows not in (None, n_rows):
+        missing.append(f"{n_rows:,} of {cfg.task.n_rows:,} crystals")
+    return f"{' and '.join(missing)}: not a Matbench score" if missing else ""
