@@ -1,4 +1,4 @@
-"""The command line: `csgcnn train`, `benchmark`, `predict`, ..., Hydra applications over conf/, and `csgcnn table`.
+"""The command line: `csgcnn train`, `benchmark`, `predict`, ..., Hydra applications over conf/, and two without.
 
 Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.
 """
@@ -39,10 +39,11 @@ csgcnn: crystal graph neural networks, from crystal files to trusted predictions
   csgcnn build    dataset=OPTION output=FOLDER                           make the graphs of a large data set once
   csgcnn table    DIR [DIR ...]                                          compare the runs below these folders
   csgcnn benchmark task=OPTION [recipe=OPTION] [folds=[0,1,...]]         train on the folds of a public benchmark
+  csgcnn import-cgcnn FILE.pth.tar [output=PATH]                         take over a model of the original CGCNN
 
   csgcnn COMMAND --help    its options, its configuration, examples
   csgcnn --version"""
-COMMANDS = ["train", "predict", "evaluate", "build", "benchmark", "table"]
+COMMANDS = ["train", "predict", "evaluate", "build", "benchmark", "table", "import-cgcnn"]
 OPEN_KEYS = ("dataset.units.", "dataset.derived.", "dataset.tasks.", "dataset.task_weights.")  # the user adds entries
 CONFIG_FLAGS = ("--config-", "-cd", "-cn", "-cp")
 # Paths and comparisons, in which Hydra would read signs of its own.
@@ -67,11 +68,14 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"csgcnn {__version__}")
         return 0
     if command not in COMMANDS:
-        expected = nearest(command, COMMANDS) or f"; expected {', '.join(COMMANDS)}"
+        hint = "" if "=" in command else nearest(command, COMMANDS)
+        expected = hint or f"; expected {', '.join(COMMANDS)}"
         print(f"csgcnn: there is no command {command!r}{expected} (see csgcnn --help)", file=sys.stderr)
         return 2
     if command == "table":
         return compare(rest)
+    if command == "import-cgcnn":
+        return import_cgcnn(rest)
     place = launch()
     with Interruption():  # while torch is imported, too
         return run(command, rest) if place.size == 1 else run_together(command, rest, place)
@@ -93,6 +97,32 @@ def compare(words: Sequence[str]) -> int:
         return report("table", error)
     print(table, end="")
     print(*left_out, sep="\n", end="\n" if left_out else "", file=sys.stderr)
+    return 0
+
+
+def import_cgcnn(words: Sequence[str]) -> int:
+    """`csgcnn import-cgcnn`, whose words are a file and key=value; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        "csgcnn import-cgcnn",
+        usage="csgcnn import-cgcnn FILE.pth.tar [output=PATH] [name=NAME] [unit=UNIT]",
+        description="Turns a checkpoint of the original CGCNN into one for csgcnn predict and evaluate; nothing in the "
+        "file is executed.",
+        epilog="example: csgcnn import-cgcnn formation-energy-per-atom.pth.tar output=formation.ckpt",
+    )
+    parser.add_argument("file", metavar="FILE.pth.tar", type=Path, help="what CGCNN's main.py wrote")
+    keys = "output, by default FILE.ckpt; name and unit of what it predicts, which the published files say themselves"
+    parser.add_argument("words", metavar="key=value", nargs="*", help=keys)
+    found = parser.parse_args(words)
+    try:
+        given = dict(word.partition("=")[::2] for word in found.words)
+        for key in given.keys() - {"output", "name", "unit"}:
+            raise ConfigError(f"there is no key {key}{nearest(key, ['output', 'name', 'unit'])}")
+        path = found.file.expanduser()
+        output = Path(given.get("output") or path.name.removesuffix(".tar").removesuffix(".pth") + ".ckpt").expanduser()
+        imported = importlib.import_module("csgcnn.import_cgcnn")
+        print(imported.import_cgcnn(path, output, given.get("name"), given.get("unit")))
+    except Exception as error:
+        return report("import-cgcnn", error)
     return 0
 
 

@@ -25,10 +25,11 @@ class GraphSettings:
     """How a crystal becomes a graph; part of the cache key and of every checkpoint.
 
     `cutoff` in Å; `shells="complete"` keeps every neighbour up to the shell of the `max_neighbors`-th, so the graph
-    does not depend on the choice of cell; `shells="truncate"` keeps the `max_neighbors` nearest exactly, as CGCNN
-    does, cutting through shells; `compress` merges symmetry-equivalent atoms and edges (lossless); `global_features`
-    are those of `lattice`, `symmetry` and `composition` that `descriptors` gives of the whole crystal; `vectors` keeps
-    the direction of every edge, which only noise on coordinates needs, and excludes `compress`.
+    does not depend on the choice of cell; `shells="truncate"` keeps the `max_neighbors` nearest exactly, cutting
+    through shells, and of equally near ones those that pymatgen lists first, as CGCNN does; `compress` merges
+    symmetry-equivalent atoms and edges (lossless); `global_features` are those of `lattice`, `symmetry` and
+    `composition` that `descriptors` gives of the whole crystal; `vectors` keeps the direction of every edge, which only
+    noise on coordinates needs, and excludes `compress`.
 
     Raises:
         ConfigError: a setting is of the wrong type, or without a meaning.
@@ -159,7 +160,8 @@ def measure(crystal: Crystal, settings: GraphSettings) -> Measured:
             f"it has {n_sites} sites; graph.global_features=lattice and symmetry are found for up to "
             f"{MOST_SYMMETRIC_SITES}, as the time to find the symmetry grows with the third power of the sites"
         )
-    pairs = neighbors(crystal, settings.cutoff, settings.max_neighbors, settings.vectors)
+    everyone = settings.shells == "truncate"  # among equally near neighbours the order depends on the radius searched
+    pairs = neighbors(crystal, settings.cutoff, settings.max_neighbors, settings.vectors, everyone)
     return Measured(*pairs, descriptors(crystal, settings.global_features))
 
 
@@ -216,11 +218,12 @@ def _fingerprint(crystal: Crystal) -> int:
 
 def _nearest(centre: Array, neighbor: Array, distance: Array, n_sites: int, settings: GraphSettings) -> Array:
     """Positions of each atom's nearest neighbours, sorted by centre, then distance."""
-    order = np.lexsort((neighbor, distance, centre))
+    is_cut = settings.shells == "truncate"  # then equally near neighbours stay in the order they were found in
+    order = np.lexsort((distance, centre) if is_cut else (neighbor, distance, centre))
     centre, distance = centre[order], distance[order]
     count = np.bincount(centre, minlength=n_sites)
     first = np.cumsum(count) - count
-    if settings.shells == "truncate":
+    if is_cut:
         keep = np.arange(len(centre)) - first[centre] < settings.max_neighbors
     else:
         limit = np.full(n_sites, np.inf)

@@ -23,9 +23,11 @@ Array = NDArray[Any]
 
 
 def neighbors(
-    crystal: Crystal, cutoff: float, max_neighbors: int, with_vectors: bool = False
+    crystal: Crystal, cutoff: float, max_neighbors: int, with_vectors: bool = False, everyone: bool = False
 ) -> tuple[Array, Array, Array, Array]:
     """Find, within the cutoff, at least every neighbour of each atom up to the shell of its `max_neighbors`-th.
+
+    `everyone`: all within the cutoff, in the order in which `Structure.get_all_neighbors` lists them.
 
     Returns centre, neighbor [n] int64, distance [n] float64 and vector [n, 3] (else [n, 0]) float64, in Å.
 
@@ -43,7 +45,7 @@ def neighbors(
         )
     if max(crystal.frac_coords.max(), -crystal.frac_coords.min()) > _FARTHEST:
         crystal = crystal._replace(frac_coords=crystal.frac_coords % 1)
-    radius = (volume_per_atom * 2 * max_neighbors * 3 / (4 * np.pi)) ** (1 / 3)
+    radius = cutoff if everyone else (volume_per_atom * 2 * max_neighbors * 3 / (4 * np.pi)) ** (1 / 3)
     while True:
         radius = min(radius, cutoff)
         centre, neighbor, distance, vector = _within(crystal, radius, with_vectors)

@@ -23,7 +23,9 @@ from csgcnn.data.batch import GraphBatch, ranges
 from csgcnn.data.graph_files import load_graphs, merge_graphs, naming, release, save_graphs, write_pieces
 from csgcnn.errors import UserError
 
-FORMAT = 4  # 2: global_features, edge_vector; 3: checksums, rows.json; 4: rows.jsonl, a block of rows per line
+FORMAT = (
+    5  # 2: global_features, edge_vector; 3: checksums; 4: rows.jsonl, a block of rows per line; 5: CGCNN's truncate
+)
 BLOCK = 1024  # crystals that lie next to each other in the files, and are read together
 WINDOW = 64  # blocks that are shuffled together
 AHEAD = 2  # batches that are read from files while the GPU computes

@@ -9,7 +9,8 @@ import pickletools
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ _VALUES = {
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-class _NotPlainError(Exception):
+class NotPlainError(Exception):
     """The file holds what plain data does not need."""
 
 
@@ -49,41 +50,56 @@ def load_plain(path: Path) -> Any:
     Raises:
         UserError: there is no such file, or it is truncated, damaged, too large, or holds anything else.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is no regular file" if path.exists() else f"ckpt={path}: there is no such file")
-    size = path.stat().st_size
-    if size > LARGEST:
-        raise UserError(f"{path} has {size:,} bytes and is no csgcnn checkpoint; expected at most {LARGEST:,}")
-    try:
-        pickled, sizes, archive = _unpack(path, size)
+    if not path.exists():
+        raise UserError(f"ckpt={path}: there is no such file")
+    with reading(path, "csgcnn checkpoint") as size:
+        pickled, sizes, archive = unpack(path, size)
         _look_through(pickled, sizes)
         content = torch.load(archive, map_location="cpu", weights_only=True)
-        return _Copier(len(pickled), size).copy(content)
-    except _NotPlainError as error:
+        return Copier(len(pickled), size).copy(content)
+
+
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[int]:
+    """Around the reading of a file that should be a `kind`: gives its size, and turns what goes wrong into a line.
+
+    Raises:
+        UserError: it is no file or too large, or the block raised any error.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is no regular file")
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise UserError(f"{path} has {size:,} bytes and is no {kind}; expected at most {LARGEST:,}")
+    try:
+        yield size
+    except NotPlainError as error:
         raise UserError(
-            f"{path} holds something other than plain data and was refused, nothing was executed: {_first_line(error)}"
+            f"{path} holds something other than plain data and was refused, nothing was executed: {first_line(error)}"
         ) from error
     except zipfile.BadZipFile as error:
-        raise UserError(
-            f"{path} is not a csgcnn checkpoint, or it is truncated ({size} bytes): {_first_line(error)}"
-        ) from error
+        raise UserError(f"{path} is not a {kind}, or it is truncated ({size} bytes): {first_line(error)}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # zipfile, pickletools and torch raise many kinds for a damaged archive
-        raise UserError(f"{path} is damaged and cannot be read: {_first_line(error)}") from error
+        raise UserError(f"{path} is damaged and cannot be read: {first_line(error)}") from error
 
 
-def _unpack(path: Path, size: int) -> tuple[bytes, dict[str, int], io.BytesIO]:
-    """The pickle, the sizes of members, and a new archive of them: torch's zip reader sees what was checked here."""
+def unpack(path: Path, size: int) -> tuple[bytes, dict[str, int], io.BytesIO]:
+    """The pickle, the sizes of members, and a new archive of them: torch's zip reader sees what was checked here.
+
+    Raises:
+        NotPlainError: the archive is none that `torch.save` writes.
+    """
     buffer, sizes = io.BytesIO(), dict[str, int]()
     with zipfile.ZipFile(path) as archive, zipfile.ZipFile(buffer, "w") as copy:
         members = archive.infolist()
         if len(members) > MOST_MEMBERS or len({member.filename for member in members}) < len(members):
-            raise _NotPlainError(f"it has {len(members)} members, or two of the same name")
+            raise NotPlainError(f"it has {len(members)} members, or two of the same name")
         if any(member.compress_type or member.compress_size != member.file_size for member in members):
-            raise _NotPlainError("it is compressed, which a checkpoint never is")
+            raise NotPlainError("it is compressed, which a checkpoint never is")
         if sum(member.file_size for member in members) > size:
-            raise _NotPlainError("its members overlap")
+            raise NotPlainError("its members overlap")
         root = members[0].filename.partition("/")[0] if members else ""
         for member in members:
             folder, _, name = member.filename.partition("/")
@@ -138,7 +154,7 @@ def _look_through(pickled: bytes, sizes: Mapping[str, int]) -> None:
         elif name in ("BINPERSID", "REDUCE", "BUILD"):
             _call(name, stack.pop(), stack, sizes)
         elif not (name == "STOP" or (name == "PROTO" and argument == 2)):
-            raise _NotPlainError(name if argument is None else f"{name} {argument}".replace(" ", "."))
+            raise NotPlainError(name if argument is None else f"{name} {argument}".replace(" ", "."))
 
 
 def _collect(name: str, items: list[_Kind], stack: list[_Kind]) -> None:
@@ -147,9 +163,9 @@ def _collect(name: str, items: list[_Kind], stack: list[_Kind]) -> None:
         is_flat = all(item in ("key", "value", "storage") or item in _GLOBALS for item in items)
         stack.append(_Kind("flat", items) if is_flat else _Kind("other"))
     elif stack[-1] != ("list" if name.startswith("APPEND") else "dict"):
-        raise _NotPlainError(f"{name} to what is none")
+        raise NotPlainError(f"{name} to what is none")
     elif name.startswith("SETITEM") and any(key != "key" for key in items[::2]):
-        raise _NotPlainError("a dict whose keys are neither strings nor integers")
+        raise NotPlainError("a dict whose keys are neither strings nor integers")
 
 
 def _call(name: str, argument: _Kind, stack: list[_Kind], sizes: Mapping[str, int]) -> None:
@@ -162,7 +178,7 @@ def _call(name: str, argument: _Kind, stack: list[_Kind], sizes: Mapping[str, in
         ("BUILD", "dict", "dict"): "dict",
     }
     if (name, function, argument) not in results:
-        raise _NotPlainError(f"{name} of {argument} with {function or 'nothing'}")
+        raise NotPlainError(f"{name} of {argument} with {function or 'nothing'}")
     if name == "BINPERSID":
         _check_storage(argument.content, sizes)
     stack.append(_Kind(results[name, function, argument]))
@@ -172,10 +188,10 @@ def _check_storage(described: Sequence[_Kind], sizes: Mapping[str, int]) -> None
     """Check the size of a storage: torch before 2.10 reads beyond its record (pytorch/pytorch#165553)."""
     _, class_name, key, _, n_elements = described
     if sizes.get(f"data/{key.content}") != n_elements.content * _STORAGES[class_name]:
-        raise _NotPlainError("a storage that has not the size of its record")
+        raise NotPlainError("a storage that has not the size of its record")
 
 
-class _Copier:
+class Copier:
     """Copies a tree, without attributes of dicts and tensors, and counts: a part that is shared, each time it is met.
 
     A pickle of `n_bytes` makes no more nodes than that, unless parts are shared, over and over or in a circle.
@@ -186,9 +202,14 @@ class _Copier:
         self.bytes_left = MOST_SHARED * file_size
 
     def copy(self, node: Any, depth: int = 0) -> Any:
+        """Copy `node`, which lies `depth` containers deep.
+
+        Raises:
+            NotPlainError: it holds what is no plain data, or has no end.
+        """
         self.nodes_left -= 1
         if self.nodes_left < 0 or depth > DEEPEST:
-            raise _NotPlainError("its parts are nested too deeply, or refer to each other over and over")
+            raise NotPlainError("its parts are nested too deeply, or refer to each other over and over")
         kind = type(node)
         if kind in (str, int, float, bool) or node is None:
             return node
@@ -198,16 +219,17 @@ class _Copier:
             return kind(self.copy(item, depth + 1) for item in node)
         if kind is torch.Tensor:
             return self._tensor(node)
-        raise _NotPlainError(f"a {kind.__name__}")
+        raise NotPlainError(f"a {kind.__name__}")
 
     def _tensor(self, tensor: torch.Tensor) -> torch.Tensor:
         size = tensor.numel() * tensor.element_size()
         self.bytes_left -= size
         if size > tensor.untyped_storage().nbytes() or self.bytes_left < 0:
-            raise _NotPlainError(f"tensors {list(tensor.shape)} larger than the file")
+            raise NotPlainError(f"tensors {list(tensor.shape)} larger than the file")
         return tensor.detach()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in a line that does not steer the terminal, whoever wrote the file that it is about."""
     line = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return "".join(filter(str.isprintable, line))  # a stranger's text must not steer the terminal
+    return "".join(filter(str.isprintable, line))
