@@ -1,5 +1,6 @@
 """Records in, graphs out, in parallel processes, with every rejected record named."""
 
+import gc
 import re
 import time
 import warnings
@@ -7,6 +8,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_all_start_methods, get_context
@@ -23,6 +25,7 @@ CHUNK = 256  # crystals per call: large enough for vectorised work, small enough
 MOST_SITES, MOST_PAIRS = 50_000, 5_000_000  # assembled at once, so that memory stays bounded
 MOST_KINDS = 100  # of warnings that are told apart
 PATIENCE = 2.0  # seconds of work in this process before others are started: starting them costs about as much
+RARELY = 100_000  # new objects, instead of 700, after which Python looks for garbage that refers to itself
 START = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
 
 Warnings = dict[str, tuple[int, str]]  # kind of warning -> number of records that it concerns, id of the first
@@ -41,9 +44,9 @@ class Rejected(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The graphs of a chunk of records: `records` are those kept, in order; `graphs` is None if none was.
+    """The graphs of a chunk of records: `records` are those kept, in order, without their sources.
 
-    `warnings`: what the parser mended in the records kept.
+    `graphs` is None if none was kept. `warnings`: what the parser mended in the records kept.
     """
 
     records: list[Record]
@@ -96,7 +99,10 @@ def warning_lines(warned: Warnings, most: int = 5) -> list[str]:
 
 
 def _build_in_parallel(chunks: Iterator[list[Record]], settings: GraphSettings, n_workers: int) -> Iterator[Built]:
-    with ProcessPoolExecutor(n_workers, mp_context=get_context(START)) as pool:
+    with (
+        _collecting_rarely(),
+        ProcessPoolExecutor(n_workers, get_context(START), gc.set_threshold, (RARELY,)) as pool,
+    ):
         waiting: deque[tuple[list[Record], Future[_Result]]] = deque()
         try:
             for chunk in chunks:
@@ -111,6 +117,17 @@ def _build_in_parallel(chunks: Iterator[list[Record]], settings: GraphSettings, 
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _collecting_rarely() -> Iterator[None]:
+    """Have garbage looked for less often: structures are many small lists, of which none refers to itself."""
+    before = gc.get_threshold()
+    gc.set_threshold(RARELY)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _finished(records: list[Record], future: Future[_Result], settings: GraphSettings) -> Built:
@@ -169,4 +186,5 @@ def _told_apart(kind: str, kinds: Collection[str]) -> str:
 def _built(records: list[Record], result: _Result) -> Built:
     rejected = [Rejected(records[position].id, reason) for position, reason in result.reasons.items()]
     warned = {kind: (len(positions), records[positions[0]].id) for kind, positions in result.warned.items()}
-    return Built([records[position] for position in result.kept], result.graphs, rejected, warned)
+    kept = (records[position] for position in result.kept)
+    return Built([Record(record.id, None, record.columns) for record in kept], result.graphs, rejected, warned)

@@ -199,7 +199,7 @@ def _csv_records(path: Path, id_column: str | None = None, structure_column: str
     column = find_column(path, table, structure_column, _FILE_COLUMNS, "structure file")
     for record in _records(path, table, id_column, column):
         name = str(record.source)
-        yield Record(record.id, _inside(path, name) if name not in _MISSING else None, record.columns)  # type: ignore[arg-type]
+        yield Record(record.id, _inside(path, name) if name not in _MISSING else None, record.columns)
 
 
 def _json_records(
@@ -226,7 +226,7 @@ def _records(path: Path, table: Table, id_column: str | None, structure_column: 
             for name, value in row.items()
             if name not in (structure_column, id_column) and not isinstance(value, list | dict)
         }
-        yield Record(str(id), row.get(structure_column), columns)  # type: ignore[arg-type]
+        yield Record(str(id), row.get(structure_column), columns)
 
 
 def _present(value: Scalar) -> Scalar:

@@ -17,7 +17,7 @@ from csgcnn.errors import StructureError
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-StructureSource: TypeAlias = "dict[str, Any] | Path | Structure | Crystal"
+StructureSource: TypeAlias = "dict[str, Any] | Path | Structure | Crystal | None"  # None: a record without one
 
 _LATTICE_KEYS = ("sites", "lattice", "lattice_parameters", "lattice_mat")
 _CHARGED_SPECIES = re.compile(r"([A-Z][a-z]?)\d*(\.\d*)?[+-](,.*)?")  # "Fe3+", "O2-", "Fe2.5+,spin=5"
@@ -55,7 +55,7 @@ def to_crystal(source: StructureSource) -> Crystal:
         return _from_dict(source)
     if isinstance(source, Path):
         return _from_file(source)
-    if not (hasattr(source, "lattice") and hasattr(source, "frac_coords")):
+    if source is None or not (hasattr(source, "lattice") and hasattr(source, "frac_coords")):
         raise StructureError(
             "expected a structure (a dict, a file or a pymatgen Structure), "
             f"found {type(source).__name__} {reprlib.repr(source):.60}"
