@@ -14,7 +14,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from csgcnn.errors import ConfigError, FailedJobError
+from csgcnn.errors import ConfigError, FailedJobError, UserError
 from csgcnn.machine import cores
 
 IN_A_ROW = 3  # trials that fail before the search gives up
@@ -67,6 +67,7 @@ class SearchSweeper(Sweeper):
         Raises:
             ConfigError: a word is wrong, the extra is not installed, or the folder holds another search.
             FailedJobError: a trial failed.
+            UserError: none was trained to the end.
         """
         self._check()
         search = _search()
@@ -87,8 +88,10 @@ class SearchSweeper(Sweeper):
                 if in_a_row >= (IN_A_ROW if trials.ranking else 1):
                     break
             print(trials.told())
-            if failures or not trials.ranking:
-                raise FailedJobError("\n".join(map(str, failures)) or "no trial was trained to the end")
+            if failures:
+                raise FailedJobError("\n".join(map(str, failures)))
+            if not trials.ranking:
+                raise UserError("no trial was trained to the end")
 
     def _check(self) -> None:
         options = self.config.hydra.sweeper

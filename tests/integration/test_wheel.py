@@ -38,6 +38,7 @@ def test_the_wheel_trains_in_another_directory(installed: Path, tmp_path: Path) 
     assert "csgcnn train" in csgcnn("--help")
     inside = {path.relative_to(installed / "csgcnn" / "conf") for path in installed.glob("csgcnn/conf/**/*.yaml")}
     assert inside == {path.relative_to(CHECKOUT / "conf") for path in CHECKOUT.glob("conf/**/*.yaml")}
+    assert (installed / "hydra_plugins" / "csgcnn_search.py").exists()
     assert not (installed / "tests").exists()
 
     head = installed / "csgcnn" / "conf" / "model" / "csgcnn.yaml"
