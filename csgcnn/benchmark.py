@@ -4,7 +4,7 @@ import gzip
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +39,24 @@ def benchmark(cfg: DictConfig) -> None:
     _check(cfg)
     folds = _wanted(cfg.folds, cfg.task.n_folds)
     select_device(cfg.trainer.device, cfg.trainer.threads, cfg.trainer.deterministic)
-    dataset = _load(cfg, folder)
-    splits = [split_rows(dataset.store, dataset.rows, _split_of(cfg, fold)) for fold in range(cfg.task.n_folds)]
-    done = [fold for fold, split in enumerate(splits) if _is_done(_run(folder, fold), cfg, fold, dataset, split)]
-    baselines = _baselines(dataset, splits)
+    graph, rejected = GraphSettings(**cfg.graph), folder / "rejected.csv"
+    dataset = load_dataset(cfg.dataset, graph, rejected, cfg.trainer.workers, cfg.trainer.progress)
+    settings = [SplitSettings(**_training(cfg, fold).dataset.split) for fold in range(cfg.task.n_folds)]
+    splits = [split_rows(dataset.store, dataset.rows, of_fold) for of_fold in settings]
+    data = [data_digest(dataset, split) for split in splits]
     target, n_rows = dataset.targets[0], sum(len(split["test"]) for split in splits)
-    del dataset, splits
+    baselines = _baselines(dataset, splits)
+    del dataset, splits  # each run has its own
     for fold in folds:
-        if fold in done:
-            log.info("fold %d is finished: %s", fold, _run(folder, fold))
+        run = folder / f"fold-{fold}"
+        if fold in _finished(folder, cfg, data):
+            log.info("fold %d of %d is finished: %s", fold, cfg.task.n_folds, run)
             continue
-        log.info("fold %d of %d: %s", fold, cfg.task.n_folds, _run(folder, fold))
-        _run(folder, fold).mkdir(exist_ok=True)
-        train_in(_run(folder, fold), _training(cfg, fold, time.monotonic() - start))
-        done = sorted({*done, fold})
-        _write_summary(cfg, folder, target, done, n_rows, baselines)
-    log.info("%s", _write_summary(cfg, folder, target, done, n_rows, baselines))
-    log.info("everything is in %s", folder)
+        log.info("fold %d of %d: %s", fold, cfg.task.n_folds, run)
+        run.mkdir(exist_ok=True)
+        train_in(run, _training(cfg, fold, time.monotonic() - start))
+        _write_summary(cfg, folder, target, data, n_rows, baselines)
+    log.info("%s\neverything is in %s", _write_summary(cfg, folder, target, data, n_rows, baselines), folder)
 
 
 def _check(cfg: DictConfig) -> None:
@@ -77,19 +78,6 @@ def _wanted(folds: Any, n_folds: int) -> list[int]:
     return list(wanted)
 
 
-def _run(folder: Path, fold: int) -> Path:
-    return folder / f"fold-{fold}"
-
-
-def _split_of(cfg: DictConfig, fold: int) -> SplitSettings:
-    return SplitSettings(**{**cfg.dataset.split, "fold": fold})
-
-
-def _load(cfg: DictConfig, folder: Path) -> Dataset:
-    graph, rejected = GraphSettings(**cfg.graph), folder / "rejected.csv"
-    return load_dataset(cfg.dataset, graph, rejected, cfg.trainer.workers, cfg.trainer.progress)
-
-
 def _training(cfg: DictConfig, fold: int, seconds: float = 0) -> DictConfig:
     """The configuration of a fold's run, `seconds` after the start of the benchmark."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
@@ -100,18 +88,21 @@ def _training(cfg: DictConfig, fold: int, seconds: float = 0) -> DictConfig:
     return own
 
 
-def _is_done(run: Path, cfg: DictConfig, fold: int, dataset: Dataset, split: Split) -> bool:
-    """Whether a fold's run is finished.
+def _finished(folder: Path, cfg: DictConfig, data: Sequence[str]) -> list[int]:
+    """The folds whose runs are finished; `data`: what `data_digest` says of each.
 
     Raises:
-        ConfigError: it was started with another configuration.
+        ConfigError: a run was started with another configuration.
         UserError: or with other data.
     """
-    checkpoint = last_checkpoint(run / "checkpoints")
-    if checkpoint:
-        config: Any = OmegaConf.to_container(_training(cfg, fold))
-        check_same_run(checkpoint, config, data_digest(dataset, split), SAME)
-    return checkpoint is not None and (run / "metrics.json").exists()
+    finished = []
+    for fold, digest in enumerate(data):
+        run = folder / f"fold-{fold}"
+        if checkpoint := last_checkpoint(run / "checkpoints"):
+            config: Any = OmegaConf.to_container(_training(cfg, fold))
+            check_same_run(checkpoint, config, digest, SAME)
+            finished += [fold] if (run / "metrics.json").exists() else []
+    return finished
 
 
 def _baselines(dataset: Dataset, splits: list[Split]) -> dict[str, list[Metrics]]:
@@ -127,10 +118,18 @@ def _baselines(dataset: Dataset, splits: list[Split]) -> dict[str, list[Metrics]
 
 
 def _write_summary(
-    cfg: DictConfig, folder: Path, target: Target, done: list[int], n_rows: int, baselines: Mapping[str, list[Metrics]]
+    cfg: DictConfig,
+    folder: Path,
+    target: Target,
+    data: Sequence[str],
+    n_rows: int,
+    baselines: Mapping[str, list[Metrics]],
 ) -> str:
-    """Write summary.json, summary.md and, if the score is one, results.json.gz; returns the text."""
-    folds = [read_fold(fold, _run(folder, fold), target) for fold in done]
+    """Write summary.json, summary.md and, if the score is one, results.json.gz; returns the text.
+
+    Finished are also folds that other processes ran meanwhile.
+    """
+    folds = [read_fold(fold, folder / f"fold-{fold}", target) for fold in _finished(folder, cfg, data)]
     facts = {
         "task": cfg.task.name,
         "csgcnn": __version__,
@@ -140,7 +139,7 @@ def _write_summary(
         "split_seed": cfg.dataset.split.seed,
         "source": cfg.task.source,
     }
-    shortfall = _shortfall(cfg, len(done), n_rows)
+    shortfall = _shortfall(cfg, len(folds), n_rows)
     summary = summarise(facts, target, folds, baselines, cfg.task.published, shortfall)
     write_json(folder / "summary.json", summary)
     write_text(folder / "summary.md", text := markdown(summary))

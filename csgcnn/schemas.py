@@ -55,9 +55,7 @@ class SplitConfig:
     val: float = 0.1
     test: float = 0.1
     seed: int = 0
-    stratify: str | None = (
-        None  # column whose values get the same shares in every part (method random) or fold (matbench)
-    )
+    stratify: str | None = None  # column whose values get the same shares in every part (random) or fold (matbench)
     column: str | None = None  # of the group (composition: the formula, always there), the part or the fold
     fold: int = 0  # the one whose rows are the test part
     file: str | None = None

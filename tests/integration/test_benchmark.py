@@ -128,7 +128,7 @@ def test_the_mean_is_that_of_all_folds(whole: tuple[Path, str], partial: tuple[P
     assert summary["shortfall"] is None
     score = summary["score"]["mae"]
     assert f"**MAE {score['mean']:.4f} ± {score['std']:.4f} eV**" in said
-    assert "fold 0 is finished" in said
+    assert "fold 0 of 3 is finished" in said
     assert (summary["seed"], summary["recipe"], summary["metric"]) == (0, "fast", "mae")
     assert all(fold["epochs"] == 2 and fold["minutes"] > 0 and fold["machine"] for fold in summary["folds"])
     assert summary["words"] == ["trainer.max_epochs=2", "trainer.batch_size=16", "model.hidden=8"]
