@@ -61,10 +61,10 @@ class GatedConvolution(nn.Module):
 class _GatedConvolution(torch.autograd.Function):
     """`GatedConvolution` in training with a closed-form gradient: where training spends its time.
 
-    The same numbers in fewer passes over [n_edges, 2 hidden]. The bias of the linear map matters to the mean
-    alone, as the norm takes it away again. The core is taken with its sign turned, so that one sigmoid serves both halves, softplus(c) =
-    -log(sigmoid(-c)), faster than `softplus` on a CPU; its minus waits until the sum. What scales whole columns of the
-    gradient is applied to the small products that come of it.
+    The same numbers in fewer passes over [n_edges, 2 hidden]. The bias of the linear map matters to the mean alone, as
+    the norm takes it away again. The core is taken with its sign turned, so that one sigmoid serves both halves,
+    softplus(c) = -log(sigmoid(-c)), faster than `softplus` on a CPU; its minus waits until the sum. What scales whole
+    columns of the gradient is applied to the small products that come of it.
     """
 
     @staticmethod
