@@ -22,6 +22,7 @@ from csgcnn.nn.models import CrystalGraphNetwork
 from csgcnn.nn.node_features import ElementTable
 from csgcnn.nn.pooling import MeanPooling
 from csgcnn.training.trainer import predict_rows
+from csgcnn.wiring import select_device
 
 MODELS = {"CSGCNN": GatedConvolution, "CSGANN": AttentionConvolution, "CSGINN": IsomorphismConvolution}
 
@@ -102,8 +103,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)
+    select_device("cpu", options.threads)  # the PyG loop gets what our set-up gives, too
     torch.manual_seed(0)
     n_batches = 10 if options.quick else 60
     print(f"{options.threads} threads, torch {torch.__version__}, hidden 64, 3 convolutions, 12 neighbours\n")

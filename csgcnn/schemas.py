@@ -32,7 +32,7 @@ class TrainerConfig:
     ema: float | None = 0.99  # decay of the moving average of the weights; null: off
     precision: str = "float32"  # or bfloat16 (autocast)
     device: str = "auto"  # or cpu, cuda, cuda:1, ...
-    threads: int | None = None  # of the CPU; null: torch's choice
+    threads: int | None = None  # of the CPU; null: the cores that this process has for itself
     progress: bool = True
     workers: int | None = None  # processes that build graphs; null: all cores
     resident_gib: float | None = None  # larger graphs stay in files; null: 1 on the CPU, half of a GPU's memory

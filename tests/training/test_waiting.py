@@ -20,7 +20,7 @@ FUSED = partial(torch.optim.AdamW, lr=0.01, fused=True)  # as conf/optimizer/ada
 
 
 class Reads(TorchDispatchMode):
-    """Notes operations for whose result a host has to wait: `item`, `bool(tensor)`, a size that depends on values."""
+    """Notes what makes a host wait for a result: `item`, `bool(tensor)`, a size that depends on values."""
 
     def __init__(self) -> None:
         super().__init__()
