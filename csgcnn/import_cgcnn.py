@@ -143,12 +143,10 @@ def _target(content: Mapping[str, Any], is_class: bool, name: str | None, unit: 
 def _statistics(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """Mean and standard deviation of the training targets, as the scaler keeps them."""
     kept = content.get("normalizer")
-    found = {f"scaler.{key}": kept.get(key) if isinstance(kept, dict) else None for key in ("mean", "std")}
-    if not all(
-        isinstance(value, int | float | Tensor) and torch.as_tensor(value).numel() == 1 for value in found.values()
-    ):
+    found = {key: kept.get(key) if isinstance(kept, dict) else None for key in ("mean", "std")}
+    if not all(isinstance(value, float | Tensor) and torch.as_tensor(value).numel() == 1 for value in found.values()):
         raise ValueError("its normalizer has no mean and std")
-    return {key: torch.as_tensor(value).float().reshape(1) for key, value in found.items()}
+    return {f"scaler.{key}": torch.as_tensor(value).float().reshape(1) for key, value in found.items()}
 
 
 def _state(weights: Mapping[Any, Any], config: Mapping[str, Any], n_outputs: int) -> dict[str, Tensor]:

@@ -96,6 +96,9 @@ def csgcnn(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["benchmark", "task=perovskites"], 2, ["did you mean matbench_perovskites?"]),
         (["predict"], 2, ["csgcnn predict: please give ckpt=…, structures=…"]),
         (["evaluate", "dataset=elastic"], 2, ["please give ckpt=…"]),
+        (["import-cgcnn", "--help"], 0, ["usage: csgcnn import-cgcnn FILE.pth.tar [output=PATH]", "example:"]),
+        (["import-cgcnn"], 2, ["FILE.pth.tar"]),
+        (["import-cgcnn", "a.pth.tar", "nmae=gap"], 2, ["did you mean name?"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -117,10 +117,12 @@ def test_truncated_shells_are_the_original_cgcnn_graph(real_crystals: dict[str, 
     for crystal in list(real_crystals.values())[::3]:
         graph = connect([crystal], settings)
         originals = structure_of(crystal).get_all_neighbors(8, include_index=True)
-        expected = [sorted(neighbor[1] for neighbor in original)[:12] for original in originals]
-        found = [np.sort(graph.distance[graph.edge_index[1] == site]) for site in range(len(crystal.atomic_number))]
-        for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)
+        expected = [sorted(original, key=lambda neighbor: neighbor.nn_distance)[:12] for original in originals]
+        for site, nearest in enumerate(expected):
+            of_site = graph.edge_index[1] == site
+            assert graph.edge_index[0][of_site].tolist() == [neighbor.index for neighbor in nearest]
+            distances = [neighbor.nn_distance for neighbor in nearest]
+            np.testing.assert_allclose(graph.distance[of_site], distances, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("max_neighbors", [1, 5, 12, 40])
