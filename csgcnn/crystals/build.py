@@ -25,6 +25,7 @@ CHUNK = 256  # crystals per call: large enough for vectorised work, small enough
 MOST_SITES, MOST_PAIRS = 50_000, 5_000_000  # assembled at once, so that memory stays bounded
 MOST_KINDS = 100  # of warnings that are told apart
 PATIENCE = 2.0  # seconds of work in this process before others are started: starting them costs about as much
+AHEAD = 8  # chunks that wait for each process, so that it has work while others are written to the disk
 RARELY = 100_000  # new objects, instead of 700, after which Python looks for garbage that refers to itself
 START = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
 
@@ -107,7 +108,7 @@ def _build_in_parallel(chunks: Iterator[list[Record]], settings: GraphSettings, 
         try:
             for chunk in chunks:
                 waiting.append((chunk, pool.submit(_build, [record.source for record in chunk], settings)))
-                if len(waiting) > 2 * n_workers:
+                if len(waiting) > AHEAD * n_workers:
                     yield _finished(*waiting.popleft(), settings)
             while waiting:
                 yield _finished(*waiting.popleft(), settings)

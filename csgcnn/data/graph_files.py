@@ -2,7 +2,6 @@
 
 import io
 import mmap
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -43,7 +42,7 @@ Array = NDArray[Any]
 
 
 def save_graphs(graphs: CrystalGraphs, folder: Path) -> dict[str, int]:
-    """Write each array into a file of its name, flushed to the disk; returns the CRC-32 of each file."""
+    """Write each array into a file of its name; returns the CRC-32 of each file."""
     names = [field.name for field in fields(CrystalGraphs)]
     return {f"{name}.npy": _write_array(folder / f"{name}.npy", [getattr(graphs, name)]) for name in names}
 
@@ -72,14 +71,12 @@ def _write_array(path: Path, arrays: Sequence[Array]) -> int:
 
 
 def write_pieces(path: Path, content: Iterable[bytes]) -> int:
-    """Write a file piece by piece, flushed to the disk; its CRC-32."""
+    """Write a file piece by piece; its CRC-32."""
     total = 0
     with open(path, "wb") as file:
         for piece in content:
             file.write(piece)
             total = crc32(piece, total)
-        file.flush()
-        os.fsync(file.fileno())
     return total
 
 
