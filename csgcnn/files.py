@@ -39,10 +39,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, on_disk: bool = True) -> Iterator[Path]:
     """Make a temporary folder beside `path` that takes its name when the block ends well, and vanishes otherwise.
 
-    Where `path` exists by then, as another process was first, the temporary folder vanishes as well.
+    `on_disk`: its files are flushed to the disk before. Where `path` exists by then, as another process was first, the temporary folder vanishes as well.
 
     Raises:
         OSError: it cannot be written.
@@ -51,6 +51,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
+        if on_disk:
+            flush_files(temporary)
         temporary.rename(path)
         _flush_folder(path.parent)
     except OSError:
@@ -64,6 +66,13 @@ def take_place(finished: Path, path: Path) -> None:
     """Rename a finished file, on the disk when this returns."""
     os.replace(finished, path)
     _flush_folder(path.parent)
+
+
+def flush_files(folder: Path) -> None:
+    """Have the files of a folder lie on the disk."""
+    for path in folder.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
 
 
 def write_bytes(path: Path, content: bytes) -> None:

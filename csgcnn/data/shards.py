@@ -17,7 +17,7 @@ from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
 from csgcnn.data.graph_files import naming, write_pieces
 from csgcnn.data.store import GraphStore, merge_stores
 from csgcnn.errors import UserError
-from csgcnn.files import whole_folder
+from csgcnn.files import flush_files, whole_folder
 
 SHARD = 2**14  # records, or
 MOST_BYTES = 2**28  # of graphs
@@ -117,8 +117,11 @@ def _groups(built: Iterable[Built], progress: Progress) -> Iterator[list[Built]]
 
 
 def _write(parts: Sequence[Built], settings: GraphSettings, folder: Path) -> None:
-    """Write a shard; without any usable record it is no store, but says why."""
-    with whole_folder(folder) as temporary:
+    """Write a shard; without any usable record it is no store, but says why.
+
+    One that is damaged as the power failed is known by its checksums, so nothing waits for the disk.
+    """
+    with whole_folder(folder, on_disk=False) as temporary:
         rejected = [entry for part in parts for entry in part.rejected]
         write_pieces(temporary / REJECTED, [json.dumps(rejected).encode()])
         write_pieces(temporary / WARNINGS, [json.dumps(merge_warnings(part.warnings for part in parts)).encode()])
@@ -172,6 +175,7 @@ def _merge(shards: Sequence[Path], folder: Path, source: Path) -> None:
     if not stores:
         raise _none_usable(source, rejected)
     if len(shards) == 1:
+        flush_files(shards[0])
         shards[0].rename(folder)
         return
     with whole_folder(folder) as temporary:

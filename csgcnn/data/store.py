@@ -193,7 +193,7 @@ class GraphStore:
         return torch.tensor(values, dtype=torch.float64).T.contiguous()
 
     def save(self, folder: Path) -> None:
-        """Write the store into an existing folder, flushed to the disk, with the checksum of every file in it."""
+        """Write the store into an existing folder, with the checksum of every file in it."""
         sums = save_graphs(self.graphs, folder)
         line = json.dumps({"ids": self.ids, "columns": self.columns}) + "\n"
         sums["rows.jsonl"] = write_pieces(folder / "rows.jsonl", [line.encode()])
