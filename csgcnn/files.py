@@ -42,7 +42,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def whole_folder(path: Path, on_disk: bool = True) -> Iterator[Path]:
     """Make a temporary folder beside `path` that takes its name when the block ends well, and vanishes otherwise.
 
-    `on_disk`: its files are flushed to the disk before. Where `path` exists by then, as another process was first, the temporary folder vanishes as well.
+    `on_disk`: its files are flushed to the disk before. Where `path` exists by then, as another process was first, the
+    temporary folder vanishes as well.
 
     Raises:
         OSError: it cannot be written.
