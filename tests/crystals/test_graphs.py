@@ -120,9 +120,12 @@ def test_truncated_shells_are_the_original_cgcnn_graph(real_crystals: dict[str, 
         expected = [sorted(original, key=lambda neighbor: neighbor.nn_distance)[:12] for original in originals]
         for site, nearest in enumerate(expected):
             of_site = graph.edge_index[1] == site
-            assert graph.edge_index[0][of_site].tolist() == [neighbor.index for neighbor in nearest]
-            distances = [neighbor.nn_distance for neighbor in nearest]
+            distances = np.array([neighbor.nn_distance for neighbor in nearest])
             np.testing.assert_allclose(graph.distance[of_site], distances, rtol=0, atol=2e-6)
+            # of neighbours as far as the last one, rounding decides which are kept
+            inner = distances < distances[-1] - 1e-4
+            found, theirs = graph.edge_index[0][of_site], np.array([neighbor.index for neighbor in nearest])
+            assert sorted(found[inner]) == sorted(theirs[inner])
 
 
 @pytest.mark.parametrize("max_neighbors", [1, 5, 12, 40])

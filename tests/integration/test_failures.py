@@ -94,7 +94,7 @@ def test_a_refused_run_leaves_no_folder(csgcnn: Command, tmp_path: Path) -> None
 def test_a_crystal_to_blame_is_named(csgcnn: Command, small: list[str], tmp_path: Path, monkeypatch: Any) -> None:
     step, calls = Trainer._step, iter(range(100))
     monkeypatch.setattr(
-        Trainer, "_step", lambda self, rows: step(self, rows) * (float("nan") if next(calls) == 4 else 1)
+        Trainer, "_step", lambda self, *batch: step(self, *batch) * (float("nan") if next(calls) == 4 else 1)
     )
     answer = csgcnn("train", *small, "trainer.checkpoint_every=0", "hydra.run.dir=run", cwd=tmp_path)
     assert answer.code == 1
