@@ -84,7 +84,7 @@ class _GatedConvolution(torch.autograd.Function):
         hidden = x.shape[1]
         ctx.graph, ctx.shared = graph, shared
         of_ends, of_edge = split_pair(weight, hidden)
-        z = graph.ends_of_edge.sum(F.linear(x, of_ends).view(2 * len(x), -1)).addmm_(edge_attr, of_edge.t())
+        z = graph.ends_of_edge.sum(F.linear(x, of_ends).view(2 * len(x), 2 * hidden)).addmm_(edge_attr, of_edge.t())
         z = z.to(norm_weight.dtype)
         mean = weighted_mean(p, z, shared)
         centred = z.sub_(mean)
@@ -118,7 +118,7 @@ class _GatedConvolution(torch.autograd.Function):
         by_core = by_message.mul_(gate)
         torch.addcmul(by_core, by_core, closed, value=-1, out=by_turned[:, hidden:])  # softplus' is the sigmoid
         unscaled, grad_weight, grad_bias = norm_backward(by_turned, centred, p, rstd, ctx.shared)
-        by_ends = ctx.graph.edges_of_end.sum(unscaled).mul_(scale).view(len(x), -1).to(x.dtype)
+        by_ends = ctx.graph.edges_of_end.sum(unscaled).mul_(scale).view(len(x), 4 * hidden).to(x.dtype)
         unscaled, scale = unscaled.to(x.dtype), scale.unsqueeze(1).to(x.dtype)
         of_weight = join_pair(by_ends.t() @ x, (edge_attr.t() @ unscaled).t() * scale)
         by_edge = unscaled @ (of_edge * scale) if ctx.needs_input_grad[1] else None

@@ -50,7 +50,7 @@ class PairLinear(nn.Linear):
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:  # type: ignore[override]
         of_ends, of_edge = split_pair(self.weight, self.hidden)
         ends = F.linear(x, of_ends, F.pad(self.bias, (0, len(self.bias))))  # the bias once, with the centre
-        pairs = sum_rows(ends.view(2 * len(x), -1), graph.ends_of_edge, graph.edges_of_end)
+        pairs = sum_rows(ends.view(2 * len(x), len(self.bias)), graph.ends_of_edge, graph.edges_of_end)
         return torch.addmm(pairs, edge_attr, of_edge.t())
 
 
