@@ -73,7 +73,8 @@ def _wanted(folds: Any, n_folds: int) -> list[int]:
     if folds is None:
         return list(range(n_folds))
     wanted = [folds] if isinstance(folds, int) else folds
-    if not wanted or any(fold not in range(n_folds) or list(wanted).count(fold) > 1 for fold in wanted):
+    is_wrong = [type(fold) is not int or fold not in range(n_folds) or list(wanted).count(fold) > 1 for fold in wanted]
+    if not wanted or any(is_wrong):
         raise ConfigError(f"folds={folds}: expected one or a list of 0 to {n_folds - 1}, such as folds=[0,1]")
     return list(wanted)
 
@@ -133,7 +134,7 @@ def _write_summary(
     facts = {
         "task": cfg.task.name,
         "csgcnn": __version__,
-        "recipe": cfg.recipe,
+        "recipe": HydraConfig.get().runtime.choices["recipe"],
         "words": _words(),
         "seed": cfg.seed,
         "split_seed": cfg.dataset.split.seed,

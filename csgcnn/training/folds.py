@@ -18,6 +18,7 @@ from csgcnn.training.report import compared_columns
 from csgcnn.training.run_directory import with_unit
 
 MEAN, COMPOSITION = "predicting the mean", "composition alone"
+FACTS = ("n_rows", "best_epoch", "epochs", "minutes", "n_parameters", "machine")  # of a fold
 TITLES = {"mae": "MAE", "rmse": "RMSE", "balanced_accuracy": "balanced accuracy", "roc_auc": "ROC-AUC"}
 
 
@@ -100,8 +101,7 @@ def summarise(
             {
                 "fold": fold.number,
                 **{name: fold.metrics[name] for name in names},
-                **{name: getattr(fold, name) for name in ("n_rows", "best_epoch", "epochs", "minutes")},
-                **{name: getattr(fold, name) for name in ("n_parameters", "machine")},
+                **{name: getattr(fold, name) for name in FACTS},
             }
             for fold in folds
         ],
