@@ -9,8 +9,9 @@ INSTALLED := $(VENV)/.installed
 train: $(INSTALLED)
 	$(BIN)/csgcnn train
 
+# a process per core, each with one thread; the tests of a file stay together and share its fixtures
 test: $(INSTALLED)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
