@@ -9,7 +9,7 @@ from pathlib import Path
 
 from csgcnn.crystals.datasets import Record, read_records
 
-DATA = Path(os.environ.get("CSGCNN_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("CSGCNN_DATA", Path(__file__).parents[2] / "shared" / "data")).resolve()
 
 
 def records(name: str, n: int | None = None) -> list[Record]:

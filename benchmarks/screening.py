@@ -1,6 +1,7 @@
 """Screening with `csgcnn predict`: rate, memory and what bounds them, from CIFs, a data-set file, a store of graphs."""
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -129,7 +130,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         words = ["train", "trainer.max_epochs=1", "hydra.run.dir=run", "trainer.progress=false"]
-        subprocess.run([sys.executable, "-m", "csgcnn", *words], check=True, cwd=place, stdout=subprocess.DEVNULL)
+        included = {key: value for key, value in os.environ.items() if key != "CSGCNN_DATA"}  # trained on the default
+        program = [sys.executable, "-m", "csgcnn", *words]
+        subprocess.run(program, check=True, cwd=place, stdout=subprocess.DEVNULL, env=included)
         ckpt = place / "run" / "checkpoints" / "best.ckpt"
         (cifs := place / "cifs").mkdir()
         n_cifs = 300 if options.quick else options.cifs

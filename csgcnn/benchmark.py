@@ -21,6 +21,7 @@ from csgcnn.errors import ConfigError
 from csgcnn.files import write_bytes, write_json, write_text
 from csgcnn.resume import HARMLESS, check_same_run, data_digest, last_checkpoint
 from csgcnn.train import train_in
+from csgcnn.training.checkpoint import load_checkpoint
 from csgcnn.training.composition import composition_features, predict_by_composition
 from csgcnn.training.folds import COMPOSITION, MEAN, markdown, read_fold, summarise
 from csgcnn.training.matbench import matbench_record
@@ -99,11 +100,19 @@ def _finished(folder: Path, cfg: DictConfig, data: Sequence[str]) -> list[int]:
     finished = []
     for fold, digest in enumerate(data):
         run = folder / f"fold-{fold}"
-        if checkpoint := last_checkpoint(run / "checkpoints"):
+        if checkpoint := _checkpoint(run, cfg.ensemble > 1):
             config: Any = OmegaConf.to_container(_training(cfg, fold))
             check_same_run(checkpoint, config, digest, SAME)
             finished += [fold] if (run / "metrics.json").exists() else []
     return finished
+
+
+def _checkpoint(run: Path, is_ensemble: bool) -> dict[str, Any] | None:
+    """What says of a run with which configuration and data it was started; an ensemble's lies there when it is done."""
+    best = run / "checkpoints" / "best.ckpt"
+    if is_ensemble:
+        return load_checkpoint(best) if best.exists() else None
+    return last_checkpoint(best.parent)
 
 
 def _baselines(dataset: Dataset, splits: list[Split]) -> dict[str, list[Metrics]]:

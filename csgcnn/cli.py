@@ -47,7 +47,9 @@ COMMANDS = ["train", "predict", "evaluate", "build", "benchmark", "table", "impo
 OPEN_KEYS = ("dataset.units.", "dataset.derived.", "dataset.tasks.", "dataset.task_weights.")  # the user adds entries
 CONFIG_FLAGS = ("--config-", "-cd", "-cn", "-cp")
 # Paths and comparisons, in which Hydra would read signs of its own.
-QUOTED_KEYS = "ckpt structures output where by resume dataset.path dataset.split.file dataset.cache_dir hydra.run.dir"
+QUOTED_KEYS = (
+    "ckpt init_from structures output where by resume dataset.path dataset.split.file dataset.cache_dir hydra.run.dir"
+)
 QUOTED_KEYS += " hydra.sweep.dir"
 
 

@@ -41,6 +41,10 @@ def validate(cfg: DictConfig) -> None:
     check_values(_plain(cfg))
     if "graph" in cfg:
         _validate_vectors(cfg)
+    if "loss" in cfg:
+        _validate_std(cfg)
+    if OmegaConf.select(cfg, "trainer.freeze_body") and not cfg.init_from:
+        raise ConfigError("trainer.freeze_body=true: expected init_from=CHECKPOINT with it, whose body stays as it is")
     if "dataset" in cfg:
         _validate_split(cfg.dataset.split)
         _validate_tasks(cfg)
@@ -60,6 +64,15 @@ def _validate_vectors(cfg: DictConfig) -> None:
         )
     if "coordinate_noise" in cfg.get("augment", ()) and not cfg.graph.vectors:
         raise ConfigError("augment=coordinate_noise: expected graph.vectors=true graph.compress=false, as it sets them")
+
+
+def _validate_std(cfg: DictConfig) -> None:
+    is_likelihood = str(cfg.loss.get("_target_")).endswith(".Likelihood")
+    if is_likelihood != bool(cfg.model.get("predict_std")):
+        raise ConfigError(
+            f"model.predict_std={str(not is_likelihood).lower()}: expected true with loss=gaussian and loss=laplace, "
+            "which set it, and false with every other loss"
+        )
 
 
 def _require_values(cfg: DictConfig) -> None:

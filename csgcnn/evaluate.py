@@ -15,10 +15,11 @@ from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
 from csgcnn.invariance import Changes, largest_changes
 from csgcnn.predictor import Predictor
+from csgcnn.training.calibration import coverage, told_coverage
+from csgcnn.training.inference import predict_with_std
 from csgcnn.training.metrics import baseline_metrics, target_metrics
 from csgcnn.training.report import compared_columns, compared_rows, told
 from csgcnn.training.run_directory import rejected_path, write_predictions
-from csgcnn.training.trainer import predict_rows
 from csgcnn.wiring import load_dataset, place, select_device
 
 log = logging.getLogger(__name__)
@@ -34,16 +35,21 @@ def evaluate(cfg: DictConfig) -> None:
     dataset = load_dataset(cfg.dataset, predictor.graph, report, targets=predictor.targets)
     rows, trained_on = _rows(dataset, predictor, cfg.split)
     store = place(dataset.store, predictor.device)
-    prediction = predict_rows(predictor.network, store, rows, cfg.batch_size).cpu()
+    prediction, std = predict_with_std(predictor.network, store, rows, cfg.batch_size)
+    prediction, std = prediction.cpu(), std if std is None else std.cpu()
     targets, values = dataset.targets, dataset.values[rows]
     metrics = target_metrics(prediction, values, targets)
     baseline = baseline_metrics(dataset.values[trained_on] if len(trained_on) else values, values, targets)
+    covered = {} if std is None else coverage(prediction, std, values, targets)
     for target in targets:
         log.info(told(target, metrics[target.name], baseline[target.name]))
+        if target.name in covered and metrics[target.name]["n"]:
+            log.info(told_coverage(covered[target.name], target.name))
     if output:
         ids = [dataset.store.ids[row] for row in rows.tolist()]
-        table = ([id_, *cells] for id_, cells in zip(ids, compared_rows(prediction, values, targets), strict=True))
-        write_predictions(output, ["id", *compared_columns(targets)], table)
+        compared = compared_rows(prediction, values, targets, std)
+        table = ([id_, *cells] for id_, cells in zip(ids, compared, strict=True))
+        write_predictions(output, ["id", *compared_columns(targets, std is not None)], table)
         log.info("predictions: %s", output)
     if cfg.check_invariance:
         wanted = {dataset.store.ids[row] for row in rows.tolist()}

@@ -41,7 +41,7 @@ def predict(cfg: DictConfig) -> int:
     paths, sources = checkpoint_paths(_listed(cfg.ckpt)), _listed(cfg.structures)
     predictor = Predictor.load(paths, select_device(cfg.device, _threads(sources, cfg.workers)))
     targets = predictor.targets
-    columns = [("id", ""), *predicted_columns(targets, predictor.is_ensemble)]
+    columns = [("id", ""), *predicted_columns(targets, predictor.has_std)]
     texts = {"id", *(target.name for target in targets if target.classes)}
     names, is_number = [name for name, _ in columns], [name not in texts for name, _ in columns]
     usual = targets[0].name if len(targets) == 1 and not targets[0].classes else None
@@ -82,7 +82,7 @@ def _source(
     if folders:
         store = open_store(folders[0]).to("cpu", resident=False)
         predictor.check_settings(store)
-        workers = cfg.workers or cores()
+        workers = cfg.workers or max(1, cores() // 2)  # two threads do more for a network than a second process
         return lambda journal: predict_store(
             predictor, paths, store, folders[0], cfg.batch_size, workers, journal.n_records
         )

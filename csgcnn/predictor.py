@@ -42,7 +42,7 @@ class Prediction:
 
     ids: list[str]
     values: NDArray[np.float32]
-    std: NDArray[np.float32] | None  # [n, n_columns], of an ensemble
+    std: NDArray[np.float32] | None  # [n, n_columns], if the model tells it; of a single model's class NaN
     unseen: dict[int, str]  # atomic numbers that the training never saw, and the first of `ids` with it
     rejected: list[Rejected]
     warnings: Warnings
@@ -52,7 +52,8 @@ class Predictor:
     """A trained model, or an ensemble of them: network, graph settings, targets and the elements it knows.
 
     It answers a column per number, in `units`, and one per class of a classification target, its probability; `columns`
-    names them. An ensemble answers the mean of its members, and their standard deviation (with n - 1).
+    names them. An ensemble answers the mean of its members. An ensemble, and a model that was trained by a likelihood,
+    tell standard deviations, too (`has_std`); those of one training are calibrated on its validation rows.
 
     Example:
         >>> from csgcnn import load
@@ -75,7 +76,7 @@ class Predictor:
         self.names = [target.name for target in targets]
         self.units = [target.unit for target in targets]
         self.columns = [name for target in targets for name in target.outputs]
-        self.is_ensemble = isinstance(network, Ensemble)
+        self.has_std = network.has_std
         self.elements = elements
         self.split = split  # ids of the training's train, val and test rows
         self.device = torch.device(device)
@@ -113,7 +114,7 @@ class Predictor:
         for member, path in zip(members, paths, strict=True):
             if difference := _difference(first, member):
                 raise UserError(f"{paths[0]} and {path} are no ensemble: they differ in {difference}")
-        network = Ensemble([cast(CrystalGraphNetwork, member.network) for member in members])
+        network = Ensemble([network for member in members for network in _networks(member)])
         elements = set.intersection(*(member.elements for member in members))
         return cls(network, first.graph, first.targets, elements, _common_split(members), device)
 
@@ -128,14 +129,14 @@ class Predictor:
     def predict_with_std(
         self, structures: "Sequence[StructureSource | str] | StructureSource"
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Predict as `predict`, and the standard deviation of the members behind each number: [n, n_columns] both.
+        """Predict as `predict`, and the standard deviation behind each number: [n, n_columns] both.
 
         Raises:
             StructureError: a structure cannot be used; the message says which and why.
-            UserError: this is no ensemble.
+            UserError: this is one model, and its loss was no likelihood.
         """
-        if not self.is_ensemble:
-            raise UserError("one model has no deviation; load several checkpoints: load([a, b, c])")
+        if not self.has_std:
+            raise UserError("this model tells no deviation; load several checkpoints: load([a, b, c])")
         values, std = self._predict(structures)
         return values, cast(NDArray[np.float32], std)
 
@@ -193,35 +194,48 @@ class Predictor:
         warnings: Warnings | None = None,
     ) -> Prediction:
         """Predict rows of a store, which lies on the host, batch by batch."""
-        ids, parts, unseen = store.ids[rows.start : rows.stop], list[Tensor](), dict[int, str]()
+        ids, unseen = store.ids[rows.start : rows.stop], dict[int, str]()
+        values, std = list[Tensor](), list[Tensor]()
         for start in range(0, len(rows), batch_size):
             batch = store.batch(torch.arange(rows.start + start, min(rows.start + start + batch_size, rows.stop)))
             for z, graph in _strangers(batch, self.elements):
                 unseen.setdefault(z, ids[start + graph])
             batch = batch.to(self.device)
-            parts.append(self.network.each(batch) if isinstance(self.network, Ensemble) else self.network(batch))
-        values = torch.cat(parts)  # [n, n_columns], of an ensemble [n, n_members, n_columns]
-        std = values.std(1).cpu().numpy() if self.is_ensemble else None
-        mean = values.mean(1) if self.is_ensemble else values
-        return Prediction(ids, mean.cpu().numpy(), std, unseen, list(rejected), warnings or {})
+            if self.has_std:
+                of_batch, deviation = self.network.with_std(batch)
+                std.append(deviation)
+            else:
+                of_batch = self.network(batch)
+            values.append(of_batch)
+        deviations = torch.cat(std).cpu().numpy() if std else None
+        return Prediction(ids, torch.cat(values).cpu().numpy(), deviations, unseen, list(rejected), warnings or {})
 
     def _nothing(self) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         empty = np.empty((0, len(self.columns)), "f4")
-        return empty, empty if self.is_ensemble else None
+        return empty, empty if self.has_std else None
 
     def __repr__(self) -> str:
         targets = ", ".join(map(with_unit, self.names, self.units))
         return f"Predictor({targets}; {len(self.elements)} elements)"
 
 
-def _network(config: Mapping[str, Any], n_outputs: Sequence[int], state: Mapping[str, Tensor]) -> CrystalGraphNetwork:
+def _networks(model: Predictor) -> list[CrystalGraphNetwork]:
+    """Of an ensemble its members, whose own deviations are kept, unlike the ensemble's scale."""
+    members = model.network.members if isinstance(model.network, Ensemble) else [model.network]
+    return [cast(CrystalGraphNetwork, member) for member in members]
+
+
+def _network(
+    config: Mapping[str, Any], n_outputs: Sequence[int], state: Mapping[str, Tensor]
+) -> CrystalGraphNetwork | Ensemble:
     """The network of a configuration, which may ask for any size, with the weights `state`."""
     if not n_outputs:
         raise ValueError("it has no targets")
     if bad := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
         raise ValueError(f"{bad[0]} is not finite: the training had diverged")
     with torch.device("meta"):  # nothing is allocated before names and shapes are known to be those of the weights
-        network = build_model(config, n_outputs)
+        members = [build_model(config, n_outputs) for _ in range(config.get("ensemble", 1))]
+        network = members[0] if len(members) == 1 else Ensemble(members)
     dtypes = {name: tensor.dtype for name, tensor in network.state_dict().items()}
     weights = {name: tensor.to(dtypes.get(name, tensor.dtype)).contiguous() for name, tensor in state.items()}
     network.load_state_dict(weights, assign=True)
@@ -229,7 +243,7 @@ def _network(config: Mapping[str, Any], n_outputs: Sequence[int], state: Mapping
 
 
 @torch.inference_mode()
-def _try_out(network: CrystalGraphNetwork, n_global: int) -> None:
+def _try_out(network: CrystalGraphNetwork | Ensemble, n_global: int) -> None:
     """Predict one atom with one neighbour: what fails here would fail for every crystal."""
     one, first = torch.ones(1), torch.zeros(1, dtype=torch.long)
     edge_index, edge_vector = first.expand(2, 1), torch.empty(1, 0)

@@ -4,31 +4,39 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from csgcnn import __version__, processes
-from csgcnn.config import build, save_resolved
+from csgcnn.config import build, save_resolved, user_path
 from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.crystals.structure_files import one_line
 from csgcnn.data.augment import Augmentations
 from csgcnn.data.dataset import Dataset, oddities
 from csgcnn.data.splits import Split, SplitSettings, count_duplicates, shared_compositions, split_ids, split_rows
+from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, check_labels
+from csgcnn.ensemble import train_ensemble
+from csgcnn.errors import UserError
 from csgcnn.explain import report
+from csgcnn.results import write_results
 from csgcnn.resume import check_same_run, data_digest, last_checkpoint
+from csgcnn.training.calibration import calibrate
+from csgcnn.training.checkpoint import load_checkpoint
 from csgcnn.training.interruption import Interruption
 from csgcnn.training.keeper import Keeper, PrunedError
-from csgcnn.training.metrics import Metrics, baseline_metrics, target_metrics
-from csgcnn.training.report import compared_columns, compared_rows, outcome, told
-from csgcnn.training.run_directory import RunDirectory, environment, finished_epochs, write_predictions
+from csgcnn.training.losses import MultiTask
+from csgcnn.training.metrics import baseline_metrics, target_metrics
+from csgcnn.training.report import outcome
+from csgcnn.training.run_directory import RunDirectory, environment, finished_epochs
 from csgcnn.training.trainer import DivergenceError, Trainer, TrainerSettings
+from csgcnn.training.transfer import weights_to_take
 from csgcnn.wiring import build_loss, build_model, load_dataset, place, select_device
 
 log = logging.getLogger(__name__)
@@ -41,6 +49,10 @@ def train(cfg: DictConfig) -> float:
 
 def train_in(folder: Path, cfg: DictConfig) -> float:
     """`train` in an existing folder."""
+    return train_ensemble(folder, cfg, _train_one) if cfg.ensemble > 1 else _train_one(folder, cfg)
+
+
+def _train_one(folder: Path, cfg: DictConfig) -> float:
     with (
         Interruption(cfg.trainer.max_minutes) as interruption,
         RunDirectory(folder, may_resume=cfg.resume is not None) as run,
@@ -111,7 +123,7 @@ def _train(
     device = select_device(cfg.trainer.device, cfg.trainer.threads, cfg.trainer.deterministic)
     torch.manual_seed(cfg.seed)
     dataset, split = processes.all_or_none(lambda: _load(cfg, run))
-    store, targets = place(dataset.store, device, cfg.trainer.resident_gib), dataset.targets
+    store = place(dataset.store, device, cfg.trainer.resident_gib)
     description = _description(cfg, dataset, split)
     checkpoint = processes.all_or_none(lambda: _checkpoint(source, description))
     save_resolved(cfg, run.folder / "config.yaml")
@@ -119,13 +131,11 @@ def _train(
     run.write_json("splits.json", description["split"])
     shared = _report_data(dataset, split)
 
-    model = build_model(cfg, [target.n_outputs for target in targets])
-    loss = build_loss(cfg, targets, dataset.values[split["train"]])
-    settings = TrainerSettings(**{name: cfg.trainer[name] for name in TrainerSettings.__dataclass_fields__})
-    parts = build(cfg.optimizer), build(cfg.scheduler), settings, Augmentations(build(cfg.augment))
-    trainer = Trainer(model, store, targets, dataset.values, split, loss, *parts)
+    trainer = make_trainer(cfg, dataset, split, store)
     if checkpoint:
         _restore(trainer, checkpoint["training"])
+    elif cfg.init_from:
+        processes.all_or_none(lambda: _begin_with(trainer, cfg, dataset.targets))
     is_done = bool(checkpoint and trainer.is_over and source and finished_epochs(source) == trainer.epoch)
     reached = f"epoch {trainer.epoch}, batch {trainer.n_done}{', the end' if is_done else ''}"
     advice = "dataset.path and the folder of the run must lie on a disk that all processes see"
@@ -138,13 +148,35 @@ def _train(
     every, n_kept = cfg.trainer.checkpoint_every, cfg.trainer.keep_last
     keeper = Keeper(run, trainer, description, interruption, every, n_kept, is_hopeless)
     pruned = _fit(trainer, keeper, interruption)
-    trainer.evaluated.load_state_dict(trainer.best)
+    model = trainer.evaluated
+    model.load_state_dict(trainer.best)
     if cfg.trainer.learn_task_weights:
-        weights = zip(targets, loss.task_weights.tolist(), strict=True)
+        weights = zip(dataset.targets, cast(MultiTask, trainer.loss).task_weights.tolist(), strict=True)
         log.info("learned task weights: %s", ", ".join(f"{target.name} {weight:.3g}" for target, weight in weights))
     facts = shared | {"outcome": pruned or _outcome(trainer), "seconds": time.perf_counter() - start}
-    (_write_pruned if pruned else _write_results)(run, trainer, dataset, facts)
+    if pruned:
+        _write_pruned(run, trainer, dataset, facts)
+        return trainer.best_score
+    if model.has_std:
+        calibrate(model, store, dataset.targets, dataset.values, split["val"], 4 * trainer.settings.batch_size)
+        keeper.save_best(model.state_dict())
+    if not processes.rank():
+        from csgcnn.training.plots import plot_learning_curve
+
+        plot_learning_curve(run.folder / "metrics.csv", dataset.targets, run.folder / "learning_curve.png")
+    batch_size = 4 * trainer.settings.batch_size
+    write_results(run, model, store, dataset, split, batch_size, {**_summary(trainer, dataset), **facts})
+    _log_end(run, trainer, facts)
     return trainer.best_score
+
+
+def make_trainer(cfg: DictConfig, dataset: Dataset, split: Split, store: GraphStore) -> Trainer:
+    """The model and everything that trains it; `store`: the data set's, where the training shall find it."""
+    model = build_model(cfg, [target.n_outputs for target in dataset.targets])
+    loss = build_loss(cfg, dataset.targets, dataset.values[split["train"]])
+    settings = TrainerSettings(**{name: cfg.trainer[name] for name in TrainerSettings.__dataclass_fields__})
+    parts = build(cfg.optimizer), build(cfg.scheduler), settings, Augmentations(build(cfg.augment))
+    return Trainer(model, store, dataset.targets, dataset.values, split, loss, *parts)
 
 
 def _load(cfg: DictConfig, run: RunDirectory) -> tuple[Dataset, Split]:
@@ -160,6 +192,21 @@ def _checkpoint(source: Path | None, description: Mapping[str, Any]) -> dict[str
     if checkpoint:
         check_same_run(checkpoint, description["config"], description["data"])
     return checkpoint
+
+
+def _begin_with(trainer: Trainer, cfg: DictConfig, targets: list[Target]) -> None:
+    """Take the weights over from another training, and say which."""
+    if not (path := user_path(cfg.init_from)).is_file():
+        raise UserError(f"init_from={path}: there is no such file")
+    content, config = load_checkpoint(path), cast(Any, OmegaConf.to_container(cfg, resolve=True))
+    state = trainer.model.state_dict()
+    weights, told = weights_to_take(cfg.init_from, content, state, config, targets, cfg.init_parts)
+    trainer.begin_with({name: tensor.to(state[name]) for name, tensor in weights.items()})
+    n_frozen = sum(weight.numel() for weight in trainer.model.parameters() if not weight.requires_grad)
+    log.info("init_from=%s: %s%s", cfg.init_from, told, f"; {n_frozen:,} stay as they are" if n_frozen else "")
+    theirs = content["config"]["graph"]
+    if differing := [f"graph.{key}={value}" for key, value in theirs.items() if value != cfg.graph.get(key)]:
+        log.warning("init_from: that training had other graphs, %s", ", ".join(differing))
 
 
 def _restore(trainer: Trainer, state: Mapping[str, Any]) -> None:
@@ -222,33 +269,6 @@ def _outcome(trainer: Trainer) -> str:
     return outcome(trainer.history, trainer.best_score, trainer.score(baseline_metrics(train, val, trainer.targets)))
 
 
-def _write_results(run: RunDirectory, trainer: Trainer, dataset: Dataset, facts: Mapping[str, Any]) -> None:
-    """Test once, and write predictions.csv, the figures and, when these are there, metrics.json."""
-    from csgcnn.training.plots import plot_learning_curve, plot_test
-
-    targets, values = dataset.targets, {part: trainer.values_of(part).cpu() for part in trainer.split}
-    prediction = {part: trainer.predict(part).cpu() for part in ("val", "test")}
-    if processes.rank():  # the first one writes
-        return
-    metrics = {part: target_metrics(predicted, values[part], targets) for part, predicted in prediction.items()}
-    baseline = baseline_metrics(values["train"], values["test"], targets)
-    rows = (
-        [trainer.store.ids[row], part, *cells]
-        for part, predicted in prediction.items()
-        for row, cells in zip(
-            trainer.split[part].tolist(), compared_rows(predicted, values[part], targets), strict=True
-        )
-    )
-    write_predictions(run.folder / "predictions.csv", ["id", "split", *compared_columns(targets)], rows)
-    plot_test(prediction["test"], values["test"], targets, run.folder)
-    plot_learning_curve(run.folder / "metrics.csv", targets, run.folder / "learning_curve.png")
-    rest = {**_baselines(baseline, targets), **_summary(trainer, dataset), **facts}
-    run.write_json("metrics.json", {**metrics, **rest})
-    for target in targets:
-        log.info("test %s", told(target, metrics["test"][target.name], baseline[target.name]))
-    _log_end(run, trainer, facts)
-
-
 def _write_pruned(run: RunDirectory, trainer: Trainer, dataset: Dataset, facts: Mapping[str, Any]) -> None:
     """Write metrics.json of a training that was given up; its test rows stay unseen."""
     values = trainer.values_of("val").cpu()
@@ -279,11 +299,3 @@ def _log_end(run: RunDirectory, trainer: Trainer, facts: Mapping[str, Any]) -> N
         facts["seconds"],
         run.folder,
     )
-
-
-def _baselines(baseline: Mapping[str, Metrics], targets: Sequence[Target]) -> dict[str, dict[str, float]]:
-    """The test metrics that any model must beat: of predicting the mean, or always the most frequent class."""
-    maes = {target.name: baseline[target.name]["mae"] for target in targets if not target.classes}
-    accuracies = {target.name: baseline[target.name]["accuracy"] for target in targets if target.classes}
-    told = {"baseline_test_mae": maes, "baseline_test_accuracy": accuracies}
-    return {key: values for key, values in told.items() if values}

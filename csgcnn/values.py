@@ -12,6 +12,7 @@ CHOICES: dict[str, tuple[str | bool, ...]] = {
     "graph.shells": ("complete", "truncate"),
     "graph.compress": (True, False),
     "graph.vectors": (True, False),
+    "model.predict_std": (True, False),
     "graph.global_features": ("none", "lattice", "symmetry", "composition"),
     "trainer.precision": ("float32", "bfloat16"),
     "dataset.split.method": ("random", "group", "column", "fold", "matbench", "file"),
@@ -20,6 +21,7 @@ CHOICES: dict[str, tuple[str | bool, ...]] = {
     "on_error": ("raise", "skip"),
     "order": ("highest", "lowest"),
     "split": ("train", "val", "test"),
+    "init_parts": ("all", "body"),
 }
 # The upper bounds are far above every real use: they stop a typing error or a stranger's file before memory is short.
 NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
@@ -38,15 +40,21 @@ NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
         "augment.distance_noise.decay augment.strain.decay augment.coordinate_noise.decay",
         lambda x: 0 <= x <= 1,
     ),
-    "a fraction above 0": ("dataset.split.train", lambda x: 0 < x <= 1),
-    "a fraction from 0 to below 1": ("dataset.split.val dataset.split.test scheduler.warmup", lambda x: 0 <= x < 1),
+    "a fraction above 0": ("dataset.split.train trainer.layer_decay", lambda x: 0 < x <= 1),
+    "a fraction from 0 to below 1": (
+        "dataset.split.val dataset.split.test scheduler.warmup scheduler.at",
+        lambda x: 0 <= x < 1,
+    ),
     "a number from 0 to below 1": ("trainer.ema optimizer.momentum model.dropout", lambda x: 0 <= x < 1),
     "an integer of 1 or more": (
         "trainer.max_epochs trainer.batch_size trainer.patience batch_size scheduler.patience top",
         lambda x: isinstance(x, int) and x >= 1,
     ),
     "an integer from 1 to 10": ("model.message_layers", lambda x: isinstance(x, int) and 1 <= x <= 10),
-    "an integer from 1 to 100": ("model.n_convolutions pooling.steps", lambda x: isinstance(x, int) and 1 <= x <= 100),
+    "an integer from 1 to 100": (
+        "ensemble model.n_convolutions pooling.steps",
+        lambda x: isinstance(x, int) and 1 <= x <= 100,
+    ),
     "an integer from 0 to 100": ("model.n_head_layers", lambda x: isinstance(x, int) and 0 <= x <= 100),
     "an integer from 1 to 10000": (
         "graph.max_neighbors trainer.threads trainer.workers workers model.hidden model.head_hidden"

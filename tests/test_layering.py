@@ -15,7 +15,7 @@ BELOW = {
     "data": {"crystals"},
     "nn": {"data", "processes"},
     "training": {"crystals", "data", "nn", "processes"},
-    "screening": {"crystals", "data"},
+    "screening": {"crystals", "data", "machine"},
     "schemas": set(),
     "config": {"schemas"},
     "explain": {"config"},
@@ -25,7 +25,7 @@ BELOW = {
 }
 ROOMS = {*BELOW, *(path.name for path in PACKAGE.iterdir() if path.is_dir())}
 KNOWS_HYDRA = {"benchmark", "build", "cli", "explain", "config", "schemas", "train", "predict", "evaluate", "table"}
-KNOWS_HYDRA |= {"search"}
+KNOWS_HYDRA |= {"ensemble", "search"}
 HEAVY = {"torch", "torch_geometric", "pymatgen", "matplotlib", "scipy", "numpy"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

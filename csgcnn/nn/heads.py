@@ -38,6 +38,40 @@ class Head(nn.Module):
         return self.out(self.dropout(x))
 
 
+class SpreadHead(nn.Module):
+    """How far off the numbers may be: the logarithm of each one's standard deviation, from the crystal vector.
+
+    Nix & Weigend, ICNN 1994. `std_scale` is what the deviations are multiplied by to be those of unseen crystals, see
+    `csgcnn.training.calibration`.
+
+    Shapes: [n_graphs, hidden] -> [n_graphs, n_numbers], in standardised units.
+    """
+
+    std_scale: Tensor
+
+    def __init__(
+        self, hidden: int, head_hidden: int, n_layers: int, n_outputs: Sequence[int], activation: str = "softplus"
+    ) -> None:
+        super().__init__()
+        self.n_outputs = list(n_outputs)
+        self.head = Head(hidden, head_hidden, n_layers, self.n_outputs.count(1), activation)
+        self.register_buffer("std_scale", torch.ones(sum(n_outputs)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x)
+
+    def std(self, log_std: Tensor, scaler: "TargetScaler") -> Tensor:
+        """Deviations in physical units, NaN in the columns of classes: [n_graphs, sum of n_outputs]."""
+        columns, number = [], 0
+        for i, n in enumerate(self.n_outputs):
+            if n > 1:
+                columns.append(log_std.new_full((len(log_std), n), torch.nan))
+            else:
+                columns.append(log_std[:, number : number + 1].exp() * scaler.std[i])
+                number += 1
+        return torch.cat(columns, dim=1) * self.std_scale
+
+
 class TargetScaler(nn.Module):
     """Standardises targets with statistics of the training rows; part of the model, which answers in physical units.
 
@@ -75,11 +109,12 @@ class TargetScaler(nn.Module):
         return (targets - self.mean) / self.std
 
     def forward(self, outputs: Tensor) -> Tensor:
-        """Standardised values -> physical units, logits -> probabilities."""
+        """Standardised values -> physical units, logits -> probabilities; columns that follow these are left out."""
+        known = outputs[:, : sum(self.n_outputs)]
         return torch.cat(
             [
                 part.softmax(1) if part.shape[1] > 1 else part * self.std[i] + self.mean[i]
-                for i, part in enumerate(outputs.split(self.n_outputs, dim=1))
+                for i, part in enumerate(known.split(self.n_outputs, dim=1))
             ],
             dim=1,
         )

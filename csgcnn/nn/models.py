@@ -1,6 +1,7 @@
 """The network: one body, any convolution."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from csgcnn.data.batch import GraphBatch
 from csgcnn.nn.edge_calculators import EdgeCalculator
 from csgcnn.nn.global_features import GlobalFeatures
-from csgcnn.nn.heads import Head, TargetScaler
+from csgcnn.nn.heads import Head, SpreadHead, TargetScaler
 from csgcnn.nn.layers import Block, EdgeUpdate
 from csgcnn.nn.node_features import ElementTable, LearnedEmbedding, NodeFeatures
 from csgcnn.nn.pooling import AttentionPooling, MaxPooling, Set2Set, SumPooling
@@ -23,6 +24,7 @@ class CrystalGraphNetwork(nn.Module):
 
     `convolution(hidden, edge_dim, norm, activation, message_layers)` and `pooling(hidden)` make the layers.
     `n_outputs` per target: 1 for a number, one for each class of a classification target, whose probability it becomes.
+    `predict_std`: tell the standard deviation of each number, too, which a likelihood as loss teaches.
 
     Shapes: GraphBatch -> [n_graphs, sum of n_outputs].
     """
@@ -43,6 +45,7 @@ class CrystalGraphNetwork(nn.Module):
         residual: str = "post",
         head_hidden: int = 128,
         n_head_layers: int = 1,
+        predict_std: bool = False,
         n_global: int = 0,
     ) -> None:
         super().__init__()
@@ -61,11 +64,42 @@ class CrystalGraphNetwork(nn.Module):
         self.edge_updates = nn.ModuleList(EdgeUpdate(hidden, edge_dim, norm, activation) for _ in range(n_updates))
         self.pooling = pooling(hidden)
         self.global_features = GlobalFeatures(n_global) if n_global else None
-        self.head = Head(self.pooling.dim + n_global, head_hidden, n_head_layers, sum(n_outputs), activation, dropout)
+        shape = self.pooling.dim + n_global, head_hidden, n_head_layers
+        self.head = Head(*shape, sum(n_outputs), activation, dropout)
         self.scaler = TargetScaler(n_outputs)
+        self.spread = SpreadHead(*shape, n_outputs, activation) if predict_std and 1 in n_outputs else None
+
+    @property
+    def body(self) -> list[nn.Module]:
+        """What makes the crystal vector: all but the head and what it answers with."""
+        whole = [*chain(*self.stages[:-1]), self.pooling, self.global_features]
+        return [module for module in whole if module is not None]
+
+    @property
+    def stages(self) -> list[list[nn.Module]]:
+        """The network from crystal to property: features, each block with the edge update behind it, head."""
+        blocks = [[block, *self.edge_updates[i : i + 1]] for i, block in enumerate(self.blocks)]
+        last = [self.pooling, self.global_features, self.head, self.scaler, self.spread]
+        features: list[nn.Module] = [self.node_features, self.edge_calculator, self.embedding]
+        return [features, *blocks, [module for module in last if module is not None]]
+
+    @property
+    def has_std(self) -> bool:
+        """Whether `with_std` knows a deviation."""
+        return self.spread is not None
+
+    @property
+    def std_scale(self) -> Tensor:
+        """What predicted deviations are multiplied by."""
+        if self.spread is None:
+            raise AttributeError("this network predicts no deviations")
+        return self.spread.std_scale
 
     def standardized(self, graph: GraphBatch) -> Tensor:
-        """What a loss compares, standardised values and logits: [n_graphs, sum of n_outputs]."""
+        """What a loss compares: standardised values and logits [n_graphs, sum of n_outputs].
+
+        With `predict_std` the logarithms of the standardised deviations come behind, `n_numbers` more columns.
+        """
         x = self.embedding(self.node_features(graph.atomic_number))
         edge_attr = self.edge_calculator(graph)
         for i, block in enumerate(self.blocks):
@@ -75,7 +109,16 @@ class CrystalGraphNetwork(nn.Module):
         crystal = self.pooling(x, graph)
         if self.global_features is not None:
             crystal = torch.cat([crystal, self.global_features(graph.global_features)], dim=1)
-        return self.head(crystal)
+        outputs = self.head(crystal)
+        return outputs if self.spread is None else torch.cat([outputs, self.spread(crystal)], dim=1)
 
     def forward(self, graph: GraphBatch) -> Tensor:
         return self.scaler(self.standardized(graph).to(self.scaler.mean.dtype))
+
+    def with_std(self, graph: GraphBatch) -> tuple[Tensor, Tensor]:
+        """Values and probabilities, and the deviations of the values, NaN for classes: [n_graphs, sum of n_outputs]."""
+        outputs = self.standardized(graph).to(self.scaler.mean.dtype)
+        values = self.scaler(outputs)
+        if self.spread is None:
+            return values, torch.full_like(values, torch.nan)
+        return values, self.spread.std(outputs[:, values.shape[1] :], self.scaler)

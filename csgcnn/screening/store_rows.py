@@ -13,6 +13,7 @@ import torch
 from csgcnn.crystals.build import START
 from csgcnn.data.store import GraphStore, open_store
 from csgcnn.errors import UserError
+from csgcnn.machine import cores
 from csgcnn.predictor import STORE_ROWS, Prediction, Predictor
 
 MANY = 100_000  # rows: some ten seconds of work, as starting processes takes two
@@ -29,8 +30,8 @@ def predict_store(
 ) -> Iterator[Prediction]:
     """Predict the rows of the store in `folder` from `first` on, chunk by chunk, in order.
 
-    Many rows are shared out among `workers` processes, unless a GPU does the work; each reads the checkpoints `paths`
-    of `predictor` and opens the store for itself.
+    Many rows are shared out among `workers` processes that share the cores, unless a GPU does the work; each reads the
+    checkpoints `paths` of `predictor` and opens the store for itself.
 
     Raises:
         UserError: the store's graphs are not those of the model, or a process was killed.
@@ -39,11 +40,12 @@ def predict_store(
         yield from predictor.stream_store(store, batch_size, first)
         return
     parts = [range(start, min(start + STORE_ROWS, len(store))) for start in range(first, len(store), STORE_ROWS)]
+    threads = max(1, cores() // workers)
     with ProcessPoolExecutor(workers, mp_context=get_context(START)) as pool:
         waiting: deque[Future[Prediction]] = deque()
         try:
             for rows in parts:
-                waiting.append(pool.submit(_predict, tuple(paths), folder, rows, batch_size))
+                waiting.append(pool.submit(_predict, tuple(paths), folder, rows, batch_size, threads))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -55,13 +57,13 @@ def predict_store(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _predict(paths: tuple[Path, ...], folder: Path, rows: range, batch_size: int) -> Prediction:
-    predictor, store = _opened(paths, folder)
+def _predict(paths: tuple[Path, ...], folder: Path, rows: range, batch_size: int, threads: int) -> Prediction:
+    predictor, store = _opened(paths, folder, threads)
     return predictor.predict_rows(store, rows, batch_size)
 
 
 @cache  # once in each process
-def _opened(paths: tuple[Path, ...], folder: Path) -> tuple[Predictor, GraphStore]:
-    torch.set_num_threads(1)
+def _opened(paths: tuple[Path, ...], folder: Path, threads: int) -> tuple[Predictor, GraphStore]:
+    torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     return Predictor.load(paths), open_store(folder).to("cpu", resident=False)

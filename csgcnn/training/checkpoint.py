@@ -13,7 +13,7 @@ from csgcnn.errors import UserError
 from csgcnn.files import write_bytes
 from csgcnn.training.plain_data import load_plain
 
-FORMAT = 2  # 2: `training` holds all that a training needs to go on
+FORMAT = 3  # 2: `training` holds all that a training needs to go on; 3: weights may be those of an ensemble
 REQUIRED = ("config", "targets", "elements", "state_dict")
 
 
@@ -21,7 +21,16 @@ def _from_1(content: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name != "training"}
 
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}  # format n -> format n + 1
+def _from_2(content: dict[str, Any]) -> dict[str, Any]:
+    config = content["config"]
+    if not isinstance(config, dict) or not isinstance(config.get("model", {}), dict):
+        return content
+    model = {"predict_std": False} | config.get("model", {})
+    return {**content, "config": ADDED | config | ({"model": model} if "model" in config else {})}
+
+
+ADDED = {"ensemble": 1, "init_from": None, "init_parts": "all"}  # to the configuration, in format 3
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}  # format n -> format n + 1
 
 
 def save_checkpoint(content: dict[str, Any], path: Path) -> None:

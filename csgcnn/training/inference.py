@@ -17,6 +17,16 @@ def predict_rows(model: CrystalGraphNetwork | Ensemble, store: GraphStore, rows:
     return in_batches(model, model, store, rows, batch_size)
 
 
+def predict_with_std(
+    model: CrystalGraphNetwork | Ensemble, store: GraphStore, rows: Tensor, batch_size: int
+) -> tuple[Tensor, Tensor | None]:
+    """Predictions as of `predict_rows`, and their standard deviations if the model tells any, of the same shape."""
+    if not model.has_std:
+        return predict_rows(model, store, rows, batch_size), None
+    both = in_batches(model, lambda graph: torch.stack(model.with_std(graph), 1), store, rows, batch_size)
+    return both[:, 0], both[:, 1]
+
+
 @torch.inference_mode()
 def in_batches(
     model: nn.Module, answer: Callable[[GraphBatch], Tensor], store: GraphStore, rows: Tensor, batch_size: int

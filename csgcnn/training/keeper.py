@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from csgcnn import processes
 from csgcnn.training.interruption import Interruption
 from csgcnn.training.run_directory import RunDirectory
@@ -87,9 +89,13 @@ class Keeper:
                 self.run.save(content, name)
             self._drop_old()
         if self._saved_best != trainer.best_epoch:
-            metrics = {"best_epoch": trainer.best_epoch, "val_score": trainer.best_score}
-            self.run.save({**self.description, "metrics": metrics, "state_dict": trainer.best}, "best")
+            self.save_best(trainer.best)
         self._saved, self._saved_best, self._saved_at = position, trainer.best_epoch, time.monotonic()
+
+    def save_best(self, weights: Mapping[str, Tensor]) -> None:
+        """Write best.ckpt with these weights."""
+        metrics = {"best_epoch": self.trainer.best_epoch, "val_score": self.trainer.best_score}
+        self.run.save({**self.description, "metrics": metrics, "state_dict": dict(weights)}, "best")
 
     def _write_rows(self) -> None:
         history = self.trainer.history

@@ -1,10 +1,13 @@
 """What training minimises: on standardised targets, missing labels left out."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+LEAST_LOG_STD = -7.0  # a thousandth of the spread of the target: no label is surer, and the loss stays finite
 
 
 class Weighted(nn.Module):
@@ -34,6 +37,32 @@ class Weighted(nn.Module):
         return loss.sum() / known.sum().clamp(min=1)
 
 
+class Likelihood(nn.Module):
+    """Minus the logarithm of the likelihood of a known label, mean over these, by a deviation that is predicted, too.
+
+    - `gaussian`: log(std) + (error / std)^2 / 2 (Nix & Weigend, ICNN 1994)
+    - `laplace`: log(std) + sqrt(2) |error| / std, which forgives outliers as the absolute error does
+
+    both up to a constant.
+
+    Shapes: prediction, target, log_std [n_graphs, n_targets] -> scalar; a NaN target is a missing label.
+    """
+
+    def __init__(self, distribution: str) -> None:
+        super().__init__()
+        if distribution not in ("gaussian", "laplace"):
+            raise ValueError(f"distribution={distribution}: expected gaussian or laplace")
+        self.distribution = distribution
+
+    def forward(self, prediction: Tensor, target: Tensor, log_std: Tensor) -> Tensor:
+        known = target.isfinite()
+        error = torch.where(known, prediction - torch.where(known, target, 0.0), 0.0)
+        log_std = log_std.clamp(min=LEAST_LOG_STD)
+        relative = error * torch.exp(-log_std)
+        misfit = relative.square() / 2 if self.distribution == "gaussian" else 2**0.5 * relative.abs()
+        return torch.where(known, log_std + misfit, 0.0).sum() / known.sum().clamp(min=1)
+
+
 class MultiTask(nn.Module):
     """The mean over the targets of each one's loss: `regression` on a number, cross entropy on a class.
 
@@ -44,8 +73,9 @@ class MultiTask(nn.Module):
     Each L_t is a mean over its known labels; a target that no row of a batch has adds nothing to it.
     `class_weights`: one tensor [n_classes] per target; of a number it is ignored.
 
-    Shapes: outputs [n_graphs, sum of n_outputs] standardised values and logits, target [n_graphs, n_targets]
-    standardised values and positions of classes -> scalar; a NaN target is a missing label.
+    Shapes: outputs [n_graphs, sum of n_outputs] standardised values and logits, after which come the [n_graphs,
+    n_numbers] log_std of a `Likelihood`; target [n_graphs, n_targets] standardised values and positions of classes
+    -> scalar; a NaN target is a missing label.
     """
 
     weights: Tensor
@@ -78,10 +108,12 @@ class MultiTask(nn.Module):
         return self.precision_factor * torch.exp(-self.log_variance.detach()) / len(self.n_outputs)
 
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
+        outputs, log_std = outputs.tensor_split([sum(self.n_outputs)], dim=1)
+        of_number = iter(log_std.t().unsqueeze(2))
         parts = zip(outputs.split(self.n_outputs, 1), self.class_weights.split(self.n_outputs), strict=True)
         losses = torch.stack(
             [
-                self.regression(output, target[:, i : i + 1])
+                self.regression(output, target[:, i : i + 1], *islice(of_number, 1))
                 if output.shape[1] == 1
                 else cross_entropy(output, target[:, i], class_weights)
                 for i, (output, class_weights) in enumerate(parts)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from csgcnn.data.targets import Target
 from csgcnn.files import write_bytes
+from csgcnn.training.calibration import covered, known_errors
 from csgcnn.training.metrics import confusion_matrix, known_labels, roc_auc, roc_curve
 from csgcnn.training.run_directory import with_unit
 
@@ -67,6 +68,22 @@ def plot_parity(prediction: Tensor, target: Tensor, labels: Sequence[str], maes:
         axis.plot(limits, limits, color="black", linewidth=0.8)
         axis.set(xlim=limits, ylim=limits, aspect="equal", xlabel=f"DFT {labels[i]}", ylabel=f"predicted {labels[i]}")
         axis.set_title(f"test, n = {len(x)}, MAE = {maes[i]:.3g}", fontsize=10)
+    _save(figure, path)
+
+
+def plot_calibration(prediction: Tensor, std: Tensor, values: Tensor, targets: Sequence[Target], path: Path) -> None:
+    """Share of the errors within the bounds that a normal distribution has for each share, a curve per number.
+
+    Shapes: prediction, std [n_rows, sum of n_outputs], values [n_rows, n_targets], NaN where missing.
+    """
+    levels = [level / 100 for level in range(2, 100, 2)]
+    figure, axis = plt.subplots(figsize=(4.2, 4), layout="constrained")
+    for target, error, deviation in known_errors(prediction, std, values, targets):
+        axis.plot(levels, covered(error, deviation, levels), label=f"{target.name}, n = {len(error)}")
+    axis.plot([0, 1], [0, 1], color="black", linewidth=0.8)
+    axis.set(aspect="equal", xlim=(0, 1), ylim=(0, 1), xlabel="nominal share", ylabel="share of the test errors")
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, fontsize=8)
     _save(figure, path)
 
 

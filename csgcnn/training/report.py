@@ -24,7 +24,7 @@ BETTER = 0.95  # times the score of predicting the mean: a model that learned so
 def predicted_columns(targets: Sequence[Target], with_std: bool = False) -> list[tuple[str, str]]:
     """Name and unit of what is told of new structures: a number, a class and the probabilities of all classes.
 
-    `with_std`: of an ensemble, the deviation of its members behind each number and probability.
+    `with_std`: the standard deviation behind each number and probability.
     """
     columns = []
     for target in targets:
@@ -45,31 +45,36 @@ def predicted_cells(row: Sequence[float], targets: Sequence[Target], std: Sequen
     return cells
 
 
-def compared_columns(targets: Sequence[Target]) -> list[str]:
-    """Header of predictions beside known values."""
+def compared_columns(targets: Sequence[Target], with_std: bool = False) -> list[str]:
+    """Header of predictions beside known values; `with_std`: and the standard deviations of numbers."""
     columns = []
     for target in targets:
         name, unit = target.name, target.unit
         if target.classes:
             columns += [name, f"{name}_prediction", *target.outputs]
         else:
-            columns += [with_unit(column, unit) for column in (name, f"{name}_prediction", f"{name}_error")]
+            own = (name, f"{name}_prediction", f"{name}_error", *[f"{name}_std"] * with_std)
+            columns += [with_unit(column, unit) for column in own]
     return columns
 
 
-def compared_rows(prediction: Tensor, values: Tensor, targets: Sequence[Target]) -> Iterator[list[Any]]:
+def compared_rows(
+    prediction: Tensor, values: Tensor, targets: Sequence[Target], std: Tensor | None = None
+) -> Iterator[list[Any]]:
     """What stands below `compared_columns` for each row; an unknown number is NaN, an unknown class empty.
 
-    Shapes: prediction [n_rows, sum of n_outputs], values [n_rows, n_targets].
+    Shapes: prediction, std [n_rows, sum of n_outputs], values [n_rows, n_targets].
     """
-    for row, known in zip(prediction.tolist(), values.tolist(), strict=True):
+    deviations = [[None] * prediction.shape[1]] * len(values) if std is None else std.tolist()
+    for row, known, of_row in zip(prediction.tolist(), values.tolist(), deviations, strict=True):
         cells: list[Any] = []
-        for target, outputs, value in zip(targets, _parts(row, targets), known, strict=True):
+        parts = zip(targets, _parts(row, targets), known, _parts(of_row, targets), strict=True)
+        for target, outputs, value, deviation in parts:
             if target.classes:
                 true_class = "" if value != value else target.classes[int(value)]
                 cells += [true_class, _likeliest(target, outputs), *outputs]
             else:
-                cells += [value, *outputs, outputs[0] - value]
+                cells += [value, *outputs, outputs[0] - value, *(deviation if std is not None else [])]
         yield cells
 
 

@@ -27,6 +27,11 @@ def cosine(optimizer: Optimizer, n_steps: int, warmup: float = 0.05) -> LRSchedu
     return LambdaLR(optimizer, factor)
 
 
+def step(optimizer: Optimizer, n_steps: int, at: float = 0.8, factor: float = 0.1) -> LRScheduler:
+    """Multiply by `factor` once, after the fraction `at` of the steps."""
+    return LambdaLR(optimizer, lambda done: factor if done >= at * n_steps else 1.0)
+
+
 def plateau(optimizer: Optimizer, n_steps: int, factor: float = 0.5, patience: int = 20) -> ReduceLROnPlateau:
     """Multiply by `factor` whenever the validation loss has not improved for `patience` epochs."""
     return ReduceLROnPlateau(optimizer, factor=factor, patience=patience)

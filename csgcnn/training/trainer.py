@@ -44,6 +44,8 @@ class TrainerSettings:
     max_skipped: int = 0
     sync_norm: bool = True
     compile: bool = False
+    freeze_body: bool = False
+    layer_decay: float = 1.0
 
 
 class DivergenceError(UserError):
@@ -95,7 +97,12 @@ class Trainer:
         model.scaler.fit(values[split["train"]].to(store.device))
         if model.global_features is not None:
             model.global_features.fit(torch.from_numpy(store.graphs.global_features)[split["train"]])
-        self.optimizer = make_optimizer(_parameter_groups(model, loss))
+        self.frozen = model.body if settings.freeze_body else []
+        for module in self.frozen:
+            module.requires_grad_(False)
+        self.optimizer = make_optimizer(_parameter_groups(model, loss, settings.layer_decay))
+        for group in self.optimizer.param_groups:
+            group["lr"] *= group.pop("factor", 1.0)
         n_batches = len(cut(split["train"], settings.batch_size))
         self.scheduler = make_scheduler(self.optimizer, settings.max_epochs * n_batches)
         self.n_steps = 0
@@ -135,6 +142,12 @@ class Trainer:
         """Whether all epochs are done, or `patience` of them brought nothing."""
         patience = self.settings.patience or math.inf
         return self.epoch >= self.settings.max_epochs or self.epoch - self.best_epoch >= patience
+
+    def begin_with(self, weights: Mapping[str, Tensor]) -> None:
+        """Replace the initial values of these weights, before the first step."""
+        self.model.load_state_dict({**self.model.state_dict(), **weights})
+        self.evaluated.load_state_dict(self.model.state_dict())
+        self.best = _copied(self.evaluated.state_dict())
 
     def fit(self, watch: Callable[[], None]) -> None:
         """Train to the end; `watch` is called after each batch and each epoch and may take the `state`, or stop.
@@ -181,6 +194,8 @@ class Trainer:
             self.lr = self.optimizer.param_groups[0]["lr"]
         batches = cut(self.order, self.settings.batch_size)
         self.model.train()
+        for module in self.frozen:  # batch norms keep their statistics, too
+            module.eval()
         left = batches[self.n_done :]
         for batch_rows, batch in zip(left, self.store.batches(map(processes.share, left)), strict=True):
             self.losses[self.n_done] = self._step(batch_rows, batch)
@@ -342,8 +357,16 @@ def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
-def _parameter_groups(model: nn.Module, loss: nn.Module) -> list[dict[str, Any]]:
-    groups: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+def _parameter_groups(model: CrystalGraphNetwork, loss: nn.Module, layer_decay: float) -> list[dict[str, Any]]:
+    """The parameters that are trained; from stage to stage away from the head the rate is multiplied by `layer_decay`.
+
+    Howard & Ruder, ACL 2018 (discriminative fine-tuning).
+    """
+    stages: list[list[nn.Module]] = [[model]] if layer_decay == 1 else model.stages[::-1]
+    groups: list[dict[str, Any]] = []
+    for depth, modules in enumerate(stages):
+        trained = [weight for module in modules for weight in module.parameters() if weight.requires_grad]
+        groups += [{"params": trained, "factor": layer_decay**depth}] if trained else []
     if learned := list(loss.parameters()):
         groups.append({"params": learned, "weight_decay": 0.0})  # decay would push variances towards 1
     return groups

@@ -14,7 +14,7 @@ from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.errors import ConfigError
 from csgcnn.nn.models import CrystalGraphNetwork
-from csgcnn.training.losses import Weighted
+from csgcnn.training.losses import MultiTask, Weighted
 from csgcnn.wiring import build_model
 
 Composed = Callable[..., DictConfig]
@@ -91,7 +91,7 @@ def after_two_steps(config: DictConfig, batch: GraphBatch) -> Tensor:
     """Predictions of a network after two steps of training."""
     torch.manual_seed(0)
     model = build_model(config, n_outputs=[1]).train()
-    optimizer, loss = build(config.optimizer)(model.parameters()), build(config.loss)
+    optimizer, loss = build(config.optimizer)(model.parameters()), MultiTask(build(config.loss))
     target = torch.linspace(-2, 2, len(batch)).unsqueeze(1)
     for _ in range(2):
         optimizer.zero_grad()

@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
 from csgcnn.config import CONF, build
+from csgcnn.training.losses import Likelihood, MultiTask
 
 NAN = float("nan")
 ERRORS = torch.tensor([[2.0], [-0.5]])
@@ -34,3 +37,52 @@ def test_missing_labels_reach_neither_loss_nor_gradient() -> None:
 
     nothing_known = loss(prediction, torch.full_like(target, NAN))
     assert nothing_known == 0
+
+
+@pytest.mark.parametrize(("option", "misfit"), [("gaussian", 0.5 * 2**2), ("laplace", math.sqrt(2) * 2)])
+def test_likelihoods(option: str, misfit: float) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", [f"loss={option}"])
+    assert cfg.model.predict_std
+    loss, log_std = build(cfg.loss), torch.full((4, 1), math.log(0.5))
+    target = torch.tensor([[1.0], [2.0], [NAN], [3.0]])
+    prediction = (target.nan_to_num(5.0) + 1).requires_grad_()
+    assert loss(prediction, target, log_std).item() == pytest.approx(math.log(0.5) + misfit)
+    loss(prediction, target, log_std).backward()
+    assert prediction.grad is not None
+    assert prediction.grad[2] == 0
+    assert loss(prediction, torch.full_like(target, NAN), log_std) == 0
+
+
+@pytest.mark.parametrize("distribution", ["gaussian", "laplace"])
+def test_a_likelihood_is_best_at_the_deviation_of_the_errors(distribution: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    error = torch.randn(5000, 1, generator=generator) * 0.3
+    if distribution == "laplace":
+        sign = torch.randn(5000, 1, generator=generator).sign()
+        error = sign * torch.empty(5000, 1).exponential_(math.sqrt(2) / 0.3, generator=generator)
+    log_std = torch.zeros(1, 1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_std], max_iter=50)
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = Likelihood(distribution)(error, torch.zeros_like(error), log_std.expand_as(error))
+        value.backward()
+        return value
+
+    optimizer.step(step)
+    assert log_std.exp().item() == pytest.approx(0.3, rel=0.05)
+
+
+def test_an_impossible_certainty_has_a_finite_loss() -> None:
+    value = Likelihood("gaussian")(torch.ones(2, 1), torch.zeros(2, 1), torch.full((2, 1), -1e4))
+    assert value.isfinite()
+
+
+def test_several_targets_with_deviations() -> None:
+    """Of a number, a class and a number the outputs come first, then the deviations of the two numbers."""
+    loss = MultiTask(Likelihood("gaussian"), [1, 2, 1])
+    outputs = torch.tensor([[1.0, 0.0, 0.0, 5.0, math.log(2), math.log(4)]])
+    target = torch.tensor([[0.0, 1.0, 1.0]])
+    first, last = math.log(2) + 0.5 * (1 / 2) ** 2, math.log(4) + 0.5 * (4 / 4) ** 2
+    assert loss(outputs, target).item() == pytest.approx((first + math.log(2) + last) / 3)

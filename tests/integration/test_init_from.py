@@ -1,0 +1,90 @@
+"""`init_from`: a training that begins with the weights of another."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from csgcnn.training.checkpoint import load_checkpoint
+
+Command = Callable[..., Any]
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder / "checkpoints" / f"{name}.ckpt")["state_dict"]
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set[str]:
+    return {name for name in one if torch.equal(one[name], other[name])}
+
+
+@pytest.fixture
+def source(run: Path) -> str:
+    return f"init_from={run / 'checkpoints' / 'best.ckpt'}"
+
+
+def test_another_target_with_a_frozen_body(
+    csgcnn: Command, small: list[str], run: Path, source: str, tmp_path: Path
+) -> None:
+    other = ["dataset.targets=[refractive_index]", "trainer.freeze_body=true", "trainer.ema=null"]
+    answer = csgcnn("train", *small, source, *other, "hydra.run.dir=new", cwd=tmp_path)
+    assert answer.code == 0, answer.said
+    assert "body; the head begins anew, it learned band_gap, not refractive_index" in answer.said
+    assert "stay as they are" in answer.said
+    new, old = weights(tmp_path / "new"), weights(run, "best")
+    changed = new.keys() - same(new, old)
+    assert changed
+    assert all(name.startswith(("head.", "scaler.")) for name in changed)
+
+
+def test_the_same_target_goes_on_where_the_other_was(
+    csgcnn: Command, small: list[str], run: Path, source: str, tmp_path: Path
+) -> None:
+    words = [*small, source, "optimizer.lr=1e-12", "trainer.max_epochs=1", "seed=3", "hydra.run.dir=new"]
+    answer = csgcnn("train", *words, cwd=tmp_path)
+    assert answer.code == 0, answer.said
+    assert "body and head" in answer.said
+    new, old = weights(tmp_path / "new"), weights(run, "best")
+    for name in new:
+        if "running" not in name:
+            torch.testing.assert_close(new[name], old[name], atol=1e-6, rtol=1e-6)
+    assert same(new, old) >= {"scaler.mean", "scaler.std"}
+
+
+def test_it_resumes_without_the_file(csgcnn: Command, small: list[str], run: Path, tmp_path: Path) -> None:
+    (tmp_path / "old.ckpt").write_bytes((run / "checkpoints" / "best.ckpt").read_bytes())
+    words = [*small, "init_from=old.ckpt", "init_parts=body", "trainer.layer_decay=0.5", "trainer.freeze_body=true"]
+    whole = csgcnn("train", *words, "hydra.run.dir=whole", cwd=tmp_path)
+    stopped = csgcnn("train", *words, "trainer.max_minutes=1e-9", "hydra.run.dir=cut", cwd=tmp_path)
+    assert (whole.code, stopped.code) == (0, 75), whole.said + stopped.said
+    (tmp_path / "old.ckpt").unlink()
+    answer = csgcnn("train", "resume=cut", "trainer.max_minutes=null", cwd=tmp_path)
+    assert answer.code == 0, answer.said
+    new, expected = weights(tmp_path / "cut"), weights(tmp_path / "whole")
+    assert same(new, expected) == expected.keys()
+
+
+def test_other_graphs_are_told(csgcnn: Command, small: list[str], source: str, tmp_path: Path) -> None:
+    answer = csgcnn("train", *small, source, "graph.max_neighbors=8", "trainer.max_epochs=1", cwd=tmp_path)
+    assert answer.code == 0, answer.said
+    assert "other graphs, graph.max_neighbors=12" in answer.said
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["model.hidden=8"], 1, "its body is another one; it has model.hidden=16 (here 8)"),
+        (["edge=rbf"], 1, "edge_calculator"),
+        (["init_from=absent.ckpt"], 1, "init_from=absent.ckpt: there is no such file"),
+        (["init_parts=head"], 2, "init_parts=head: expected all or body"),
+        (["init_from=null", "trainer.freeze_body=true"], 2, "expected init_from=CHECKPOINT with it"),
+        (["trainer.layer_decay=0"], 2, "trainer.layer_decay=0"),
+    ],
+)
+def test_mistakes(
+    words: list[str], code: int, told: str, csgcnn: Command, small: list[str], source: str, tmp_path: Path
+) -> None:
+    answer = csgcnn("train", *small, source, *words, cwd=tmp_path)
+    assert (answer.code, told in answer.err) == (code, True), answer.said
