@@ -135,7 +135,7 @@ def _train(
     if checkpoint:
         _restore(trainer, checkpoint["training"])
     elif cfg.init_from:
-        processes.all_or_none(lambda: _begin_with(trainer, cfg, dataset.targets))
+        processes.all_or_none(lambda: begin_with(trainer, cfg, dataset.targets))
     is_done = bool(checkpoint and trainer.is_over and source and finished_epochs(source) == trainer.epoch)
     reached = f"epoch {trainer.epoch}, batch {trainer.n_done}{', the end' if is_done else ''}"
     advice = "dataset.path and the folder of the run must lie on a disk that all processes see"
@@ -194,7 +194,7 @@ def _checkpoint(source: Path | None, description: Mapping[str, Any]) -> dict[str
     return checkpoint
 
 
-def _begin_with(trainer: Trainer, cfg: DictConfig, targets: list[Target]) -> None:
+def begin_with(trainer: Trainer, cfg: DictConfig, targets: list[Target]) -> None:
     """Take the weights over from another training, and say which."""
     if not (path := user_path(cfg.init_from)).is_file():
         raise UserError(f"init_from={path}: there is no such file")

@@ -115,6 +115,23 @@ def test_some_folds_are_no_score(partial: tuple[Path, str, Any]) -> None:
     assert not (home / "results.json.gz").exists()
 
 
+def test_an_ensemble_of_each_fold(benchmark: Command, folder: Path) -> None:
+    words = ["ensemble=2", "hydra.run.dir=ensembles"]
+    for folds in (["folds=0"], []):  # the finished fold is seen to be one
+        answer = benchmark("toy", *words, *folds)
+        assert answer.code == 0, answer.said
+    assert "fold 0 of 3 is finished" in answer.said
+    summary, home = read(folder / "ensembles" / "summary.json"), folder / "ensembles" / "fold-1"
+    one = read(home / "member-1" / "metrics.json")
+    assert summary["folds"][1]["n_parameters"] == 2 * one["n_parameters"]
+    assert summary["folds"][1]["minutes"] > one["seconds"] / 60 / 10
+    assert summary["score"]["mae"]["mean"] == pytest.approx(
+        statistics.fmean(
+            read(folder / "ensembles" / f"fold-{i}" / "metrics.json")["test"]["band_gap"]["mae"] for i in range(3)
+        )
+    )
+
+
 def test_the_mean_is_that_of_all_folds(whole: tuple[Path, str], partial: tuple[Path, str, Any]) -> None:
     home, said = whole
     summary = read(home / "summary.json")
