@@ -74,6 +74,9 @@ def test_recipes() -> None:
     cfg = composed("train", "recipe=accurate", "edge_calculator=gaussian", "dataset=elastic")
     assert cfg.edge_calculator._target_.endswith("GaussianDistance")
     assert composed("train", "experiment=matbench_perovskites").recipe == "accurate"
+    cfg = composed("train", "recipe=cgcnn")
+    assert (cfg.optimizer._target_, cfg.optimizer.momentum, cfg.loss.mse) == ("torch.optim.SGD", 0.9, 1.0)
+    assert (cfg.graph.shells, cfg.trainer.ema, cfg.trainer.batch_size) == ("truncate", None, 256)
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "task").glob("*.yaml")), ids=lambda path: path.stem)
