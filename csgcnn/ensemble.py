@@ -77,13 +77,14 @@ def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path], found: Se
     members = [cast(CrystalGraphNetwork, Predictor.load(path, device).network) for path in best]
     model = Ensemble(members).to(device)
     calibrate(model, store, dataset.targets, dataset.values, split["val"], batch_size)
+    facts = _facts(found)
     content = load_checkpoint(best[0])
-    config = OmegaConf.to_container(cfg, resolve=True)
-    run.save({**content, "config": config, "state_dict": model.state_dict()}, "best")
+    own = {"config": OmegaConf.to_container(cfg, resolve=True), "metrics": {"val_score": facts["val_score"]}}
+    run.save({**content, **own, "state_dict": model.state_dict()}, "best")
     run.write_json("environment.json", environment(device))
     run.write_json("splits.json", content["split"])
     _join_rows(folders, run.folder / "metrics.csv")
-    write_results(run, model, store, dataset, split, batch_size, facts := _facts(found))
+    write_results(run, model, store, dataset, split, batch_size, facts)
     epochs = ", ".join(str(metrics["best_epoch"]) for metrics in found)
     log.info("best epochs of the members %s; everything is in %s", epochs, run.folder)
     return facts["val_score"]

@@ -204,6 +204,9 @@ def begin_with(trainer: Trainer, cfg: DictConfig, targets: list[Target]) -> None
     trainer.begin_with({name: tensor.to(state[name]) for name, tensor in weights.items()})
     n_frozen = sum(weight.numel() for weight in trainer.model.parameters() if not weight.requires_grad)
     log.info("init_from=%s: %s%s", cfg.init_from, told, f"; {n_frozen:,} stay as they are" if n_frozen else "")
+    trained = set(content.get("split", {}).get("train", ()))
+    if n_known := sum(trainer.store.ids[row] in trained for row in trainer.split["test"].tolist()):
+        log.warning("init_from: %d test crystals have ids of crystals that trained that model", n_known)
     theirs = content["config"]["graph"]
     if differing := [f"graph.{key}={value}" for key, value in theirs.items() if value != cfg.graph.get(key)]:
         log.warning("init_from: that training had other graphs, %s", ", ".join(differing))

@@ -1,5 +1,6 @@
 """`init_from`: a training that begins with the weights of another."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def test_the_same_target_goes_on_where_the_other_was(
     words = [*small, source, "optimizer.lr=1e-12", "trainer.max_epochs=1", "seed=3", "hydra.run.dir=new"]
     answer = csgcnn("train", *words, cwd=tmp_path)
     assert answer.code == 0, answer.said
+    assert "ids of crystals that trained" not in answer.said, "the same split"
     assert "body and head" in answer.said
     new, old = weights(tmp_path / "new"), weights(run, "best")
     for name in new:
@@ -64,6 +66,14 @@ def test_it_resumes_without_the_file(csgcnn: Command, small: list[str], run: Pat
     assert answer.code == 0, answer.said
     new, expected = weights(tmp_path / "cut"), weights(tmp_path / "whole")
     assert same(new, expected) == expected.keys()
+
+
+def test_test_crystals_that_trained_the_other_model_are_told(
+    csgcnn: Command, small: list[str], source: str, tmp_path: Path
+) -> None:
+    answer = csgcnn("train", *small, source, "dataset.split.seed=4", "trainer.max_epochs=1", cwd=tmp_path)
+    assert answer.code == 0, answer.said
+    assert re.search(r"[1-6] test crystals have ids of crystals that trained", answer.said)
 
 
 def test_other_graphs_are_told(csgcnn: Command, small: list[str], source: str, tmp_path: Path) -> None:
