@@ -30,15 +30,19 @@ class ElementTable(nn.Module):
 
 
 class LearnedEmbedding(nn.Module):
-    """A learned vector for each element, Z = 1 to 100.
+    """A learned vector for each element, Z = 1 to 100, at first random with deviation `std`.
+
+    Beside other features a small `std` keeps elements that training hardly sees, or never, from random vectors.
 
     Shapes: [n_atoms] int64 -> [n_atoms, dim].
     """
 
-    def __init__(self, dim: int = 64) -> None:
+    def __init__(self, dim: int = 64, std: float = 1.0) -> None:
         super().__init__()
         self.dim = dim
         self.embedding = nn.Embedding(101, dim)
+        with torch.no_grad():
+            self.embedding.weight.mul_(std)
 
     def forward(self, atomic_number: Tensor) -> Tensor:
         return self.embedding(atomic_number)
