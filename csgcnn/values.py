@@ -30,7 +30,10 @@ NUMBERS: dict[str, tuple[str, Callable[[float], bool]]] = {
         lambda x: 0 < x < math.inf,
     ),
     "a number above 0, at most 50": ("graph.cutoff edge_calculator.cutoff", lambda x: 0 < x <= 50),
-    "a number from 0.001 to 100": ("edge_calculator.step edge_calculator.scale", lambda x: 0.001 <= x <= 100),
+    "a number from 0.001 to 100": (
+        "edge_calculator.step edge_calculator.scale node_features.learned.std",
+        lambda x: 0.001 <= x <= 100,
+    ),
     "a number of 0 or more": (
         "trainer.checkpoint_every optimizer.weight_decay loss.mse loss.l1 loss.huber augment.distance_noise.sigma"
         " augment.strain.sigma augment.coordinate_noise.sigma",

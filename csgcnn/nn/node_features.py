@@ -37,7 +37,7 @@ class LearnedEmbedding(nn.Module):
     Shapes: [n_atoms] int64 -> [n_atoms, dim].
     """
 
-    def __init__(self, dim: int = 64, std: float = 1.0) -> None:
+    def __init__(self, dim: int = 64, std: float = 0.1) -> None:
         super().__init__()
         self.dim = dim
         self.embedding = nn.Embedding(101, dim)

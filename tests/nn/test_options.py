@@ -123,6 +123,7 @@ KEYS = {
     "edge_calculator.embedding=9": ("edge_calculator.learnable=true",),
     "graph.cutoff=7": (),
     "node_features.learned.dim=7": ("node_features=learned",),
+    "node_features.learned.std=1": ("node_features=learned",),
     "node_features.atom_init.trainable=true": (),
 }
 
