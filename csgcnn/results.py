@@ -58,7 +58,7 @@ def write_results(
     run.write_json("metrics.json", {**metrics, **_baselines(baseline, targets), **calibration, **facts})
     for target in targets:
         log.info("test %s", told(target, metrics["test"][target.name], baseline[target.name]))
-        if target.name in covered:
+        if target.name in covered and metrics["test"][target.name]["n"]:
             log.info("test %s", told_coverage(covered[target.name], target.name))
 
 
