@@ -1,4 +1,4 @@
-"""Test MAE of the embedded data sets, default recipe or other words, mean and spread over seeds of split and initialisation."""
+"""Test MAE of the embedded data sets, default recipe or others, mean and spread over seeds of split and weights."""
 
 import argparse
 import json
