@@ -48,7 +48,8 @@ def test_mae(job: tuple[str, str, int | None, int]) -> tuple[str, str, int | Non
     from csgcnn.config import CONF
     from csgcnn.crystals.graphs import GraphSettings
     from csgcnn.data.splits import SplitSettings, split_rows
-    from csgcnn.train import begin_with, make_trainer
+    from csgcnn.init_from import begin_with
+    from csgcnn.train import make_trainer
     from csgcnn.training.metrics import target_metrics
     from csgcnn.wiring import load_dataset, place, select_device
 

@@ -1,7 +1,7 @@
 """Continuing a run: its last checkpoint, and whether it is still the same run."""
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -12,6 +12,7 @@ from csgcnn.data.splits import Split
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.schemas import TrainerConfig
 from csgcnn.training.checkpoint import load_checkpoint
+from csgcnn.values import leaves
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def check_same_run(
         UserError: the data differ.
     """
     newer = {"trainer": asdict(TrainerConfig()) | checkpoint["config"]["trainer"]}  # keys that came after the run
-    before, now = (dict(_leaves(tree)) for tree in (checkpoint["config"] | newer, config))
+    before, now = (dict(leaves(tree)) for tree in (checkpoint["config"] | newer, config))
     differing = [
         f"{key}={_told(now, key)} (the run has {_told(before, key)})"
         for key in sorted(before.keys() | now.keys())
@@ -90,14 +91,6 @@ def data_digest(dataset: Dataset, split: Split) -> str:
     for tensor in (dataset.values, *split.values()):
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, Mapping) and tree:
-        for name, child in tree.items():
-            yield from _leaves(child, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, tree
 
 
 def _told(leaves: Mapping[str, Any], key: str) -> str:

@@ -5,7 +5,7 @@ import math
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from yaml import YAMLError
 from csgcnn.config import CONF
 from csgcnn.errors import UserError
 from csgcnn.files import write_csv, write_text
+from csgcnn.values import leaves
 
 SEEDS = ("seed", "dataset.split.seed")
 # Where and how a run was made, and what is printed beside its numbers: not what was trained.
@@ -108,7 +109,7 @@ def _read_run(folder: Path) -> Run:
     config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     if "test" not in metrics:
         raise UserError(f"it was {metrics['outcome']}")
-    return _flat({key: value for key, value in config.items() if key != "hydra"}), metrics
+    return dict(leaves({key: value for key, value in config.items() if key != "hydra"})), metrics
 
 
 def _reason(error: Exception) -> str:
@@ -117,16 +118,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     return f"its config.yaml or metrics.json cannot be used ({type(error).__name__}: {' '.join(str(error).split())})"
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Config:
-    flat: Config = {}
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _identity(config: Config) -> Config:

@@ -14,21 +14,20 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from csgcnn import __version__, processes
-from csgcnn.config import build, save_resolved, user_path
+from csgcnn.config import build, save_resolved
 from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.crystals.structure_files import one_line
 from csgcnn.data.augment import Augmentations
 from csgcnn.data.dataset import Dataset, oddities
 from csgcnn.data.splits import Split, SplitSettings, count_duplicates, shared_compositions, split_ids, split_rows
 from csgcnn.data.store import GraphStore
-from csgcnn.data.targets import Target, check_labels
+from csgcnn.data.targets import check_labels
 from csgcnn.ensemble import train_ensemble
-from csgcnn.errors import UserError
 from csgcnn.explain import report
+from csgcnn.init_from import begin_with
 from csgcnn.results import write_results
 from csgcnn.resume import check_same_run, data_digest, last_checkpoint
 from csgcnn.training.calibration import calibrate
-from csgcnn.training.checkpoint import load_checkpoint
 from csgcnn.training.interruption import Interruption
 from csgcnn.training.keeper import Keeper, PrunedError
 from csgcnn.training.losses import MultiTask
@@ -36,7 +35,6 @@ from csgcnn.training.metrics import baseline_metrics, target_metrics
 from csgcnn.training.report import outcome
 from csgcnn.training.run_directory import RunDirectory, environment, finished_epochs
 from csgcnn.training.trainer import DivergenceError, Trainer, TrainerSettings
-from csgcnn.training.transfer import weights_to_take
 from csgcnn.wiring import build_loss, build_model, load_dataset, place, select_device
 
 log = logging.getLogger(__name__)
@@ -192,24 +190,6 @@ def _checkpoint(source: Path | None, description: Mapping[str, Any]) -> dict[str
     if checkpoint:
         check_same_run(checkpoint, description["config"], description["data"])
     return checkpoint
-
-
-def begin_with(trainer: Trainer, cfg: DictConfig, targets: list[Target]) -> None:
-    """Take the weights over from another training, and say which."""
-    if not (path := user_path(cfg.init_from)).is_file():
-        raise UserError(f"init_from={path}: there is no such file")
-    content, config = load_checkpoint(path), cast(Any, OmegaConf.to_container(cfg, resolve=True))
-    state = trainer.model.state_dict()
-    weights, told = weights_to_take(cfg.init_from, content, state, config, targets, cfg.init_parts)
-    trainer.begin_with({name: tensor.to(state[name]) for name, tensor in weights.items()})
-    n_frozen = sum(weight.numel() for weight in trainer.model.parameters() if not weight.requires_grad)
-    log.info("init_from=%s: %s%s", cfg.init_from, told, f"; {n_frozen:,} stay as they are" if n_frozen else "")
-    trained = set(content.get("split", {}).get("train", ()))
-    if n_known := sum(trainer.store.ids[row] in trained for row in trainer.split["test"].tolist()):
-        log.warning("init_from: %d test crystals have ids of crystals that trained that model", n_known)
-    theirs = content["config"]["graph"]
-    if differing := [f"graph.{key}={value}" for key, value in theirs.items() if value != cfg.graph.get(key)]:
-        log.warning("init_from: that training had other graphs, %s", ", ".join(differing))
 
 
 def _restore(trainer: Trainer, state: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -100,14 +100,14 @@ def check_values(config: Mapping[str, Any]) -> None:
     Raises: ConfigError, which names the key, its value and what was expected.
     """
     for key, options in CHOICES.items():
-        chosen = _selected(config, key)
+        chosen = selected(config, key)
         for value in chosen if isinstance(chosen, list) else [chosen]:
             if value is not None and value not in options:
                 hint = nearest(str(value), [str(option) for option in options])
                 raise ConfigError(f"{key}={value}: expected {' or '.join(map(str, options))}{hint}")
     for expected, (keys, accepts) in NUMBERS.items():
         for key in keys.split():
-            value = _selected(config, key)
+            value = selected(config, key)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if value is not None and not (is_number and accepts(value)):
                 raise ConfigError(f"{key}={value}: expected {expected}")
@@ -116,7 +116,7 @@ def check_values(config: Mapping[str, Any]) -> None:
             _check_parts(config[section], (section,))
 
 
-def _selected(config: Any, key: str) -> Any:
+def selected(config: Any, key: str) -> Any:
     """The value of `key`, such as graph.cutoff, or None."""
     for name in key.split("."):
         config = config.get(name) if isinstance(config, Mapping) else None
@@ -140,6 +140,15 @@ def _check_parts(node: Any, place: tuple[str, ...]) -> None:
             raise ConfigError(f"{'.'.join(place)}._partial_: expected {str(key in PARTIAL).lower()}")
     for name, child in node.items():
         _check_parts(child, (*place, str(name)))
+
+
+def leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Full keys, such as graph.cutoff, and values of a configuration, below `key` if it is given."""
+    if isinstance(tree, Mapping) and tree:
+        for name, child in tree.items():
+            yield from leaves(child, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, tree
 
 
 def nearest(word: str, options: Sequence[str]) -> str:

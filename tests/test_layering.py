@@ -25,7 +25,7 @@ BELOW = {
 }
 ROOMS = {*BELOW, *(path.name for path in PACKAGE.iterdir() if path.is_dir())}
 KNOWS_HYDRA = {"benchmark", "build", "cli", "explain", "config", "schemas", "train", "predict", "evaluate", "table"}
-KNOWS_HYDRA |= {"ensemble", "search"}
+KNOWS_HYDRA |= {"ensemble", "init_from", "search"}
 HEAVY = {"torch", "torch_geometric", "pymatgen", "matplotlib", "scipy", "numpy"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
+from csgcnn.values import leaves, selected
 
 HEAD = ("head.", "scaler.", "spread.")  # all else is the body, from features to pooling
 BODY_KEYS = ("model", "node_features", "edge_calculator", "pooling", "graph.global_features")
@@ -81,21 +82,7 @@ def _question(target: Target) -> tuple[Any, ...]:
 def _differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Keys of what makes the body whose values differ: here, there."""
     for key in BODY_KEYS:
-        here, there = (dict(_leaves(_selected(tree, key), key)) for tree in (config, other))
+        here, there = (dict(leaves(selected(tree, key), key)) for tree in (config, other))
         for name in sorted(here.keys() | there.keys() if key in SEVERAL else here.keys() & there.keys()):
             if here.get(name) != there.get(name) and not HARMLESS.fullmatch(name):
                 yield name, here.get(name), there.get(name)
-
-
-def _selected(tree: Any, key: str) -> Any:
-    for name in key.split("."):
-        tree = tree.get(name) if isinstance(tree, Mapping) else None
-    return tree
-
-
-def _leaves(tree: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, Mapping) and tree:
-        for name, child in tree.items():
-            yield from _leaves(child, f"{key}.{name}")
-    else:
-        yield key, tree

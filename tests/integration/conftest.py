@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,3 +109,12 @@ def table() -> Callable[[Path], list[dict[str, str]]]:
             return list(csv.DictReader(file))
 
     return read
+
+
+@pytest.fixture(scope="module")
+def without_figures() -> Iterator[None]:
+    """Trainings of a module draw no figures, which take longer than they do."""
+    with pytest.MonkeyPatch.context() as patch:
+        for plot in ("plot_test", "plot_learning_curve"):
+            patch.setattr(f"csgcnn.training.plots.{plot}", lambda *_: None)
+        yield

@@ -5,11 +5,13 @@ import gzip
 import hashlib
 import json
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 Command = Callable[..., Any]
 N_FOLDS = 3
@@ -51,14 +53,6 @@ def folder(records: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFacto
         text = TASK.format(path=folder / path, target=target, more=more)
         (folder / "mine" / "task" / f"{name}.yaml").write_text(text)
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _without_figures() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for plot in ("plot_test", "plot_learning_curve"):
-            patch.setattr(f"csgcnn.training.plots.{plot}", lambda *_: None)
-        yield
 
 
 @pytest.fixture(scope="module")

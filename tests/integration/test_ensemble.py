@@ -1,7 +1,7 @@
 """An ensemble: members that are runs, one checkpoint that predicts mean and deviation, and going on when stopped."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 
 from csgcnn import load
 from csgcnn.training.checkpoint import load_checkpoint
+
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
@@ -29,14 +31,6 @@ def ensemble(csgcnn: Command, small: list[str], tmp_path_factory: pytest.TempPat
     assert answer.code == 0, answer.said
     (folder / "said.txt").write_text(answer.said)
     return folder / "three"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _without_figures() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for plot in ("plot_test", "plot_learning_curve"):
-            patch.setattr(f"csgcnn.training.plots.{plot}", lambda *_: None)
-        yield
 
 
 def read(path: Path) -> Any:
