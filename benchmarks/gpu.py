@@ -82,9 +82,10 @@ class Steps:
 
     def step(self, rows: Tensor) -> None:
         """Assemble a batch and take a step on it."""
-        self.trainer._step(rows, self.trainer.store.batch(rows))
+        (batch,) = self.trainer._batches([rows])
+        self.trainer._step(rows, batch)
 
-    def per_second(self, seconds: float, warm_up: int = 5) -> float:
+    def per_second(self, seconds: float, warm_up: int = 20) -> float:
         """Structures per second, after a few steps that are not counted."""
         for rows in itertools.islice(self.batches, warm_up):
             self.step(rows)
@@ -220,21 +221,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024, 2048], help="of batches")
+    parser.add_argument("--parts", nargs="+", default=["training", "accuracy", "options"])
+    parser.add_argument("--data", nargs="+", choices=SETS, default=[*SETS])
     parser.add_argument("--quick", action="store_true", help="a little of everything")
     options = parser.parse_args()
     device = select_device(options.device)
     clock = Clock(0.1 if options.quick else options.seconds)
-    sizes = [64, 128] if options.quick else [64, 128, 256, 512, 1024, 2048]
+    sizes = [64, 128] if options.quick else options.sizes
     print(f"{torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'}, torch {torch.__version__}")
-    for name, target in list(SETS.items())[: 1 if options.quick else None]:
+    for name in options.data[: 1 if options.quick else None]:
         path = DATA / f"{name}.json.gz"
         store, plain = (open_dataset(path, settings)[0] for settings in (GraphSettings(), PLAIN))
-        values = store.numbers([target]).float()
+        values = store.numbers([SETS[name]]).float()
         store.to(device)
-        print(f"\n### {name}: training, structures/s\n")
-        training_table(store, plain, values, sizes, clock)
-        if name == "castelli_perovskites":
+        if "training" in options.parts:
+            print(f"\n### {name}: training, structures/s\n")
+            training_table(store, plain, values, sizes, clock)
+        if name != options.data[0]:
+            continue
+        if "accuracy" in options.parts:
             accuracy_table(store, values, *((640, 2) if options.quick else (10_000, 20)), clock)
+        if "options" in options.parts:
             options_table(store, values, clock)
     print(f"\n{clock.passed() / 60:.1f} minutes")
 

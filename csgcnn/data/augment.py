@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from csgcnn.data.batch import GraphBatch
 
@@ -28,10 +29,9 @@ class DistanceNoise:
         self.sigma = sigma
         self.decay = decay
 
-    def __call__(self, batch: GraphBatch, progress: float) -> GraphBatch:
-        noise = (
-            torch.randn_like(batch.distance) * (self.sigma * fading(progress, self.decay)) * batch.edge_count.rsqrt()
-        )
+    def __call__(self, batch: GraphBatch, progress: Tensor) -> GraphBatch:
+        deviation = self.sigma * fading(progress, self.decay) * batch.edge_count.clamp(min=1).rsqrt()
+        noise = torch.randn_like(batch.distance) * deviation
         return replace(batch, distance=(batch.distance + noise).clamp(min=SHORTEST))
 
 
@@ -45,7 +45,7 @@ class Strain:
         self.sigma = sigma
         self.decay = decay
 
-    def __call__(self, batch: GraphBatch, progress: float) -> GraphBatch:
+    def __call__(self, batch: GraphBatch, progress: Tensor) -> GraphBatch:
         strain = torch.randn(batch.n_graphs, device=batch.distance.device) * (self.sigma * fading(progress, self.decay))
         graph_of_edge = batch.graph_index.index_select(0, batch.edge_index[1])
         stretched = batch.distance * (1 + strain.index_select(0, graph_of_edge))
@@ -63,7 +63,7 @@ class CoordinateNoise:
         self.sigma = sigma
         self.decay = decay
 
-    def __call__(self, batch: GraphBatch, progress: float) -> GraphBatch:
+    def __call__(self, batch: GraphBatch, progress: Tensor) -> GraphBatch:
         moved = torch.randn(len(batch.atomic_number), 3, device=batch.distance.device)
         moved *= self.sigma * fading(progress, self.decay)
         neighbor, centre = batch.edge_index
@@ -71,9 +71,9 @@ class CoordinateNoise:
         return replace(batch, edge_vector=vector, distance=vector.norm(dim=1).clamp(min=SHORTEST))
 
 
-def fading(progress: float, decay: float) -> float:
+def fading(progress: Tensor, decay: float) -> Tensor:
     """1 at the start of the training, falling linearly to 0 at the share `decay` of it; constant for decay 0."""
-    return max(0.0, 1 - progress / decay) if decay else 1.0
+    return (1 - progress / decay).clamp(min=0) if decay else torch.ones_like(progress)
 
 
 Augmentation = DistanceNoise | Strain | CoordinateNoise
@@ -85,8 +85,8 @@ class Augmentations:
     def __init__(self, parts: Mapping[str, Augmentation]) -> None:
         self.parts = parts
 
-    def __call__(self, batch: GraphBatch, progress: float) -> GraphBatch:
-        """Change a batch; `progress` is the share of the training that is over, 0 to 1."""
+    def __call__(self, batch: GraphBatch, progress: Tensor) -> GraphBatch:
+        """Change a batch; `progress` is the share of the training that is over, a number from 0 to 1 on its device."""
         for part in self.parts.values():
             batch = part(batch, progress)
         return batch

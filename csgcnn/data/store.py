@@ -19,7 +19,8 @@ from torch_geometric.data import Data
 
 from csgcnn.crystals.datasets import Scalar
 from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
-from csgcnn.data.batch import GraphBatch, ranges
+from csgcnn.data.assembly import assemble, assemble_padded
+from csgcnn.data.batch import GraphBatch
 from csgcnn.data.graph_files import load_graphs, merge_graphs, naming, release, save_graphs, write_pieces
 from csgcnn.errors import UserError
 
@@ -108,27 +109,22 @@ class GraphStore:
             while waiting:
                 yield waiting.popleft().result()
 
+    def size(self, index: Tensor | None = None) -> tuple[int, int]:
+        """Atoms and edges of the crystals `index` (on the host) in all; of the whole store without."""
+        of_atoms, of_edges = self._n_atoms, self._n_edges
+        if index is not None:
+            of_atoms, of_edges = of_atoms[index], of_edges[index]
+        return int(of_atoms.sum()), int(of_edges.sum())
+
     def batch(self, index: Tensor) -> GraphBatch:
         """Assemble the crystals `index` [n_graphs] (int64, on the host) into one batch on the store's device."""
-        packed, here = self._tensors, self._tensors["n_atoms"].device
-        total_atoms, total_edges = int(self._n_atoms[index].sum()), int(self._n_edges[index].sum())
-        index = index.to(here, non_blocking=True)
-        n_atoms, n_edges = packed["n_atoms"].index_select(0, index), packed["n_edges"].index_select(0, index)
-        atoms, graph_index = ranges(packed["first_atom"].index_select(0, index), n_atoms, total_atoms)
-        edges, graph_of_edge = ranges(packed["first_edge"].index_select(0, index), n_edges, total_edges)
-        first_atom = (n_atoms.cumsum(0) - n_atoms).index_select(0, graph_of_edge)
-        batch = GraphBatch(
-            atomic_number=packed["atomic_number"].index_select(0, atoms).long(),
-            atom_multiplicity=packed["atom_multiplicity"].index_select(0, atoms),
-            graph_index=graph_index,
-            edge_index=packed["edge_index"].index_select(1, edges) + first_atom,
-            distance=packed["distance"].index_select(0, edges),
-            edge_multiplicity=packed["edge_multiplicity"].index_select(0, edges),
-            edge_vector=packed["edge_vector"].index_select(0, edges),
-            global_features=packed["global_features"].index_select(0, index),
-            n_graphs=len(index),
-        )
+        here = self._tensors["n_atoms"].device
+        batch = assemble(self._tensors, index.to(here, non_blocking=True), *self.size(index))
         return batch if self.is_resident else self._moved(batch)
+
+    def padded(self, index: Tensor, n_atoms: int, n_edges: int) -> GraphBatch:
+        """Assemble crystals into a batch of that many atoms and edges; `index` lies where a resident store does."""
+        return assemble_padded(self._tensors, index, n_atoms, n_edges)
 
     def _moved(self, batch: GraphBatch) -> GraphBatch:
         """A batch from files, on the device; now and then their pages are given back to the system."""

@@ -45,7 +45,7 @@ class LearnedEmbedding(nn.Module):
             self.embedding.weight.mul_(std)
 
     def forward(self, atomic_number: Tensor) -> Tensor:
-        return self.embedding(atomic_number)
+        return self.embedding.weight.index_select(0, atomic_number)
 
 
 class NodeFeatures(nn.Module):

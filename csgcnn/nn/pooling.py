@@ -49,7 +49,8 @@ class MaxPooling(nn.Module):
         self.max = MaxAggregation()
 
     def forward(self, x: Tensor, graph: GraphBatch) -> Tensor:
-        return self.max(x, graph.graph_index, dim_size=graph.n_graphs)
+        counting = torch.where(graph.atom_multiplicity.unsqueeze(1) > 0, x, -torch.inf)
+        return self.max(counting, graph.graph_index, dim_size=graph.n_graphs)
 
 
 class AttentionPooling(nn.Module):

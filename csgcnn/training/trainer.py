@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from csgcnn import processes
@@ -21,8 +20,10 @@ from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
 from csgcnn.nn.models import CrystalGraphNetwork
 from csgcnn.nn.norms import WeightedBatchNorm
+from csgcnn.training.average import MovingAverage
 from csgcnn.training.inference import in_batches, predict_rows
 from csgcnn.training.metrics import Metrics, target_metrics
+from csgcnn.training.replay import Replay
 
 Row = dict[str, float]
 UNFINISHED = ("model", "loss", "average", "optimizer", "scheduler")  # parts of the state that have a state_dict
@@ -44,6 +45,7 @@ class TrainerSettings:
     max_skipped: int = 0
     sync_norm: bool = True
     compile: bool = False
+    cuda_graphs: bool = True
     freeze_body: bool = False
     layer_decay: float = 1.0
 
@@ -84,7 +86,7 @@ class Trainer:
         make_optimizer: Callable[[Any], Optimizer],
         make_scheduler: Callable[[Optimizer, int], LRScheduler | ReduceLROnPlateau],
         settings: TrainerSettings,
-        augment: Callable[[GraphBatch, float], GraphBatch] | None = None,
+        augment: Callable[[GraphBatch, Tensor], GraphBatch] | None = None,
     ) -> None:
         self.model = model.to(store.device)
         self.store = store
@@ -94,6 +96,7 @@ class Trainer:
         self.loss = loss.to(store.device)
         self.settings = settings
         self.augment = augment  # (batch, share of the training that is over) -> batch
+        self.progress = torch.zeros((), device=store.device)
         model.scaler.fit(values[split["train"]].to(store.device))
         if model.global_features is not None:
             model.global_features.fit(torch.from_numpy(store.graphs.global_features)[split["train"]])
@@ -106,9 +109,7 @@ class Trainer:
         n_batches = len(cut(split["train"], settings.batch_size))
         self.scheduler = make_scheduler(self.optimizer, settings.max_epochs * n_batches)
         self.n_steps = 0
-        self.average = (
-            AveragedModel(model, multi_avg_fn=self._moving_average, use_buffers=True) if settings.ema else None
-        )
+        self.average = MovingAverage(model, settings.ema) if settings.ema else None
         self.history: list[Row] = []  # a row of metrics per epoch
         self.best_epoch = 0
         self.best_score = math.inf
@@ -126,6 +127,8 @@ class Trainer:
             torch.manual_seed(torch.initial_seed() + processes.rank())  # dropout and noise of its own
         # dynamic: sizes differ from batch to batch, and each would be compiled anew
         self.answer = torch.compile(model.standardized, dynamic=True) if settings.compile else model.standardized
+        self.trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        self.replay = Replay(store, settings.batch_size, self._pass, self.trained) if self._may_replay else None
 
     @property
     def evaluated(self) -> CrystalGraphNetwork:
@@ -142,6 +145,14 @@ class Trainer:
         """Whether all epochs are done, or `patience` of them brought nothing."""
         patience = self.settings.patience or math.inf
         return self.epoch >= self.settings.max_epochs or self.epoch - self.best_epoch >= patience
+
+    @property
+    def _may_replay(self) -> bool:
+        """Whether passes are the same work each time, on a GPU and without a look at their results."""
+        settings = self.settings
+        differs = settings.compile or settings.max_skipped or torch.are_deterministic_algorithms_enabled()
+        on_gpu = self.store.device.type == "cuda" and self.store.is_resident
+        return settings.cuda_graphs and on_gpu and processes.size() == 1 and not differs
 
     def begin_with(self, weights: Mapping[str, Tensor]) -> None:
         """Replace the initial values of these weights, before the first step."""
@@ -196,8 +207,9 @@ class Trainer:
         self.model.train()
         for module in self.frozen:  # batch norms keep their statistics, too
             module.eval()
+        self.progress.fill_(self.epoch / self.settings.max_epochs)
         left = batches[self.n_done :]
-        for batch_rows, batch in zip(left, self.store.batches(map(processes.share, left)), strict=True):
+        for batch_rows, batch in zip(left, self._batches(left), strict=True):
             self.losses[self.n_done] = self._step(batch_rows, batch)
             if not isinstance(self.scheduler, ReduceLROnPlateau):
                 self.scheduler.step()
@@ -208,29 +220,46 @@ class Trainer:
         counted = torch.where(self.losses.isfinite(), sizes, 0.0)  # all, but for batches that were skipped
         return ((self.losses.nan_to_num(0.0) * counted).sum() / counted.sum()).item()
 
-    def _step(self, rows: Tensor, batch: GraphBatch) -> Tensor:
+    def _batches(self, parts: Sequence[Tensor]) -> Iterable[GraphBatch | None]:
+        """A batch for each of `parts`, or None where the pass over it is replayed."""
+        if self.replay is None:
+            return self.store.batches(map(processes.share, parts))
+        return (None if self.replay.takes(rows) else self.store.batch(rows) for rows in parts)
+
+    def _step(self, rows: Tensor, batch: GraphBatch | None) -> Tensor:
         """One step on the batch of `rows`, or this process's share; its loss, on the device, NaN if it was skipped."""
         buffers = [buffer.clone() for buffer in self.model.buffers()] if self.settings.max_skipped else []
-        if self.augment:
-            batch = self.augment(batch, self.epoch / self.settings.max_epochs)
-        target = self.values.index_select(0, rows.to(self.store.device, non_blocking=True))
-        with torch.autocast(self.store.device.type, torch.bfloat16, self.settings.precision == "bfloat16"):
-            prediction = self.answer(batch)
-        loss = self.loss(processes.gather(prediction.float(), len(rows)), self.model.scaler.standardize(target))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        processes.sum_gradients(self.model.parameters())
-        processes.average(self.own_statistics)
-        limit = self.settings.grad_clip
-        if limit or self.settings.max_skipped:
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
-        if self.settings.max_skipped and not torch.isfinite(loss + norm):
+        if self.replay and batch is None:
+            loss = self.replay(rows)
+        else:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self._pass(rows.to(self.store.device, non_blocking=True), cast(GraphBatch, batch))
+        if self.settings.max_skipped and not self._is_finite(loss):
             return self._skip(rows, buffers)
         self.optimizer.step()
         self.n_steps += 1
         if self.average:
-            self.average.update_parameters(self.model)
+            self.average.update(self.model)
+        return loss
+
+    def _pass(self, rows: Tensor, batch: GraphBatch) -> Tensor:
+        """Loss of a batch, and its gradients, clipped."""
+        if self.augment:
+            batch = self.augment(batch, self.progress)
+        with torch.autocast(self.store.device.type, torch.bfloat16, self.settings.precision == "bfloat16"):
+            prediction = self.answer(batch)
+        target = self.model.scaler.standardize(self.values.index_select(0, rows))
+        loss = self.loss(processes.gather(prediction.float(), len(rows)), target)
+        loss.backward()
+        processes.sum_gradients(self.model.parameters())
+        processes.average(self.own_statistics)
+        if limit := self.settings.grad_clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         return loss.detach()
+
+    def _is_finite(self, loss: Tensor) -> bool:
+        gradients = [weight.grad for weight in self.trained if weight.grad is not None]
+        return bool(torch.isfinite(loss + nn.utils.get_total_norm(gradients)))
 
     @torch.no_grad()
     def _skip(self, rows: Tensor, buffers: Sequence[Tensor]) -> Tensor:
@@ -267,14 +296,6 @@ class Trainer:
 
     def _ids(self, rows: Tensor) -> list[str]:
         return [self.store.ids[row] for row in rows.tolist()]
-
-    @torch.no_grad()
-    def _moving_average(self, averaged: Any, current: Any, _: Tensor | int) -> None:
-        """Exponential moving average whose memory grows with the steps taken, up to `ema`."""
-        # torch's own counter lies on the device: reading it would stop the queue at every step
-        steps = self.n_steps - 1
-        decay = min(cast(float, self.settings.ema), (1 + steps) / (10 + steps))
-        torch._foreach_lerp_(averaged, current, 1 - decay)
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, dict[str, Metrics]]:

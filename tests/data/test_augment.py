@@ -43,7 +43,7 @@ def test_vectors_are_those_of_the_distances(full: GraphBatch) -> None:
 
 def test_distance_noise_has_its_deviation_and_leaves_the_rest(batch: GraphBatch) -> None:
     before = batch.distance.clone()
-    noisy = DistanceNoise(SIGMA)(batch, progress=0.5)
+    noisy = DistanceNoise(SIGMA)(batch, progress=torch.tensor(0.5))
     change = (noisy.distance - before) * batch.edge_count.sqrt()  # the mean of n draws deviates sqrt(n) times less
     assert change.std().item() == pytest.approx(SIGMA, rel=0.1)
     assert abs(change.mean().item()) < 5 * SIGMA / math.sqrt(len(change))
@@ -52,7 +52,7 @@ def test_distance_noise_has_its_deviation_and_leaves_the_rest(batch: GraphBatch)
 
 
 def test_strain_stretches_each_crystal_as_one(batch: GraphBatch) -> None:
-    ratio = Strain(SIGMA)(batch, progress=0).distance / batch.distance
+    ratio = Strain(SIGMA)(batch, progress=torch.tensor(0.0)).distance / batch.distance
     graph = batch.graph_index[batch.edge_index[1]]
     of_graph = torch.stack([ratio[graph == i].mean() for i in range(60)])
     assert torch.allclose(ratio, of_graph[graph], atol=1e-5)
@@ -60,7 +60,7 @@ def test_strain_stretches_each_crystal_as_one(batch: GraphBatch) -> None:
 
 
 def test_coordinate_noise_moves_atoms_and_not_images_against_their_atom(full: GraphBatch) -> None:
-    noisy = CoordinateNoise(SIGMA)(full, progress=0)
+    noisy = CoordinateNoise(SIGMA)(full, progress=torch.tensor(0.0))
     neighbor, centre = full.edge_index
     image = neighbor == centre
     assert image.any()
@@ -71,19 +71,19 @@ def test_coordinate_noise_moves_atoms_and_not_images_against_their_atom(full: Gr
 
 
 def test_noise_fades(batch: GraphBatch) -> None:
-    assert [fading(progress, 0.5) for progress in (0, 0.25, 0.5, 1)] == [1, 0.5, 0, 0]
-    assert fading(0.9, 0) == 1
-    assert torch.equal(DistanceNoise(SIGMA, decay=0.5)(batch, progress=0.6).distance, batch.distance)
+    assert [fading(torch.tensor(progress), 0.5).item() for progress in (0, 0.25, 0.5, 1)] == [1, 0.5, 0, 0]
+    assert fading(torch.tensor(0.9), 0) == 1
+    assert torch.equal(DistanceNoise(SIGMA, decay=0.5)(batch, progress=torch.tensor(0.6)).distance, batch.distance)
 
 
 def test_several_act_one_after_the_other(batch: GraphBatch) -> None:
     both = Augmentations({"strain": Strain(SIGMA), "distance_noise": DistanceNoise(SIGMA)})
     torch.manual_seed(1)
-    together = both(batch, 0.0).distance
+    together = both(batch, torch.tensor(0.0)).distance
     torch.manual_seed(1)
-    one_by_one = DistanceNoise(SIGMA)(Strain(SIGMA)(batch, 0.0), 0.0).distance
+    one_by_one = DistanceNoise(SIGMA)(Strain(SIGMA)(batch, torch.tensor(0.0)), torch.tensor(0.0)).distance
     assert torch.equal(together, one_by_one)
 
 
 def test_no_noise_brings_atoms_together(batch: GraphBatch) -> None:
-    assert DistanceNoise(100.0)(batch, 0.0).distance.min() > 0.05
+    assert DistanceNoise(100.0)(batch, torch.tensor(0.0)).distance.min() > 0.05
