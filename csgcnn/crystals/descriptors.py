@@ -1,4 +1,4 @@
-"""Descriptors of a whole crystal: lattice, symmetry, composition; the same for every description of it."""
+"""Descriptors of a whole crystal: density, lattice, symmetry, composition; the same for every description of it."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -18,12 +18,13 @@ _LAST_SPACE_GROUP = (2, 15, 74, 142, 167, 194, 230)  # of each crystal system
 # A crystal and its mirror image have the same properties but, in eleven cases, space groups of different numbers.
 _MIRROR_IMAGE = {78: 76, 95: 91, 96: 92, 145: 144, 153: 151, 154: 152, 170: 169, 172: 171, 179: 178, 181: 180, 213: 212}
 
+_DENSITY = ("volume_per_atom [Å3]", "density [g/cm3]")
 NAMES: dict[str, tuple[str, ...]] = {
+    "density": _DENSITY,
     "lattice": (
         *(f"{length} [Å]" for length in "abc"),
         *(f"{angle} [degree]" for angle in ("alpha", "beta", "gamma")),
-        "volume_per_atom [Å3]",
-        "density [g/cm3]",
+        *_DENSITY,
     ),
     "symmetry": (*CRYSTAL_SYSTEMS, "space_group_number / 230", "point_group_order / 48", "centrosymmetric"),
     "composition": (
@@ -50,16 +51,17 @@ class Symmetry(NamedTuple):
 def descriptors(crystal: Crystal, names: Sequence[str]) -> NDArray[np.float32]:
     """The descriptors of one crystal, finite for every crystal, in the order of `descriptor_names`.
 
-    `lattice`: lengths and angles of the Niggli-reduced primitive cell, volume per atom, density. `symmetry`: crystal
-    system (one column each), space-group number (of a mirror pair, the lower), order of the point group, inversion.
-    `composition`: number of elements, and mean, standard deviation, minimum, maximum over the atoms of each elemental
-    property, after Ward et al., npj Comput. Mater. 2, 16028 (2016). A cell that spglib cannot handle counts as P1.
+    `density`: volume per atom, density. `lattice`: lengths and angles of the Niggli-reduced primitive cell and these
+    two. `symmetry`: crystal system (one column each), space-group number (of a mirror pair, the lower), order of the
+    point group, inversion. `composition`: number of elements, and mean, standard deviation, minimum, maximum over the
+    atoms of each elemental property, after Ward et al., npj Comput. Mater. 2, 16028 (2016). A cell that spglib cannot
+    handle counts as P1; `density` and `composition` do not ask it.
 
     Shapes: [n_global].
     """
     if not names:
         return np.zeros(0, dtype=np.float32)
-    parts: dict[str, Array] = {}
+    parts = {"density": _density(crystal)}
     if "composition" in names:
         parts["composition"] = _composition(crystal)
     if "lattice" in names or "symmetry" in names:
@@ -117,9 +119,13 @@ def _lattice(crystal: Crystal, primitive: Array) -> Array:
     lengths = np.linalg.norm(reduced, axis=1)
     unit = reduced / lengths[:, None]
     cosines = [unit[1] @ unit[2], unit[2] @ unit[0], unit[0] @ unit[1]]
+    return np.array([*lengths, *np.degrees(np.arccos(cosines)), *_density(crystal)])
+
+
+def _density(crystal: Crystal) -> Array:
     volume = abs(np.linalg.det(crystal.lattice))
     density = masses()[crystal.atomic_number].sum() / volume * GRAMS_PER_CM3
-    return np.array([*lengths, *np.degrees(np.arccos(cosines)), volume / len(crystal.atomic_number), density])
+    return np.array([volume / len(crystal.atomic_number), density])
 
 
 def _symmetry(symmetry: Symmetry) -> Array:

@@ -27,7 +27,7 @@ class GraphSettings:
     `cutoff` in Å; `shells="complete"` keeps every neighbour up to the shell of the `max_neighbors`-th, so the graph
     does not depend on the choice of cell; `shells="truncate"` keeps the `max_neighbors` nearest exactly, cutting
     through shells, and of equally near ones those that pymatgen lists first, as CGCNN does; `compress` merges
-    symmetry-equivalent atoms and edges (lossless); `global_features` are those of `lattice`, `symmetry` and
+    symmetry-equivalent atoms and edges (lossless); `global_features` are those of `density`, `lattice`, `symmetry` and
     `composition` that `descriptors` gives of the whole crystal; `vectors` keeps the direction of every edge, which only
     noise on coordinates needs, and excludes `compress`.
 
