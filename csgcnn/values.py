@@ -13,7 +13,7 @@ CHOICES: dict[str, tuple[str | bool, ...]] = {
     "graph.compress": (True, False),
     "graph.vectors": (True, False),
     "model.predict_std": (True, False),
-    "graph.global_features": ("none", "lattice", "symmetry", "composition"),
+    "graph.global_features": ("none", "density", "lattice", "symmetry", "composition"),
     "trainer.precision": ("float32", "bfloat16"),
     "dataset.split.method": ("random", "group", "column", "fold", "matbench", "file"),
     "dataset.class_weights": ("balanced",),
