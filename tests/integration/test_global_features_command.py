@@ -66,7 +66,7 @@ def test_the_choice_changes_the_cache_and_the_result(
     [
         ("graph.global_features=latice", "did you mean lattice?"),
         ("graph.global_features=[lattice,compositon]", "did you mean composition?"),
-        ("graph.global_features=7", "expected none or lattice or symmetry or composition"),
+        ("graph.global_features=7", "expected none or density or lattice or symmetry or composition"),
     ],
 )
 def test_a_wrong_name_is_answered_at_once(words: str, expected: str, csgcnn: Command, tmp_path: Path) -> None:
