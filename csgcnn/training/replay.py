@@ -67,6 +67,8 @@ class Replay:
         if step not in self.recordings:
             try:
                 self.recordings[step] = self._record(*self._sizes(step))
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as error:
                 first = str(error).splitlines()[0]
                 raise UserError(f"{first}; trainer.cuda_graphs=false trains without CUDA graphs") from error
