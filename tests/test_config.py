@@ -69,6 +69,7 @@ def test_recipes() -> None:
     assert composed("train").recipe == "fast"
     cfg = composed("train", "recipe=accurate", "model=csgann", "optimizer.lr=1e-3")
     assert (cfg.recipe, cfg.model.hidden, cfg.optimizer.lr) == ("accurate", 128, 1e-3)
+    assert cfg.graph.global_features == ["density"]
     assert list(cfg.node_features) == ["atom_init", "learned"]
     assert cfg.model.convolution._target_.endswith("AttentionConvolution")
     cfg = composed("train", "recipe=accurate", "edge_calculator=gaussian", "dataset=elastic")

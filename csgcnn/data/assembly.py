@@ -1,6 +1,7 @@
 """Packed graphs in, a batch out: index arithmetic on any device, without a Python loop over crystals."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -35,14 +36,11 @@ def assemble_padded(packed: Packed, index: Tensor, n_atoms: int, n_edges: int) -
     )
     place = torch.arange(n_edges, device=index.device) - first_edge  # among the edges that fill up; negative before
     own = first_atom + place * more_atoms // more_edges.clamp(min=1)
-    return GraphBatch(
-        atomic_number=batch.atomic_number,
+    return replace(
+        batch,
         atom_multiplicity=torch.where(batch.graph_index < len(index), batch.atom_multiplicity, 0.0),
         graph_index=batch.graph_index.clamp(max=len(index) - 1),
         edge_index=torch.where(place < 0, batch.edge_index, own),
-        distance=batch.distance,
-        edge_multiplicity=batch.edge_multiplicity,
-        edge_vector=batch.edge_vector,
         global_features=batch.global_features[:-1],
         n_graphs=len(index),
     )

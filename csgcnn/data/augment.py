@@ -30,6 +30,7 @@ class DistanceNoise:
         self.decay = decay
 
     def __call__(self, batch: GraphBatch, progress: Tensor) -> GraphBatch:
+        # edges that fill up a batch count 0 times
         deviation = self.sigma * fading(progress, self.decay) * batch.edge_count.clamp(min=1).rsqrt()
         noise = torch.randn_like(batch.distance) * deviation
         return replace(batch, distance=(batch.distance + noise).clamp(min=SHORTEST))

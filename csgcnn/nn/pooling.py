@@ -49,6 +49,7 @@ class MaxPooling(nn.Module):
         self.max = MaxAggregation()
 
     def forward(self, x: Tensor, graph: GraphBatch) -> Tensor:
+        # atoms that fill up a batch have multiplicity 0
         counting = torch.where(graph.atom_multiplicity.unsqueeze(1) > 0, x, -torch.inf)
         return self.max(counting, graph.graph_index, dim_size=graph.n_graphs)
 

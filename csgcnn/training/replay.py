@@ -44,7 +44,8 @@ class Replay:
         self.gradients = gradients
         self.parameters = parameters
         self.rows = torch.zeros(batch_size, dtype=torch.int64, device=store.device)
-        self.mean = [batch_size * total / max(1, len(store)) for total in store.size()]
+        self.total = store.size()
+        self.mean = [batch_size * total / max(1, len(store)) for total in self.total]
         self.recordings: dict[int, Recording] = {}
         self.n_before = WARM_UP
 
@@ -53,7 +54,7 @@ class Replay:
         if self.n_before:
             self.n_before -= 1
             return False
-        enough = all(n <= total for n, total in zip(self._sizes(self._step(rows)), self.store.size(), strict=True))
+        enough = all(n <= total for n, total in zip(self._sizes(self._step(rows)), self.total, strict=True))
         return len(rows) == len(self.rows) and enough
 
     def __call__(self, rows: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from csgcnn.nn.norms import WeightedBatchNorm
 from csgcnn.training.average import MovingAverage
 from csgcnn.training.inference import in_batches, predict_rows
 from csgcnn.training.metrics import Metrics, target_metrics
+from csgcnn.training.random_state import random_state, set_random_state
 from csgcnn.training.replay import Replay
 
 Row = dict[str, float]
@@ -127,8 +128,8 @@ class Trainer:
             torch.manual_seed(torch.initial_seed() + processes.rank())  # dropout and noise of its own
         # dynamic: sizes differ from batch to batch, and each would be compiled anew
         self.answer = torch.compile(model.standardized, dynamic=True) if settings.compile else model.standardized
-        self.trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
-        self.replay = Replay(store, settings.batch_size, self._pass, self.trained) if self._may_replay else None
+        trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        self.replay = Replay(store, settings.batch_size, self._pass, trained) if self._may_replay else None
 
     @property
     def evaluated(self) -> CrystalGraphNetwork:
@@ -234,7 +235,7 @@ class Trainer:
         else:
             self.optimizer.zero_grad(set_to_none=True)
             loss = self._pass(rows.to(self.store.device, non_blocking=True), cast(GraphBatch, batch))
-        if self.settings.max_skipped and not self._is_finite(loss):
+        if self.settings.max_skipped and not loss.isfinite():
             return self._skip(rows, buffers)
         self.optimizer.step()
         self.n_steps += 1
@@ -243,7 +244,7 @@ class Trainer:
         return loss
 
     def _pass(self, rows: Tensor, batch: GraphBatch) -> Tensor:
-        """Loss of a batch, and its gradients, clipped."""
+        """Loss of a batch, and its gradients, clipped; NaN for a batch to skip, whose gradient is not finite."""
         if self.augment:
             batch = self.augment(batch, self.progress)
         with torch.autocast(self.store.device.type, torch.bfloat16, self.settings.precision == "bfloat16"):
@@ -253,13 +254,10 @@ class Trainer:
         loss.backward()
         processes.sum_gradients(self.model.parameters())
         processes.average(self.own_statistics)
-        if limit := self.settings.grad_clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        return loss.detach()
-
-    def _is_finite(self, loss: Tensor) -> bool:
-        gradients = [weight.grad for weight in self.trained if weight.grad is not None]
-        return bool(torch.isfinite(loss + nn.utils.get_total_norm(gradients)))
+        limit, may_skip = self.settings.grad_clip, self.settings.max_skipped > 0
+        if limit or may_skip:
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
+        return torch.where(norm.isfinite(), loss.detach(), math.nan) if may_skip else loss.detach()
 
     @torch.no_grad()
     def _skip(self, rows: Tensor, buffers: Sequence[Tensor]) -> Tensor:
@@ -340,7 +338,7 @@ class Trainer:
             **{name: part.state_dict() for name in UNFINISHED if (part := getattr(self, name)) is not None},
             "scheduler": {k: v for k, v in self.scheduler.state_dict().items() if not callable(v)},
             **{name: getattr(self, name) for name in PROGRESS},
-            "rng": {name: processes.stacked(state) for name, state in _random_state(self.store.device).items()},
+            "rng": {name: processes.stacked(state) for name, state in random_state(self.store.device).items()},
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -353,25 +351,9 @@ class Trainer:
         for name in PROGRESS:
             setattr(self, name, state[name])
         self.losses = self.losses.to(self.store.device)
-        _set_random_state(
+        set_random_state(
             {name: states.view(-1, states.shape[-1]) for name, states in state["rng"].items()}, self.store.device
         )
-
-
-def _random_state(device: torch.device) -> dict[str, Tensor]:
-    cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
-    return {"cpu": torch.get_rng_state(), **cuda}
-
-
-def _set_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Go on with the random numbers of each process, `states` [n_processes, n_bytes]; of others if they are others."""
-    rank = processes.rank()
-    own = {name: all_[min(rank, len(all_) - 1)].clone() for name, all_ in states.items()}  # torch wants its own storage
-    torch.set_rng_state(own["cpu"])
-    if device.type == "cuda" and "cuda" in own:
-        torch.cuda.set_rng_state(own["cuda"], device)
-    if rank >= len(states["cpu"]):
-        torch.manual_seed(int(torch.randint(2**62, ())) + rank)
 
 
 def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

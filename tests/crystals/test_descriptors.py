@@ -162,3 +162,11 @@ def test_tables() -> None:
     assert all(np.isfinite(table).all() and table.shape == (101,) for table in properties().values())
     assert radii()[[6, 26]] == pytest.approx([0.7, 1.4])
     assert radii()[2] == pytest.approx(radii()[10]), "unknown ones are the mean"
+
+
+def test_density_does_not_ask_for_the_symmetry(
+    ideal_crystals: dict[str, Crystal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("csgcnn.crystals.descriptors.find_symmetry", lambda crystal: pytest.fail("asked"))
+    found = descriptors(ideal_crystals["rock_salt"], ["density"])
+    assert found == pytest.approx([5.64**3 / 8, 2.16], rel=0.01)
