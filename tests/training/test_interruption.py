@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -51,3 +53,9 @@ def test_another_thread_is_left_alone() -> None:
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_warning_that_comes_while_python_ends_changes_no_exit_code() -> None:
+    late = "import atexit, os, signal, sys; from csgcnn.__main__ import program; sys.argv = ['csgcnn', '--version']; "
+    late += "atexit.register(lambda: os.kill(os.getpid(), signal.SIGUSR1)); program()"
+    assert subprocess.run([sys.executable, "-c", late], timeout=60).returncode == 0
