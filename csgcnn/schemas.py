@@ -18,7 +18,7 @@ class GraphConfig:
     shells: str = "complete"  # or truncate: cut the last shell at max_neighbors, as the original CGCNN does
     vectors: bool = False  # keep directions of edges, for noise on coordinates; needs compress=false
     compress: bool = True  # one node for all atoms that symmetry makes equal (lossless)
-    global_features: Any = field(default_factory=list)  # none, or some of density, lattice, symmetry, composition
+    global_features: Any = field(default_factory=lambda: ["density"])  # or none, lattice, symmetry, composition
 
 
 @dataclass

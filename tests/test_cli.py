@@ -223,7 +223,7 @@ def test_a_run_gets_its_own_directory(pretend: Callable[..., None], tmp_path: Pa
     pretend("train", lambda cfg: seen.append(cfg.edge_calculator._target_) or 0.5)
     assert [exit_code("train", "edge=rbf") for _ in range(3)] == [0, 0, 0]
     assert seen == ["csgcnn.nn.edge_calculators.RadialBasis"] * 3
-    runs = list(tmp_path.glob("runs/*-*-*/*_csgcnn_rbf*"))
+    runs = list(tmp_path.glob("runs/*-*-*/*_csgann_rbf*"))
     assert len(runs) == 3
     assert all((run / "train.log").exists() for run in runs)
     assert len(list(tmp_path.glob("runs/*/*"))) == 3

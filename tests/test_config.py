@@ -48,7 +48,7 @@ def test_a_node_feature_file_has_one_key_named_after_itself(path: Path) -> None:
 
 
 def test_node_features_add_up() -> None:
-    assert list(composed("train").node_features) == ["atom_init"]
+    assert list(composed("train").node_features) == ["atom_init", "learned"]
     assert list(composed("train", "node_features=onehot").node_features) == ["onehot"]
     cfg = composed("train", "node_features=[atom_init,learned]", "node_features.learned.dim=8")
     assert list(cfg.node_features) == ["atom_init", "learned"]

@@ -63,7 +63,7 @@ def test_seeds_become_a_mean_and_a_spread(
     assert "pooling" not in header
     assert "also" not in header
     assert [cell.strip() for cell in lines[1].split("|")[1:-1]] == [
-        *("csgcnn", "gaussian", "atom_init", "dielectric", "random", "band_gap [eV]"),
+        *("csgann", "gaussian", "atom_init + learned", "dielectric", "random", "band_gap [eV]"),
         *("0.43 ± 0.03 (3)", "1.25", "80,833", "1.5"),
     ]
 
@@ -71,11 +71,11 @@ def test_seeds_become_a_mean_and_a_spread(
 @pytest.mark.parametrize(
     ("overrides", "column", "expected"),
     [
-        (["model=csgann"], "model", "csgann"),
+        (["model=csgcnn"], "model", "csgcnn"),
         (["model=csginn"], "model", "csginn"),
         (["edge_calculator=pair_gaussian"], "edge_calculator", "pair_gaussian"),
         (["edge_calculator=rbf", "edge_calculator.learnable=true"], "edge_calculator", "rbf +learnable"),
-        (["node_features.atom_init.trainable=true"], "node_features", "atom_init*"),
+        (["node_features.atom_init.trainable=true"], "node_features", "atom_init* + learned"),
         (
             ["node_features=[bits,elemental,learned]", "node_features.bits.trainable=true"],
             "node_features",
@@ -100,17 +100,17 @@ def test_options_are_named(make_run: MakeRun, overrides: list[str], column: str,
 def test_rows_that_look_alike_say_how_they_differ(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", "model.hidden=32", mae=0.3)
     make_run("b", "scheduler=plateau", mae=0.4)
-    make_run("c", "model=csgann", mae=0.5)
+    make_run("c", "model=csgcnn", mae=0.5)
     assert cli.main(["table", str(tmp_path)]) == 0
-    narrow, plateau, csgann = rows(tmp_path)
+    narrow, plateau, csgcnn = rows(tmp_path)
     assert narrow["also"] == "model.hidden=32 scheduler=one_cycle scheduler.warmup=0.2"
     assert plateau["also"] == "model.hidden=64 scheduler=plateau scheduler.factor=0.5 scheduler.patience=20"
-    assert csgann["also"] == ""
+    assert csgcnn["also"] == ""
 
 
 def test_the_order_is_data_set_target_split_error(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", mae=0.5)
-    make_run("b", "model=csgann", mae=0.4)
+    make_run("b", "model=csgcnn", mae=0.4)
     make_run("c", "dataset.split.method=group", "dataset.split.column=formula", mae=0.45)
     make_run("d", "dataset=elastic", mae=0.9)
     make_run("e", mae=0.1, target="another")
@@ -169,7 +169,7 @@ def test_nothing_found(make_run: MakeRun, tmp_path: Path, capsys: pytest.Capture
         (["table", "--help"], 0, "usage: csgcnn table"),
         (["table"], 2, "DIR"),
         (["table", "--flag", "runs"], 2, "--flag"),
-        (["table", "run"], 0, "| csgcnn | gaussian"),
+        (["table", "run"], 0, "| csgann | gaussian"),
         (["tabel", "run"], 2, "did you mean table?"),
     ],
 )

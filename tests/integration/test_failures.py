@@ -16,11 +16,11 @@ Command = Callable[..., Any]
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1.2 MB: room for the first checkpoints of a small training, not for its figures."""
+    """A file system of 1.8 MB: room for the first checkpoints of a small training, not for its figures."""
     folder = tmp_path / "disk"
     folder.mkdir()
     try:
-        mount = ["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(folder)]
+        mount = ["mount", "-t", "tmpfs", "-o", "size=1800k", "tmpfs", str(folder)]
         subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("mounting a file system is not allowed here")

@@ -54,7 +54,7 @@ def test_built_graphs_are_a_data_set(
 ) -> None:
     answer = csgcnn("build", f"dataset.path={data_file}", "output=own.graphs", cwd=tmp_path)
     assert answer.code == 0, answer.said
-    assert answer.out.startswith("60 crystals, 0.00863 MB of graphs: own.graphs")
+    assert answer.out.startswith("60 crystals, 0.00911 MB of graphs: own.graphs")
     answer = csgcnn("train", *small, "dataset.path=own.graphs", "hydra.run.dir=run", cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert (tmp_path / "run/predictions.csv").read_text() == (run / "predictions.csv").read_text()

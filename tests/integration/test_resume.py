@@ -182,7 +182,7 @@ def test_more_epochs(csgcnn: Command, small: list[str], tmp_path: Path, table: T
     ("words", "code", "told"),
     [
         (["model.hidden=32", "seed=7"], 2, ["model.hidden=32 (the run has 16)", "seed=7 (the run has 0)"]),
-        (["model=csgann"], 2, ["model.convolution._target_"]),
+        (["model=csginn"], 2, ["model.convolution._target_"]),
         (["edge.cutoff=6"], 2, ["edge_calculator.cutoff=6 (the run has 8.0)"]),
         (["--multirun", "seed=1,2"], 2, ["resume=auto"]),
     ],

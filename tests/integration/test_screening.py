@@ -48,7 +48,8 @@ def graphs(data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of the data set's graphs."""
     folder = tmp_path_factory.mktemp("graphs") / "store"
     folder.mkdir()
-    store, _ = open_dataset(data_file, GraphSettings(), cache_folder=folder.parent / "cache", workers=1)
+    settings = GraphSettings(global_features=("density",))
+    store, _ = open_dataset(data_file, settings, cache_folder=folder.parent / "cache", workers=1)
     store.save(folder)
     return folder
 

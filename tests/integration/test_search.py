@@ -15,8 +15,9 @@ optuna = pytest.importorskip("optuna", reason="pip install 'csgcnn[sweep]'")
 
 Command = Callable[..., Answer]
 Row = dict[str, str]
+DEFAULT = "[atom_init,learned]"
 # A few steps of a small model tell these learning rates from one another.
-SPACE = ["optimizer.lr=1e-6,5e-3", "node_features=[atom_init],[onehot]", "edge=gaussian", "model.n_convolutions=1"]
+SPACE = ["optimizer.lr=1e-6,5e-3", f"node_features={DEFAULT},[onehot]", "edge=gaussian", "model.n_convolutions=1"]
 N_TRIALS = 4
 
 
@@ -60,7 +61,7 @@ def test_a_search_ends_with_the_best(search: tuple[Path, Answer]) -> None:
     rows = trials(sweep)
     assert [row["trial"] for row in rows] == [str(number) for number in range(N_TRIALS)]
     assert {row["state"] for row in rows} == {"complete", "pruned"}
-    first = {"optimizer.lr": "0.005", "model.dropout": "0.0", "node_features": "[atom_init]", "loss": "weighted"}
+    first = {"optimizer.lr": "0.005", "model.dropout": "0.0", "node_features": DEFAULT, "loss": "weighted"}
     assert first.items() <= rows[0].items(), "the default configuration comes first"
     best = min((row for row in rows if row["state"] == "complete"), key=lambda row: float(row["score"]))
     assert (sweep / "best" / "config.yaml").read_text() == (sweep / best["trial"] / "config.yaml").read_text()

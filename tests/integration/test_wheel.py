@@ -41,7 +41,7 @@ def test_the_wheel_trains_in_another_directory(installed: Path, tmp_path: Path) 
     assert (installed / "hydra_plugins" / "csgcnn_search.py").exists()
     assert not (installed / "tests").exists()
 
-    head = installed / "csgcnn" / "conf" / "model" / "csgcnn.yaml"
+    head = installed / "csgcnn" / "conf" / "model" / "csgann.yaml"
     head.write_text(head.read_text().replace("head_hidden: 128", "head_hidden: 9"))
     csgcnn(*TRAIN)
     assert "head_hidden: 9" in (tmp_path / "run" / "config.yaml").read_text(), "the checkout's conf was used"

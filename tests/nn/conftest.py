@@ -23,6 +23,7 @@ from csgcnn.nn.models import CrystalGraphNetwork
 from csgcnn.wiring import build_model
 
 DATA = Path(__file__).parents[2] / "data"
+CGCNN = {"model": "csgcnn", "node_features": "[atom_init]", "graph.global_features": "none"}
 Structure = dict[str, Any]
 
 
@@ -59,10 +60,14 @@ def supercell() -> Callable[..., Structure]:
 
 @pytest.fixture(scope="session")
 def composed() -> Callable[..., DictConfig]:
+    """The configuration of CGCNN's network, changed by words."""
+
     @cache
     def of(*words: str) -> DictConfig:
+        given = {word.partition("=")[0] for word in words}
+        network = [f"{key}={value}" for key, value in CGCNN.items() if key not in given]
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("train", list(words))
+            return compose("train", [*network, *words])
 
     return of
 

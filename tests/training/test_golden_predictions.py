@@ -22,6 +22,7 @@ from csgcnn.wiring import build_model
 GOLDEN = Path(__file__).with_name("golden_predictions.json")
 STORED = ["format_1.ckpt", "format_2.ckpt", "format_3.ckpt"]  # the last an ensemble, its members with deviations
 BUILT = [f"{model} {edge}" for model in ("csgcnn", "csgann", "csginn") for edge in ("gaussian", "rbf")]
+SMALL = ["model.hidden=8", "model.n_convolutions=2", "model.head_hidden=8"]
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -44,9 +45,9 @@ def checkpoint(name: str, folder: Path) -> Path:
     if name in STORED:
         return Path(__file__).with_name(name)
     model, edge = name.split()
-    words = [f"model={model}", f"edge_calculator={edge}", "model.hidden=8", "model.n_convolutions=2"]
+    words = [f"model={model}", f"edge_calculator={edge}", "node_features=[atom_init]", "graph.global_features=none"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose("train", [*words, "model.head_hidden=8"]), resolve=True)
+        config: Any = OmegaConf.to_container(compose("train", [*words, *SMALL]), resolve=True)
     content = {
         "config": config,
         "targets": [{"name": "a"}],
