@@ -9,6 +9,7 @@ from pathlib import Path
 
 from csgcnn.crystals.datasets import Record, read_records
 
+CGCNN = ["model=csgcnn", "node_features=atom_init", "graph.global_features=none"]  # its network, that of the peers
 DATA = Path(os.environ.get("CSGCNN_DATA", Path(__file__).parents[2] / "shared" / "data")).resolve()
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 import torch
-from common import DATA, peak_rss_gib
+from common import CGCNN, DATA, peak_rss_gib
 
 from csgcnn.data.store import GraphStore
 
@@ -104,7 +104,7 @@ def build(size: int, place: Path, workers: int) -> None:
     if not data.exists():
         write(data, size)
     shutil.rmtree(graphs, ignore_errors=True)
-    seconds, own, together = run("build", f"dataset.path={data}", f"output={graphs}", f"workers={workers}")
+    seconds, own, together = run("build", f"dataset.path={data}", f"output={graphs}", f"workers={workers}", CGCNN[-1])
     mib = sum(path.stat().st_size for path in graphs.iterdir()) / 2**20
     speed = f"{seconds:.0f} s | {size / seconds:,.0f}/s"
     print(f"| {size:,} | {workers} | {speed} | {own:.2f} GiB | {together:.2f} GiB | {mib:.0f} |", flush=True)
@@ -114,7 +114,7 @@ def train(size: int, place: Path) -> None:
     """Train an epoch on graphs in files."""
     words = ["trainer.max_epochs=1", "trainer.batch_size=128", "trainer.resident_gib=1e-9", "trainer.progress=false"]
     target = [f"dataset.path={place / f'{size}.graphs'}", "dataset.targets=[band_gap]"]
-    seconds, own, _ = run("train", *target, *words, f"hydra.run.dir={place}/run-{size}-{time.time_ns()}")
+    seconds, own, _ = run("train", *target, *words, *CGCNN, f"hydra.run.dir={place}/run-{size}-{time.time_ns()}")
     print(f"| {size:,} | {seconds:.0f} s | {own:.2f} GiB |", flush=True)
 
 

@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import DATA, peak_rss_gib
+from common import CGCNN, DATA, peak_rss_gib
 
 # The rest is imported where it is used: processes that build graphs import this file, as they do csgcnn's front door.
 
@@ -129,7 +129,7 @@ def main() -> None:
     names = options.data[:1] if options.quick else options.data
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        words = ["train", "trainer.max_epochs=1", "hydra.run.dir=run", "trainer.progress=false"]
+        words = ["train", *CGCNN, "trainer.max_epochs=1", "hydra.run.dir=run", "trainer.progress=false"]
         included = {key: value for key, value in os.environ.items() if key != "CSGCNN_DATA"}  # trained on the default
         program = [sys.executable, "-m", "csgcnn", *words]
         subprocess.run(program, check=True, cwd=place, stdout=subprocess.DEVNULL, env=included)
