@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common import DATA
 
-STEPS = 2000  # at least, of every training; 100 epochs where these are more
+STEPS = 1000  # at least, of every training; 100 epochs where these are more
 SIZES = [50, 100, 200, None]
 HALIDE = f"dataset=perovskites_halide dataset.path={DATA}/perovskites_halide_hoip.json.gz"
 CASTELLI = f"dataset=castelli_perovskites dataset.path={DATA}/castelli_perovskites.json.gz trainer.batch_size=128"
