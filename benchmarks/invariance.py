@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from csgcnn import load
 from csgcnn.crystals.datasets import read_records
-from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings, connect
+from csgcnn.crystals.graphs import CrystalGraphs, connect
 from csgcnn.crystals.structures import Crystal, to_crystal
 from csgcnn.crystals.transforms import SAME_CRYSTAL
 from csgcnn.data.store import GraphStore
@@ -51,7 +52,7 @@ def predict(
     networks: Sequence[Predictor], crystals: Sequence[Crystal], compress: bool = True, batch_size: int = CHUNK
 ) -> tuple[Array, Array]:
     """What each network predicts [n_networks, n_crystals], and the sizes of the graphs [n_crystals, 3]."""
-    settings, found, graph_sizes = GraphSettings(compress=compress), [], []
+    settings, found, graph_sizes = replace(networks[0].graph, compress=compress), [], []
     for i in range(0, len(crystals), CHUNK):
         graphs = connect(crystals[i : i + CHUNK], settings)
         store = GraphStore(graphs, [str(row) for row in range(len(graphs))], {}, settings)
