@@ -9,10 +9,9 @@ INSTALLED := $(VENV)/.installed
 train: $(INSTALLED)
 	$(BIN)/csgcnn train
 
-# a process per core, each with one thread; the tests of a file stay together and share its fixtures; in the order of names, since
-# those with the fewest tests, which would otherwise come last, take the longest
+# a process per core, each with one thread; the tests of a file stay together and share its fixtures
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
