@@ -56,10 +56,10 @@ VARIANTS = {
     "edge updates": "edge.learnable=true",
     "rbf": "edge=rbf",
     "bessel": "edge=bessel",
-    "16 neighbours": "graph.max_neighbors=16",
-    "20 neighbours": "graph.max_neighbors=20",
-    "24 neighbours": "graph.max_neighbors=24",
-    "cut at 12 neighbours": "graph.shells=truncate graph.compress=false",
+    "16 neighbors": "graph.max_neighbors=16",
+    "20 neighbors": "graph.max_neighbors=20",
+    "24 neighbors": "graph.max_neighbors=24",
+    "cut at 12 neighbors": "graph.shells=truncate graph.compress=false",
     "cutoff 6": "graph.cutoff=6",
     "global: lattice": "global_features=lattice",
     "global: composition": "global_features=composition",
@@ -78,23 +78,30 @@ def train(job: tuple[str, str, int]) -> dict[str, object]:
     import torch
     from hydra import compose, initialize_config_dir
 
-    from csgcnn.cli import canonical
-    from csgcnn.config import CONF, validate
+    from csgcnn.cli.overrides import canonical
+    from csgcnn.commands.prepare import load_dataset, move_to_device
+    from csgcnn.commands.train import make_trainer
+    from csgcnn.config.paths import CONF
+    from csgcnn.config.validate import validate
     from csgcnn.crystals.graphs import GraphSettings
     from csgcnn.data.splits import SplitSettings, split_rows
-    from csgcnn.train import make_trainer
-    from csgcnn.wiring import load_dataset, place, select_device
+    from csgcnn.hardware import select_device
 
     device = select_device("auto", 1)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(
-            "train", canonical([*words.format(seed=seed).split(), *variant.split(), "trainer.progress=false"])
+            "train",
+            canonical(
+                [*words.format(seed=seed).split(), *variant.split(), "trainer.progress=false"]
+            ),
         )
     validate(cfg)
     torch.manual_seed(cfg.seed)
-    dataset = load_dataset(cfg.dataset, GraphSettings(**cfg.graph), Path("rejected.csv"), 1, progress=False)
+    dataset = load_dataset(
+        cfg.dataset, GraphSettings(**cfg.graph), Path("rejected.csv"), 1, progress=False
+    )
     split = split_rows(dataset.store, dataset.rows, SplitSettings(**cfg.dataset.split))
-    trainer = make_trainer(cfg, dataset, split, place(dataset.store, device))
+    trainer = make_trainer(cfg, dataset, split, move_to_device(dataset.store, device))
     start = time.perf_counter()
     trainer.fit(lambda: None)
     best = trainer.history[trainer.best_epoch - 1]
@@ -111,29 +118,47 @@ def train(job: tuple[str, str, int]) -> dict[str, object]:
 def table(data: Sequence[str], labels: Sequence[str], extra: str, results: Sequence[dict]) -> None:
     """Mean over the seeds, change against the base where all have the same seeds, and seconds."""
     for name in data:
-        print(f"\n| {name} | validation MAE | against the base | seconds | seeds |\n{'| --- ' * 5}|")
+        print(
+            f"\n| {name} | validation MAE | against the base | seconds | seeds |\n{'| --- ' * 5}|"
+        )
         words, base = f"{WORDS[name]} {extra}", {}
         for label in labels:
-            found = {r["seed"]: r for r in results if (r["words"], r["variant"]) == (words, VARIANTS.get(label, label))}
+            found = {
+                r["seed"]: r
+                for r in results
+                if (r["words"], r["variant"]) == (words, VARIANTS.get(label, label))
+            }
             maes = {seed: result["mae"] for seed, result in found.items()}
             if not maes:
                 continue
             base = base or maes
             shared = base.keys() & maes.keys()
-            change = statistics.mean(maes[s] for s in shared) / statistics.mean(base[s] for s in shared) - 1
+            change = (
+                statistics.mean(maes[s] for s in shared) / statistics.mean(base[s] for s in shared)
+                - 1
+            )
             seconds = statistics.mean(result["seconds"] for result in found.values())
-            print(f"| {label} | {statistics.mean(maes.values()):.4f} | {change:+.1%} | {seconds:.0f} | {len(maes)} |")
+            print(
+                f"| {label} | {statistics.mean(maes.values()):.4f} | {change:+.1%} | {seconds:.0f} | {len(maes)} |"
+            )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", nargs="+", choices=WORDS, default=["castelli", "dielectric", "elastic"])
     parser.add_argument(
-        "--variants", nargs="+", default=list(VARIANTS), help="names of them, or words: 'loss=mae seed=1'"
+        "--data", nargs="+", choices=WORDS, default=["castelli", "dielectric", "elastic"]
+    )
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        default=list(VARIANTS),
+        help="names of them, or words: 'loss=mae seed=1'",
     )
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--base", default="", help="words that all trainings share")
-    parser.add_argument("--processes", type=int, default=2, help="trainings side by side, with one thread each")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="trainings side by side, with one thread each"
+    )
     parser.add_argument("--results", type=Path, default=Path("ablation.jsonl"))
     options = parser.parse_args()
     os.environ.pop("CSGCNN_DATA", None)  # so that the included data are found
@@ -146,7 +171,10 @@ def main() -> None:
         for label in options.variants
         for seed in range(options.seeds)
     ]
-    with multiprocessing.get_context("spawn").Pool(options.processes) as pool, open(options.results, "a") as file:
+    with (
+        multiprocessing.get_context("spawn").Pool(options.processes) as pool,
+        open(options.results, "a") as file,
+    ):
         for result in pool.imap_unordered(train, [job for job in jobs if job not in done]):
             results.append(result)
             print(json.dumps(result), file=file, flush=True)

@@ -20,9 +20,16 @@ TASKS = [
 def run(dataset: str, target: str, seed: int, overrides: list[str]) -> dict:
     """Train once; answers its metrics."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [f"dataset={dataset}", f"dataset.targets=[{target}]", f"seed={seed}", f"dataset.split.seed={seed}"]
+        words = [
+            f"dataset={dataset}",
+            f"dataset.targets=[{target}]",
+            f"seed={seed}",
+            f"dataset.split.seed={seed}",
+        ]
         words += ["trainer.progress=false", f"hydra.run.dir={folder}/run", *overrides]
-        subprocess.run([sys.executable, "-m", "csgcnn", "train", *words], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, "-m", "csgcnn", "train", *words], check=True, stdout=subprocess.DEVNULL
+        )
         return json.loads(Path(folder, "run", "metrics.json").read_text())
 
 
@@ -33,7 +40,9 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
     print(f"overrides: {' '.join(options.overrides) or 'none'}; {options.seeds} seeds\n")
-    print("| data set | target | test MAE | predicting the mean | below it by | epochs | seconds a run |")
+    print(
+        "| data set | target | test MAE | predicting the mean | below it by | epochs | seconds a run |"
+    )
     print("| --- " * 7 + "|")
     for dataset, target in (task for task in TASKS if task[1] in options.targets):
         runs = [run(dataset, target, seed, options.overrides) for seed in range(options.seeds)]

@@ -9,7 +9,11 @@ from pathlib import Path
 
 from csgcnn.crystals.datasets import Record, read_records
 
-CGCNN = ["model=csgcnn", "node_features=atom_init", "graph.global_features=none"]  # its network, that of the peers
+CGCNN = [
+    "model=csgcnn",
+    "node_features=atom_init",
+    "graph.global_features=none",
+]  # its network, that of the peers
 DATA = Path(os.environ.get("CSGCNN_DATA", Path(__file__).parents[2] / "shared" / "data")).resolve()
 
 
@@ -30,5 +34,8 @@ def median_seconds(work: Callable[[], object], repeats: int = 5) -> float:
 
 def peak_rss_gib() -> float:
     """Largest memory of this process and of any one of its children so far, added up."""
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    kib = (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    )
     return kib / 2**20

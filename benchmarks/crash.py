@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-import csgcnn.train  # noqa: F401  (loaded once, so that a kill hits the training and not the imports)
-from csgcnn import cli
+import csgcnn.commands.train  # noqa: F401  (loaded once, so that a kill hits the training and not the imports)
+from csgcnn.cli import main as cli
 
 DATA = Path(__file__).parents[1] / "data" / "dielectric.json.gz"
 TIMING = ("seconds", "graphs_per_second")
@@ -66,7 +66,11 @@ def left_behind(folder: Path) -> str:
         return "after the last file"
     if (folder / "predictions.csv").exists():
         return "between the last files"
-    return "in training" if (folder / "checkpoints" / "last.ckpt").exists() else "before the first checkpoint"
+    return (
+        "in training"
+        if (folder / "checkpoints" / "last.ckpt").exists()
+        else "before the first checkpoint"
+    )
 
 
 def main() -> None:
@@ -75,8 +79,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
-    words = [f"dataset.path={DATA}", "trainer.max_epochs=4", "model.hidden=16", "trainer.device=cpu"]
-    words += ["trainer.threads=1", "trainer.workers=1", "trainer.progress=false", "trainer.checkpoint_every=0"]
+    words = [
+        f"dataset.path={DATA}",
+        "trainer.max_epochs=4",
+        "model.hidden=16",
+        "trainer.device=cpu",
+    ]
+    words += [
+        "trainer.threads=1",
+        "trainer.workers=1",
+        "trainer.progress=false",
+        "trainer.checkpoint_every=0",
+    ]
     words += ["augment=distance_noise", "model.dropout=0.1", *options.overrides]
     chance, found, survived = random.Random(options.seed), Counter[str](), 0
     with tempfile.TemporaryDirectory() as temporary:
@@ -99,10 +113,14 @@ def main() -> None:
             survived += not differing
             if differing:
                 print(f"kill {number}: {', '.join(differing)} differ")
-    print(f"a training of {length:.1f} s, killed at a random moment and continued, {options.kills} times:\n")
+    print(
+        f"a training of {length:.1f} s, killed at a random moment and continued, {options.kills} times:\n"
+    )
     print("| killed | times |\n| --- | --- |")
     print("\n".join(f"| {moment} | {n} |" for moment, n in found.most_common()))
-    print(f"\n{survived}/{options.kills} ended with the same weights, metrics and predictions, to the bit")
+    print(
+        f"\n{survived}/{options.kills} ended with the same weights, metrics and predictions, to the bit"
+    )
     sys.exit(survived < options.kills)
 
 

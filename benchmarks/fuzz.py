@@ -37,11 +37,15 @@ def work(pipe: Connection, folder: Path, seed: int, numbers: list[int]) -> None:
         pipe.send((number, *fuzzer.run(number)))
 
 
-def outcomes(folder: Path, seed: int, numbers: list[int]) -> Iterator[tuple[int, str, str, float, str]]:
+def outcomes(
+    folder: Path, seed: int, numbers: list[int]
+) -> Iterator[tuple[int, str, str, float, str]]:
     """Number, kind, outcome, seconds and message of every case; a process that hangs or dies is started anew."""
     while numbers:
         pipe, end = multiprocessing.Pipe()
-        process = multiprocessing.get_context("spawn").Process(target=work, args=(end, folder, seed, numbers))
+        process = multiprocessing.get_context("spawn").Process(
+            target=work, args=(end, folder, seed, numbers)
+        )
         process.start()
         end.close()
         try:
@@ -54,7 +58,13 @@ def outcomes(folder: Path, seed: int, numbers: list[int]) -> Iterator[tuple[int,
                 numbers.pop(0)
         except EOFError:
             process.join()
-            yield numbers.pop(0), "?", "uncaught", 0.0, f"the process died with exit code {process.exitcode}"
+            yield (
+                numbers.pop(0),
+                "?",
+                "uncaught",
+                0.0,
+                f"the process died with exit code {process.exitcode}",
+            )
         process.kill()
         process.join()
 
@@ -76,7 +86,13 @@ def main() -> int:
             slowest[kind] = max(slowest[kind], seconds)
             if outcome in OUTCOMES[2:]:
                 failures[outcome].append(f"case {number}, {kind}: {told}")
-    print("| input | cases | " + " | ".join(OUTCOMES) + " | slowest |\n" + "| --- " * (len(OUTCOMES) + 3) + "|")
+    print(
+        "| input | cases | "
+        + " | ".join(OUTCOMES)
+        + " | slowest |\n"
+        + "| --- " * (len(OUTCOMES) + 3)
+        + "|"
+    )
     counts["all"] = sum(counts.values(), Counter())
     slowest["all"] = max(slowest.values())
     for kind, counted in counts.items():
@@ -97,7 +113,9 @@ def train(folder: Path) -> None:
         f"dataset.path={folder / 'data.json'}",
         f"hydra.run.dir={folder / 'run'}",
     ]
-    subprocess.run([sys.executable, "-m", "csgcnn", "train", *words], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "csgcnn", "train", *words], check=True, capture_output=True
+    )
 
 
 if __name__ == "__main__":

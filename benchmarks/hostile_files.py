@@ -19,8 +19,8 @@ from mutations import Mutator, Payload, deep, spoil_array, structures
 from pymatgen.io.cif import CifWriter
 
 import csgcnn
-from csgcnn.crystals.build import build_graphs
 from csgcnn.crystals.datasets import iter_structures
+from csgcnn.crystals.graph_builder import build_graphs
 from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.store import GraphStore
@@ -53,13 +53,19 @@ class Fuzzer:
         self.payload = Payload(str(self.marker))
         self.structures = structures(60)
         self.texts = {
-            "cif": [str(CifWriter(s, symprec=0.01 if i % 2 else None)) for i, s in enumerate(self.structures)],
+            "cif": [
+                str(CifWriter(s, symprec=0.01 if i % 2 else None))
+                for i, s in enumerate(self.structures)
+            ],
             "vasp": [s.to(fmt="poscar") for s in self.structures],
             "xsf": [s.to(fmt="xsf") for s in self.structures],
             "cssr": [s.to(fmt="cssr") for s in self.structures],
         }
         self.others = [text.encode() for texts in self.texts.values() for text in texts[:5]]
-        self.others += [json.dumps(self.structures[0].as_dict()).encode(), self.checkpoint.read_bytes()[:4000]]
+        self.others += [
+            json.dumps(self.structures[0].as_dict()).encode(),
+            self.checkpoint.read_bytes()[:4000],
+        ]
         self.bombs = [gzip.compress(b" \n" * n, 1) for n in (10, 10**6, 10**8)]
         self.kinds: dict[str, Callable[[Mutator, Path], str]] = {
             "CIF": lambda m, place: self.text_file(m, place, "cif"),
@@ -110,9 +116,14 @@ class Fuzzer:
         rng = mutator.rng
         ids, crystals = ["a", "b", "c"], [self._dict(rng) for _ in range(3)]
         records = [
-            {"material_id": i, "structure": s, "gap": 1.5, "ok": True} for i, s in zip(ids, crystals, strict=True)
+            {"material_id": i, "structure": s, "gap": 1.5, "ok": True}
+            for i, s in zip(ids, crystals, strict=True)
         ]
-        frame = {"index": ids, "columns": ["structure", "gap"], "data": [[s, 1.5] for s in crystals]}
+        frame = {
+            "index": ids,
+            "columns": ["structure", "gap"],
+            "data": [[s, 1.5] for s in crystals],
+        }
         (place / "set.json").write_bytes(self._json(mutator, rng.choice([records, frame])))
         return rng.choice([_read, _open])(rng, place / "set.json")
 
@@ -122,16 +133,23 @@ class Fuzzer:
         for name in names:
             (place / name).write_text(rng.choice(self.texts[name[2:]]))
         is_folder = rng.random() < 0.5
-        rows = "".join(f"{name[0]},1.5\n" if is_folder else f"{name[0]},{name},1.5\n" for name in names)
+        rows = "".join(
+            f"{name[0]},1.5\n" if is_folder else f"{name[0]},{name},1.5\n" for name in names
+        )
         table = place / ("id_prop.csv" if is_folder else "table.csv")
         table.write_text(rows if is_folder else f"id,file,gap\n{rows}")
         culprit = rng.choice([table, table, place / rng.choice(names)])
         culprit.write_bytes(mutator.bytes(culprit.read_bytes()))
         if rng.random() < 0.2:
             (place / names[0]).unlink()
-            rng.choice([os.mkfifo, lambda p: p.symlink_to(p), lambda p: p.symlink_to("/dev/zero"), Path.mkdir])(
-                place / names[0]
-            )
+            rng.choice(
+                [
+                    os.mkfifo,
+                    lambda p: p.symlink_to(p),
+                    lambda p: p.symlink_to("/dev/zero"),
+                    Path.mkdir,
+                ]
+            )(place / names[0])
         if rng.random() < 0.1:
             (place / "again").symlink_to(place)
         return rng.choice([_read, _open])(rng, place if is_folder else table)
@@ -147,17 +165,23 @@ class Fuzzer:
         elif choice == 2:
             content = gzip.compress(text) + mutator.rng.choice(self.bombs)
         else:
-            content = gzip.compress(b"") * mutator.rng.choice([1, 1000, 30_000]) + gzip.compress(text)
+            content = gzip.compress(b"") * mutator.rng.choice([1, 1000, 30_000]) + gzip.compress(
+                text
+            )
         (place / f"a.{suffix}.gz").write_bytes(content)
         return _read(mutator.rng, place / f"a.{suffix}.gz")
 
     def cache(self, mutator: Mutator, place: Path) -> str:
         data = self.folder.parent / "data.json"
         settings = mutator.rng.choice(SETTINGS)
-        built, _ = open_dataset(data, settings, cache_folder=self.folder / str(SETTINGS.index(settings)), workers=1)
+        built, _ = open_dataset(
+            data, settings, cache_folder=self.folder / str(SETTINGS.index(settings)), workers=1
+        )
         (source,) = (self.folder / str(SETTINGS.index(settings))).iterdir()
         entry = shutil.copytree(source, place / source.name)
-        culprit = mutator.rng.choice([*sorted(entry.iterdir()), entry / "meta.json", entry / "rows.json"])
+        culprit = mutator.rng.choice(
+            [*sorted(entry.iterdir()), entry / "meta.json", entry / "rows.json"]
+        )
         if culprit.suffix == ".npy" and mutator.rng.random() < 0.7:
             spoil_array(culprit, mutator)
         elif mutator.rng.random() < 0.5 and culprit.suffix == ".json":
@@ -165,7 +189,9 @@ class Fuzzer:
                 culprit.write_text(json.dumps(mutator.tree(json.loads(culprit.read_text()))))
         else:
             culprit.write_bytes(mutator.bytes(culprit.read_bytes()))
-        if culprit.name != "meta.json" and mutator.rng.random() < 0.7:  # with the right checksum, all else is looked at
+        if (
+            culprit.name != "meta.json" and mutator.rng.random() < 0.7
+        ):  # with the right checksum, all else is looked at
             meta = json.loads((entry / "meta.json").read_text())
             meta["crc32"][culprit.name] = zlib.crc32(culprit.read_bytes())
             (entry / "meta.json").write_text(json.dumps(meta))
@@ -206,7 +232,9 @@ class Fuzzer:
 
     def _json(self, mutator: Mutator, value: Any) -> bytes:
         with deep():
-            content = json.dumps(mutator.tree(value) if mutator.rng.random() < 0.6 else value).encode()
+            content = json.dumps(
+                mutator.tree(value) if mutator.rng.random() < 0.6 else value
+            ).encode()
         return mutator.bytes(content) if mutator.rng.random() < 0.5 else content
 
 
@@ -219,7 +247,11 @@ def _read(rng: random.Random, path: Path) -> str:
                 raise UnforeseenError(entry)
         if built.graphs is not None:
             n_kept += len(built.graphs)
-            _use(GraphStore(built.graphs, [record.id for record in built.records], {}, GraphSettings()))
+            _use(
+                GraphStore(
+                    built.graphs, [record.id for record in built.records], {}, GraphSettings()
+                )
+            )
     return "accepted" if n_kept else "refused"
 
 
@@ -244,5 +276,9 @@ def _use(store: GraphStore) -> None:
     store.graphs.n_isolated.sum()
     for i in range(min(len(store), 3)):
         store.site_values(store[i].z, i)
-    numeric = [name for name, column in store.columns.items() if not any(isinstance(value, str) for value in column)]
+    numeric = [
+        name
+        for name, column in store.columns.items()
+        if not any(isinstance(value, str) for value in column)
+    ]
     store.numbers(numeric)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Structure
 
+from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.datasets import read_records
-from csgcnn.crystals.structures import to_crystal
 
 DATA = Path(__file__).parents[1] / "data"
 NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
@@ -101,7 +101,9 @@ class Payload:
 class Mutator:
     """Changes bytes and nested values at random; `others` are files of other formats to take pieces from."""
 
-    def __init__(self, rng: random.Random, others: list[bytes], payload: Payload, more_values: list[Any]) -> None:
+    def __init__(
+        self, rng: random.Random, others: list[bytes], payload: Payload, more_values: list[Any]
+    ) -> None:
         self.rng = rng
         self.others = others
         self.payload = payload
@@ -122,7 +124,11 @@ class Mutator:
         value = copy.deepcopy(value)
         for _ in range(self.rng.randint(1, 3)):
             place, key, above = value, None, None
-            while isinstance(place, dict | list) and place and (key is None or self.rng.random() > 0.15):
+            while (
+                isinstance(place, dict | list)
+                and place
+                and (key is None or self.rng.random() > 0.15)
+            ):
                 above = place
                 key = self.rng.choice(list(above) if isinstance(above, dict) else range(len(above)))
                 place = above[key]
@@ -210,7 +216,9 @@ def structures(n: int) -> list[Structure]:
         for record in records[:: len(records) * 3 // n]:
             crystal = to_crystal(record.source)
             if len(crystal.atomic_number) <= 12:
-                chosen.append(Structure(crystal.lattice, crystal.atomic_number.tolist(), crystal.frac_coords))
+                chosen.append(
+                    Structure(crystal.lattice, crystal.atomic_number.tolist(), crystal.frac_coords)
+                )
     return chosen
 
 
@@ -219,9 +227,19 @@ def spoil_array(path: Path, mutator: Mutator) -> None:
     rng, array = mutator.rng, np.load(path)
     choice = rng.randrange(6)
     if choice == 0:
-        array = array.astype(rng.choice(["float16", "float64", "int8", "int64", "uint64", "S3", "complex64", "bool"]))
+        array = array.astype(
+            rng.choice(["float16", "float64", "int8", "int64", "uint64", "S3", "complex64", "bool"])
+        )
     elif choice == 1:
-        array = rng.choice([array[:-1], array[None], array.reshape(-1), array[..., :0], np.concatenate([array, array])])
+        array = rng.choice(
+            [
+                array[:-1],
+                array[None],
+                array.reshape(-1),
+                array[..., :0],
+                np.concatenate([array, array]),
+            ]
+        )
     elif choice == 2:
         array = array.astype(object)
         array.reshape(-1)[:1] = mutator.payload
@@ -229,16 +247,42 @@ def spoil_array(path: Path, mutator: Mutator) -> None:
         old = path.read_bytes()
         shape = re.search(rb"\(.*?\)", old[:128])
         assert shape is not None
-        new = rng.choice([b"(99999999999,)", b"(-1,)", b"(4, 99999999999)", b"(((((", b"(1.5,)", b"__import__('os')"])
+        new = rng.choice(
+            [
+                b"(99999999999,)",
+                b"(-1,)",
+                b"(4, 99999999999)",
+                b"(((((",
+                b"(1.5,)",
+                b"__import__('os')",
+            ]
+        )
         path.write_bytes(old[: shape.start()] + new + old[shape.end() :])
         return
     elif choice == 4:
-        path.write_bytes(path.read_bytes().replace(b"'fortran_order': False", b"'fortran_order': True "))
+        path.write_bytes(
+            path.read_bytes().replace(b"'fortran_order': False", b"'fortran_order': True ")
+        )
         return
     else:
         flat = array.reshape(-1)
         for _ in range(rng.randint(1, 3) if flat.size else 0):
-            new = rng.choice([0, 1, 7, 101, 255, 2**31 - 1, -1, float("nan"), float("inf"), -float("inf"), 1e-40, 3e38])
+            new = rng.choice(
+                [
+                    0,
+                    1,
+                    7,
+                    101,
+                    255,
+                    2**31 - 1,
+                    -1,
+                    float("nan"),
+                    float("inf"),
+                    -float("inf"),
+                    1e-40,
+                    3e38,
+                ]
+            )
             with np.errstate(all="ignore"):
                 flat[rng.randrange(flat.size)] = np.array(new).astype(array.dtype)
     np.save(path, array, allow_pickle=True)

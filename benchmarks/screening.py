@@ -18,8 +18,8 @@ CHUNK = 256
 def write_cifs(name: str, n: int, folder: Path) -> None:
     from pymatgen.core import Structure
 
+    from csgcnn.crystals.crystal import to_crystal
     from csgcnn.crystals.datasets import read_records
-    from csgcnn.crystals.structures import to_crystal
 
     for record in read_records(DATA / f"{name}.json.gz")[:n]:
         crystal = to_crystal(record.source)
@@ -40,13 +40,15 @@ def one_run(ckpt: Path, source: Path, workers: int) -> None:
     """In a process of its own, so that its peak memory can be told; imports are not counted."""
     from omegaconf import OmegaConf
 
-    from csgcnn.predict import predict
-    from csgcnn.schemas import PredictConfig
+    from csgcnn.commands.predict import predict
+    from csgcnn.config.schemas import PredictConfig
 
     start_rss = peak_rss_gib()
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "predictions.csv")
-        config = PredictConfig(str(ckpt), str(source), str(output), on_error="skip", workers=workers)
+        config = PredictConfig(
+            str(ckpt), str(source), str(output), on_error="skip", workers=workers
+        )
         start = time.perf_counter()
         predict(OmegaConf.structured(config))
         seconds = time.perf_counter() - start
@@ -62,14 +64,14 @@ def stages(ckpt: Path, source: Path, n: int) -> None:
     """Microseconds of one process for a crystal: reading, graph, batch and network, writing."""
     import torch
 
+    from csgcnn.commands.predict import _short
+    from csgcnn.crystals.crystal import to_crystal
     from csgcnn.crystals.datasets import iter_structures
     from csgcnn.crystals.graphs import assemble, measure
-    from csgcnn.crystals.structures import to_crystal
     from csgcnn.data.store import GraphStore
-    from csgcnn.predict import _short
     from csgcnn.predictor import Predictor
-    from csgcnn.screening.partial import PartialTable
-    from csgcnn.training.report import predicted_cells
+    from csgcnn.runs.tables import predicted_cells
+    from csgcnn.screening.partial_table import PartialTable
 
     seconds = dict.fromkeys(("read", "graph", "network", "write"), 0.0)
     predictor = Predictor.load(ckpt)
@@ -89,22 +91,31 @@ def stages(ckpt: Path, source: Path, n: int) -> None:
             crystals = [to_crystal(record.source) for record in chunk]
             between = clock()
             settings = predictor.graph
-            graphs = assemble(crystals, [measure(crystal, settings) for crystal in crystals], settings)
+            graphs = assemble(
+                crystals, [measure(crystal, settings) for crystal in crystals], settings
+            )
             seconds["read"] += between - start
             seconds["graph"] += clock() - between
             stores.append(GraphStore(graphs, [record.id for record in chunk], {}, settings))
             done += len(chunk)
             if len(chunk) < CHUNK:
                 break
-    with tempfile.TemporaryDirectory() as folder, PartialTable(Path(folder, "out.csv"), {}, resume=False) as table:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        PartialTable(Path(folder, "out.csv"), {}, resume=False) as table,
+    ):
         done = 0
         for store in stores:
             for first in range(0, min(n, len(store)), CHUNK):
                 start = clock()
-                chunk = predictor.predict_rows(store, range(first, min(first + CHUNK, len(store))), CHUNK)
+                chunk = predictor.predict_rows(
+                    store, range(first, min(first + CHUNK, len(store))), CHUNK
+                )
                 between = clock()
                 cells = (predicted_cells(row, predictor.targets) for row in chunk.values.tolist())
-                table.add([[id_, *map(_short, row)] for id_, row in zip(chunk.ids, cells, strict=True)])
+                table.add(
+                    [[id_, *map(_short, row)] for id_, row in zip(chunk.ids, cells, strict=True)]
+                )
                 seconds["network"] += between - start
                 seconds["write"] += clock() - between
                 done += len(chunk.ids)
@@ -115,9 +126,18 @@ def stages(ckpt: Path, source: Path, n: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--cifs", type=int, metavar="N", default=8000, help="CIF files to write and read")
-    parser.add_argument("--data", nargs="*", metavar="NAME", default=["mp_gap_10k", "matbench_mp_gap"])
-    parser.add_argument("--store", type=Path, nargs="*", help="folders of graphs, in place of those of the data sets")
+    parser.add_argument(
+        "--cifs", type=int, metavar="N", default=8000, help="CIF files to write and read"
+    )
+    parser.add_argument(
+        "--data", nargs="*", metavar="NAME", default=["mp_gap_10k", "matbench_mp_gap"]
+    )
+    parser.add_argument(
+        "--store",
+        type=Path,
+        nargs="*",
+        help="folders of graphs, in place of those of the data sets",
+    )
     parser.add_argument("--only", nargs="*", choices=["rate", "stages"], default=["rate", "stages"])
     parser.add_argument("--one", nargs=3, metavar=("CKPT", "SOURCE", "WORKERS"))
     parser.add_argument("--stages", nargs=3, metavar=("CKPT", "SOURCE", "N"))
@@ -129,8 +149,16 @@ def main() -> None:
     names = options.data[:1] if options.quick else options.data
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        words = ["train", *CGCNN, "trainer.max_epochs=1", "hydra.run.dir=run", "trainer.progress=false"]
-        included = {key: value for key, value in os.environ.items() if key != "CSGCNN_DATA"}  # trained on the default
+        words = [
+            "train",
+            *CGCNN,
+            "trainer.max_epochs=1",
+            "hydra.run.dir=run",
+            "trainer.progress=false",
+        ]
+        included = {
+            key: value for key, value in os.environ.items() if key != "CSGCNN_DATA"
+        }  # trained on the default
         program = [sys.executable, "-m", "csgcnn", *words]
         subprocess.run(program, check=True, cwd=place, stdout=subprocess.DEVNULL, env=included)
         ckpt = place / "run" / "checkpoints" / "best.ckpt"
@@ -145,14 +173,18 @@ def main() -> None:
         sources = [cifs] * bool(n_cifs) + [*files, *stores]
         if "rate" in options.only:
             print(
-                "| source | crystals | processes | time | rate | RSS at the start | peak RSS |\n" + "| --- " * 7 + "|"
+                "| source | crystals | processes | time | rate | RSS at the start | peak RSS |\n"
+                + "| --- " * 7
+                + "|"
             )
             for source in sources:
                 for workers in ("1", "2"):
                     run("--one", ckpt, source, workers)
         if "stages" in options.only:
             print(
-                "\n| microseconds a crystal, one process | read | graph | network | write |\n" + "| --- " * 5 + "|",
+                "\n| microseconds a crystal, one process | read | graph | network | write |\n"
+                + "| --- " * 5
+                + "|",
                 flush=True,
             )
             for source in [cifs] * bool(n_cifs) + [files[0], stores[0]]:

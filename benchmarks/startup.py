@@ -21,7 +21,9 @@ def main() -> None:
         seconds = []
         for _ in range(7):
             start = time.perf_counter()
-            done = subprocess.run([sys.executable, "-m", "csgcnn", *words], capture_output=True, check=False)
+            done = subprocess.run(
+                [sys.executable, "-m", "csgcnn", *words], capture_output=True, check=False
+            )
             seconds.append(time.perf_counter() - start)
         print(f"| `{label}` | {done.returncode} | {statistics.median(seconds):.2f} s |", flush=True)
 

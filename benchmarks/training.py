@@ -16,15 +16,19 @@ from csgcnn.crystals.elements import atom_init
 from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.store import GraphStore
+from csgcnn.evaluation.inference import predict_rows
+from csgcnn.hardware import select_device
 from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution, IsomorphismConvolution
 from csgcnn.nn.edge_calculators import GaussianDistance
-from csgcnn.nn.models import CrystalGraphNetwork
+from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.nn.node_features import ElementTable
 from csgcnn.nn.pooling import MeanPooling
-from csgcnn.training.trainer import predict_rows
-from csgcnn.wiring import select_device
 
-MODELS = {"CSGCNN": GatedConvolution, "CSGANN": AttentionConvolution, "CSGINN": IsomorphismConvolution}
+MODELS = {
+    "CSGCNN": GatedConvolution,
+    "CSGANN": AttentionConvolution,
+    "CSGINN": IsomorphismConvolution,
+}
 
 
 class PyGModel(nn.Module):
@@ -50,7 +54,11 @@ def pyg_graphs(store: GraphStore, targets: Tensor, n: int) -> list[Data]:
     graphs = []
     for i in range(n):
         batch = store.batch(torch.tensor([i]))
-        attributes = {"edge_index": batch.edge_index, "edge_attr": basis(batch), "y": targets[i : i + 1]}
+        attributes = {
+            "edge_index": batch.edge_index,
+            "edge_attr": basis(batch),
+            "y": targets[i : i + 1],
+        }
         graphs.append(Data(x=table[batch.atomic_number], **attributes))
     return graphs
 
@@ -78,7 +86,11 @@ def network(convolution: type[nn.Module] = GatedConvolution) -> CrystalGraphNetw
 
 
 def train_ours(
-    store: GraphStore, targets: Tensor, batch_size: int, n_batches: int, model: CrystalGraphNetwork | None = None
+    store: GraphStore,
+    targets: Tensor,
+    batch_size: int,
+    n_batches: int,
+    model: CrystalGraphNetwork | None = None,
 ) -> tuple[float, float]:
     """Structures per second of our step, and the share of choosing and assembling the batch in it."""
     model = (model or network()).train()
@@ -106,8 +118,12 @@ def main() -> None:
     select_device("cpu", options.threads)  # the PyG loop gets what our set-up gives, too
     torch.manual_seed(0)
     n_batches = 10 if options.quick else 60
-    print(f"{options.threads} threads, torch {torch.__version__}, hidden 64, 3 convolutions, 12 neighbours\n")
-    print("| data | batch | PyG CGConv + DataLoader | ours, plain graph | ours, default graph | ratio | data share |")
+    print(
+        f"{options.threads} threads, torch {torch.__version__}, hidden 64, 3 convolutions, 12 neighbors\n"
+    )
+    print(
+        "| data | batch | PyG CGConv + DataLoader | ours, plain graph | ours, default graph | ratio | data share |"
+    )
     print("| --- " * 7 + "|")
     for name, target in {"castelli_perovskites": "e_form", "mp_gap_10k": "band_gap"}.items():
         path = DATA / f"{name}.json.gz"
@@ -123,13 +139,22 @@ def main() -> None:
         rows = torch.arange(min(4000, len(default)))
         start = time.perf_counter()
         predict_rows(network(), default, rows, 256)
-        print(f"| {name}, inference | 256 | | | {len(rows) / (time.perf_counter() - start):.0f}/s | | |", flush=True)
+        print(
+            f"| {name}, inference | 256 | | | {len(rows) / (time.perf_counter() - start):.0f}/s | | |",
+            flush=True,
+        )
     print("\n| batch 128, default graph | " + " | ".join(MODELS) + " |\n" + "| --- " * 4 + "|")
     for name, target in {"castelli_perovskites": "e_form", "mp_gap_10k": "band_gap"}.items():
         store = open_dataset(DATA / f"{name}.json.gz", GraphSettings())[0]
         targets = store.numbers([target]).float()
-        speeds = [train_ours(store, targets, 128, n_batches, network(operator))[0] for operator in MODELS.values()]
-        print(f"| {name} | " + " | ".join(f"{s:.0f}/s ({s / speeds[0]:.2f}x)" for s in speeds) + " |", flush=True)
+        speeds = [
+            train_ours(store, targets, 128, n_batches, network(operator))[0]
+            for operator in MODELS.values()
+        ]
+        print(
+            f"| {name} | " + " | ".join(f"{s:.0f}/s ({s / speeds[0]:.2f}x)" for s in speeds) + " |",
+            flush=True,
+        )
     print(f"\npeak RSS of all of the above in one process: {peak_rss_gib():.2f} GiB")
 
 

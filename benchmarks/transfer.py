@@ -19,7 +19,10 @@ SIZES = [50, 100, 200, None]
 HALIDE = f"dataset=perovskites_halide dataset.path={DATA}/perovskites_halide_hoip.json.gz"
 CASTELLI = f"dataset=castelli_perovskites dataset.path={DATA}/castelli_perovskites.json.gz trainer.batch_size=128"
 PAIRS = {  # name: the words of the first training, those of the second
-    "formation_energy -> dielectric": ("dataset=formation_energy trainer.max_epochs=100", "dataset=dielectric"),
+    "formation_energy -> dielectric": (
+        "dataset=formation_energy trainer.max_epochs=100",
+        "dataset=dielectric",
+    ),
     "castelli_perovskites -> halides": (f"{CASTELLI} trainer.max_epochs=40", HALIDE),
 }
 WAYS = {
@@ -33,7 +36,15 @@ def run(words: str, folder: Path) -> Path:
     """Train by the command line; the checkpoint."""
     from csgcnn.cli import main
 
-    main(["train", *words.split(), "trainer.threads=1", "trainer.progress=false", f"hydra.run.dir={folder}"])
+    main(
+        [
+            "train",
+            *words.split(),
+            "trainer.threads=1",
+            "trainer.progress=false",
+            f"hydra.run.dir={folder}",
+        ]
+    )
     return folder / "checkpoints" / "best.ckpt"
 
 
@@ -44,31 +55,36 @@ def test_mae(job: tuple[str, str, int | None, int]) -> tuple[str, str, int | Non
     import torch
     from hydra import compose, initialize_config_dir
 
-    from csgcnn.cli import canonical
-    from csgcnn.config import CONF
+    from csgcnn.cli.overrides import canonical
+    from csgcnn.commands.init_from import initialize_from
+    from csgcnn.commands.prepare import load_dataset, move_to_device
+    from csgcnn.commands.train import make_trainer
+    from csgcnn.config.paths import CONF
     from csgcnn.crystals.graphs import GraphSettings
     from csgcnn.data.splits import SplitSettings, split_rows
-    from csgcnn.init_from import begin_with
-    from csgcnn.train import make_trainer
-    from csgcnn.training.metrics import target_metrics
-    from csgcnn.wiring import load_dataset, place, select_device
+    from csgcnn.evaluation.metrics import target_metrics
+    from csgcnn.hardware import select_device
 
     device = select_device("auto", 1)
     seeds = [f"seed={seed}", f"dataset.split.seed={seed}", "trainer.progress=false"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", canonical([*words.split(), *way.split(), *seeds]))
-    dataset = load_dataset(cfg.dataset, GraphSettings(**cfg.graph), Path("rejected.csv"), 1, progress=False)
+    dataset = load_dataset(
+        cfg.dataset, GraphSettings(**cfg.graph), Path("rejected.csv"), 1, progress=False
+    )
     split = split_rows(dataset.store, dataset.rows, SplitSettings(**cfg.dataset.split))
     split["train"] = split["train"][:size]
     cfg.trainer.batch_size = 16 if len(split["train"]) < 400 else 64
     cfg.trainer.max_epochs = max(100, STEPS * cfg.trainer.batch_size // len(split["train"]))
     torch.manual_seed(cfg.seed)
-    trainer = make_trainer(cfg, dataset, split, place(dataset.store, device))
+    trainer = make_trainer(cfg, dataset, split, move_to_device(dataset.store, device))
     if cfg.init_from:
-        begin_with(trainer, cfg, dataset.targets)
+        initialize_from(trainer, cfg, dataset.targets)
     trainer.fit(lambda: None)
     trainer.evaluated.load_state_dict(trainer.best)
-    metrics = target_metrics(trainer.predict("test").cpu(), dataset.values[split["test"]], dataset.targets)
+    metrics = target_metrics(
+        trainer.predict("test").cpu(), dataset.values[split["test"]], dataset.targets
+    )
     return words, way, size, seed, metrics[dataset.targets[0].name]["mae"]
 
 
@@ -85,20 +101,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
-    parser.add_argument("--processes", type=int, default=2, help="trainings side by side, with one thread each")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="trainings side by side, with one thread each"
+    )
     options = parser.parse_args()
     os.environ.pop("CSGCNN_DATA", None)  # so that the included data are found
     context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder, context.Pool(options.processes, maxtasksperchild=1) as pool:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        context.Pool(options.processes, maxtasksperchild=1) as pool,
+    ):
         arguments = [(PAIRS[pair][0], Path(folder, str(i))) for i, pair in enumerate(options.pairs)]
         checkpoints = dict(zip(options.pairs, pool.starmap(run, arguments), strict=True))
         found = list(pool.imap_unordered(test_mae, jobs(checkpoints, options.seeds)))
     for pair, ckpt in checkpoints.items():
-        print(f"\n| {pair} | {' | '.join(str(size or 'all') for size in SIZES)} |\n{'| --- ' * (1 + len(SIZES))}|")
+        print(
+            f"\n| {pair} | {' | '.join(str(size or 'all') for size in SIZES)} |\n{'| --- ' * (1 + len(SIZES))}|"
+        )
         for name, way in WAYS.items():
             cells = []
             for size in SIZES:
-                maes = [m for w, y, s, _, m in found if (w, y, s) == (PAIRS[pair][1], way.format(ckpt=ckpt), size)]
+                maes = [
+                    m
+                    for w, y, s, _, m in found
+                    if (w, y, s) == (PAIRS[pair][1], way.format(ckpt=ckpt), size)
+                ]
                 spread = f" ± {statistics.stdev(maes):.3f}" if len(maes) > 1 else ""
                 cells.append(f"{statistics.mean(maes):.3f}{spread}")
             print(f"| {name} | {' | '.join(cells)} |")

@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 
 def load(path: "str | Path | Sequence[str | Path]", device: str = "cpu") -> "Predictor":
     """Load a trained model from its checkpoint (an ensemble from several): `load("best.ckpt").predict(structures)`."""
-    from csgcnn.predictor import Predictor  # torch is imported when a model is, not with the package
+    from csgcnn.predictor import (
+        Predictor,  # torch is imported when a model is, not with the package
+    )
 
     return Predictor.load(path, device)

@@ -4,7 +4,7 @@ import signal
 import sys
 from typing import NoReturn
 
-from csgcnn.cli import main
+from csgcnn.cli.main import main
 
 
 def program() -> NoReturn:

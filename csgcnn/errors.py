@@ -1,5 +1,8 @@
 """Errors that are answers to a user: they are shown in a line or two, never as a traceback."""
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 
 class UserError(Exception):
     """Something the user can mend: the message names the culprit, what was expected and what to do."""
@@ -17,5 +20,15 @@ class StructureError(UserError):
     """One structure cannot be used; the message says why (disorder, unknown element, malformed file, ...)."""
 
 
+class AbortError(Exception):
+    """End the program, and a sweep with all its jobs; its cause is the reason."""
+
+
 class FailedJobError(UserError):
     """A job of a sweep failed; its message names the job and says why. A launcher may carry it between processes."""
+
+
+def nearest(word: str, options: Sequence[str]) -> str:
+    """The end of an error message that proposes the option spelled most like `word`, or nothing."""
+    matches = get_close_matches(word, options, n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]}?" if matches else ""

@@ -11,26 +11,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from csgcnn.crystals.build import Rejected, Warnings, build_graphs
+from csgcnn.config.values import check_values
+from csgcnn.crystals.crystal import Crystal, StructureSource
 from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.descriptors import descriptor_names
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
+from csgcnn.crystals.graph_builder import Rejected, Warnings, build_graphs
 from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.crystals.structure_files import one_line
-from csgcnn.crystals.structures import StructureSource
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
-from csgcnn.data.targets import Target
+from csgcnn.data.targets import Target, with_unit
 from csgcnn.errors import ConfigError, StructureError, UserError
 from csgcnn.nn.ensemble import Ensemble
-from csgcnn.nn.models import CrystalGraphNetwork
-from csgcnn.training.checkpoint import load_checkpoint
-from csgcnn.training.run_directory import with_unit
-from csgcnn.values import check_values
-from csgcnn.wiring import build_model
+from csgcnn.nn.network import CrystalGraphNetwork, build_network
+from csgcnn.runs.checkpoint import load_checkpoint
 
 # What building a network that a stranger describes may raise.
-UNFIT = (ArithmeticError, AttributeError, ConfigError, LookupError, RuntimeError, TypeError, ValueError)
+UNFIT = (
+    ArithmeticError,
+    AttributeError,
+    ConfigError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 STORE_ROWS = 4096  # of a store, in a chunk
@@ -42,8 +48,12 @@ class Prediction:
 
     ids: list[str]
     values: NDArray[np.float32]
-    std: NDArray[np.float32] | None  # [n, n_columns], if the model tells it; of a single model's class NaN
-    unseen: dict[int, str]  # atomic numbers that the training never saw, and the first of `ids` with it
+    std: (
+        NDArray[np.float32] | None
+    )  # [n, n_columns], if the model tells it; of a single model's class NaN
+    unseen: dict[
+        int, str
+    ]  # atomic numbers that the training never saw, and the first of `ids` with it
     rejected: list[Rejected]
     warnings: Warnings
 
@@ -82,7 +92,9 @@ class Predictor:
         self.device = torch.device(device)
 
     @classmethod
-    def load(cls, path: "str | Path | Sequence[str | Path]", device: torch.device | str = "cpu") -> "Predictor":
+    def load(
+        cls, path: "str | Path | Sequence[str | Path]", device: torch.device | str = "cpu"
+    ) -> "Predictor":
         """Rebuild a model from its checkpoint alone, or an ensemble from several, which a pattern may stand for.
 
         Raises:
@@ -99,11 +111,15 @@ class Predictor:
         try:
             check_values(config)
             targets = [Target(**target) for target in content["targets"]]
-            network = _network(config, [target.n_outputs for target in targets], content["state_dict"])
+            network = _network(
+                config, [target.n_outputs for target in targets], content["state_dict"]
+            )
             graph = GraphSettings(**config["graph"])
             _try_out(network, len(descriptor_names(graph.global_features)))
         except UNFIT as error:
-            raise UserError(f"{path}: its weights do not fit its own configuration: {one_line(error)}") from error
+            raise UserError(
+                f"{path}: its weights do not fit its own configuration: {one_line(error)}"
+            ) from error
         return cls(network, graph, targets, set(content["elements"]), content.get("split"), device)
 
     @classmethod
@@ -113,12 +129,16 @@ class Predictor:
         first = members[0]
         for member, path in zip(members, paths, strict=True):
             if difference := _difference(first, member):
-                raise UserError(f"{paths[0]} and {path} are no ensemble: they differ in {difference}")
+                raise UserError(
+                    f"{paths[0]} and {path} are no ensemble: they differ in {difference}"
+                )
         network = Ensemble([network for member in members for network in _networks(member)])
         elements = set.intersection(*(member.elements for member in members))
         return cls(network, first.graph, first.targets, elements, _common_split(members), device)
 
-    def predict(self, structures: "Sequence[StructureSource | str] | StructureSource") -> NDArray[np.float32]:
+    def predict(
+        self, structures: "Sequence[StructureSource | str] | StructureSource"
+    ) -> NDArray[np.float32]:
         """Predict for pymatgen `Structure`s, structure dicts or structure files: [n, n_columns].
 
         Raises:
@@ -136,22 +156,30 @@ class Predictor:
             UserError: this is one model, and its loss was no likelihood.
         """
         if not self.has_std:
-            raise UserError("this model tells no deviation; load several checkpoints: load([a, b, c])")
+            raise UserError(
+                "this model tells no deviation; load several checkpoints: load([a, b, c])"
+            )
         values, std = self._predict(structures)
         return values, cast(NDArray[np.float32], std)
 
     def _predict(self, structures: Any) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         is_one = isinstance(structures, str | Path | dict) or hasattr(structures, "lattice")
         listed: list[Any] = [structures] if is_one else list(cast(Iterable[Any], structures))
-        records = [Record(str(i), Path(s) if isinstance(s, str) else s, {}) for i, s in enumerate(listed)]
+        records = [
+            Record(str(i), Path(s) if isinstance(s, str) else s, {}) for i, s in enumerate(listed)
+        ]
         chunks = list(self.stream(records, workers=1))
         for chunk in chunks:
             if chunk.rejected:
-                raise StructureError(f"structure {chunk.rejected[0].id}: {chunk.rejected[0].reason}")
+                raise StructureError(
+                    f"structure {chunk.rejected[0].id}: {chunk.rejected[0].reason}"
+                )
         if not chunks:
             return self._nothing()
         std = [chunk.std for chunk in chunks if chunk.std is not None]
-        return np.concatenate([chunk.values for chunk in chunks]), np.concatenate(std) if std else None
+        return np.concatenate([chunk.values for chunk in chunks]), np.concatenate(
+            std
+        ) if std else None
 
     def stream(
         self, records: Iterable[Record], batch_size: int = 256, workers: int | None = None
@@ -161,10 +189,26 @@ class Predictor:
             if built.graphs is None:
                 yield Prediction([], *self._nothing(), {}, built.rejected, built.warnings)
                 continue
-            store = GraphStore(built.graphs, [record.id for record in built.records], {}, self.graph)
-            yield self.predict_rows(store, range(len(store)), batch_size, built.rejected, built.warnings)
+            store = GraphStore(
+                built.graphs, [record.id for record in built.records], {}, self.graph
+            )
+            yield self.predict_rows(
+                store, range(len(store)), batch_size, built.rejected, built.warnings
+            )
 
-    def stream_store(self, store: GraphStore, batch_size: int = 256, first: int = 0) -> Iterator[Prediction]:
+    def predict_usable(
+        self, crystals: Sequence[tuple[str, Crystal]]
+    ) -> tuple[list[str], NDArray[np.float32]]:
+        """Predict crystals with ids, and leave out those that cannot be predicted: ids, [n_usable, n_columns]."""
+        chunks = list(
+            self.stream((Record(id_, crystal, {}) for id_, crystal in crystals), workers=1)
+        )
+        ids = [id_ for chunk in chunks for id_ in chunk.ids]
+        return ids, np.concatenate([self._nothing()[0], *(chunk.values for chunk in chunks)])
+
+    def stream_store(
+        self, store: GraphStore, batch_size: int = 256, first: int = 0
+    ) -> Iterator[Prediction]:
         """Predict the rows of a store from `first` on, chunk by chunk, in order.
 
         Raises:
@@ -172,7 +216,9 @@ class Predictor:
         """
         self.check_settings(store)
         for start in range(first, len(store), STORE_ROWS):
-            yield self.predict_rows(store, range(start, min(start + STORE_ROWS, len(store))), batch_size)
+            yield self.predict_rows(
+                store, range(start, min(start + STORE_ROWS, len(store))), batch_size
+            )
 
     def check_settings(self, store: GraphStore) -> None:
         """Check that a store holds the graphs that the model reads.
@@ -181,8 +227,12 @@ class Predictor:
             UserError: it does not; the message names the settings that differ.
         """
         if found := _differing(asdict(self.graph), asdict(store.settings)):
-            told = ", ".join(f"graph.{key}={ours} (the store has {theirs})" for key, ours, theirs in found)
-            raise UserError(f"the store's graphs are not those of the model, which needs {told}; build it with these")
+            told = ", ".join(
+                f"graph.{key}={ours} (the store has {theirs})" for key, ours, theirs in found
+            )
+            raise UserError(
+                f"the store's graphs are not those of the model, which needs {told}; build it with these"
+            )
 
     @torch.inference_mode()
     def predict_rows(
@@ -197,7 +247,9 @@ class Predictor:
         ids, unseen = store.ids[rows.start : rows.stop], dict[int, str]()
         values, std = list[Tensor](), list[Tensor]()
         for start in range(0, len(rows), batch_size):
-            batch = store.batch(torch.arange(rows.start + start, min(rows.start + start + batch_size, rows.stop)))
+            batch = store.batch(
+                torch.arange(rows.start + start, min(rows.start + start + batch_size, rows.stop))
+            )
             for z, graph in _strangers(batch, self.elements):
                 unseen.setdefault(z, ids[start + graph])
             batch = batch.to(self.device)
@@ -208,7 +260,9 @@ class Predictor:
                 of_batch = self.network(batch)
             values.append(of_batch)
         deviations = torch.cat(std).cpu().numpy() if std else None
-        return Prediction(ids, torch.cat(values).cpu().numpy(), deviations, unseen, list(rejected), warnings or {})
+        return Prediction(
+            ids, torch.cat(values).cpu().numpy(), deviations, unseen, list(rejected), warnings or {}
+        )
 
     def _nothing(self) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         empty = np.empty((0, len(self.columns)), "f4")
@@ -233,21 +287,30 @@ def _network(
         raise ValueError("it has no targets")
     if bad := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
         raise ValueError(f"{bad[0]} is not finite: the training had diverged")
-    with torch.device("meta"):  # nothing is allocated before names and shapes are known to be those of the weights
-        members = [build_model(config, n_outputs) for _ in range(config.get("ensemble", 1))]
+    with torch.device(
+        "meta"
+    ):  # nothing is allocated before names and shapes are known to be those of the weights
+        members = [build_network(config, n_outputs) for _ in range(config.get("ensemble", 1))]
         network = members[0] if len(members) == 1 else Ensemble(members)
     dtypes = {name: tensor.dtype for name, tensor in network.state_dict().items()}
-    weights = {name: tensor.to(dtypes.get(name, tensor.dtype)).contiguous() for name, tensor in state.items()}
+    weights = {
+        name: tensor.to(dtypes.get(name, tensor.dtype)).contiguous()
+        for name, tensor in state.items()
+    }
     network.load_state_dict(weights, assign=True)
     return network
 
 
 @torch.inference_mode()
 def _try_out(network: CrystalGraphNetwork | Ensemble, n_global: int) -> None:
-    """Predict one atom with one neighbour: what fails here would fail for every crystal."""
+    """Predict one atom with one neighbor: what fails here would fail for every crystal."""
     one, first = torch.ones(1), torch.zeros(1, dtype=torch.long)
     edge_index, edge_vector = first.expand(2, 1), torch.empty(1, 0)
-    network.eval()(GraphBatch(first + 1, one, first, edge_index, one, one, edge_vector, torch.zeros(1, n_global), 1))
+    network.eval()(
+        GraphBatch(
+            first + 1, one, first, edge_index, one, one, edge_vector, torch.zeros(1, n_global), 1
+        )
+    )
 
 
 def checkpoint_paths(given: "str | Path | Sequence[str | Path]") -> list[Path]:
@@ -260,7 +323,9 @@ def checkpoint_paths(given: "str | Path | Sequence[str | Path]") -> list[Path]:
     for path in [given] if isinstance(given, str | Path) else given:
         whole = Path(path).expanduser()
         is_pattern = glob.has_magic(str(whole)) and not whole.exists()
-        matches = sorted(map(Path, glob.glob(str(whole), recursive=True))) if is_pattern else [whole]
+        matches = (
+            sorted(map(Path, glob.glob(str(whole), recursive=True))) if is_pattern else [whole]
+        )
         if not matches:
             raise UserError(f"ckpt={path}: no file matches it")
         found += matches
@@ -275,7 +340,11 @@ def _difference(one: Predictor, other: Predictor) -> str:
         return f"targets ({', '.join(one.names)} and {', '.join(other.names)})"
     ours, theirs = (
         {f"graph.{key}": value for key, value in asdict(model.graph).items()}
-        | {f"{target.name}.{key}": value for target in model.targets for key, value in asdict(target).items()}
+        | {
+            f"{target.name}.{key}": value
+            for target in model.targets
+            for key, value in asdict(target).items()
+        }
         for model in (one, other)
     )
     return ", ".join(f"{key} ({a} and {b})" for key, a, b in _differing(ours, theirs))
@@ -291,7 +360,10 @@ def _common_split(members: Sequence[Predictor]) -> dict[str, list[str]] | None:
     if len(splits) < len(members):
         return None
     trained = dict.fromkeys(id_ for split in splits for id_ in split["train"])
-    others = {part: set.intersection(*(set(split.get(part, ())) for split in splits)) for part in splits[0]}
+    others = {
+        part: set.intersection(*(set(split.get(part, ())) for split in splits))
+        for part in splits[0]
+    }
     common = {part: [id_ for id_ in splits[0][part] if id_ in ids] for part, ids in others.items()}
     return {**common, "train": [*trained]}
 
@@ -301,4 +373,6 @@ def _strangers(batch: GraphBatch, known: set[int]) -> Iterator[tuple[int, int]]:
     is_known = torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.bool)
     is_known[list(known)] = True
     strange = ~is_known[batch.atomic_number]
-    yield from zip(batch.atomic_number[strange].tolist(), batch.graph_index[strange].tolist(), strict=True)
+    yield from zip(
+        batch.atomic_number[strange].tolist(), batch.graph_index[strange].tolist(), strict=True
+    )

@@ -15,7 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from csgcnn.errors import ConfigError, FailedJobError, UserError
-from csgcnn.machine import cores
+from csgcnn.hardware import cores
 
 IN_A_ROW = 3  # trials that fail before the search gives up
 
@@ -26,8 +26,12 @@ class SearchConfig:
 
     _target_: str = "hydra_plugins.csgcnn_search.SearchSweeper"
     n_trials: int = 50  # in all, with those of earlier commands in the same hydra.sweep.dir
-    max_batch_size: int | None = None  # trials chosen at once; null: one, or twice as many as joblib runs at once
-    prune_after: float | None = 0.5  # fraction of max_epochs that each trial gets; null: all of them, always
+    max_batch_size: int | None = (
+        None  # trials chosen at once; null: one, or twice as many as joblib runs at once
+    )
+    prune_after: float | None = (
+        0.5  # fraction of max_epochs that each trial gets; null: all of them, always
+    )
     seed: int = 0  # of the choice of trials
     params: dict[str, str] = field(default_factory=dict)  # key: range
     trial: int | None = None  # the number of the one that a job is; the sweeper gives it
@@ -53,7 +57,9 @@ class SearchSweeper(Sweeper):
         self.seed = seed
         self.params = params
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         """Get ready, as Hydra wants it."""
         self.config = config
         self.loader = hydra_context.config_loader
@@ -77,7 +83,9 @@ class SearchSweeper(Sweeper):
         first = self._first(space, fixed)
         failures: list[Exception] = []
         in_a_row = 0
-        with search.opened(Path(self.config.hydra.sweep.dir), space, words, self.seed, first) as trials:
+        with search.opened(
+            Path(self.config.hydra.sweep.dir), space, words, self.seed, first
+        ) as trials:
             while batch := trials.next(self._batch_size(), self.n_trials):
                 for trial, answer in zip(batch, self._launch(batch, fixed), strict=True):
                     failure = answer._return_value if answer.status == JobStatus.FAILED else None
@@ -106,13 +114,23 @@ class SearchSweeper(Sweeper):
 
     def _first(self, space: dict[str, Any], fixed: Sequence[str]) -> dict[str, str]:
         """What the default configuration has for each key; all that may be chosen is composed and checked, too."""
-        from csgcnn.config import validate
+        from csgcnn.config.validate import validate
 
-        values = {key: getattr(range_, "choices", None) or (range_.low, range_.high) for key, range_ in space.items()}
+        values = {
+            key: getattr(range_, "choices", None) or (range_.low, range_.high)
+            for key, range_ in space.items()
+        }
         for i in range(max(map(len, values.values()))):
-            validate(self._job([*fixed, *(f"{key}={some[i % len(some)]}" for key, some in values.items())])[0])
+            validate(
+                self._job(
+                    [*fixed, *(f"{key}={some[i % len(some)]}" for key, some in values.items())]
+                )[0]
+            )
         default, chosen = self._job(fixed)
-        return {key: str(chosen[key]) if key in chosen else _word(OmegaConf.select(default, key)) for key in space}
+        return {
+            key: str(chosen[key]) if key in chosen else _word(OmegaConf.select(default, key))
+            for key in space
+        }
 
     def _job(self, words: Sequence[str]) -> tuple[DictConfig, DictConfig]:
         """The configuration that a job with these words gets, and the options chosen of its groups."""
@@ -126,7 +144,13 @@ class SearchSweeper(Sweeper):
         given = {word.partition("=")[0] for word in fixed}
         words = [word for word in self._shares() if word.partition("=")[0] not in given]
         jobs = [
-            [*words, *fixed, *trial.words, f"hydra.sweeper.trial={trial.number}", f"hydra.sweep.subdir={trial.number}"]
+            [
+                *words,
+                *fixed,
+                *trial.words,
+                f"hydra.sweeper.trial={trial.number}",
+                f"hydra.sweep.subdir={trial.number}",
+            ]
             for trial in batch
         ]
         return self.launcher.launch(jobs, initial_job_idx=batch[0].number)
@@ -134,7 +158,9 @@ class SearchSweeper(Sweeper):
     def _shares(self) -> list[str]:
         """Words for all trials: they go on if they were cut off, and share the cores of this machine."""
         threads = max(1, cores() // self._at_once())
-        shared = [f"trainer.threads={threads}", "trainer.progress=false"] if self._at_once() > 1 else []
+        shared = (
+            [f"trainer.threads={threads}", "trainer.progress=false"] if self._at_once() > 1 else []
+        )
         return ["resume=auto", *shared]
 
     def _batch_size(self) -> int:

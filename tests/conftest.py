@@ -1,14 +1,31 @@
+import gzip
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pymatgen.core import Lattice, Structure
+from torch import Tensor, nn
 
+from csgcnn.crystals import elements
+from csgcnn.crystals.crystal import Crystal, to_crystal
 from csgcnn.crystals.datasets import Record, read_records
 from csgcnn.crystals.graphs import GraphSettings, connect
-from csgcnn.crystals.structures import Crystal, to_crystal
+from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore, Scalar
+from csgcnn.data.targets import Target
+from csgcnn.nn.convolutions import GatedConvolution
+from csgcnn.nn.edge_calculators import GaussianDistance
+from csgcnn.nn.network import CrystalGraphNetwork
+from csgcnn.nn.node_features import ElementTable
+from csgcnn.nn.pooling import MeanPooling
+from csgcnn.training.losses import WeightedRegressionLoss
+from csgcnn.training.schedulers import constant
+from csgcnn.training.trainer import Trainer, TrainerSettings
 
 StoreMaker = Callable[[dict[str, list[Scalar]]], GraphStore]
 
@@ -16,7 +33,9 @@ DATA = Path(__file__).parents[1] / "data"
 
 
 @pytest.fixture(autouse=True)
-def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _cache_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No test reads or fills the user's cache."""
     monkeypatch.setenv("CSGCNN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
@@ -29,9 +48,15 @@ def ideal_structures() -> dict[str, Structure]:
     return {
         "simple_cubic": Structure(cubic(3.35), ["Po"], [[0, 0, 0]]),
         "fcc": Structure(Lattice(fcc.matrix * 3.61), ["Cu"], [[0, 0, 0]]),
-        "bcc": Structure(Lattice(np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]]) * 2.87 / 2), ["Fe"], [[0, 0, 0]]),
-        "diamond": Structure(Lattice(fcc.matrix * 5.43), ["Si", "Si"], [[0, 0, 0], [0.25, 0.25, 0.25]]),
-        "rock_salt": Structure(Lattice(fcc.matrix * 5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]),
+        "bcc": Structure(
+            Lattice(np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]]) * 2.87 / 2), ["Fe"], [[0, 0, 0]]
+        ),
+        "diamond": Structure(
+            Lattice(fcc.matrix * 5.43), ["Si", "Si"], [[0, 0, 0], [0.25, 0.25, 0.25]]
+        ),
+        "rock_salt": Structure(
+            Lattice(fcc.matrix * 5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+        ),
         "rock_salt_conventional": Structure.from_spacegroup(
             "Fm-3m", cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
         ),
@@ -62,7 +87,9 @@ def formation_energy_records() -> list[Record]:
 
 @pytest.fixture(scope="session")
 def real_crystals(
-    dielectric_records: list[Record], elastic_records: list[Record], formation_energy_records: list[Record]
+    dielectric_records: list[Record],
+    elastic_records: list[Record],
+    formation_energy_records: list[Record],
 ) -> dict[str, Crystal]:
     """About 40 crystals of each embedded set, spread over it, none larger than 60 atoms."""
     chosen = {}
@@ -81,8 +108,67 @@ def store_with() -> StoreMaker:
     def make(columns: dict[str, list[Scalar]]) -> GraphStore:
         n_graphs = len(next(iter(columns.values()), []))
         cells = [np.eye(3) * (3 + 0.01 * number) for number in range(n_graphs)]
-        crystals = [Crystal(cell, np.array([26], dtype=np.uint8), np.zeros((1, 3))) for cell in cells]
+        crystals = [
+            Crystal(cell, np.array([26], dtype=np.uint8), np.zeros((1, 3))) for cell in cells
+        ]
         ids = [f"c{number}" for number in range(n_graphs)]
         return GraphStore(connect(crystals, GraphSettings()), ids, columns, GraphSettings())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def records() -> list[dict[str, Any]]:
+    with gzip.open(DATA / "dielectric.json.gz", "rt") as file:
+        return json.load(file)[:60]
+
+
+@pytest.fixture(scope="session")
+def store(records: list[dict[str, Any]]) -> GraphStore:
+    settings = GraphSettings()
+    graphs = connect([to_crystal(record["crystal_structure"]) for record in records], settings)
+    return GraphStore(graphs, [record["material_id"] for record in records], {}, settings)
+
+
+@pytest.fixture(scope="session")
+def targets(records: list[dict[str, Any]]) -> Tensor:
+    return torch.tensor([[record["band_gap"]] for record in records])
+
+
+@pytest.fixture(scope="session")
+def split() -> Split:
+    return dict(zip(("train", "val", "test"), torch.arange(60).split([40, 10, 10]), strict=True))
+
+
+@pytest.fixture
+def trainer(store: GraphStore, targets: Tensor, split: Split) -> Callable[..., Trainer]:
+    """A trainer of a tiny network; keywords replace its parts or its settings."""
+
+    def make(
+        seed: int = 0, convolution: type[nn.Module] = GatedConvolution, **changes: Any
+    ) -> Trainer:
+        torch.manual_seed(seed)
+        model = CrystalGraphNetwork(
+            {"atom_init": ElementTable(elements.atom_init())},
+            GaussianDistance(8.0),
+            convolution,
+            MeanPooling,
+            hidden=8,
+            n_convolutions=1,
+            head_hidden=8,
+        )
+        parts = {
+            "targets": [Target("band_gap", "eV")],
+            "values": targets,
+            "split": split,
+            "loss": WeightedRegressionLoss(mse=1.0),
+            "make_optimizer": partial(torch.optim.AdamW, lr=0.01),
+            "make_scheduler": constant,
+            "augment": None,
+        }
+        settings = {"max_epochs": 3, "batch_size": 16, "progress": False}
+        for name, value in changes.items():
+            (parts if name in parts else settings)[name] = value
+        return Trainer(model, store, settings=TrainerSettings(**settings), **parts)
 
     return make

@@ -35,7 +35,9 @@ def parse_cif(text: str) -> "Structure":
 
     _check_text(text)
     parser: Any = CifParser.from_str("\n".join(line for line in text.split("\n") if line.strip()))
-    blocks = {name: block for name, block in parser._cif.data.items() if "_atom_site_label" in block.data}
+    blocks = {
+        name: block for name, block in parser._cif.data.items() if "_atom_site_label" in block.data
+    }
     reason = "there is no _atom_site_label in it"
     for number, (name, block) in enumerate(list(blocks.items())[:_MOST_BLOCKS]):
         _check_items(block.data)
@@ -45,7 +47,10 @@ def parse_cif(text: str) -> "Structure":
             (structure,) = parser.parse_structures(primitive=False, on_error="ignore")
         except ValueError as error:
             if number == 0:  # pymatgen keeps the reason proper among its warnings
-                reason = next((text for text in parser.warnings if text.startswith("No structure")), str(error))
+                reason = next(
+                    (text for text in parser.warnings if text.startswith("No structure")),
+                    str(error),
+                )
             continue
         for message in parser.warnings:
             warnings.warn(message, stacklevel=2)
@@ -59,7 +64,9 @@ def _check_text(text: str) -> None:
     if quotes > _MOST_QUOTES + 100 * len(text):
         raise StructureError("its lines hold more quotes than a CIF can; is it one?")
     if text.count(" + ") > _MOST_SHARED:
-        raise StructureError("thousands of its sites are shared by several elements (' + '); give an ordered structure")
+        raise StructureError(
+            "thousands of its sites are shared by several elements (' + '); give an ordered structure"
+        )
 
 
 def _check_items(data: dict[str, Any]) -> None:
@@ -70,7 +77,9 @@ def _check_items(data: dict[str, Any]) -> None:
             trap = next((t for t in texts if _is_long(t)), None)
         elif "transform_BNS" in name:  # pymatgen evaluates it, without its spaces
             trap = next((t for t in texts if not _SETTING.fullmatch("".join(t.split()))), None)
-        elif name.startswith("_atom_site_fract"):  # pymatgen takes the remainder, of which no digit is left
+        elif name.startswith(
+            "_atom_site_fract"
+        ):  # pymatgen takes the remainder, of which no digit is left
             trap = next((t for t in texts if _is_far(t)), None)
         else:
             trap = value if name in _FORMULAS and sum(map(len, texts)) > _LONGEST_FORMULA else None
@@ -79,7 +88,10 @@ def _check_items(data: dict[str, Any]) -> None:
 
 
 def _is_long(operation: str) -> bool:
-    return len(operation) > _LONGEST_OPERATION or _LONG_NUMBER.search(operation.replace(" ", "")) is not None
+    return (
+        len(operation) > _LONGEST_OPERATION
+        or _LONG_NUMBER.search(operation.replace(" ", "")) is not None
+    )
 
 
 def _is_far(coordinate: str) -> bool:
@@ -92,12 +104,20 @@ def _is_far(coordinate: str) -> bool:
 def _check_expansion(parser: Any, block: Any) -> None:
     """Refuse more positions, made of the rows by the symmetry operations, than pymatgen compares in some seconds."""
     n_rows = len(block.data["_atom_site_label"])
-    lists = {name: len(v) for name, v in block.data.items() if _SYMMETRY.search(name) and isinstance(v, list)}
+    lists = {
+        name: len(v)
+        for name, v in block.data.items()
+        if _SYMMETRY.search(name) and isinstance(v, list)
+    }
     centerings = max([1, *(n for name, n in lists.items() if "centering" in name)])
-    _check_positions(n_rows, centerings * max([1, *(n for name, n in lists.items() if "centering" not in name)]))
+    _check_positions(
+        n_rows, centerings * max([1, *(n for name, n in lists.items() if "centering" not in name)])
+    )
     if n_rows > _FEW_ROWS:  # what the name of the space group stands for
         is_magnetic = parser.feature_flags["magcif"]
-        _check_positions(n_rows, len(parser.get_magsymops(block) if is_magnetic else parser.get_symops(block)))
+        _check_positions(
+            n_rows, len(parser.get_magsymops(block) if is_magnetic else parser.get_symops(block))
+        )
 
 
 def _check_positions(n_rows: int, n_operations: int) -> None:

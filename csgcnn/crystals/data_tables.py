@@ -9,9 +9,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from csgcnn.crystals.crystal import is_structure_dict
 from csgcnn.crystals.json_stream import JsonStream
 from csgcnn.crystals.structure_files import one_line, text_pieces
-from csgcnn.crystals.structures import is_structure_dict
 from csgcnn.errors import StructureError, UserError
 
 HEAD = 1000  # records that are looked at to know the columns of a list of them
@@ -93,7 +93,9 @@ def csv_table(path: Path) -> Table:
     rows = csv_rows(path)
     columns = next(rows)
     _check_columns(path, columns)
-    return Table(columns, enumerate(dict(zip(columns, row, strict=True)) for row in rows), is_text=True)
+    return Table(
+        columns, enumerate(dict(zip(columns, row, strict=True)) for row in rows), is_text=True
+    )
 
 
 def csv_rows(path: Path) -> Iterator[list[str]]:
@@ -109,7 +111,9 @@ def csv_rows(path: Path) -> Iterator[list[str]]:
             if not any(row):
                 continue
             if length and len(row) != length:
-                raise UserError(f"{path}: line {reader.line_num} has {len(row)} fields, expected {length}")
+                raise UserError(
+                    f"{path}: line {reader.line_num} has {len(row)} fields, expected {length}"
+                )
             length = len(row)
             yield row
     except csv.Error as error:
@@ -129,7 +133,9 @@ def _lines(path: Path) -> Iterator[str]:
     yield rest
 
 
-def find_column(path: Path, table: Table, wanted: str | None, usual: Iterable[str], role: str) -> str:
+def find_column(
+    path: Path, table: Table, wanted: str | None, usual: Iterable[str], role: str
+) -> str:
     """The wanted column, or else the first of the usual ones that the table has.
 
     Raises: UserError that says which columns exist.
@@ -139,14 +145,18 @@ def find_column(path: Path, table: Table, wanted: str | None, usual: Iterable[st
         raise UserError(f"{path}: no column {wanted!r} for the {role}; {exist}")
     found = wanted or next((name for name in usual if name in table.columns), None)
     if found is None:
-        raise UserError(f"{path}: no column for the {role} (looked for {', '.join(usual)}); {exist}")
+        raise UserError(
+            f"{path}: no column for the {role} (looked for {', '.join(usual)}); {exist}"
+        )
     return found
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
     repeated = [name for name, count in Counter(columns).items() if count > 1]
     if repeated:
-        raise UserError(f"{path}: several columns are called {one_line(', '.join(repeated))}; give each its own name")
+        raise UserError(
+            f"{path}: several columns are called {one_line(', '.join(repeated))}; give each its own name"
+        )
 
 
 def _data(stream: JsonStream, keys: Iterable[str] = ()) -> Iterator[Any]:
@@ -161,7 +171,9 @@ def _record_table(path: Path, values: Iterator[Any]) -> Table:
     def rows() -> Iterator[dict[str, Any]]:
         for number, row in enumerate(values, 1):
             if not isinstance(row, dict):
-                raise UserError(f"{path}: entry {number} is {reprlib.repr(row):.60}; {_EXPECTED_JSON}")
+                raise UserError(
+                    f"{path}: entry {number} is {reprlib.repr(row):.60}; {_EXPECTED_JSON}"
+                )
             yield row
 
     all_rows = rows()
@@ -172,7 +184,9 @@ def _record_table(path: Path, values: Iterator[Any]) -> Table:
 
 def _split_table(path: Path, columns: Any, index: Any, data: Any) -> Table:
     if not isinstance(columns, list) or any(isinstance(name, list | dict) for name in columns):
-        raise UserError(f"{path}: columns is {reprlib.repr(columns):.60}, not a list of names; {_EXPECTED_JSON}")
+        raise UserError(
+            f"{path}: columns is {reprlib.repr(columns):.60}, not a list of names; {_EXPECTED_JSON}"
+        )
     columns = list(map(str, columns))
     _check_columns(path, columns)
     if not isinstance(index, list | None):
@@ -190,6 +204,8 @@ def _split_rows(
             if index is None or n_rows <= len(index):
                 yield (n_rows - 1 if index is None else index[n_rows - 1]), values
     except (TypeError, ValueError):
-        raise UserError(f"{path}: the rows of data do not match the columns; {_EXPECTED_JSON}") from None
+        raise UserError(
+            f"{path}: the rows of data do not match the columns; {_EXPECTED_JSON}"
+        ) from None
     if index is not None and len(index) != n_rows:
         raise UserError(f"{path}: {len(index)} entries in index but {n_rows} rows of data")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from csgcnn.crystals.crystal import StructureSource
 from csgcnn.crystals.data_tables import (
     Table,
     csv_rows,
@@ -21,7 +22,6 @@ from csgcnn.crystals.data_tables import (
     table_format,
 )
 from csgcnn.crystals.structure_files import one_line, structure_format, structure_name
-from csgcnn.crystals.structures import StructureSource
 from csgcnn.errors import UserError
 
 Scalar = float | int | str | bool | None
@@ -42,7 +42,9 @@ class Record:
     columns: dict[str, Scalar]
 
 
-def read_records(path: Path, id_column: str | None = None, structure_column: str | None = None) -> list[Record]:
+def read_records(
+    path: Path, id_column: str | None = None, structure_column: str | None = None
+) -> list[Record]:
     """Read a whole data set, as `iter_records` does.
 
     Raises: UserError as ``iter_records``, and if an id is repeated.
@@ -52,7 +54,9 @@ def read_records(path: Path, id_column: str | None = None, structure_column: str
     return records
 
 
-def iter_records(path: Path, id_column: str | None = None, structure_column: str | None = None) -> Iterator[Record]:
+def iter_records(
+    path: Path, id_column: str | None = None, structure_column: str | None = None
+) -> Iterator[Record]:
     """Read a data set record by record: a folder of structure files, a csv table of them, or json records.
 
     In a folder, the table id_prop.csv tells which files with which targets; without it all are read, without any. Json
@@ -93,10 +97,14 @@ def check_unique(path: Path, count: Mapping[str, int]) -> None:
     repeated = [id for id, n_records in count.items() if n_records > 1]
     if repeated:
         some = one_line(", ".join(repeated[:5]) + (", ..." if len(repeated) > 5 else ""))
-        raise UserError(f"{path}: {len(repeated)} ids occur more than once ({some}); expected unique ids")
+        raise UserError(
+            f"{path}: {len(repeated)} ids occur more than once ({some}); expected unique ids"
+        )
 
 
-def source_files(path: Path, id_column: str | None = None, structure_column: str | None = None) -> Iterator[Path]:
+def source_files(
+    path: Path, id_column: str | None = None, structure_column: str | None = None
+) -> Iterator[Path]:
     """Every existing file whose bytes determine the data set, a table before the files that it names.
 
     Raises: UserError as ``iter_records``.
@@ -122,19 +130,23 @@ def iter_structures(paths: Sequence[str | Path]) -> Iterator[Record]:
     """
     entries = [entry for path in paths for entry in _expand(Path(os.path.expanduser(path)))]
     if not entries:
-        raise UserError("no structures given; expected files, folders or patterns such as 'cifs/*.cif'")
+        raise UserError(
+            "no structures given; expected files, folders or patterns such as 'cifs/*.cif'"
+        )
     names = Counter(structure_name(entry.name) for entry in entries)
 
     def records_of(entry: Path) -> Iterator[Record]:
         if entry.is_dir():
-            return _folder_records(entry, prefix="" if len(entries) == 1 else f"{entry.as_posix()}/")
+            return _folder_records(
+                entry, prefix="" if len(entries) == 1 else f"{entry.as_posix()}/"
+            )
         name = structure_name(entry.name)
         return _file_records(entry, _text(name if names[name] == 1 else entry.as_posix()))
 
     return chain.from_iterable(map(records_of, entries))
 
 
-def check_labelled(path: Path) -> None:
+def check_labeled(path: Path) -> None:
     """Check that a data set can have targets.
 
     Raises: UserError if it is a folder without id_prop.csv.
@@ -146,20 +158,31 @@ def check_labelled(path: Path) -> None:
 
 
 def _id_prop_file(folder: Path) -> Path | None:
-    return next((folder / name for name in ("id_prop.csv", "id_prop.csv.gz") if (folder / name).is_file()), None)
+    return next(
+        (folder / name for name in ("id_prop.csv", "id_prop.csv.gz") if (folder / name).is_file()),
+        None,
+    )
 
 
 def _id_prop_records(folder: Path, table: Path) -> Iterator[Record]:
     rows = csv_rows(table)
     first_id, *first_values = first = next(rows)
-    files = {structure_name(name): name for name in sorted(os.listdir(folder), reverse=True) if _is_named(name)}
+    files = {
+        structure_name(name): name
+        for name in sorted(os.listdir(folder), reverse=True)
+        if _is_named(name)
+    }
     targets = ["target", *(f"target_{number}" for number in range(2, len(first_values) + 1))]
-    has_header = first_id not in files and any(isinstance(_parsed(text), str) for text in first_values)
+    has_header = first_id not in files and any(
+        isinstance(_parsed(text), str) for text in first_values
+    )
     names = first if has_header else [None, *targets[: len(first_values)]]
     for row in rows if has_header else chain([first], rows):
         # a file that is absent is refused by name when it is read
         source = folder / files[row[0]] if row[0] in files else _inside(table, f"{row[0]}.cif")
-        columns = {name: _parsed(text) for name, text in zip(names, row, strict=True) if name is not None}
+        columns = {
+            name: _parsed(text) for name, text in zip(names, row, strict=True) if name is not None
+        }
         yield Record(row[0], source, columns)
 
 
@@ -194,12 +217,16 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _csv_records(path: Path, id_column: str | None = None, structure_column: str | None = None) -> Iterator[Record]:
+def _csv_records(
+    path: Path, id_column: str | None = None, structure_column: str | None = None
+) -> Iterator[Record]:
     table = csv_table(path)
     column = find_column(path, table, structure_column, _FILE_COLUMNS, "structure file")
     for record in _records(path, table, id_column, column):
         name = str(record.source)
-        yield Record(record.id, _inside(path, name) if name not in _MISSING else None, record.columns)
+        yield Record(
+            record.id, _inside(path, name) if name not in _MISSING else None, record.columns
+        )
 
 
 def _json_records(
@@ -211,16 +238,22 @@ def _json_records(
     return _records(path, table, id_column, column)
 
 
-def _records(path: Path, table: Table, id_column: str | None, structure_column: str) -> Iterator[Record]:
+def _records(
+    path: Path, table: Table, id_column: str | None, structure_column: str
+) -> Iterator[Record]:
     if id_column is not None or not set(_ID_COLUMNS).isdisjoint(table.columns):
         id_column = find_column(path, table, id_column, _ID_COLUMNS, "id")
     read = _parsed if table.is_text else _present
     for number, (index, row) in enumerate(table.rows, 1):
         id = index if id_column is None else row.get(id_column)
         if isinstance(id, list | dict):
-            raise UserError(f"{path}: the id of record {number} is {reprlib.repr(id):.60}; expected text or a number")
+            raise UserError(
+                f"{path}: the id of record {number} is {reprlib.repr(id):.60}; expected text or a number"
+            )
         if _present(id) is None:
-            raise UserError(f"{path}: record {number} has no {id_column or 'index'}; every record needs an id")
+            raise UserError(
+                f"{path}: record {number} has no {id_column or 'index'}; every record needs an id"
+            )
         columns = {
             name: read(value)
             for name, value in row.items()
@@ -241,15 +274,23 @@ def _parsed(text: str) -> Scalar:
         number = float(text)
     except ValueError:
         return _present(text)
-    return None if math.isnan(number) else text if "_" in text else number  # float() would read "1_2" as 12
+    return (
+        None if math.isnan(number) else text if "_" in text else number
+    )  # float() would read "1_2" as 12
 
 
 def _expand(path: Path) -> list[Path]:
     matches = [path] if _exists(path) else sorted(set(_matches(path)))
     found = [match for match in matches if not match.is_dir() or next(_folder_records(match), None)]
     if not found:
-        what = "no structure file in it" if _exists(path) else "no such file or folder, and no file matches it"
-        raise UserError(f"{path}: {what}; expected .cif, POSCAR, .json or another structure or data-set file")
+        what = (
+            "no structure file in it"
+            if _exists(path)
+            else "no such file or folder, and no file matches it"
+        )
+        raise UserError(
+            f"{path}: {what}; expected .cif, POSCAR, .json or another structure or data-set file"
+        )
     return found
 
 

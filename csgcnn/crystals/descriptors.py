@@ -7,16 +7,38 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.elements import masses, properties
-from csgcnn.crystals.structures import Crystal
 
-SYMMETRY_TOLERANCE = 0.01  # Å: relaxed positions deviate by less from their symmetry, different ones by more
+SYMMETRY_TOLERANCE = (
+    0.01  # Å: relaxed positions deviate by less from their symmetry, different ones by more
+)
 GRAMS_PER_CM3 = 1.66053906892  # of 1 u/Å³ (CODATA 2022)
 
-CRYSTAL_SYSTEMS = ("triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic")
+CRYSTAL_SYSTEMS = (
+    "triclinic",
+    "monoclinic",
+    "orthorhombic",
+    "tetragonal",
+    "trigonal",
+    "hexagonal",
+    "cubic",
+)
 _LAST_SPACE_GROUP = (2, 15, 74, 142, 167, 194, 230)  # of each crystal system
 # A crystal and its mirror image have the same properties but, in eleven cases, space groups of different numbers.
-_MIRROR_IMAGE = {78: 76, 95: 91, 96: 92, 145: 144, 153: 151, 154: 152, 170: 169, 172: 171, 179: 178, 181: 180, 213: 212}
+_MIRROR_IMAGE = {
+    78: 76,
+    95: 91,
+    96: 92,
+    145: 144,
+    153: 151,
+    154: 152,
+    170: 169,
+    172: 171,
+    179: 178,
+    181: 180,
+    213: 212,
+}
 
 _DENSITY = ("volume_per_atom [Å3]", "density [g/cm3]")
 NAMES: dict[str, tuple[str, ...]] = {
@@ -26,10 +48,19 @@ NAMES: dict[str, tuple[str, ...]] = {
         *(f"{angle} [degree]" for angle in ("alpha", "beta", "gamma")),
         *_DENSITY,
     ),
-    "symmetry": (*CRYSTAL_SYSTEMS, "space_group_number / 230", "point_group_order / 48", "centrosymmetric"),
+    "symmetry": (
+        *CRYSTAL_SYSTEMS,
+        "space_group_number / 230",
+        "point_group_order / 48",
+        "centrosymmetric",
+    ),
     "composition": (
         "n_elements",
-        *(f"{kind} {name}" for kind in ("mean", "deviation", "min", "max") for name in properties()),
+        *(
+            f"{kind} {name}"
+            for kind in ("mean", "deviation", "min", "max")
+            for name in properties()
+        ),
     ),
 }
 
@@ -97,7 +128,9 @@ def find_symmetry(crystal: Crystal) -> Symmetry:
     rotations = _point_group(found.hall_number)
     standard = np.linalg.inv(found.transformation_matrix).T @ lattice
     metric = (rotations.transpose(0, 2, 1) @ (standard @ standard.T) @ rotations).mean(axis=0)
-    primitive = np.round(6 * found.primitive_lattice @ np.linalg.inv(standard)) / 6  # centrings are halves and thirds
+    primitive = (
+        np.round(6 * found.primitive_lattice @ np.linalg.inv(standard)) / 6
+    )  # centrings are halves and thirds
     primitive_lattice = np.linalg.cholesky(primitive @ metric @ primitive.T)
     return Symmetry(primitive_lattice, _MIRROR_IMAGE.get(found.number, found.number), rotations)
 
@@ -132,13 +165,24 @@ def _symmetry(symmetry: Symmetry) -> Array:
     system = np.searchsorted(_LAST_SPACE_GROUP, symmetry.space_group)
     centrosymmetric = (symmetry.rotations == -np.eye(3)).all(axis=(1, 2)).any()
     order = len(symmetry.rotations)
-    return np.array([*np.eye(len(CRYSTAL_SYSTEMS))[system], symmetry.space_group / 230, order / 48, centrosymmetric])
+    return np.array(
+        [
+            *np.eye(len(CRYSTAL_SYSTEMS))[system],
+            symmetry.space_group / 230,
+            order / 48,
+            centrosymmetric,
+        ]
+    )
 
 
 def _composition(crystal: Crystal) -> Array:
     elements, counts = np.unique(crystal.atomic_number, return_counts=True)
     share = counts / counts.sum()
-    values = np.stack([table[elements] for table in properties().values()], axis=1).astype(np.float64)
+    values = np.stack([table[elements] for table in properties().values()], axis=1).astype(
+        np.float64
+    )
     mean = share @ values
     deviation = np.sqrt(share @ (values - mean) ** 2)
-    return np.concatenate([[len(elements)], mean, deviation, values.min(axis=0), values.max(axis=0)])
+    return np.concatenate(
+        [[len(elements)], mean, deviation, values.min(axis=0), values.max(axis=0)]
+    )

@@ -36,7 +36,9 @@ def atomic_number(symbol: str) -> int:
     try:
         return _ATOMIC_NUMBERS[symbol]
     except (KeyError, TypeError):
-        raise StructureError(f"unknown element {symbol!r}; expected a symbol such as 'Fe'") from None
+        raise StructureError(
+            f"unknown element {symbol!r}; expected a symbol such as 'Fe'"
+        ) from None
 
 
 @cache
@@ -44,7 +46,7 @@ def atom_init() -> FloatTable:
     """The 92 binary atom features of the original CGCNN.
 
     Shapes: [101, 92], row = atomic number, row 0 zero.
-    Source: Xie and Grossman, Phys. Rev. Lett. 120, 145301 (2018); their ``atom_init.json`` (MIT licence).
+    Source: Xie and Grossman, Phys. Rev. Lett. 120, 145301 (2018); their ``atom_init.json`` (MIT license).
     """
     rows = _read_table("atom_init.csv")[1:]
     return _with_row_zero([[int(bit) for bit in features] for _, features in rows])
@@ -71,7 +73,7 @@ def bits() -> FloatTable:
 
 @cache
 def elemental() -> FloatTable:
-    """Six elemental properties, standardised, with flags for the unknown ones.
+    """Six elemental properties, standardized, with flags for the unknown ones.
 
     They are atomic number, electronegativity, atomic radius, ionization energy, electron affinity and number
     of valence electrons. Each has mean 0 and standard deviation 1 over the elements for which it is known;
@@ -87,9 +89,9 @@ def elemental() -> FloatTable:
     cells = [row[1:] for row in _read_table("elemental.csv")[1:]]
     values = np.array([[float(cell or "nan") for cell in row] for row in cells])
     unknown = np.isnan(values)
-    standardised = (values - np.nanmean(values, axis=0)) / np.nanstd(values, axis=0)
+    standardized = (values - np.nanmean(values, axis=0)) / np.nanstd(values, axis=0)
     flags = unknown[:, unknown.any(axis=0)]
-    return _with_row_zero(np.hstack([np.where(unknown, 0.0, standardised), flags]))
+    return _with_row_zero(np.hstack([np.where(unknown, 0.0, standardized), flags]))
 
 
 @cache
@@ -101,7 +103,10 @@ def properties() -> dict[str, FloatTable]:
     header, *rows = _read_table("elemental.csv")
     values = np.array([[float(cell or "nan") for cell in row[1:]] for row in rows])
     filled = np.where(np.isnan(values), np.nanmean(values, axis=0), values)
-    return {name: _with_row_zero(column[:, None]).ravel() for name, column in zip(header[1:], filled.T, strict=True)}
+    return {
+        name: _with_row_zero(column[:, None]).ravel()
+        for name, column in zip(header[1:], filled.T, strict=True)
+    }
 
 
 def radii() -> FloatTable:

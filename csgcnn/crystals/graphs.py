@@ -1,4 +1,4 @@
-"""Crystals in, graphs out: which atoms are neighbours of which, at what distance, and how often."""
+"""Crystals in, graphs out: which atoms are neighbors of which, at what distance, and how often."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csgcnn.crystals.compression import merge_equivalent
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.descriptors import NAMES, descriptors
 from csgcnn.crystals.neighbors import SHELL_TOLERANCE, neighbors
-from csgcnn.crystals.structures import Crystal
 from csgcnn.errors import ConfigError, StructureError
 
 MOST_SYMMETRIC_SITES = 2500  # some seconds for spglib
@@ -24,7 +24,7 @@ Array = NDArray[Any]
 class GraphSettings:
     """How a crystal becomes a graph; part of the cache key and of every checkpoint.
 
-    `cutoff` in Å; `shells="complete"` keeps every neighbour up to the shell of the `max_neighbors`-th, so the graph
+    `cutoff` in Å; `shells="complete"` keeps every neighbor up to the shell of the `max_neighbors`-th, so the graph
     does not depend on the choice of cell; `shells="truncate"` keeps the `max_neighbors` nearest exactly, cutting
     through shells, and of equally near ones those that pymatgen lists first, as CGCNN does; `compress` merges
     symmetry-equivalent atoms and edges (lossless); `global_features` are those of `density`, `lattice`, `symmetry` and
@@ -43,18 +43,38 @@ class GraphSettings:
     vectors: bool = False
 
     def __post_init__(self) -> None:
-        names = (self.global_features,) if isinstance(self.global_features, str) else tuple(self.global_features or ())
-        object.__setattr__(self, "global_features", tuple(sorted({str(name) for name in names} - {"none"})))
+        names = (
+            (self.global_features,)
+            if isinstance(self.global_features, str)
+            else tuple(self.global_features or ())
+        )
+        object.__setattr__(
+            self, "global_features", tuple(sorted({str(name) for name in names} - {"none"}))
+        )
         for name, is_right, expected in (
-            ("cutoff", type(self.cutoff) in (int, float) and 0 < self.cutoff < math.inf, "a distance in Å > 0"),
-            ("max_neighbors", type(self.max_neighbors) is int and self.max_neighbors > 0, "a whole number > 0"),
+            (
+                "cutoff",
+                type(self.cutoff) in (int, float) and 0 < self.cutoff < math.inf,
+                "a distance in Å > 0",
+            ),
+            (
+                "max_neighbors",
+                type(self.max_neighbors) is int and self.max_neighbors > 0,
+                "a whole number > 0",
+            ),
             ("shells", self.shells in ("complete", "truncate"), "complete or truncate"),
             ("compress", type(self.compress) is bool, "true or false"),
             ("vectors", type(self.vectors) is bool, "true or false"),
-            ("global_features", set(self.global_features) <= NAMES.keys(), f"some of {', '.join(NAMES)}"),
+            (
+                "global_features",
+                set(self.global_features) <= NAMES.keys(),
+                f"some of {', '.join(NAMES)}",
+            ),
         ):
             if not is_right:
-                raise ConfigError(f"graph.{name} is {getattr(self, name)!r:.60}, expected {expected}")
+                raise ConfigError(
+                    f"graph.{name} is {getattr(self, name)!r:.60}, expected {expected}"
+                )
 
 
 # Which number of a crystal says how much of an array is its part; of the other arrays it is one row.
@@ -74,7 +94,7 @@ class CrystalGraphs:
     """One or many crystal graphs, laid end to end.
 
     Shapes: n_graphs crystals, n_sites atoms as read, n_atoms nodes (fewer than sites when compressed), n_edges edges.
-    Edges are sorted by their centre. Node numbers in `edge_index` and `site_node` count from 0 in each crystal.
+    Edges are sorted by their center. Node numbers in `edge_index` and `site_node` count from 0 in each crystal.
     """
 
     n_atoms: Array  # [n_graphs] int32
@@ -85,10 +105,12 @@ class CrystalGraphs:
     atomic_number: Array  # [n_atoms] uint8
     atom_multiplicity: Array  # [n_atoms] float32, sites that the node stands for
     site_node: Array  # [n_sites] int32, node that stands for the site
-    edge_index: Array  # [2, n_edges] int32, (neighbor, centre)
+    edge_index: Array  # [2, n_edges] int32, (neighbor, center)
     distance: Array  # [n_edges] float32, Å
-    edge_multiplicity: Array  # [n_edges] float32, equal neighbours that the edge stands for
-    edge_vector: Array  # [n_edges, 3] float32, from centre to neighbor, Å; [n_edges, 0] unless asked for
+    edge_multiplicity: Array  # [n_edges] float32, equal neighbors that the edge stands for
+    edge_vector: (
+        Array  # [n_edges, 3] float32, from center to neighbor, Å; [n_edges, 0] unless asked for
+    )
     global_features: Array  # [n_graphs, n_global] float32, descriptors of the whole crystal
 
     def __len__(self) -> int:
@@ -96,9 +118,13 @@ class CrystalGraphs:
 
     @property
     def n_isolated(self) -> Array:
-        """Sites without any neighbour within the cutoff, per crystal: [n_graphs]."""
-        centre = self.edge_index[1] + np.repeat(np.cumsum(self.n_atoms) - self.n_atoms, self.n_edges)
-        alone = self.atom_multiplicity * (np.bincount(centre, minlength=len(self.atomic_number)) == 0)
+        """Sites without any neighbor within the cutoff, per crystal: [n_graphs]."""
+        center = self.edge_index[1] + np.repeat(
+            np.cumsum(self.n_atoms) - self.n_atoms, self.n_edges
+        )
+        alone = self.atom_multiplicity * (
+            np.bincount(center, minlength=len(self.atomic_number)) == 0
+        )
         graph = np.repeat(np.arange(len(self)), self.n_atoms)
         return np.bincount(graph, alone, minlength=len(self)).astype(np.int64)
 
@@ -107,12 +133,17 @@ class CrystalGraphs:
         first = dict.fromkeys(("n_atoms", "n_edges", "n_sites"), 0)
         for start in range(0, len(self), size):
             part = slice(start, start + size)
-            last = {name: first[name] + int(getattr(self, name)[part].sum(dtype=np.int64)) for name in first}
+            last = {
+                name: first[name] + int(getattr(self, name)[part].sum(dtype=np.int64))
+                for name in first
+            }
             within = {name: slice(first[name], last[name]) for name in first}
             own = {f.name: within.get(_COUNTED_BY.get(f.name, ""), part) for f in fields(self)}
             yield CrystalGraphs(
                 **{
-                    name: self.edge_index[:, where] if name == "edge_index" else getattr(self, name)[where]
+                    name: self.edge_index[:, where]
+                    if name == "edge_index"
+                    else getattr(self, name)[where]
                     for name, where in own.items()
                 }
             )
@@ -123,7 +154,10 @@ class CrystalGraphs:
         """Lay several end to end."""
         return cls(
             *(
-                np.concatenate([getattr(part, f.name) for part in parts], axis=1 if f.name == "edge_index" else 0)
+                np.concatenate(
+                    [getattr(part, f.name) for part in parts],
+                    axis=1 if f.name == "edge_index" else 0,
+                )
                 for f in fields(cls)
             )
         )
@@ -133,55 +167,72 @@ def connect(crystals: Sequence[Crystal], settings: GraphSettings) -> CrystalGrap
     """Turn crystals into graphs.
 
     Raises:
-        StructureError: two atoms of a crystal lie on the same spot, or it has too many neighbours.
+        StructureError: two atoms of a crystal lie on the same spot, or it has too many neighbors.
     """
     return assemble(crystals, [measure(crystal, settings) for crystal in crystals], settings)
 
 
-class Measured(NamedTuple):
-    """What is found of one crystal alone: pairs of neighbours, and descriptors of the whole."""
+class NeighborList(NamedTuple):
+    """What is found of one crystal alone: pairs of neighbors, and descriptors of the whole."""
 
-    centre: Array  # [n_pairs] int64
+    center: Array  # [n_pairs] int64
     neighbor: Array  # [n_pairs] int64
     distance: Array  # [n_pairs] float64, Å
-    vector: Array  # [n_pairs, 3] float64, from centre to neighbor, Å; [n_pairs, 0] unless asked for
+    vector: Array  # [n_pairs, 3] float64, from center to neighbor, Å; [n_pairs, 0] unless asked for
     features: Array  # [n_global] float32
 
 
-def measure(crystal: Crystal, settings: GraphSettings) -> Measured:
-    """Find the neighbours and the descriptors of a crystal.
+def measure(crystal: Crystal, settings: GraphSettings) -> NeighborList:
+    """Find the neighbors and the descriptors of a crystal.
 
     Raises:
-        StructureError: two atoms lie on the same spot, or there are too many neighbours, or sites for a descriptor.
+        StructureError: two atoms lie on the same spot, or there are too many neighbors, or sites for a descriptor.
     """
     n_sites = len(crystal.atomic_number)
-    if n_sites > MOST_SYMMETRIC_SITES and not {"lattice", "symmetry"}.isdisjoint(settings.global_features):
+    if n_sites > MOST_SYMMETRIC_SITES and not {"lattice", "symmetry"}.isdisjoint(
+        settings.global_features
+    ):
         raise StructureError(
             f"it has {n_sites} sites; graph.global_features=lattice and symmetry are found for up to "
             f"{MOST_SYMMETRIC_SITES}, as the time to find the symmetry grows with the third power of the sites"
         )
-    everyone = settings.shells == "truncate"  # among equally near neighbours the order depends on the radius searched
+    everyone = (
+        settings.shells == "truncate"
+    )  # among equally near neighbors the order depends on the radius searched
     pairs = neighbors(crystal, settings.cutoff, settings.max_neighbors, settings.vectors, everyone)
-    return Measured(*pairs, descriptors(crystal, settings.global_features))
+    return NeighborList(*pairs, descriptors(crystal, settings.global_features))
 
 
-def assemble(crystals: Sequence[Crystal], found: Sequence[Measured], settings: GraphSettings) -> CrystalGraphs:
+def assemble(
+    crystals: Sequence[Crystal], found: Sequence[NeighborList], settings: GraphSettings
+) -> CrystalGraphs:
     """Turn crystals and what was measured of each into graphs: nearest shells kept, equivalent atoms merged."""
     n_sites = np.array([len(c.atomic_number) for c in crystals], dtype=np.int64)
     first_site = np.cumsum(n_sites) - n_sites
-    graph = np.repeat(np.arange(len(crystals)), [len(one.centre) for one in found])
-    centre, neighbor, distance, vector = (np.concatenate(column) for column in list(zip(*found, strict=True))[:4])
-    centre, neighbor = centre + first_site[graph], neighbor + first_site[graph]
-    nearest = _nearest(centre, neighbor, distance, int(n_sites.sum()), settings)
-    centre, neighbor, distance, vector = centre[nearest], neighbor[nearest], distance[nearest], vector[nearest]
+    graph = np.repeat(np.arange(len(crystals)), [len(one.center) for one in found])
+    center, neighbor, distance, vector = (
+        np.concatenate(column) for column in list(zip(*found, strict=True))[:4]
+    )
+    center, neighbor = center + first_site[graph], neighbor + first_site[graph]
+    nearest = _nearest(center, neighbor, distance, int(n_sites.sum()), settings)
+    center, neighbor, distance, vector = (
+        center[nearest],
+        neighbor[nearest],
+        distance[nearest],
+        vector[nearest],
+    )
 
     atomic_number = np.concatenate([c.atomic_number for c in crystals])
     graph_of_site = np.repeat(np.arange(len(crystals)), n_sites)
     if settings.compress:
-        site_node, edges = merge_equivalent(graph_of_site, atomic_number, centre, neighbor, distance)
-        (neighbor, centre), distance, edge_multiplicity = edges
+        site_node, edges = merge_equivalent(
+            graph_of_site, atomic_number, center, neighbor, distance
+        )
+        (neighbor, center), distance, edge_multiplicity = edges
         vector = np.empty((len(distance), 0))
-        _, representative, multiplicity = np.unique(site_node, return_index=True, return_counts=True)
+        _, representative, multiplicity = np.unique(
+            site_node, return_index=True, return_counts=True
+        )
     else:
         site_node = representative = np.arange(len(atomic_number))
         multiplicity = np.ones(len(atomic_number), dtype=np.int64)
@@ -190,7 +241,7 @@ def assemble(crystals: Sequence[Crystal], found: Sequence[Measured], settings: G
     graph_of_atom = graph_of_site[representative]
     n_atoms = np.bincount(graph_of_atom, minlength=len(crystals))
     first_atom = np.cumsum(n_atoms) - n_atoms
-    graph_of_edge = graph_of_atom[centre]
+    graph_of_edge = graph_of_atom[center]
     return CrystalGraphs(
         n_atoms=n_atoms.astype(np.int32),
         n_edges=np.bincount(graph_of_edge, minlength=len(crystals)).astype(np.int32),
@@ -200,7 +251,7 @@ def assemble(crystals: Sequence[Crystal], found: Sequence[Measured], settings: G
         atomic_number=atomic_number[representative],
         atom_multiplicity=multiplicity.astype(np.float32),
         site_node=(site_node - first_atom[graph_of_site]).astype(np.int32),
-        edge_index=(np.stack([neighbor, centre]) - first_atom[graph_of_edge]).astype(np.int32),
+        edge_index=(np.stack([neighbor, center]) - first_atom[graph_of_edge]).astype(np.int32),
         distance=distance.astype(np.float32),
         edge_multiplicity=edge_multiplicity.astype(np.float32),
         edge_vector=vector.astype(np.float32),
@@ -212,22 +263,32 @@ def _fingerprint(crystal: Crystal) -> int:
     """Hash of the structure to 0.001, whatever the order of its sites."""
     frac_coords = np.round(crystal.frac_coords % 1, 3) % 1
     order = np.lexsort((*frac_coords.T, crystal.atomic_number))
-    parts = (np.round(crystal.lattice, 3) + 0.0, crystal.atomic_number[order], frac_coords[order] + 0.0)
-    return int.from_bytes(blake2b(b"".join(part.tobytes() for part in parts), digest_size=8).digest())
+    parts = (
+        np.round(crystal.lattice, 3) + 0.0,
+        crystal.atomic_number[order],
+        frac_coords[order] + 0.0,
+    )
+    return int.from_bytes(
+        blake2b(b"".join(part.tobytes() for part in parts), digest_size=8).digest()
+    )
 
 
-def _nearest(centre: Array, neighbor: Array, distance: Array, n_sites: int, settings: GraphSettings) -> Array:
-    """Positions of each atom's nearest neighbours, sorted by centre, then distance."""
-    is_cut = settings.shells == "truncate"  # then equally near neighbours stay in the order they were found in
-    order = np.lexsort((distance, centre) if is_cut else (neighbor, distance, centre))
-    centre, distance = centre[order], distance[order]
-    count = np.bincount(centre, minlength=n_sites)
+def _nearest(
+    center: Array, neighbor: Array, distance: Array, n_sites: int, settings: GraphSettings
+) -> Array:
+    """Positions of each atom's nearest neighbors, sorted by center, then distance."""
+    is_cut = (
+        settings.shells == "truncate"
+    )  # then equally near neighbors stay in the order they were found in
+    order = np.lexsort((distance, center) if is_cut else (neighbor, distance, center))
+    center, distance = center[order], distance[order]
+    count = np.bincount(center, minlength=n_sites)
     first = np.cumsum(count) - count
     if is_cut:
-        keep = np.arange(len(centre)) - first[centre] < settings.max_neighbors
+        keep = np.arange(len(center)) - first[center] < settings.max_neighbors
     else:
         limit = np.full(n_sites, np.inf)
         full = count >= settings.max_neighbors
         limit[full] = distance[first[full] + settings.max_neighbors - 1] + SHELL_TOLERANCE
-        keep = distance <= limit[centre]
+        keep = distance <= limit[center]
     return order[keep]

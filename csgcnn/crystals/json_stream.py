@@ -9,9 +9,13 @@ from typing import Any
 from csgcnn.crystals.structure_files import LARGEST_FILE, one_line, text_pieces
 from csgcnn.errors import StructureError, UserError
 
-_LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half a character, which can be read but not written: or a pair
+_LONE_SURROGATE = re.compile(
+    r"\\u[dD][89a-fA-F]"
+)  # half a character, which can be read but not written: or a pair
 _SPACE = re.compile(r"[ \t\n\r]*")
-_ENDS = frozenset(" \t\n\r,:]}")  # what may follow a value: a number that ends with the text read may go on
+_ENDS = frozenset(
+    " \t\n\r,:]}"
+)  # what may follow a value: a number that ends with the text read may go on
 
 
 class JsonStream:
@@ -23,7 +27,11 @@ class JsonStream:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pieces = text_pieces(path)
-        self._text, self._at, self._n_before = "", 0, 0  # the text at hand, how far it is read, what came before it
+        self._text, self._at, self._n_before = (
+            "",
+            0,
+            0,
+        )  # the text at hand, how far it is read, what came before it
         self._start = ""
         self._scan = json.JSONDecoder().raw_decode
 
@@ -40,7 +48,9 @@ class JsonStream:
         """Pass one of the expected characters, and return it; "" stands for the end."""
         found = self.peek()
         if found not in expected:
-            raise self.malformed(f"expected {' or '.join(expected) or 'the end'} at character {self._position}")
+            raise self.malformed(
+                f"expected {' or '.join(expected) or 'the end'} at character {self._position}"
+            )
         self._at += len(found)
         return found
 

@@ -1,4 +1,4 @@
-"""The neighbours of every atom of a crystal, found by pymatgen; a search that takes minutes or many GiB is refused."""
+"""The neighbors of every atom of a crystal, found by pymatgen; a search that takes minutes or many GiB is refused."""
 
 import math
 from functools import cache
@@ -7,29 +7,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csgcnn.crystals.structures import Crystal
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.errors import StructureError
 
-SHELL_TOLERANCE = 0.01  # Å: distances closer than this belong to one shell of neighbours
+SHELL_TOLERANCE = 0.01  # Å: distances closer than this belong to one shell of neighbors
 CLASH = 0.01  # Å: two atoms closer than this are one atom written twice
 
 _DENSEST = 0.5  # Å³ per atom: half of what any pressure leaves
 _FARTHEST = 2.0  # fractional coordinate of an unwrapped atom; wrapped, it needs fewer images
 _MOST_IMAGES = 5e6  # periodic images of atoms in one search: half a second, half a GiB
 _MOST_BOXES = 2e6  # boxes of the size of the search radius, likewise
-_MOST_PAIRS, _SHARE = 6e6, 3e6  # of atoms within the search radius, in all and in one search: half a GiB
+_MOST_PAIRS, _SHARE = (
+    6e6,
+    3e6,
+)  # of atoms within the search radius, in all and in one search: half a GiB
 
 Array = NDArray[Any]
 
 
 def neighbors(
-    crystal: Crystal, cutoff: float, max_neighbors: int, with_vectors: bool = False, everyone: bool = False
+    crystal: Crystal,
+    cutoff: float,
+    max_neighbors: int,
+    with_vectors: bool = False,
+    everyone: bool = False,
 ) -> tuple[Array, Array, Array, Array]:
-    """Find, within the cutoff, at least every neighbour of each atom up to the shell of its `max_neighbors`-th.
+    """Find, within the cutoff, at least every neighbor of each atom up to the shell of its `max_neighbors`-th.
 
     `everyone`: all within the cutoff, in the order in which `Structure.get_all_neighbors` lists them.
 
-    Returns centre, neighbor [n] int64, distance [n] float64 and vector [n, 3] (else [n, 0]) float64, in Å.
+    Returns center, neighbor [n] int64, distance [n] float64 and vector [n, 3] (else [n, 0]) float64, in Å.
 
     The search starts at the radius that should hold twice `max_neighbors` at the crystal's density and grows, up to the
     cutoff, until every atom has its shell: the same result as searching the whole cutoff, for a fraction of the work.
@@ -45,49 +52,66 @@ def neighbors(
         )
     if max(crystal.frac_coords.max(), -crystal.frac_coords.min()) > _FARTHEST:
         crystal = crystal._replace(frac_coords=crystal.frac_coords % 1)
-    radius = cutoff if everyone else (volume_per_atom * 2 * max_neighbors * 3 / (4 * np.pi)) ** (1 / 3)
+    radius = (
+        cutoff if everyone else (volume_per_atom * 2 * max_neighbors * 3 / (4 * np.pi)) ** (1 / 3)
+    )
     while True:
         radius = min(radius, cutoff)
-        centre, neighbor, distance, vector = _within(crystal, radius, with_vectors)
+        center, neighbor, distance, vector = _within(crystal, radius, with_vectors)
         if len(distance) and distance.min() < CLASH:
             clash = distance.argmin()
-            pair = centre[clash] + 1, neighbor[clash] + 1
+            pair = center[clash] + 1, neighbor[clash] + 1
             apart = f"({distance[clash]:.1e} Å apart)"
             raise StructureError(f"sites {min(pair)} and {max(pair)} lie on the same spot {apart}")
         if radius == cutoff:
             break
-        safe = np.bincount(centre[distance < radius - 2 * SHELL_TOLERANCE], minlength=n_atoms)
+        safe = np.bincount(center[distance < radius - 2 * SHELL_TOLERANCE], minlength=n_atoms)
         if safe.min() >= max_neighbors:
             break
         radius *= 1.3
-    return centre, neighbor, distance, vector
+    return center, neighbor, distance, vector
 
 
-def _within(crystal: Crystal, radius: float, with_vectors: bool) -> tuple[Array, Array, Array, Array]:
-    """All periodic neighbours within a radius, the atom itself (not its images) left out."""
+def _within(
+    crystal: Crystal, radius: float, with_vectors: bool
+) -> tuple[Array, Array, Array, Array]:
+    """All periodic neighbors within a radius, the atom itself (not its images) left out."""
     cart_coords = np.ascontiguousarray(crystal.frac_coords @ crystal.lattice)
     lattice = np.ascontiguousarray(crystal.lattice)
     parts, first, n_pairs = [], 0, 0
-    for centres in _shares(crystal, cart_coords, radius):
-        centre, *rest = _search()(
-            cart_coords, centres, r=radius, pbc=np.ones(3, dtype=np.int64), lattice=lattice, tol=1e-8
+    for centers in _shares(crystal, cart_coords, radius):
+        center, *rest = _search()(
+            cart_coords,
+            centers,
+            r=radius,
+            pbc=np.ones(3, dtype=np.int64),
+            lattice=lattice,
+            tol=1e-8,
         )
-        parts.append((centre + first, *rest))
-        first, n_pairs = first + len(centres), n_pairs + len(centre)
+        parts.append((center + first, *rest))
+        first, n_pairs = first + len(centers), n_pairs + len(center)
         if n_pairs > _MOST_PAIRS:
-            raise StructureError(f"more than {_MOST_PAIRS:.0e} pairs of atoms lie within {radius:.3g} Å of each other")
-    centre, neighbor, image, distance = (
-        np.concatenate(column) if len(parts) > 1 else column[0] for column in zip(*parts, strict=True)
+            raise StructureError(
+                f"more than {_MOST_PAIRS:.0e} pairs of atoms lie within {radius:.3g} Å of each other"
+            )
+    center, neighbor, image, distance = (
+        np.concatenate(column) if len(parts) > 1 else column[0]
+        for column in zip(*parts, strict=True)
     )
-    other = (distance > 1e-8) | (centre != neighbor)
-    centre, neighbor, distance = centre[other], neighbor[other], distance[other]
+    other = (distance > 1e-8) | (center != neighbor)
+    center, neighbor, distance = center[other], neighbor[other], distance[other]
     if not with_vectors:
-        return centre, neighbor, distance, np.empty((len(distance), 0))
-    return centre, neighbor, distance, cart_coords[neighbor] + image[other] @ lattice - cart_coords[centre]
+        return center, neighbor, distance, np.empty((len(distance), 0))
+    return (
+        center,
+        neighbor,
+        distance,
+        cart_coords[neighbor] + image[other] @ lattice - cart_coords[center],
+    )
 
 
 def _shares(crystal: Crystal, cart_coords: Array, radius: float) -> list[Array]:
-    """The atoms [n_atoms, 3] in as many parts as are needed for each to have about `_SHARE` neighbours at most.
+    """The atoms [n_atoms, 3] in as many parts as are needed for each to have about `_SHARE` neighbors at most.
 
     Raises:
         StructureError: the search would visit too many images or boxes.
@@ -122,12 +146,18 @@ def _size(lattice: list[list[float]]) -> tuple[list[float], list[float]]:
     )
     volume = abs(ax * faces[0][0] + ay * faces[0][1] + az * faces[0][2])
     heights = [volume / math.hypot(*face) for face in faces]
-    return heights, [abs(ax) + abs(bx) + abs(cx), abs(ay) + abs(by) + abs(cy), abs(az) + abs(bz) + abs(cz)]
+    return heights, [
+        abs(ax) + abs(bx) + abs(cx),
+        abs(ay) + abs(by) + abs(cy),
+        abs(az) + abs(bz) + abs(cz),
+    ]
 
 
 def _most_neighbors(frac_coords: Array, heights: Array, radius: float) -> Array:
-    """How many neighbours each atom has at most, from the number of atoms in boxes: [n_atoms]."""
-    n_boxes = np.clip(heights // radius, 1, 64).astype(int)  # so wide that neighbours lie in the same or the next
+    """How many neighbors each atom has at most, from the number of atoms in boxes: [n_atoms]."""
+    n_boxes = np.clip(heights // radius, 1, 64).astype(
+        int
+    )  # so wide that neighbors lie in the same or the next
     box = tuple((frac_coords * n_boxes).astype(int).T % n_boxes[:, None])
     count = np.zeros(n_boxes)
     np.add.at(count, box, 1)

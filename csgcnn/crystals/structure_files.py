@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 MAX_SITES = 100_000  # of one crystal: beyond, reading and connecting it would take minutes
 FARTHEST_CELL = 1e6  # fractional coordinates beyond have lost their digits
 LARGEST_FILE = 2**27  # bytes of one structure, as text
-_LARGEST_RATIO, _ALWAYS_FINE = 200, 2**26  # gzip: text does not unpack to 200 times its size and 64 MiB
+_LARGEST_RATIO, _ALWAYS_FINE = (
+    200,
+    2**26,
+)  # gzip: text does not unpack to 200 times its size and 64 MiB
 _PIECE = 2**20  # bytes read at once
 _LATIN = "csgcnn.latin-1"  # name of an error handler
 
@@ -92,9 +95,13 @@ def text_pieces(path: Path, largest: float = float("inf")) -> Iterator[str]:
     try:
         for piece in _pieces(path, largest):
             if b"\0" in piece:
-                raise StructureError("the file holds binary data, not the text that its name promises")
+                raise StructureError(
+                    "the file holds binary data, not the text that its name promises"
+                )
             if is_first and piece[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-                raise StructureError("the file holds an HTML page (a failed download?), not what its name promises")
+                raise StructureError(
+                    "the file holds an HTML page (a failed download?), not what its name promises"
+                )
             is_first, is_blank = False, is_blank and piece.isspace()
             yield decoder.decode(piece)
         yield decoder.decode(b"", final=True)
@@ -128,7 +135,9 @@ def _pieces(path: Path, largest: float) -> Iterator[bytes]:
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
         raise StructureError(f"cannot be read: it is {kind}, expected a regular file")
     if status.st_size > largest:
-        raise StructureError(f"the file has {status.st_size:.3g} bytes; a structure file may have up to {largest:.3g}")
+        raise StructureError(
+            f"the file has {status.st_size:.3g} bytes; a structure file may have up to {largest:.3g}"
+        )
     with open(path, "rb") as file:
         if not file.peek(2).startswith(b"\x1f\x8b"):
             yield from iter(lambda: file.read(_PIECE), b"")
@@ -187,4 +196,6 @@ def _check_declared(text: str) -> None:
         except ValueError:  # no line of integers
             continue
         if declared > MAX_SITES:
-            raise StructureError(f"it declares {declared:.3g} sites; up to {MAX_SITES} are supported")
+            raise StructureError(
+                f"it declares {declared:.3g} sites; up to {MAX_SITES} are supported"
+            )

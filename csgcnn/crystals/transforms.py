@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csgcnn.crystals.structures import Crystal
+from csgcnn.crystals.crystal import Crystal
 
 Transform = Callable[[Crystal, np.random.Generator], Crystal | None]
 
@@ -28,19 +28,25 @@ def translate(crystal: Crystal, rng: np.random.Generator) -> Crystal:
 
 def wrap(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     """Give each atom by another of its periodic images, up to a thousand cells away."""
-    return crystal._replace(frac_coords=crystal.frac_coords + rng.integers(-1000, 1001, crystal.frac_coords.shape))
+    return crystal._replace(
+        frac_coords=crystal.frac_coords + rng.integers(-1000, 1001, crystal.frac_coords.shape)
+    )
 
 
 def permute(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     """List the sites in a random order."""
     order = rng.permutation(len(crystal.atomic_number))
-    return crystal._replace(atomic_number=crystal.atomic_number[order], frac_coords=crystal.frac_coords[order])
+    return crystal._replace(
+        atomic_number=crystal.atomic_number[order], frac_coords=crystal.frac_coords[order]
+    )
 
 
 def shake(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     """Move every atom by up to 1e-6 Å along x, y and z: the same crystal within the precision of a file."""
     noise = rng.uniform(-FILE_PRECISION, FILE_PRECISION, crystal.frac_coords.shape)
-    return crystal._replace(frac_coords=crystal.frac_coords + noise @ np.linalg.inv(crystal.lattice))
+    return crystal._replace(
+        frac_coords=crystal.frac_coords + noise @ np.linalg.inv(crystal.lattice)
+    )
 
 
 def double(crystal: Crystal, rng: np.random.Generator) -> Crystal:
@@ -67,7 +73,11 @@ def niggli(crystal: Crystal, rng: np.random.Generator) -> Crystal | None:
     reduced: Any = None
     with suppress(Exception):  # which kind depends on the version of spglib; older ones answer None
         reduced = spglib.niggli_reduce(crystal.lattice)
-    return None if reduced is None else _in_basis(crystal, np.round(reduced @ np.linalg.inv(crystal.lattice)))
+    return (
+        None
+        if reduced is None
+        else _in_basis(crystal, np.round(reduced @ np.linalg.inv(crystal.lattice)))
+    )
 
 
 def primitive(crystal: Crystal, rng: np.random.Generator) -> Crystal | None:
@@ -92,7 +102,8 @@ def _supercell(crystal: Crystal, times: Sequence[int]) -> Crystal:
 def _in_basis(crystal: Crystal, basis: NDArray[Any]) -> Crystal:
     """The same atoms on the lattice vectors `basis` @ lattice; basis [3, 3] of integers, determinant 1 or -1."""
     return crystal._replace(
-        lattice=basis @ crystal.lattice, frac_coords=crystal.frac_coords @ np.round(np.linalg.inv(basis))
+        lattice=basis @ crystal.lattice,
+        frac_coords=crystal.frac_coords @ np.round(np.linalg.inv(basis)),
     )
 
 
@@ -100,11 +111,15 @@ def _standard_cell(crystal: Crystal, to_primitive: bool) -> Crystal | None:
     """One of spglib's standard cells, its atoms where they were, to less than 1e-6 Å."""
     import spglib
 
-    hand = np.sign(np.linalg.det(crystal.lattice))  # spglib wants a right-handed cell: turning all vectors gives one
+    hand = np.sign(
+        np.linalg.det(crystal.lattice)
+    )  # spglib wants a right-handed cell: turning all vectors gives one
     cell: Any = (hand * crystal.lattice, hand * crystal.frac_coords, crystal.atomic_number)
     found: Any = None
     with suppress(Exception):  # as in `niggli`
-        found = spglib.standardize_cell(cell, to_primitive, no_idealize=True, symprec=FILE_PRECISION)
+        found = spglib.standardize_cell(
+            cell, to_primitive, no_idealize=True, symprec=FILE_PRECISION
+        )
     if found is None:
         return None
     lattice, frac_coords, atomic_number = found

@@ -19,7 +19,7 @@ SHORTEST = 0.1  # Å: noise never brings two atoms closer than this
 class DistanceNoise:
     """Gaussian noise of `sigma` Å on every distance, as from coordinates that are not quite relaxed.
 
-    An edge that stands for n neighbours gets the mean of n draws, sigma / sqrt(n): to first order, compressed and full
+    An edge that stands for n neighbors gets the mean of n draws, sigma / sqrt(n): to first order, compressed and full
     graphs are disturbed alike.
 
     `decay` is the share of the training over which it fades to nothing, linearly; 0 keeps it constant.
@@ -31,7 +31,9 @@ class DistanceNoise:
 
     def __call__(self, batch: GraphBatch, progress: Tensor) -> GraphBatch:
         # edges that fill up a batch count 0 times
-        deviation = self.sigma * fading(progress, self.decay) * batch.edge_count.clamp(min=1).rsqrt()
+        deviation = (
+            self.sigma * fading(progress, self.decay) * batch.edge_count.clamp(min=1).rsqrt()
+        )
         noise = torch.randn_like(batch.distance) * deviation
         return replace(batch, distance=(batch.distance + noise).clamp(min=SHORTEST))
 
@@ -47,7 +49,9 @@ class Strain:
         self.decay = decay
 
     def __call__(self, batch: GraphBatch, progress: Tensor) -> GraphBatch:
-        strain = torch.randn(batch.n_graphs, device=batch.distance.device) * (self.sigma * fading(progress, self.decay))
+        strain = torch.randn(batch.n_graphs, device=batch.distance.device) * (
+            self.sigma * fading(progress, self.decay)
+        )
         graph_of_edge = batch.graph_index.index_select(0, batch.edge_index[1])
         stretched = batch.distance * (1 + strain.index_select(0, graph_of_edge))
         return replace(batch, distance=stretched.clamp(min=SHORTEST))
@@ -57,7 +61,7 @@ class CoordinateNoise:
     """Gaussian noise of `sigma` Å on every coordinate of every atom: all distances change as the moved atoms say.
 
     It moves atoms one by one, so it takes the full graph with vectors: `graph.compress=false graph.vectors=true`, as
-    `augment=coordinate_noise` sets them. The neighbours stay those of the unmoved crystal. `decay` as above.
+    `augment=coordinate_noise` sets them. The neighbors stay those of the unmoved crystal. `decay` as above.
     """
 
     def __init__(self, sigma: float = 0.01, decay: float = 0.0) -> None:
@@ -67,8 +71,8 @@ class CoordinateNoise:
     def __call__(self, batch: GraphBatch, progress: Tensor) -> GraphBatch:
         moved = torch.randn(len(batch.atomic_number), 3, device=batch.distance.device)
         moved *= self.sigma * fading(progress, self.decay)
-        neighbor, centre = batch.edge_index
-        vector = batch.edge_vector + moved.index_select(0, neighbor) - moved.index_select(0, centre)
+        neighbor, center = batch.edge_index
+        vector = batch.edge_vector + moved.index_select(0, neighbor) - moved.index_select(0, center)
         return replace(batch, edge_vector=vector, distance=vector.norm(dim=1).clamp(min=SHORTEST))
 
 

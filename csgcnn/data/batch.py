@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-class Bags(NamedTuple):
+class SegmentSum(NamedTuple):
     """Which rows of a table are summed up, and how often each counts: a sparse matrix."""
 
     row: Tensor  # [n_entries] int64
@@ -26,18 +26,20 @@ class Bags(NamedTuple):
 
 @dataclass(frozen=True)
 class GraphBatch:
-    """Crystals laid end to end; nodes and edges may stand for several equal atoms and neighbours.
+    """Crystals laid end to end; nodes and edges may stand for several equal atoms and neighbors.
 
-    Edges are sorted by their centre, `edge_index[1]`.
+    Edges are sorted by their center, `edge_index[1]`.
     """
 
     atomic_number: Tensor  # [n_atoms] int64
     atom_multiplicity: Tensor  # [n_atoms] float
     graph_index: Tensor  # [n_atoms] int64, crystal of the atom
-    edge_index: Tensor  # [2, n_edges] int64, (neighbor, centre)
+    edge_index: Tensor  # [2, n_edges] int64, (neighbor, center)
     distance: Tensor  # [n_edges] float, Å
     edge_multiplicity: Tensor  # [n_edges] float
-    edge_vector: Tensor  # [n_edges, 3] float, Å; [n_edges, 0] unless the graphs were built with vectors
+    edge_vector: (
+        Tensor  # [n_edges, 3] float, Å; [n_edges, 0] unless the graphs were built with vectors
+    )
     global_features: Tensor  # [n_graphs, n_global] float
     n_graphs: int
 
@@ -49,62 +51,76 @@ class GraphBatch:
     @cached_property
     def n_sites(self) -> Tensor:
         """Sites (uncompressed atoms) per crystal: [n_graphs] float."""
-        return self.atom_multiplicity.new_zeros(self.n_graphs).index_add(0, self.graph_index, self.atom_multiplicity)
+        return self.atom_multiplicity.new_zeros(self.n_graphs).index_add(
+            0, self.graph_index, self.atom_multiplicity
+        )
 
     @cached_property
     def degree(self) -> Tensor:
-        """Neighbours of one site that each node stands for: [n_atoms] float."""
+        """Neighbors of one site that each node stands for: [n_atoms] float."""
         return self.sum_neighbors(self.edge_multiplicity.new_ones(len(self.distance), 1)).squeeze(1)
 
     @cached_property
-    def edges_of_centre(self) -> Bags:
+    def edges_of_center(self) -> SegmentSum:
         """The edges of each node, counted with their multiplicities."""
         nodes = torch.arange(len(self.atomic_number), device=self.distance.device)
-        return Bags(self._edges, torch.searchsorted(self.edge_index[1].contiguous(), nodes), self.edge_multiplicity)
+        return SegmentSum(
+            self._edges,
+            torch.searchsorted(self.edge_index[1].contiguous(), nodes),
+            self.edge_multiplicity,
+        )
 
     @cached_property
-    def centre_of_edge(self) -> Bags:
-        """The transpose of `edges_of_centre`."""
-        return Bags(self.edge_index[1], self._edges, self.edge_multiplicity)
+    def center_of_edge(self) -> SegmentSum:
+        """The transpose of `edges_of_center`."""
+        return SegmentSum(self.edge_index[1], self._edges, self.edge_multiplicity)
 
     @cached_property
-    def ends_of_edge(self) -> Bags:
-        """The two ends of each edge: node i is row 2 i as a centre, row 2 i + 1 as a neighbour."""
+    def ends_of_edge(self) -> SegmentSum:
+        """The two ends of each edge: node i is row 2 i as a center, row 2 i + 1 as a neighbor."""
         ends = torch.stack([2 * self.edge_index[1], 2 * self.edge_index[0] + 1], dim=1)
-        return Bags(ends.flatten(), 2 * self._edges)
+        return SegmentSum(ends.flatten(), 2 * self._edges)
 
     @cached_property
-    def edges_of_end(self) -> Bags:
+    def edges_of_end(self) -> SegmentSum:
         """The transpose of `ends_of_edge`."""
         end, order = self.ends_of_edge.row.sort(stable=True)
         ends = torch.arange(2 * len(self.atomic_number), device=end.device)
-        return Bags(order >> 1, torch.searchsorted(end, ends))
+        return SegmentSum(order >> 1, torch.searchsorted(end, ends))
 
     @cached_property
     def _edges(self) -> Tensor:
         return torch.arange(len(self.distance), device=self.distance.device)
 
     def sum_neighbors(self, message: Tensor) -> Tensor:
-        """Sum messages [n_edges, size] over the neighbours of each node, with their multiplicities: [n_atoms, size]."""
-        return sum_rows(message, self.edges_of_centre, self.centre_of_edge)
+        """Sum messages [n_edges, size] over the neighbors of each node, with their multiplicities: [n_atoms, size]."""
+        return sum_rows(message, self.edges_of_center, self.center_of_edge)
 
     def to(self, device: torch.device) -> "GraphBatch":
         """The same on another device; a GPU takes it while it computes."""
 
         def moved(tensor: Tensor) -> Tensor:
-            return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+            return (
+                tensor.pin_memory().to(device, non_blocking=True)
+                if device.type == "cuda"
+                else tensor.to(device)
+            )
 
-        tensors = {field.name: moved(getattr(self, field.name)) for field in fields(self) if field.name != "n_graphs"}
+        tensors = {
+            field.name: moved(getattr(self, field.name))
+            for field in fields(self)
+            if field.name != "n_graphs"
+        }
         return GraphBatch(**tensors, n_graphs=self.n_graphs)
 
     def __len__(self) -> int:
         return self.n_graphs
 
 
-def sum_rows(table: Tensor, bags: Bags, transposed: Bags) -> Tensor:
+def sum_rows(table: Tensor, bags: SegmentSum, transposed: SegmentSum) -> Tensor:
     """`bags.sum` with a gradient: table [n_rows, size] -> [n_bags, size].
 
-    A gather (bags of one row, or of two) and a sum over the neighbours (bags of edges) alike; each is the other's
+    A gather (bags of one row, or of two) and a sum over the neighbors (bags of edges) alike; each is the other's
     gradient. Many times faster than `index_add` on a CPU, and the same sum each time on a GPU.
     """
     return _SumRows.apply(table, bags, transposed)
@@ -112,7 +128,7 @@ def sum_rows(table: Tensor, bags: Bags, transposed: Bags) -> Tensor:
 
 class _SumRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, table: Tensor, bags: Bags, transposed: Bags) -> Tensor:
+    def forward(ctx: Any, table: Tensor, bags: SegmentSum, transposed: SegmentSum) -> Tensor:
         ctx.transposed = transposed
         return bags.sum(table)
 

@@ -12,14 +12,20 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from csgcnn.crystals.build import Rejected, Warnings, build_graphs, merge_warnings, warning_lines
 from csgcnn.crystals.datasets import Record, iter_records, source_files
+from csgcnn.crystals.graph_builder import (
+    Rejected,
+    Warnings,
+    build_graphs,
+    merge_warnings,
+    warning_lines,
+)
 from csgcnn.crystals.graphs import GraphSettings
-from csgcnn.data.graph_files import naming
 from csgcnn.data.shards import Progress, build_store, parts_of, read_rejected, store_of
 from csgcnn.data.store import FORMAT, GraphStore, is_store, open_store
+from csgcnn.data.store_files import naming
 from csgcnn.errors import ConfigError
-from csgcnn.files import write_csv
+from csgcnn.io import write_csv
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +56,9 @@ def open_dataset(
     """
     if is_store(path):
         return _own_store(path, settings)
-    folder = (cache_folder or default_cache_folder()) / content_key(path, settings, id_column, structure_column)
+    folder = (cache_folder or default_cache_folder()) / content_key(
+        path, settings, id_column, structure_column
+    )
     if folder.exists():
         with suppress(ValueError):  # damaged, which is told by who repairs it
             return _load(folder, settings)
@@ -101,8 +109,14 @@ def _own_store(folder: Path, settings: GraphSettings) -> tuple[GraphStore, list[
     store = open_store(folder)
     if store.settings != settings:
         wanted, found = asdict(settings), asdict(store.settings)
-        differing = [f"graph.{name}={json.dumps(found[name])}" for name in wanted if wanted[name] != found[name]]
-        raise ConfigError(f"{folder} holds graphs of {' '.join(differing)}: give these words, or build other graphs")
+        differing = [
+            f"graph.{name}={json.dumps(found[name])}"
+            for name in wanted
+            if wanted[name] != found[name]
+        ]
+        raise ConfigError(
+            f"{folder} holds graphs of {' '.join(differing)}: give these words, or build other graphs"
+        )
     return store, read_rejected(folder)
 
 
@@ -142,9 +156,13 @@ def _tell(warned: Warnings) -> None:
         log.warning("%s", line)
 
 
-def content_key(path: Path, settings: GraphSettings, id_column: str | None, structure_column: str | None) -> str:
+def content_key(
+    path: Path, settings: GraphSettings, id_column: str | None, structure_column: str | None
+) -> str:
     """The name of the graphs of a data set: its bytes, the graph settings, the reading options and the format."""
-    digest = hashlib.sha256(json.dumps([FORMAT, asdict(settings), id_column, structure_column]).encode())
+    digest = hashlib.sha256(
+        json.dumps([FORMAT, asdict(settings), id_column, structure_column]).encode()
+    )
     folder = path if path.is_dir() else path.parent
     for file in source_files(path, id_column, structure_column):
         digest.update(f"{os.path.relpath(file, folder)}\0{_content_hash(file)}\0".encode())

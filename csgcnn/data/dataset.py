@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from csgcnn.crystals.build import Rejected
+from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.data.cache import write_rejected
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.data.targets import Target, column_of
@@ -31,7 +31,9 @@ class Dataset:
     rejected: list[Rejected]
 
 
-def select_targets(store: GraphStore, targets: Sequence[Target], rejected: Sequence[Rejected], source: Path) -> Dataset:
+def select_targets(
+    store: GraphStore, targets: Sequence[Target], rejected: Sequence[Rejected], source: Path
+) -> Dataset:
     """Read the target columns; rows with an impossible value, or without any value, join the rejected ones.
 
     Raises:
@@ -42,8 +44,13 @@ def select_targets(store: GraphStore, targets: Sequence[Target], rejected: Seque
     values = torch.tensor(columns, dtype=torch.float32).T.contiguous()
     for row in (~values.isfinite().any(1)).nonzero().squeeze(1).tolist():
         reasons.setdefault(row, f"{' and '.join(target.name for target in targets)} {MISSING}")
-    usable = torch.tensor([row for row in range(len(store)) if row not in reasons], dtype=torch.long)
-    rejected = [*rejected, *(Rejected(store.ids[row], reason) for row, reason in sorted(reasons.items()))]
+    usable = torch.tensor(
+        [row for row in range(len(store)) if row not in reasons], dtype=torch.long
+    )
+    rejected = [
+        *rejected,
+        *(Rejected(store.ids[row], reason) for row, reason in sorted(reasons.items())),
+    ]
     return Dataset(store, list(targets), values, usable, rejected)
 
 
@@ -80,7 +87,7 @@ def check_rejected(dataset: Dataset, source: Path, on_error: str, report: Path) 
         raise UserError(f"{told}. More than {MOST_REJECTED:.0%} is too many to skip")
 
 
-def oddities(dataset: Dataset, train: Tensor) -> Iterator[str]:
+def label_warnings(dataset: Dataset, train: Tensor) -> Iterator[str]:
     """What a user should know about the labels before trusting an error: classes that never train, far outliers.
 
     `train` [n_train]: the training rows.
@@ -91,7 +98,9 @@ def oddities(dataset: Dataset, train: Tensor) -> Iterator[str]:
         if target.classes:
             yield from _unlearned_classes(target, column[known], column[train])
         elif len(known):
-            yield from _outliers(target, column[known], [dataset.store.ids[row] for row in known.tolist()])
+            yield from _outliers(
+                target, column[known], [dataset.store.ids[row] for row in known.tolist()]
+            )
 
 
 def _unlearned_classes(target: Target, known: Tensor, train: Tensor) -> Iterator[str]:

@@ -11,13 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from csgcnn.crystals.build import Built, Rejected, Warnings, WorkerLostError, build_graphs, merge_warnings
 from csgcnn.crystals.datasets import Record, check_unique
+from csgcnn.crystals.graph_builder import (
+    GraphChunk,
+    Rejected,
+    Warnings,
+    WorkerLostError,
+    build_graphs,
+    merge_warnings,
+)
 from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
-from csgcnn.data.graph_files import naming, write_pieces
 from csgcnn.data.store import GraphStore, merge_stores
+from csgcnn.data.store_files import naming, write_pieces
 from csgcnn.errors import UserError
-from csgcnn.files import flush_files, whole_folder
+from csgcnn.io import flush_files, whole_folder
 
 SHARD = 2**14  # records, or
 MOST_BYTES = 2**28  # of graphs
@@ -52,7 +59,9 @@ def build_store(
     if n_done:
         progress(n_done)
     try:
-        for parts in _groups(build_graphs(islice(records, n_done, None), settings, workers), progress):
+        for parts in _groups(
+            build_graphs(islice(records, n_done, None), settings, workers), progress
+        ):
             shards.append(place / f"{len(shards):06}")
             _write(parts, settings, shards[-1])
         _check_ids(shards, source)
@@ -71,7 +80,9 @@ def parts_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.parts")
 
 
-def store_of(parts: Sequence[Built], settings: GraphSettings, source: Path) -> tuple[GraphStore, list[Rejected]]:
+def store_of(
+    parts: Sequence[GraphChunk], settings: GraphSettings, source: Path
+) -> tuple[GraphStore, list[Rejected]]:
     """One store, in memory, of what was built, and what was rejected.
 
     Raises:
@@ -95,19 +106,25 @@ def read_rejected(folder: Path) -> list[Rejected]:
     """
     with naming(folder / REJECTED) as path:
         rejected = _json(path)
-        if not isinstance(rejected, list) or any(list(map(type, entry)) != [str, str] for entry in rejected):
+        if not isinstance(rejected, list) or any(
+            list(map(type, entry)) != [str, str] for entry in rejected
+        ):
             raise ValueError("expected pairs of an id and a reason")
     return [Rejected(*entry) for entry in rejected]
 
 
-def _groups(built: Iterable[Built], progress: Progress) -> Iterator[list[Built]]:
+def _groups(built: Iterable[GraphChunk], progress: Progress) -> Iterator[list[GraphChunk]]:
     """Chunks of built records, together enough for a shard."""
-    group: list[Built] = []
+    group: list[GraphChunk] = []
     n_records = n_bytes = 0
     for part in built:
         group.append(part)
         n_records += len(part.records) + len(part.rejected)
-        n_bytes += sum(getattr(part.graphs, field.name).nbytes for field in fields(CrystalGraphs)) if part.graphs else 0
+        n_bytes += (
+            sum(getattr(part.graphs, field.name).nbytes for field in fields(CrystalGraphs))
+            if part.graphs
+            else 0
+        )
         progress(len(part.records) + len(part.rejected))
         if n_records >= SHARD or n_bytes >= MOST_BYTES:
             yield group
@@ -116,7 +133,7 @@ def _groups(built: Iterable[Built], progress: Progress) -> Iterator[list[Built]]
         yield group
 
 
-def _write(parts: Sequence[Built], settings: GraphSettings, folder: Path) -> None:
+def _write(parts: Sequence[GraphChunk], settings: GraphSettings, folder: Path) -> None:
     """Write a shard; without any usable record it is no store, but says why.
 
     One that is damaged as the power failed is known by its checksums, so nothing waits for the disk.
@@ -124,7 +141,10 @@ def _write(parts: Sequence[Built], settings: GraphSettings, folder: Path) -> Non
     with whole_folder(folder, on_disk=False) as temporary:
         rejected = [entry for part in parts for entry in part.rejected]
         write_pieces(temporary / REJECTED, [json.dumps(rejected).encode()])
-        write_pieces(temporary / WARNINGS, [json.dumps(merge_warnings(part.warnings for part in parts)).encode()])
+        write_pieces(
+            temporary / WARNINGS,
+            [json.dumps(merge_warnings(part.warnings for part in parts)).encode()],
+        )
         if any(part.records for part in parts):
             store_of(parts, settings, folder)[0].save(temporary)
 
@@ -161,7 +181,9 @@ def _ids(shard: Path) -> list[str]:
 
 def _check_ids(shards: Sequence[Path], source: Path) -> None:
     """Refuse repeated ids; only a hash of each is held in memory."""
-    hashes = np.concatenate([np.array([hash(id_) for id_ in _ids(shard)], dtype=np.int64) for shard in shards])
+    hashes = np.concatenate(
+        [np.array([hash(id_) for id_ in _ids(shard)], dtype=np.int64) for shard in shards]
+    )
     values, counts = np.unique(hashes, return_counts=True)
     suspicious = set(values[counts > 1].tolist())
     if suspicious:
@@ -185,7 +207,9 @@ def _merge(shards: Sequence[Path], folder: Path, source: Path) -> None:
 
 def _none_usable(source: Path, rejected: Sequence[Rejected]) -> UserError:
     first = f"{rejected[0].id}: {rejected[0].reason}"
-    return UserError(f"{source}: none of its {len(rejected)} structures can be used; the first, {first}")
+    return UserError(
+        f"{source}: none of its {len(rejected)} structures can be used; the first, {first}"
+    )
 
 
 def _json(path: Path) -> Any:

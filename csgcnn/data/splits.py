@@ -78,7 +78,11 @@ def _random(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
         return _stratified(store, shuffled, settings)
     n_val, n_test = round(settings.val * len(rows)), round(settings.test * len(rows))
     n_train = min(round(settings.train * len(rows)), len(rows) - n_val - n_test)
-    return dict(zip(PARTS, shuffled[: n_train + n_val + n_test].split([n_train, n_val, n_test]), strict=True))
+    return dict(
+        zip(
+            PARTS, shuffled[: n_train + n_val + n_test].split([n_train, n_val, n_test]), strict=True
+        )
+    )
 
 
 def _stratified(store: GraphStore, shuffled: Tensor, settings: SplitSettings) -> Split:
@@ -101,7 +105,10 @@ def _group(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     for row, value in zip(rows.tolist(), _column(store, rows, settings), strict=True):
         members.setdefault(value, []).append(row)
     names = sorted(members, key=str)
-    groups = [members[names[i]] for i in torch.randperm(len(names), generator=_generator(settings)).tolist()]
+    groups = [
+        members[names[i]]
+        for i in torch.randperm(len(names), generator=_generator(settings)).tolist()
+    ]
     wanted = {part: getattr(settings, part) * len(rows) for part in PARTS}
     wanted["unused"] = len(rows) - sum(wanted.values())
     wanted = {part: n for part, n in wanted.items() if n > 0.5}
@@ -112,7 +119,9 @@ def _group(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     return {part: torch.tensor(sorted(parts[part]), dtype=torch.long) for part in PARTS}
 
 
-def _neediest(parts: Mapping[str, list[int]], wanted: Mapping[str, float], size: int, n_left: int) -> str:
+def _neediest(
+    parts: Mapping[str, list[int]], wanted: Mapping[str, float], size: int, n_left: int
+) -> str:
     """The part for the next of `n_left` groups, of `size` rows: the one most behind its share of those with room."""
     empty = [part for part in PARTS if part in wanted and not parts[part]]
     candidates = empty if len(empty) >= n_left else list(wanted)
@@ -126,7 +135,9 @@ def _neediest(parts: Mapping[str, list[int]], wanted: Mapping[str, float], size:
 def _by_column(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     values = [SPELLINGS.get(str(value), str(value)) for value in _column(store, rows, settings)]
     if unknown := sorted(set(values) - set(PARTS)):
-        raise UserError(f"column {settings.column!r} says {unknown[0]!r}; a split column says train, val or test")
+        raise UserError(
+            f"column {settings.column!r} says {unknown[0]!r}; a split column says train, val or test"
+        )
     return {part: rows[torch.tensor([value == part for value in values])] for part in PARTS}
 
 
@@ -171,7 +182,10 @@ def matbench_folds(n_rows: int, labels: Sequence[Scalar] | None = None) -> NDArr
     classes = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     of_class = np.array([classes[label] for label in labels])
     in_order = np.sort(of_class)
-    shares = [np.bincount(in_order[start::MATBENCH_FOLDS], minlength=len(classes)) for start in range(MATBENCH_FOLDS)]
+    shares = [
+        np.bincount(in_order[start::MATBENCH_FOLDS], minlength=len(classes))
+        for start in range(MATBENCH_FOLDS)
+    ]
     for number, share in enumerate(np.transpose(shares)):
         dealt = np.arange(MATBENCH_FOLDS).repeat(share)
         random.shuffle(dealt)
@@ -187,7 +201,9 @@ def _from_file(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Spli
     except OSError as error:
         raise UserError(f"dataset.split.file={path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{path}: expected {{"train": [ids], "val": [ids], "test": [ids]}} as JSON') from error
+        raise UserError(
+            f'{path}: expected {{"train": [ids], "val": [ids], "test": [ids]}} as JSON'
+        ) from error
     for one, other in combinations(PARTS, 2):
         if shared := set(listed[one]) & set(listed[other]):
             raise UserError(f"{path}: {min(shared)} is in both {one} and {other}")
@@ -196,8 +212,13 @@ def _from_file(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Spli
             raise UserError(f"{path}: {repeated[0]} is in {part} more than once")
     position = {store.ids[row]: row for row in rows.tolist()}
     if missing := [entry for part in PARTS for entry in listed[part] if entry not in position]:
-        raise UserError(f"{path}: {len(missing)} ids are not among the usable rows, the first {missing[0]!r}")
-    return {part: torch.tensor([position[entry] for entry in listed[part]], dtype=torch.long) for part in PARTS}
+        raise UserError(
+            f"{path}: {len(missing)} ids are not among the usable rows, the first {missing[0]!r}"
+        )
+    return {
+        part: torch.tensor([position[entry] for entry in listed[part]], dtype=torch.long)
+        for part in PARTS
+    }
 
 
 _METHODS: Mapping[str, Callable[[GraphStore, Tensor, SplitSettings], Split]] = {
@@ -214,7 +235,9 @@ def _column(store: GraphStore, rows: Tensor, settings: SplitSettings) -> list[Sc
     column = _existing(store, settings.column, "column")
     values = [column[row] for row in rows.tolist()]
     if None in values:
-        raise UserError(f"column {settings.column!r} has no value for {store.ids[int(rows[values.index(None)])]}")
+        raise UserError(
+            f"column {settings.column!r} has no value for {store.ids[int(rows[values.index(None)])]}"
+        )
     return values
 
 
@@ -222,7 +245,9 @@ def _existing(store: GraphStore, name: str | None, key: str) -> list[Scalar]:
     if name == COMPOSITION and name not in store.columns:
         return list(compositions(store))
     if name not in store.columns:
-        raise UserError(f"dataset.split.{key}={name}: there is no such column; there are {', '.join(store.columns)}")
+        raise UserError(
+            f"dataset.split.{key}={name}: there is no such column; there are {', '.join(store.columns)}"
+        )
     return store.columns[name]
 
 
@@ -232,33 +257,9 @@ def _generator(settings: SplitSettings) -> torch.Generator:
 
 def split_ids(store: GraphStore, split: Split) -> dict[str, list[str]]:
     """Ids per part, as written to splits.json and read back by the method `file`."""
-    return {part: [store.ids[row] for row in positions.tolist()] for part, positions in split.items()}
-
-
-def count_duplicates(store: GraphStore, split: Split) -> tuple[int, tuple[str, str] | None]:
-    """Count the pairs of rows in different parts whose structures are the same to 0.001 (Å, fractions).
-
-    A pair in val and test counts like one with a training row: each lets a part tell of another. Also returns the ids
-    of a pair, the first.
-    """
-    rows = torch.cat([split[part] for part in PARTS]).numpy()
-    part = np.repeat(np.arange(len(PARTS)), [len(split[name]) for name in PARTS])
-    _, structure, n_equal = np.unique(store.graphs.fingerprint[rows], return_inverse=True, return_counts=True)
-    n_in = np.bincount(structure * len(PARTS) + part, minlength=len(n_equal) * len(PARTS)).reshape(-1, len(PARTS))
-    n_pairs = int((n_equal**2 - (n_in**2).sum(1)).sum()) // 2
-    if not n_pairs:
-        return 0, None
-    is_shared = (n_in > 0).sum(1) > 1
-    same = np.flatnonzero(structure == structure[is_shared[structure].argmax()])
-    other = same[part[same] != part[same[0]]][0]
-    return n_pairs, (store.ids[rows[same[0]]], store.ids[rows[other]])
-
-
-def shared_compositions(store: GraphStore, split: Split) -> dict[str, int]:
-    """How many rows of val and of test have the reduced composition of a training row."""
-    formula = compositions(store)
-    trained = {formula[row] for row in split["train"].tolist()}
-    return {part: sum(formula[row] in trained for row in split[part].tolist()) for part in PARTS[1:]}
+    return {
+        part: [store.ids[row] for row in positions.tolist()] for part, positions in split.items()
+    }
 
 
 def compositions(store: GraphStore) -> list[str]:
@@ -268,10 +269,15 @@ def compositions(store: GraphStore) -> list[str]:
 
 def _formulas(graphs: CrystalGraphs) -> list[str]:
     graph_of_atom = np.repeat(np.arange(len(graphs)), graphs.n_atoms)
-    pairs, place = np.unique(graph_of_atom * len(SYMBOLS) + graphs.atomic_number, return_inverse=True)
+    pairs, place = np.unique(
+        graph_of_atom * len(SYMBOLS) + graphs.atomic_number, return_inverse=True
+    )
     count = np.bincount(place, graphs.atom_multiplicity).astype(np.int64)
     graph, element = np.divmod(pairs, len(SYMBOLS))
     first = np.searchsorted(graph, np.arange(len(graphs) + 1))
     count //= np.repeat(np.gcd.reduceat(count, first[:-1]), np.diff(first))
-    terms = [f"{SYMBOLS[z]}{n if n > 1 else ''}" for z, n in zip(element.tolist(), count.tolist(), strict=True)]
+    terms = [
+        f"{SYMBOLS[z]}{n if n > 1 else ''}"
+        for z, n in zip(element.tolist(), count.tolist(), strict=True)
+    ]
     return ["".join(terms[start:end]) for start, end in pairwise(first.tolist())]

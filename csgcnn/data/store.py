@@ -19,20 +19,32 @@ from torch_geometric.data import Data
 
 from csgcnn.crystals.datasets import Scalar
 from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
-from csgcnn.data.assembly import assemble, assemble_padded
 from csgcnn.data.batch import GraphBatch
-from csgcnn.data.graph_files import load_graphs, merge_graphs, naming, release, save_graphs, write_pieces
+from csgcnn.data.collate import assemble, collate_padded
+from csgcnn.data.store_files import (
+    load_graphs,
+    merge_graphs,
+    naming,
+    release,
+    save_graphs,
+    write_pieces,
+)
 from csgcnn.errors import UserError
 
-FORMAT = (
-    5  # 2: global_features, edge_vector; 3: checksums; 4: rows.jsonl, a block of rows per line; 5: CGCNN's truncate
-)
+FORMAT = 5  # 2: global_features, edge_vector; 3: checksums; 4: rows.jsonl, a block of rows per line; 5: CGCNN's truncate
 BLOCK = 1024  # crystals that lie next to each other in the files, and are read together
 WINDOW = 64  # blocks that are shuffled together
 AHEAD = 2  # batches that are read from files while the GPU computes
 HELD = 2**26  # bytes that batches read from the files before their memory is given back
 
-_PACKED = ("atomic_number", "atom_multiplicity", "edge_index", "distance", "edge_multiplicity", "edge_vector")
+_PACKED = (
+    "atomic_number",
+    "atom_multiplicity",
+    "edge_index",
+    "distance",
+    "edge_multiplicity",
+    "edge_vector",
+)
 _LARGEST = 1e300  # of a column's integers: they become floats
 
 
@@ -44,7 +56,11 @@ class GraphStore:
     """
 
     def __init__(
-        self, graphs: CrystalGraphs, ids: Sequence[str], columns: dict[str, list[Scalar]], settings: GraphSettings
+        self,
+        graphs: CrystalGraphs,
+        ids: Sequence[str],
+        columns: dict[str, list[Scalar]],
+        settings: GraphSettings,
     ) -> None:
         self.ids = list(ids)
         self.columns = columns
@@ -53,13 +69,18 @@ class GraphStore:
         self.device = torch.device("cpu")
         self.is_resident = True
         self._n_bytes_held = 0
-        self._n_atoms, self._n_edges = (torch.from_numpy(n.astype(np.int64)) for n in (graphs.n_atoms, graphs.n_edges))
+        self._n_atoms, self._n_edges = (
+            torch.from_numpy(n.astype(np.int64)) for n in (graphs.n_atoms, graphs.n_edges)
+        )
         self._tensors: dict[str, Tensor] = {
             "n_atoms": self._n_atoms,
             "n_edges": self._n_edges,
             "first_atom": self._n_atoms.cumsum(0) - self._n_atoms,
             "first_edge": self._n_edges.cumsum(0) - self._n_edges,
-            **{name: torch.from_numpy(getattr(graphs, name)) for name in (*_PACKED, "global_features")},
+            **{
+                name: torch.from_numpy(getattr(graphs, name))
+                for name in (*_PACKED, "global_features")
+            },
         }
 
     def __len__(self) -> int:
@@ -78,14 +99,19 @@ class GraphStore:
         """
         self.device, self.is_resident = torch.device(device), resident
         if resident:
-            is_mapped = isinstance(self.graphs.distance, np.memmap)  # files may change or vanish, memory does not
-            self._tensors = {name: tensor.to(self.device, copy=is_mapped) for name, tensor in self._tensors.items()}
+            is_mapped = isinstance(
+                self.graphs.distance, np.memmap
+            )  # files may change or vanish, memory does not
+            self._tensors = {
+                name: tensor.to(self.device, copy=is_mapped)
+                for name, tensor in self._tensors.items()
+            }
         return self
 
     def shuffled(self, rows: Tensor) -> Tensor:
         """The `rows` [n_rows] in random order.
 
-        Of a store that is not resident, windows are shuffled: blocks of 1024 neighbouring crystals come in random
+        Of a store that is not resident, windows are shuffled: blocks of 1024 neighboring crystals come in random
         order, and the crystals of 64 of them are mixed, so that at any time few parts of the files are read.
         """
         if self.is_resident:
@@ -124,7 +150,7 @@ class GraphStore:
 
     def padded(self, index: Tensor, n_atoms: int, n_edges: int) -> GraphBatch:
         """Assemble crystals into a batch of that many atoms and edges; `index` lies where a resident store does."""
-        return assemble_padded(self._tensors, index, n_atoms, n_edges)
+        return collate_padded(self._tensors, index, n_atoms, n_edges)
 
     def _moved(self, batch: GraphBatch) -> GraphBatch:
         """A batch from files, on the device; now and then their pages are given back to the system."""

@@ -13,7 +13,9 @@ from torch import Tensor
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.errors import ConfigError, UserError
 
-LARGEST = 1e37  # the largest float32 is 3e38: that leaves room for differences and for predictions beyond
+LARGEST = (
+    1e37  # the largest float32 is 3e38: that leaves room for differences and for predictions beyond
+)
 RESOLVED = 1e-5  # float32 has 7 digits: numbers that are equal but for this part of them cannot be told apart well
 MOST_CLASSES = 230  # as many as there are space groups; more are rather a number to be regressed
 
@@ -30,7 +32,9 @@ class Target:
     unit: str = ""
     task: str = "regression"  # or classification
     classes: tuple[str, ...] = ()  # labels of a classification target, sorted
-    derived: str | None = None  # the comparison that makes it from another column, such as "band_gap == 0"
+    derived: str | None = (
+        None  # the comparison that makes it from another column, such as "band_gap == 0"
+    )
 
     @property
     def n_outputs(self) -> int:
@@ -84,16 +88,24 @@ def describe_targets(
         ConfigError: a task is given for what is no target.
     """
     if names is None:
-        names = [name for name, values in store.columns.items() if name in tasks or not _any_text(values)]
+        names = [
+            name for name, values in store.columns.items() if name in tasks or not _any_text(values)
+        ]
         if len(names) != 1:
-            raise UserError(f"{source}: say which column is the target: dataset.targets=[…] of {_listed(store)}")
+            raise UserError(
+                f"{source}: say which column is the target: dataset.targets=[…] of {_listed(store)}"
+            )
     check_names("dataset.tasks", tasks, names)
     targets = []
     for name in names:
-        target = Target(name, units.get(name, ""), tasks.get(name, "regression"), derived=derived.get(name))
+        target = Target(
+            name, units.get(name, ""), tasks.get(name, "regression"), derived=derived.get(name)
+        )
         values = column_of(store, target, source)
         is_class = target.task == "classification"
-        targets.append(replace(target, classes=_classes(name, values, source)) if is_class else target)
+        targets.append(
+            replace(target, classes=_classes(name, values, source)) if is_class else target
+        )
     return targets
 
 
@@ -104,7 +116,9 @@ def column_of(store: GraphStore, target: Target, source: Path) -> list[Scalar]:
         UserError: there is none.
     """
     if target.name not in store.columns:
-        raise UserError(f"{source}: there is no column {target.name!r} to be the target; there are {_listed(store)}")
+        raise UserError(
+            f"{source}: there is no column {target.name!r} to be the target; there are {_listed(store)}"
+        )
     return store.columns[target.name]
 
 
@@ -115,7 +129,9 @@ def check_names(key: str, given: Mapping[str, object], names: Sequence[str]) -> 
         ConfigError: one does not.
     """
     if unknown := [name for name in given if name not in names]:
-        raise ConfigError(f"{key}.{unknown[0]}: {unknown[0]} is no target; the targets are {', '.join(names)}")
+        raise ConfigError(
+            f"{key}.{unknown[0]}: {unknown[0]} is no target; the targets are {', '.join(names)}"
+        )
 
 
 def check_labels(values: Tensor, targets: Sequence[Target]) -> None:
@@ -128,7 +144,9 @@ def check_labels(values: Tensor, targets: Sequence[Target]) -> None:
     for target, column in zip(targets, values.T, strict=True):
         known = column[column.isfinite()].unique().tolist()
         if not known:
-            raise UserError(f"no training row has a value of {target.name}: change dataset.split or dataset.targets")
+            raise UserError(
+                f"no training row has a value of {target.name}: change dataset.split or dataset.targets"
+            )
         if target.classes and len(known) < 2:
             raise UserError(
                 f"all training rows are of one class, {target.name} = {target.classes[int(known[0])]}: there is nothing"
@@ -140,7 +158,10 @@ def check_labels(values: Tensor, targets: Sequence[Target]) -> None:
 
 def _check_spread(name: str, known: Tensor) -> None:
     low, high = known.min().item(), known.max().item()
-    if high - low <= RESOLVED * max(abs(low), abs(high)) or high - low < torch.finfo(torch.float32).tiny:
+    if (
+        high - low <= RESOLVED * max(abs(low), abs(high))
+        or high - low < torch.finfo(torch.float32).tiny
+    ):
         told = f"is {low:.7g}" if low == high else f"lies between {low:.9g} and {high:.9g}"
         raise UserError(
             f"{name} {told} in all training rows that have it ({len(known)}): there is nothing to learn; change "
@@ -171,7 +192,9 @@ def derive_columns(store: GraphStore, derived: Mapping[str, str], source: Path) 
     """
     for name, expression in derived.items():
         if name in store.columns:
-            raise ConfigError(f"dataset.derived.{name}: {source} already has a column {name}; choose another name")
+            raise ConfigError(
+                f"dataset.derived.{name}: {source} already has a column {name}; choose another name"
+            )
         store.columns[name] = _derive(store, name, expression, source)
 
 
@@ -221,3 +244,8 @@ def _any_text(values: Sequence[Scalar]) -> bool:
 
 def _listed(store: GraphStore) -> str:
     return ", ".join(store.columns) or "none"
+
+
+def with_unit(name: str, unit: str) -> str:
+    """A column header or axis label: `band_gap [eV]`."""
+    return f"{name} [{unit}]" if unit else name

@@ -24,7 +24,7 @@ from csgcnn.nn.norms import WeightedBatchNorm, make_norm, norm_backward, weighte
 
 
 class GatedConvolution(nn.Module):
-    r"""CGCNN's convolution (Xie & Grossman, PRL 120, 145301, 2018, eq. 5), up to its sum over neighbours.
+    r"""CGCNN's convolution (Xie & Grossman, PRL 120, 145301, 2018, eq. 5), up to its sum over neighbors.
 
     .. math:: \sum_j w_{ij} \, \sigma(z_{ij}^f) \odot g(z_{ij}^s), \quad
               [z^f_{ij}, z^s_{ij}] = BN(W [x_i, x_j, e_{ij}] + b)
@@ -33,7 +33,9 @@ class GatedConvolution(nn.Module):
     it is the original's layer; PyG's `CGConv` has neither the norm on the message nor the softplus after the skip.
     """
 
-    def __init__(self, hidden: int, edge_dim: int, norm: str, activation: str, message_layers: int) -> None:
+    def __init__(
+        self, hidden: int, edge_dim: int, norm: str, activation: str, message_layers: int
+    ) -> None:
         super().__init__()
         self.linear = PairLinear(hidden, edge_dim, 2 * hidden)
         self.deeper = hidden_layers(2 * hidden, activation, message_layers - 1)
@@ -46,7 +48,9 @@ class GatedConvolution(nn.Module):
         gate, core = self.message_norm(z, graph.edge_count).chunk(2, dim=1)
         return graph.sum_neighbors(torch.sigmoid(gate) * F.softplus(core))
 
-    def _train_sum(self, x: Tensor, edge_attr: Tensor, norm: WeightedBatchNorm, graph: GraphBatch) -> Tensor:
+    def _train_sum(
+        self, x: Tensor, edge_attr: Tensor, norm: WeightedBatchNorm, graph: GraphBatch
+    ) -> Tensor:
         kind, total = x.device.type, norm.total(graph.edge_count)
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         with torch.autocast(kind, enabled=False):
@@ -84,41 +88,53 @@ class _GatedConvolution(torch.autograd.Function):
         hidden = x.shape[1]
         ctx.graph, ctx.shared = graph, shared
         of_ends, of_edge = split_pair(weight, hidden)
-        z = graph.ends_of_edge.sum(F.linear(x, of_ends).view(2 * len(x), 2 * hidden)).addmm_(edge_attr, of_edge.t())
+        z = graph.ends_of_edge.sum(F.linear(x, of_ends).view(2 * len(x), 2 * hidden)).addmm_(
+            edge_attr, of_edge.t()
+        )
         z = z.to(norm_weight.dtype)
         mean = weighted_mean(p, z, shared)
-        centred = z.sub_(mean)
-        squared = centred.square()
+        centered = z.sub_(mean)
+        squared = centered.square()
         var = weighted_mean(p, squared, shared)
         rstd = torch.rsqrt(var + eps)
         sign = torch.ones_like(norm_weight)
         sign[hidden:] = -1
         scale = norm_weight * rstd * sign
-        turned = torch.addcmul(norm_bias * sign, centred, scale, out=squared)
+        turned = torch.addcmul(norm_bias * sign, centered, scale, out=squared)
         squashed = turned.sigmoid()
         gate, closed = squashed[:, :hidden], squashed[:, hidden:]
         core = closed.clamp(min=torch.finfo(closed.dtype).tiny).log_()
-        core = torch.minimum(core, turned[:, hidden:], out=core)  # exact where the sigmoid underflows, too
+        core = torch.minimum(
+            core, turned[:, hidden:], out=core
+        )  # exact where the sigmoid underflows, too
         message = core.mul_(gate)
         mean = mean + bias
-        ctx.save_for_backward(x, edge_attr, of_ends, of_edge, centred, squashed, message, p, rstd, sign, scale)
+        ctx.save_for_backward(
+            x, edge_attr, of_ends, of_edge, centered, squashed, message, p, rstd, sign, scale
+        )
         ctx.mark_non_differentiable(mean, var)
-        return graph.edges_of_centre.sum(message).neg_(), mean, var
+        return graph.edges_of_center.sum(message).neg_(), mean, var
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        x, edge_attr, of_ends, of_edge, centred, squashed, message, p, rstd, sign, scale = ctx.saved_tensors
+        x, edge_attr, of_ends, of_edge, centered, squashed, message, p, rstd, sign, scale = (
+            ctx.saved_tensors
+        )
         hidden = x.shape[1]
         gate, closed = squashed[:, :hidden], squashed[:, hidden:]
-        by_message = ctx.graph.centre_of_edge.sum(-grad)
+        by_message = ctx.graph.center_of_edge.sum(-grad)
         by_turned = torch.empty_like(squashed)
         by_gate = torch.mul(by_message, message, out=by_turned[:, :hidden])
         by_gate.addcmul_(by_gate, gate, value=-1)  # the gate's sigmoid' is gate (1 - gate)
         by_core = by_message.mul_(gate)
-        torch.addcmul(by_core, by_core, closed, value=-1, out=by_turned[:, hidden:])  # softplus' is the sigmoid
-        unscaled, grad_weight, grad_bias = norm_backward(by_turned, centred, p, rstd, ctx.shared)
-        by_ends = ctx.graph.edges_of_end.sum(unscaled).mul_(scale).view(len(x), 4 * hidden).to(x.dtype)
+        torch.addcmul(
+            by_core, by_core, closed, value=-1, out=by_turned[:, hidden:]
+        )  # softplus' is the sigmoid
+        unscaled, grad_weight, grad_bias = norm_backward(by_turned, centered, p, rstd, ctx.shared)
+        by_ends = (
+            ctx.graph.edges_of_end.sum(unscaled).mul_(scale).view(len(x), 4 * hidden).to(x.dtype)
+        )
         unscaled, scale = unscaled.to(x.dtype), scale.unsqueeze(1).to(x.dtype)
         of_weight = join_pair(by_ends.t() @ x, (edge_attr.t() @ unscaled).t() * scale)
         by_edge = unscaled @ (of_edge * scale) if ctx.needs_input_grad[1] else None
@@ -127,7 +143,7 @@ class _GatedConvolution(torch.autograd.Function):
 
 
 class AttentionConvolution(nn.Module):
-    r"""Multi-head attention over neighbours with the edge in the logits *and* in the values: CSGANN's layer.
+    r"""Multi-head attention over neighbors with the edge in the logits *and* in the values: CSGANN's layer.
 
     .. math:: W_o \Big[ \sum_j \alpha_{ij}^h \, g(v_{ij}^h) \Big]_h, \quad
               \alpha_{ij}^h = \frac{w_{ij} \exp(a_h \cdot g(q_{ij}^h))}{\sum_k w_{ik} \exp(a_h \cdot g(q_{ik}^h))}
@@ -139,7 +155,13 @@ class AttentionConvolution(nn.Module):
     """
 
     def __init__(
-        self, hidden: int, edge_dim: int, norm: str, activation: str, message_layers: int, heads: int = 4
+        self,
+        hidden: int,
+        edge_dim: int,
+        norm: str,
+        activation: str,
+        message_layers: int,
+        heads: int = 4,
     ) -> None:
         super().__init__()
         if hidden % heads:
@@ -149,14 +171,18 @@ class AttentionConvolution(nn.Module):
         self.deeper = hidden_layers(2 * hidden, activation, message_layers - 1)
         self.message_norm = make_norm(norm, 2 * hidden)
         self.activation = activation_function(activation)
-        self.attention = nn.Parameter(torch.randn(heads, hidden // heads) / (hidden // heads) ** 0.5)
+        self.attention = nn.Parameter(
+            torch.randn(heads, hidden // heads) / (hidden // heads) ** 0.5
+        )
         self.out = nn.Linear(hidden, hidden)
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
         z = self.deeper(self.linear(x, edge_attr, graph))
         query, value = self.message_norm(z, graph.edge_count).chunk(2, dim=1)
         logits = (self.activation(query).unflatten(1, (self.heads, -1)) * self.attention).sum(2)
-        alpha = weighted_softmax(logits, graph.edge_multiplicity, graph.edge_index[1], len(graph.atomic_number))
+        alpha = weighted_softmax(
+            logits, graph.edge_multiplicity, graph.edge_index[1], len(graph.atomic_number)
+        )
         weighted = self.activation(value).unflatten(1, (self.heads, -1)) * alpha.unsqueeze(2)
         total = weighted.new_zeros(len(graph.atomic_number), value.shape[1])
         return self.out(total.index_add(0, graph.edge_index[1], weighted.flatten(1)))
@@ -170,10 +196,12 @@ class IsomorphismConvolution(nn.Module):
 
     GIN (Xu et al., ICLR 2019) with the edge features of GINE (Hu et al., ICLR 2020) and a learnable epsilon. PyG's
     `GINEConv` adds x_j and e_ij before a ReLU without a norm, and its sum grows with the degree; the square root keeps
-    the scale of the sum steady while it still counts neighbours, and the messages and the MLP are normalised.
+    the scale of the sum steady while it still counts neighbors, and the messages and the MLP are normalized.
     """
 
-    def __init__(self, hidden: int, edge_dim: int, norm: str, activation: str, message_layers: int) -> None:
+    def __init__(
+        self, hidden: int, edge_dim: int, norm: str, activation: str, message_layers: int
+    ) -> None:
         super().__init__()
         self.of_neighbor = nn.Linear(hidden, hidden)
         self.of_edge = nn.Linear(edge_dim, hidden, bias=False)

@@ -46,42 +46,48 @@ class GaussianDistance(EdgeCalculator):
     Shapes: distance [n_edges] Å -> [n_edges, cutoff / step + 1].
     """
 
-    centre: Tensor
+    center: Tensor
 
-    def __init__(self, cutoff: float, step: float = 0.2, learnable: bool = False, embedding: int = 64) -> None:
-        centre = torch.arange(round(cutoff / step) + 1, dtype=torch.float64) * step
-        super().__init__(len(centre), learnable, embedding)
+    def __init__(
+        self, cutoff: float, step: float = 0.2, learnable: bool = False, embedding: int = 64
+    ) -> None:
+        center = torch.arange(round(cutoff / step) + 1, dtype=torch.float64) * step
+        super().__init__(len(center), learnable, embedding)
         self.step = step
-        self.register_buffer("centre", centre.float())
+        self.register_buffer("center", center.float())
 
     def basis(self, distance: Tensor) -> Tensor:
-        exponent = ((distance.unsqueeze(1) - self.centre) / self.step).square()
+        exponent = ((distance.unsqueeze(1) - self.center) / self.step).square()
         return torch.exp(-exponent.clamp(max=UNDERFLOW))
 
 
 class RadialBasis(EdgeCalculator):
-    r"""Exponential-normal radial basis with learnable centres and widths and a smooth envelope.
+    r"""Exponential-normal radial basis with learnable centers and widths and a smooth envelope.
 
     .. math:: e_k(d) = f(d) \exp(-\beta_k (e^{-\alpha d} - \mu_k)^2), \quad \alpha = 5 / \mathrm{cutoff}
 
     with f(d) = (1 + cos(pi d / cutoff)) / 2 (PhysNet, Unke & Meuwly, JCTC 15, 3678, 2019). Evenly spaced in
     exp(-alpha d), its functions are narrow at bond lengths and wide far away, where less depends on the distance; the
-    training moves them to where the data need resolution; and the envelope fades a neighbour out before it leaves the
+    training moves them to where the data need resolution; and the envelope fades a neighbor out before it leaves the
     cutoff, so a prediction cannot jump when an atom crosses it.
 
     Shapes: distance [n_edges] Å -> [n_edges, n_basis].
     """
 
-    def __init__(self, cutoff: float, n_basis: int = 32, learnable: bool = False, embedding: int = 64) -> None:
+    def __init__(
+        self, cutoff: float, n_basis: int = 32, learnable: bool = False, embedding: int = 64
+    ) -> None:
         super().__init__(n_basis, learnable, embedding)
         self.cutoff = cutoff
         self.alpha = 5 / cutoff
         lowest = math.exp(-self.alpha * cutoff)
-        self.centre = nn.Parameter(torch.linspace(lowest, 1, n_basis))
-        self.log_width = nn.Parameter(torch.full((n_basis,), math.log((2 / n_basis * (1 - lowest)) ** -2)))
+        self.center = nn.Parameter(torch.linspace(lowest, 1, n_basis))
+        self.log_width = nn.Parameter(
+            torch.full((n_basis,), math.log((2 / n_basis * (1 - lowest)) ** -2))
+        )
 
     def basis(self, distance: Tensor) -> Tensor:
-        offset = torch.exp(-self.alpha * distance).unsqueeze(1) - self.centre
+        offset = torch.exp(-self.alpha * distance).unsqueeze(1) - self.center
         return cosine_envelope(distance, self.cutoff).unsqueeze(1) * torch.exp(
             -(self.log_width.exp() * offset.square()).clamp(max=UNDERFLOW)
         )
@@ -92,14 +98,14 @@ class PairGaussian(EdgeCalculator):
 
     .. math:: e_k(d) = \exp\big(-(d - \mu_k)^2 / \sigma_{ij}^2\big), \quad \sigma_{ij} = s \, (r_i + r_j)
 
-    with CGCNN's centres mu_k = 0, step, ..., cutoff and the atomic radii r: the distance is resolved finely between
+    with CGCNN's centers mu_k = 0, step, ..., cutoff and the atomic radii r: the distance is resolved finely between
     small atoms, whose bonds are short and stiff, and coarsely between large ones. `scale` s is learnable, from its
     given value.
 
     Shapes: radius [n_elements] Å, by atomic number; GraphBatch -> [n_edges, cutoff / step + 1].
     """
 
-    centre: Tensor
+    center: Tensor
     radius: Tensor
 
     def __init__(
@@ -111,16 +117,19 @@ class PairGaussian(EdgeCalculator):
         learnable: bool = False,
         embedding: int = 64,
     ) -> None:
-        centre = torch.arange(round(cutoff / step) + 1, dtype=torch.float64) * step
-        super().__init__(len(centre), learnable, embedding)
-        self.register_buffer("centre", centre.float())
+        center = torch.arange(round(cutoff / step) + 1, dtype=torch.float64) * step
+        super().__init__(len(center), learnable, embedding)
+        self.register_buffer("center", center.float())
         self.register_buffer("radius", torch.tensor(radius))
         self.scale = nn.Parameter(torch.tensor(scale))
 
     def expand(self, graph: GraphBatch) -> Tensor:
         radius = self.radius.index_select(0, graph.atomic_number)
-        width = self.scale * (radius.index_select(0, graph.edge_index[0]) + radius.index_select(0, graph.edge_index[1]))
-        exponent = ((graph.distance.unsqueeze(1) - self.centre) / width.unsqueeze(1)).square()
+        width = self.scale * (
+            radius.index_select(0, graph.edge_index[0])
+            + radius.index_select(0, graph.edge_index[1])
+        )
+        exponent = ((graph.distance.unsqueeze(1) - self.center) / width.unsqueeze(1)).square()
         return torch.exp(-exponent.clamp(max=UNDERFLOW))
 
 
@@ -135,13 +144,17 @@ class ScreenedCoulomb(EdgeCalculator):
     Shapes: distance [n_edges] Å -> [n_edges, n_basis].
     """
 
-    def __init__(self, cutoff: float, n_basis: int = 16, learnable: bool = False, embedding: int = 64) -> None:
+    def __init__(
+        self, cutoff: float, n_basis: int = 16, learnable: bool = False, embedding: int = 64
+    ) -> None:
         super().__init__(n_basis, learnable, embedding)
         self.cutoff = cutoff
         self.kappa = nn.Parameter(torch.linspace(0.05, 2, n_basis))
 
     def basis(self, distance: Tensor) -> Tensor:
-        potential = torch.exp(-(distance.unsqueeze(1) * self.kappa.abs()).clamp(max=UNDERFLOW)) / distance.unsqueeze(1)
+        potential = torch.exp(
+            -(distance.unsqueeze(1) * self.kappa.abs()).clamp(max=UNDERFLOW)
+        ) / distance.unsqueeze(1)
         return cosine_envelope(distance, self.cutoff).unsqueeze(1) * potential
 
 
@@ -156,15 +169,27 @@ class BesselBasis(EdgeCalculator):
     Shapes: distance [n_edges] Å -> [n_edges, n_basis].
     """
 
-    def __init__(self, cutoff: float, n_basis: int = 16, learnable: bool = False, embedding: int = 64) -> None:
+    def __init__(
+        self, cutoff: float, n_basis: int = 16, learnable: bool = False, embedding: int = 64
+    ) -> None:
         super().__init__(n_basis, learnable, embedding)
         self.cutoff = cutoff
         self.frequency = nn.Parameter(torch.arange(1, n_basis + 1) * math.pi)
 
     def basis(self, distance: Tensor) -> Tensor:
         x, p = (distance / self.cutoff).clamp(max=1).unsqueeze(1), 6
-        envelope = 1 - (p + 1) * (p + 2) / 2 * x**p + p * (p + 2) * x ** (p + 1) - p * (p + 1) / 2 * x ** (p + 2)
-        return envelope * math.sqrt(2 / self.cutoff) * torch.sin(self.frequency * x) / distance.unsqueeze(1)
+        envelope = (
+            1
+            - (p + 1) * (p + 2) / 2 * x**p
+            + p * (p + 2) * x ** (p + 1)
+            - p * (p + 1) / 2 * x ** (p + 2)
+        )
+        return (
+            envelope
+            * math.sqrt(2 / self.cutoff)
+            * torch.sin(self.frequency * x)
+            / distance.unsqueeze(1)
+        )
 
 
 def cosine_envelope(distance: Tensor, cutoff: float) -> Tensor:

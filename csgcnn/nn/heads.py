@@ -38,19 +38,24 @@ class Head(nn.Module):
         return self.out(self.dropout(x))
 
 
-class SpreadHead(nn.Module):
+class StdHead(nn.Module):
     """How far off the numbers may be: the logarithm of each one's standard deviation, from the crystal vector.
 
     Nix & Weigend, ICNN 1994. `std_scale` is what the deviations are multiplied by to be those of unseen crystals, see
-    `csgcnn.training.calibration`.
+    `csgcnn.evaluation.calibration`.
 
-    Shapes: [n_graphs, hidden] -> [n_graphs, n_numbers], in standardised units.
+    Shapes: [n_graphs, hidden] -> [n_graphs, n_numbers], in standardized units.
     """
 
     std_scale: Tensor
 
     def __init__(
-        self, hidden: int, head_hidden: int, n_layers: int, n_outputs: Sequence[int], activation: str = "softplus"
+        self,
+        hidden: int,
+        head_hidden: int,
+        n_layers: int,
+        n_outputs: Sequence[int],
+        activation: str = "softplus",
     ) -> None:
         super().__init__()
         self.n_outputs = list(n_outputs)
@@ -73,7 +78,7 @@ class SpreadHead(nn.Module):
 
 
 class TargetScaler(nn.Module):
-    """Standardises targets with statistics of the training rows; part of the model, which answers in physical units.
+    """Standardizes targets with statistics of the training rows; part of the model, which answers in physical units.
 
     `n_outputs` per target: 1 for a number; for a class, one logit each, which becomes a probability. Classes themselves
     (positions) stay as they are.
@@ -109,7 +114,7 @@ class TargetScaler(nn.Module):
         return (targets - self.mean) / self.std
 
     def forward(self, outputs: Tensor) -> Tensor:
-        """Standardised values -> physical units, logits -> probabilities; columns that follow these are left out."""
+        """Standardized values -> physical units, logits -> probabilities; columns that follow these are left out."""
         known = outputs[:, : sum(self.n_outputs)]
         return torch.cat(
             [

@@ -30,7 +30,11 @@ def activation_function(name: str) -> nn.Module:
 def hidden_layers(size: int, activation: str, n: int) -> nn.Sequential:
     """Make `n` times an activation and a linear layer of `size`; nothing at all for n = 0."""
     return nn.Sequential(
-        *(layer for _ in range(n) for layer in (activation_function(activation), nn.Linear(size, size)))
+        *(
+            layer
+            for _ in range(n)
+            for layer in (activation_function(activation), nn.Linear(size, size))
+        )
     )
 
 
@@ -49,14 +53,20 @@ class PairLinear(nn.Linear):
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:  # type: ignore[override]
         of_ends, of_edge = split_pair(self.weight, self.hidden)
-        ends = F.linear(x, of_ends, F.pad(self.bias, (0, len(self.bias))))  # the bias once, with the centre
-        pairs = sum_rows(ends.view(2 * len(x), len(self.bias)), graph.ends_of_edge, graph.edges_of_end)
+        ends = F.linear(
+            x, of_ends, F.pad(self.bias, (0, len(self.bias)))
+        )  # the bias once, with the center
+        pairs = sum_rows(
+            ends.view(2 * len(x), len(self.bias)), graph.ends_of_edge, graph.edges_of_end
+        )
         return torch.addmm(pairs, edge_attr, of_edge.t())
 
 
 def split_pair(weight: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
-    """What acts on an atom, as a centre and below as a neighbour, and on an edge: [2 out, hidden], [out, edge_dim]."""
-    return weight[:, : 2 * hidden].unflatten(1, (2, -1)).transpose(0, 1).flatten(0, 1), weight[:, 2 * hidden :]
+    """What acts on an atom, as a center and below as a neighbor, and on an edge: [2 out, hidden], [out, edge_dim]."""
+    return weight[:, : 2 * hidden].unflatten(1, (2, -1)).transpose(0, 1).flatten(0, 1), weight[
+        :, 2 * hidden :
+    ]
 
 
 def join_pair(of_ends: Tensor, of_edge: Tensor) -> Tensor:
@@ -79,7 +89,9 @@ class EdgeUpdate(nn.Module):
         self.activation = activation_function(activation)
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
-        return edge_attr + self.activation(self.norm(self.linear(x, edge_attr, graph), graph.edge_count))
+        return edge_attr + self.activation(
+            self.norm(self.linear(x, edge_attr, graph), graph.edge_count)
+        )
 
 
 class Block(nn.Module):
@@ -93,7 +105,13 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, convolution: nn.Module, hidden: int, norm: str, activation: str, dropout: float, residual: str
+        self,
+        convolution: nn.Module,
+        hidden: int,
+        norm: str,
+        activation: str,
+        dropout: float,
+        residual: str,
     ) -> None:
         super().__init__()
         if residual not in ("post", "pre", "none"):
@@ -118,7 +136,9 @@ def weighted_softmax(logits: Tensor, weight: Tensor, index: Tensor, size: int) -
     Shapes: logits [n_rows, heads], weight, index [n_rows] -> [n_rows, heads], groups 0 .. size - 1.
     """
     highest = logits.new_full((size, logits.shape[1]), -torch.inf)
-    highest = highest.scatter_reduce(0, index.unsqueeze(1).expand_as(logits), logits.detach(), "amax")
+    highest = highest.scatter_reduce(
+        0, index.unsqueeze(1).expand_as(logits), logits.detach(), "amax"
+    )
     exp = torch.exp(logits - highest.index_select(0, index)) * weight.unsqueeze(1)
     total = exp.new_zeros(size, logits.shape[1]).index_add(0, index, exp)
     return exp / total.index_select(0, index)

@@ -49,7 +49,7 @@ class LearnedEmbedding(nn.Module):
 
 
 class NodeFeatures(nn.Module):
-    """One or several featurisations, concatenated, by name.
+    """One or several featurizations, concatenated, by name.
 
     Shapes: [n_atoms] int64 -> [n_atoms, dim], dim = sum of the parts' dims.
     """

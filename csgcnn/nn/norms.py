@@ -1,4 +1,4 @@
-"""Normalisation that knows what each row stands for."""
+"""Normalization that knows what each row stands for."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from csgcnn import processes
+from csgcnn import distributed
 
 
 class WeightedBatchNorm(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015) in which row i counts `weight[i]` times, wherever it lies.
+    """Batch normalization (Ioffe & Szegedy 2015) in which row i counts `weight[i]` times, wherever it lies.
 
     With integer weights it equals `BatchNorm1d` on rows repeated so often, so a compressed graph gives the statistics,
     outputs and gradients of the full one. In evaluation the running statistics are used: a prediction never depends on
@@ -39,31 +39,35 @@ class WeightedBatchNorm(nn.Module):
         total, kind = self.total(weight), x.device.type
         with torch.autocast(kind, enabled=False):  # statistics stay in float32
             x = x.to(self.weight.dtype)
-            out, mean, var = _WeightedNorm.apply(x, weight / total, self.weight, self.bias, self.eps, self.shared)
+            out, mean, var = _WeightedNorm.apply(
+                x, weight / total, self.weight, self.bias, self.eps, self.shared
+            )
         self.track(mean, var, total)
         return out
 
     def total(self, weight: Tensor) -> Tensor:
         """How many rows those of a batch stand for."""
-        return processes.total(weight.sum()) if self.shared else weight.sum()
+        return distributed.sum_over_ranks(weight.sum()) if self.shared else weight.sum()
 
     @torch.no_grad()
     def track(self, mean: Tensor, var: Tensor, total: Tensor) -> None:
         """Move the running statistics towards those of a batch of `total` rows (unbiased variance, as PyTorch's)."""
         momentum = self.momentum * (total > 0)  # a batch without edges says nothing
         self.running_mean.lerp_(mean, momentum.to(mean.dtype))
-        self.running_var.lerp_(var * (total / (total - 1).clamp(min=1)).to(var.dtype), momentum.to(var.dtype))
+        self.running_var.lerp_(
+            var * (total / (total - 1).clamp(min=1)).to(var.dtype), momentum.to(var.dtype)
+        )
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation (Ba, Kiros & Hinton 2016): each row by itself, so what it stands for does not matter."""
+    """Layer normalization (Ba, Kiros & Hinton 2016): each row by itself, so what it stands for does not matter."""
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(x)
 
 
 class NoNorm(nn.Module):
-    """No normalisation."""
+    """No normalization."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -92,22 +96,22 @@ def weighted_mean(p: Tensor, x: Tensor, shared: bool) -> Tensor:
     `shared`: the rows of all processes count, and `p` sums to 1 over them all.
     """
     mean = p @ x
-    return processes.total(mean) if shared else mean
+    return distributed.sum_over_ranks(mean) if shared else mean
 
 
 def norm_backward(
-    grad: Tensor, centred: Tensor, p: Tensor, rstd: Tensor, shared: bool
+    grad: Tensor, centered: Tensor, p: Tensor, rstd: Tensor, shared: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of weight * rstd * centred + bias: by x, divided by weight * rstd, in place of `grad`; weight; bias."""
-    product = grad * centred
+    """Gradients of weight * rstd * centered + bias: by x, divided by weight * rstd, in place of `grad`; weight; bias."""
+    product = grad * centered
     sums = torch.stack([grad.sum(0), product.sum(0)])
-    by_bias, by_weight = processes.total(sums) if shared else sums
-    through_statistics = torch.addcmul(by_bias, centred, by_weight * rstd.square(), out=product)
+    by_bias, by_weight = distributed.sum_over_ranks(sums) if shared else sums
+    through_statistics = torch.addcmul(by_bias, centered, by_weight * rstd.square(), out=product)
     return grad.addcmul_(through_statistics, p.unsqueeze(1), value=-1), sums[1] * rstd, sums[0]
 
 
 class _WeightedNorm(torch.autograd.Function):
-    """Normalise with the statistics of p-weighted rows; a closed-form gradient takes few passes over x."""
+    """Normalize with the statistics of p-weighted rows; a closed-form gradient takes few passes over x."""
 
     @staticmethod
     def forward(
@@ -115,17 +119,19 @@ class _WeightedNorm(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.shared = shared
         mean = weighted_mean(p, x, shared)
-        centred = x - mean
-        var = weighted_mean(p, centred.square(), shared)
+        centered = x - mean
+        var = weighted_mean(p, centered.square(), shared)
         rstd = torch.rsqrt(var + eps)
         scale = weight * rstd
-        ctx.save_for_backward(centred, p, rstd, scale)
+        ctx.save_for_backward(centered, p, rstd, scale)
         ctx.mark_non_differentiable(mean, var)
-        return torch.addcmul(bias, centred, scale), mean, var
+        return torch.addcmul(bias, centered, scale), mean, var
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        centred, p, rstd, scale = ctx.saved_tensors
-        unscaled, grad_weight, grad_bias = norm_backward(grad.clone(), centred, p, rstd, ctx.shared)
+        centered, p, rstd, scale = ctx.saved_tensors
+        unscaled, grad_weight, grad_bias = norm_backward(
+            grad.clone(), centered, p, rstd, ctx.shared
+        )
         return unscaled.mul_(scale), None, grad_weight, grad_bias, None, None

@@ -24,7 +24,9 @@ class SumPooling(nn.Module):
 
     def forward(self, x: Tensor, graph: GraphBatch) -> Tensor:
         total = x.new_zeros(graph.n_graphs, x.shape[1])
-        return total.index_add(0, graph.graph_index, x * graph.atom_multiplicity.unsqueeze(1).to(x.dtype))
+        return total.index_add(
+            0, graph.graph_index, x * graph.atom_multiplicity.unsqueeze(1).to(x.dtype)
+        )
 
 
 class MeanPooling(SumPooling):
@@ -101,4 +103,6 @@ def attend(logits: Tensor, value: Tensor, graph: GraphBatch) -> Tensor:
     """Mean of values [n_atoms, size] over each crystal with the softmax of logits [n_atoms, 1]: [n_graphs, size]."""
     alpha = weighted_softmax(logits, graph.atom_multiplicity, graph.graph_index, graph.n_graphs)
     weighted = alpha * value
-    return weighted.new_zeros(graph.n_graphs, value.shape[1]).index_add(0, graph.graph_index, weighted)
+    return weighted.new_zeros(graph.n_graphs, value.shape[1]).index_add(
+        0, graph.graph_index, weighted
+    )

@@ -9,8 +9,7 @@ from itertools import compress
 from typing import NamedTuple
 
 from csgcnn.data.targets import COMPARISON, SIGNS
-from csgcnn.errors import ConfigError
-from csgcnn.values import nearest
+from csgcnn.errors import ConfigError, nearest
 
 Row = Sequence[str]
 
@@ -65,7 +64,11 @@ def selection(
         ConfigError: it cannot be read, or a column does not exist or holds text.
     """
     numbers = list(compress(columns, is_number))
-    limits = [_limit(part, columns, numbers, where) for part in re.split(r"\s+and\s+", where)] if where else []
+    limits = (
+        [_limit(part, columns, numbers, where) for part in re.split(r"\s+and\s+", where)]
+        if where
+        else []
+    )
     if top is None:
         if by is not None or order != "highest":
             raise ConfigError("by and order say how to rank for top: give top=N, too")
@@ -90,5 +93,7 @@ def _limit(text: str, columns: Sequence[str], numbers: Sequence[str], where: str
 def _position(name: str, columns: Sequence[str], numbers: Sequence[str], key: str) -> int:
     if name not in numbers:
         found = f"{name} is text" if name in columns else f"there is no column {name!r}"
-        raise ConfigError(f"{key}: {found}; the numbers are {', '.join(numbers)}{nearest(name, numbers)}")
+        raise ConfigError(
+            f"{key}: {found}; the numbers are {', '.join(numbers)}{nearest(name, numbers)}"
+        )
     return columns.index(name)

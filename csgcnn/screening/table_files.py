@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from csgcnn.errors import ConfigError
-from csgcnn.files import replacing
+from csgcnn.io import replacing
 
 FORMATS = (".csv", ".csv.gz", ".parquet")
 ROW_GROUP = 65_536  # rows of a parquet file that are in memory at once
@@ -24,13 +24,19 @@ def check_format(path: Path) -> str:
     """
     found = next((suffix for suffix in FORMATS if path.name.endswith(suffix)), None)
     if found is None:
-        raise ConfigError(f"output={path}: expected a name that ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+        raise ConfigError(
+            f"output={path}: expected a name that ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        )
     if found == ".parquet" and find_spec("pyarrow") is None:
-        raise ConfigError(f"output={path}: parquet needs pyarrow: pip install pyarrow, or take {FORMATS[0]}")
+        raise ConfigError(
+            f"output={path}: parquet needs pyarrow: pip install pyarrow, or take {FORMATS[0]}"
+        )
     return found
 
 
-def write_table(path: Path, header: Sequence[str], is_number: Sequence[bool], rows: Iterable[Sequence[str]]) -> int:
+def write_table(
+    path: Path, header: Sequence[str], is_number: Sequence[bool], rows: Iterable[Sequence[str]]
+) -> int:
     """Write a table of cells as text, whole or not at all; returns the number of its rows.
 
     `is_number` per column: as such it is written where the format tells them from text.
@@ -47,7 +53,9 @@ def write_table(path: Path, header: Sequence[str], is_number: Sequence[bool], ro
         if path.name.endswith(".parquet"):
             _write_parquet(file, header, is_number, counted())
         elif path.name.endswith(".gz"):
-            with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:  # without a date
+            with gzip.GzipFile(
+                filename="", mode="wb", fileobj=file, mtime=0
+            ) as packed:  # without a date
                 _write_csv(packed, header, counted())
         else:
             _write_csv(file, header, counted())
@@ -74,6 +82,11 @@ def _write_parquet(
     with parquet.ParquetWriter(file, schema) as writer:
         while group := list(islice(stream, ROW_GROUP)):
             columns = zip(*group, strict=True)
-            cells = [list(map(float, c)) if number else c for c, number in zip(columns, is_number, strict=True)]
-            arrays = [pyarrow.array(column, kind) for column, kind in zip(cells, kinds, strict=True)]
+            cells = [
+                list(map(float, c)) if number else c
+                for c, number in zip(columns, is_number, strict=True)
+            ]
+            arrays = [
+                pyarrow.array(column, kind) for column, kind in zip(cells, kinds, strict=True)
+            ]
             writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))

@@ -11,7 +11,11 @@ from typing import Any
 
 REQUEUE = 75  # exit code of a run that is to be continued (EX_TEMPFAIL of sysexits.h)
 SAME = 0.5  # seconds in which a second SIGINT is the first one, passed on by torchrun, which met it, too
-EXIT_CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGUSR1": REQUEUE}  # SIGUSR1: a cluster's warning before its time limit
+EXIT_CODES = {
+    "SIGTERM": 143,
+    "SIGINT": 130,
+    "SIGUSR1": REQUEUE,
+}  # SIGUSR1: a cluster's warning before its time limit
 
 
 class Interruption:

@@ -1,19 +1,25 @@
-"""What training minimises: on standardised targets, missing labels left out."""
+"""What training minimizes: on standardized targets, missing labels left out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEAST_LOG_STD = -7.0  # a thousandth of the spread of the target: no label is surer, and the loss stays finite
+from csgcnn.config.instantiate import build
+from csgcnn.data.targets import Target, check_names
+
+LEAST_LOG_STD = (
+    -7.0
+)  # a thousandth of the spread of the target: no label is surer, and the loss stays finite
 
 
-class Weighted(nn.Module):
+class WeightedRegressionLoss(nn.Module):
     """A weighted sum of squared, absolute and Huber (delta 1) error, averaged over the known labels.
 
-    It acts on standardised targets, so the balance of its terms does not depend on the unit of the target.
+    It acts on standardized targets, so the balance of its terms does not depend on the unit of the target.
 
     Shapes: prediction, target [n_graphs, n_targets] -> scalar; a NaN target is a missing label.
     """
@@ -33,7 +39,9 @@ class Weighted(nn.Module):
         if self.l1:
             loss = loss + self.l1 * error.abs()
         if self.huber:
-            loss = loss + self.huber * F.huber_loss(error, torch.zeros_like(error), reduction="none")
+            loss = loss + self.huber * F.huber_loss(
+                error, torch.zeros_like(error), reduction="none"
+            )
         return loss.sum() / known.sum().clamp(min=1)
 
 
@@ -59,11 +67,13 @@ class Likelihood(nn.Module):
         error = torch.where(known, prediction - torch.where(known, target, 0.0), 0.0)
         log_std = log_std.clamp(min=LEAST_LOG_STD)
         relative = error * torch.exp(-log_std)
-        misfit = relative.square() / 2 if self.distribution == "gaussian" else 2**0.5 * relative.abs()
+        misfit = (
+            relative.square() / 2 if self.distribution == "gaussian" else 2**0.5 * relative.abs()
+        )
         return torch.where(known, log_std + misfit, 0.0).sum() / known.sum().clamp(min=1)
 
 
-class MultiTask(nn.Module):
+class MultiTaskLoss(nn.Module):
     """The mean over the targets of each one's loss: `regression` on a number, cross entropy on a class.
 
     Fixed weights: sum(w_t L_t) / sum(w_t). Learned weights (Kendall, Gal & Cipolla, CVPR 2018), with s_t the logarithm
@@ -73,8 +83,8 @@ class MultiTask(nn.Module):
     Each L_t is a mean over its known labels; a target that no row of a batch has adds nothing to it.
     `class_weights`: one tensor [n_classes] per target; of a number it is ignored.
 
-    Shapes: outputs [n_graphs, sum of n_outputs] standardised values and logits, after which come the [n_graphs,
-    n_numbers] log_std of a `Likelihood`; target [n_graphs, n_targets] standardised values and positions of classes
+    Shapes: outputs [n_graphs, sum of n_outputs] standardized values and logits, after which come the [n_graphs,
+    n_numbers] log_std of a `Likelihood`; target [n_graphs, n_targets] standardized values and positions of classes
     -> scalar; a NaN target is a missing label.
     """
 
@@ -96,8 +106,12 @@ class MultiTask(nn.Module):
         n_targets = len(self.n_outputs)
         fixed = torch.tensor(weights or [1.0] * n_targets)
         self.register_buffer("weights", fixed / fixed.sum())
-        self.register_buffer("class_weights", torch.cat(list(class_weights or [torch.ones(n) for n in n_outputs])))
-        self.register_buffer("precision_factor", torch.tensor([0.5 if n == 1 else 1.0 for n in n_outputs]))
+        self.register_buffer(
+            "class_weights", torch.cat(list(class_weights or [torch.ones(n) for n in n_outputs]))
+        )
+        self.register_buffer(
+            "precision_factor", torch.tensor([0.5 if n == 1 else 1.0 for n in n_outputs])
+        )
         self.log_variance = nn.Parameter(torch.zeros(n_targets)) if learn_weights else None
 
     @property
@@ -110,7 +124,9 @@ class MultiTask(nn.Module):
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
         outputs, log_std = outputs.tensor_split([sum(self.n_outputs)], dim=1)
         of_number = iter(log_std.t().unsqueeze(2))
-        parts = zip(outputs.split(self.n_outputs, 1), self.class_weights.split(self.n_outputs), strict=True)
+        parts = zip(
+            outputs.split(self.n_outputs, 1), self.class_weights.split(self.n_outputs), strict=True
+        )
         losses = torch.stack(
             [
                 self.regression(output, target[:, i : i + 1], *islice(of_number, 1))
@@ -121,12 +137,14 @@ class MultiTask(nn.Module):
         )
         if self.log_variance is None:
             return (self.weights * losses).sum()
-        terms = self.precision_factor * torch.exp(-self.log_variance) * losses + self.log_variance / 2
+        terms = (
+            self.precision_factor * torch.exp(-self.log_variance) * losses + self.log_variance / 2
+        )
         return torch.where(target.isfinite().any(0), terms, 0.0).mean()
 
 
 def cross_entropy(logits: Tensor, label: Tensor, class_weights: Tensor) -> Tensor:
-    """Weighted mean over the known labels of -log(probability of the true class); 0 if none is known.
+    """WeightedRegressionLoss mean over the known labels of -log(probability of the true class); 0 if none is known.
 
     Shapes: logits [n_graphs, n_classes], label [n_graphs] (positions of classes, NaN where missing),
     class_weights [n_classes] -> scalar.
@@ -146,3 +164,32 @@ def balanced_class_weights(label: Tensor, n_classes: int) -> Tensor:
     count = torch.bincount(label[label.isfinite()].long(), minlength=n_classes).float()
     weight = count.sum() / (count.count_nonzero() * count)
     return torch.where(count > 0, weight, 0.0)
+
+
+def build_loss(
+    config: Mapping[str, Any], targets: Sequence[Target], train: Tensor
+) -> MultiTaskLoss:
+    """Make what training minimizes from the group loss, the weights in dataset and the labels `train` of its rows.
+
+    Shapes: train [n_rows, n_targets], NaN where missing.
+
+    Raises:
+        ConfigError: a weight is given for what is no target.
+    """
+    options = config["dataset"]
+    check_names(
+        "dataset.task_weights", options["task_weights"], [target.name for target in targets]
+    )
+    is_balanced = options["class_weights"] == "balanced"
+    return MultiTaskLoss(
+        build(config["loss"]),
+        [target.n_outputs for target in targets],
+        [options["task_weights"].get(target.name, 1.0) for target in targets],
+        [
+            balanced_class_weights(column, target.n_outputs)
+            if is_balanced and target.classes
+            else torch.ones(target.n_outputs)
+            for target, column in zip(targets, train.unbind(1), strict=True)
+        ],
+        config["trainer"]["learn_task_weights"],
+    )

@@ -12,7 +12,9 @@ def one_cycle(optimizer: Optimizer, n_steps: int, warmup: float = 0.2) -> LRSche
     length = n_steps + 1
     if warmup * length == 1:  # a rise of no step, by whose length OneCycleLR would divide
         warmup *= 1 + 1e-9
-    return OneCycleLR(optimizer, max_lr=peak, total_steps=length, pct_start=warmup, cycle_momentum=False)
+    return OneCycleLR(
+        optimizer, max_lr=peak, total_steps=length, pct_start=warmup, cycle_momentum=False
+    )
 
 
 def cosine(optimizer: Optimizer, n_steps: int, warmup: float = 0.05) -> LRScheduler:
@@ -32,7 +34,9 @@ def step(optimizer: Optimizer, n_steps: int, at: float = 0.8, factor: float = 0.
     return LambdaLR(optimizer, lambda done: factor if done >= at * n_steps else 1.0)
 
 
-def plateau(optimizer: Optimizer, n_steps: int, factor: float = 0.5, patience: int = 20) -> ReduceLROnPlateau:
+def plateau(
+    optimizer: Optimizer, n_steps: int, factor: float = 0.5, patience: int = 20
+) -> ReduceLROnPlateau:
     """Multiply by `factor` whenever the validation loss has not improved for `patience` epochs."""
     return ReduceLROnPlateau(optimizer, factor=factor, patience=patience)
 

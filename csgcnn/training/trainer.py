@@ -12,24 +12,44 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
-from csgcnn import processes
+from csgcnn import distributed
 from csgcnn.data.batch import GraphBatch, cut
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
-from csgcnn.nn.models import CrystalGraphNetwork
+from csgcnn.evaluation.inference import in_batches, predict_rows
+from csgcnn.evaluation.metrics import Metrics, target_metrics
+from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.nn.norms import WeightedBatchNorm
-from csgcnn.training.average import MovingAverage
-from csgcnn.training.inference import in_batches, predict_rows
-from csgcnn.training.metrics import Metrics, target_metrics
-from csgcnn.training.random_state import random_state, set_random_state
-from csgcnn.training.replay import Replay
+from csgcnn.training.cuda_graphs import RecordedStep
+from csgcnn.training.ema import ExponentialMovingAverage
+from csgcnn.training.state import random_state, set_random_state
 
 Row = dict[str, float]
-UNFINISHED = ("model", "loss", "average", "optimizer", "scheduler")  # parts of the state that have a state_dict
-PROGRESS = ("n_steps", "history", "best_epoch", "best_score", "best", "skipped", "lr", "order", "losses", "n_done")
-LENGTH = ("total_steps", "_schedule_phases")  # what a schedule knows of max_epochs, which may change on resume
+UNFINISHED = (
+    "model",
+    "loss",
+    "average",
+    "optimizer",
+    "scheduler",
+)  # parts of the state that have a state_dict
+PROGRESS = (
+    "n_steps",
+    "history",
+    "best_epoch",
+    "best_score",
+    "best",
+    "skipped",
+    "lr",
+    "order",
+    "losses",
+    "n_done",
+)
+LENGTH = (
+    "total_steps",
+    "_schedule_phases",
+)  # what a schedule knows of max_epochs, which may change on resume
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +120,9 @@ class Trainer:
         self.progress = torch.zeros((), device=store.device)
         model.scaler.fit(values[split["train"]].to(store.device))
         if model.global_features is not None:
-            model.global_features.fit(torch.from_numpy(store.graphs.global_features)[split["train"]])
+            model.global_features.fit(
+                torch.from_numpy(store.graphs.global_features)[split["train"]]
+            )
         self.frozen = model.body if settings.freeze_body else []
         for module in self.frozen:
             module.requires_grad_(False)
@@ -110,7 +132,7 @@ class Trainer:
         n_batches = len(cut(split["train"], settings.batch_size))
         self.scheduler = make_scheduler(self.optimizer, settings.max_epochs * n_batches)
         self.n_steps = 0
-        self.average = MovingAverage(model, settings.ema) if settings.ema else None
+        self.average = ExponentialMovingAverage(model, settings.ema) if settings.ema else None
         self.history: list[Row] = []  # a row of metrics per epoch
         self.best_epoch = 0
         self.best_score = math.inf
@@ -118,18 +140,32 @@ class Trainer:
         self.skipped: list[dict[str, Any]] = []  # batches left out: epoch and ids
         self.lr = math.nan  # at the start of the present epoch
         self.order = split["train"][:0]  # of the rows in the present epoch; none between two epochs
-        self.losses = torch.zeros(n_batches, device=store.device)  # of the batches done in the present epoch
+        self.losses = torch.zeros(
+            n_batches, device=store.device
+        )  # of the batches done in the present epoch
         self.n_done = 0  # batches of it
         norms = [module for module in model.modules() if isinstance(module, WeightedBatchNorm)]
         for norm in norms:
             norm.shared = settings.sync_norm
-        self.own_statistics = [] if settings.sync_norm else [buffer for norm in norms for buffer in norm.buffers()]
-        if processes.rank():
-            torch.manual_seed(torch.initial_seed() + processes.rank())  # dropout and noise of its own
+        self.own_statistics = (
+            [] if settings.sync_norm else [buffer for norm in norms for buffer in norm.buffers()]
+        )
+        if distributed.rank():
+            torch.manual_seed(
+                torch.initial_seed() + distributed.rank()
+            )  # dropout and noise of its own
         # dynamic: sizes differ from batch to batch, and each would be compiled anew
-        self.answer = torch.compile(model.standardized, dynamic=True) if settings.compile else model.standardized
+        self.answer = (
+            torch.compile(model.standardized, dynamic=True)
+            if settings.compile
+            else model.standardized
+        )
         trained = [weight for group in self.optimizer.param_groups for weight in group["params"]]
-        self.replay = Replay(store, settings.batch_size, self._pass, trained) if self._may_replay else None
+        self.replay = (
+            RecordedStep(store, settings.batch_size, self._pass, trained)
+            if self._may_replay
+            else None
+        )
 
     @property
     def evaluated(self) -> CrystalGraphNetwork:
@@ -151,11 +187,13 @@ class Trainer:
     def _may_replay(self) -> bool:
         """Whether passes are the same work each time, on a GPU and without a look at their results."""
         settings = self.settings
-        differs = settings.compile or settings.max_skipped or torch.are_deterministic_algorithms_enabled()
+        differs = (
+            settings.compile or settings.max_skipped or torch.are_deterministic_algorithms_enabled()
+        )
         on_gpu = self.store.device.type == "cuda" and self.store.is_resident
-        return settings.cuda_graphs and on_gpu and processes.size() == 1 and not differs
+        return settings.cuda_graphs and on_gpu and distributed.world_size() == 1 and not differs
 
-    def begin_with(self, weights: Mapping[str, Tensor]) -> None:
+    def initialize_from(self, weights: Mapping[str, Tensor]) -> None:
         """Replace the initial values of these weights, before the first step."""
         self.model.load_state_dict({**self.model.state_dict(), **weights})
         self.evaluated.load_state_dict(self.model.state_dict())
@@ -168,11 +206,16 @@ class Trainer:
             DivergenceError: a loss or a weight is no longer finite.
         """
         progress, total = self.settings.progress, self.settings.max_epochs
-        with tqdm(total=total, initial=self.epoch, unit="epoch", disable=None if progress else True) as bar:
+        with tqdm(
+            total=total, initial=self.epoch, unit="epoch", disable=None if progress else True
+        ) as bar:
             while not self.is_over:
                 row = self._run_epoch(watch)
                 bar.set_postfix(
-                    train=f"{row['train_loss']:.4f}", val=f"{row['val_loss']:.4f}", best=self.best_epoch, refresh=False
+                    train=f"{row['train_loss']:.4f}",
+                    val=f"{row['val_loss']:.4f}",
+                    best=self.best_epoch,
+                    refresh=False,
                 )
                 bar.update()
                 watch()
@@ -182,7 +225,12 @@ class Trainer:
         train_loss = self._train_epoch(watch)
         seconds = time.perf_counter() - start
         val_loss, metrics = self._validate()
-        row = {"epoch": self.epoch + 1, "lr": self.lr, "train_loss": train_loss, "val_loss": val_loss}
+        row = {
+            "epoch": self.epoch + 1,
+            "lr": self.lr,
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+        }
         for target in self.targets:
             shown = ("balanced_accuracy", "cross_entropy") if target.classes else ("mae",)
             row |= {f"val_{name}_{target.name}": metrics[target.name][name] for name in shown}
@@ -202,7 +250,7 @@ class Trainer:
         """One pass over the training rows in random order, or the rest of one; their mean loss."""
         rows = self.split["train"]
         if not len(self.order):
-            self.order = processes.from_first(self.store.shuffled(rows))
+            self.order = distributed.broadcast_tensor(self.store.shuffled(rows))
             self.lr = self.optimizer.param_groups[0]["lr"]
         batches = cut(self.order, self.settings.batch_size)
         self.model.train()
@@ -217,24 +265,32 @@ class Trainer:
             self.n_done += 1
             watch()
         self.check()
-        sizes = torch.tensor([float(len(batch_rows)) for batch_rows in batches], device=self.store.device)
-        counted = torch.where(self.losses.isfinite(), sizes, 0.0)  # all, but for batches that were skipped
+        sizes = torch.tensor(
+            [float(len(batch_rows)) for batch_rows in batches], device=self.store.device
+        )
+        counted = torch.where(
+            self.losses.isfinite(), sizes, 0.0
+        )  # all, but for batches that were skipped
         return ((self.losses.nan_to_num(0.0) * counted).sum() / counted.sum()).item()
 
     def _batches(self, parts: Sequence[Tensor]) -> Iterable[GraphBatch | None]:
         """A batch for each of `parts`, or None where the pass over it is replayed."""
         if self.replay is None:
-            return self.store.batches(map(processes.share, parts))
+            return self.store.batches(map(distributed.shard_rows, parts))
         return (None if self.replay.takes(rows) else self.store.batch(rows) for rows in parts)
 
     def _step(self, rows: Tensor, batch: GraphBatch | None) -> Tensor:
         """One step on the batch of `rows`, or this process's share; its loss, on the device, NaN if it was skipped."""
-        buffers = [buffer.clone() for buffer in self.model.buffers()] if self.settings.max_skipped else []
+        buffers = (
+            [buffer.clone() for buffer in self.model.buffers()] if self.settings.max_skipped else []
+        )
         if self.replay and batch is None:
             loss = self.replay(rows)
         else:
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self._pass(rows.to(self.store.device, non_blocking=True), cast(GraphBatch, batch))
+            loss = self._pass(
+                rows.to(self.store.device, non_blocking=True), cast(GraphBatch, batch)
+            )
         if self.settings.max_skipped and not loss.isfinite():
             return self._skip(rows, buffers)
         self.optimizer.step()
@@ -247,13 +303,15 @@ class Trainer:
         """Loss of a batch, and its gradients, clipped; NaN for a batch to skip, whose gradient is not finite."""
         if self.augment:
             batch = self.augment(batch, self.progress)
-        with torch.autocast(self.store.device.type, torch.bfloat16, self.settings.precision == "bfloat16"):
+        with torch.autocast(
+            self.store.device.type, torch.bfloat16, self.settings.precision == "bfloat16"
+        ):
             prediction = self.answer(batch)
         target = self.model.scaler.standardize(self.values.index_select(0, rows))
-        loss = self.loss(processes.gather(prediction.float(), len(rows)), target)
+        loss = self.loss(distributed.gather(prediction.float(), len(rows)), target)
         loss.backward()
-        processes.sum_gradients(self.model.parameters())
-        processes.average(self.own_statistics)
+        distributed.sum_gradients(self.model.parameters())
+        distributed.average_tensors(self.own_statistics)
         limit, may_skip = self.settings.grad_clip, self.settings.max_skipped > 0
         if limit or may_skip:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
@@ -276,21 +334,29 @@ class Trainer:
         """Raise DivergenceError unless the losses of the present epoch and all weights are finite."""
         losses = self.losses[: 0 if self.settings.max_skipped else self.n_done]
         checked = [losses, *self.model.state_dict().values()]
-        if torch.stack([tensor.isfinite().all() for tensor in checked]).all():  # one question to the device
+        if torch.stack(
+            [tensor.isfinite().all() for tensor in checked]
+        ).all():  # one question to the device
             return
         if len(bad := (~losses.isfinite()).nonzero()):
             first, batches = int(bad[0]), cut(self.order, self.settings.batch_size)
             raise self._diverged(
                 f"the loss of batch {first + 1} is {self.losses[first]:.3g}",
-                self._ids(torch.cat(batches[max(0, first - 1) : first + 1])),  # a gradient spoils the next loss
+                self._ids(
+                    torch.cat(batches[max(0, first - 1) : first + 1])
+                ),  # a gradient spoils the next loss
             )
         last = cut(self.order, self.settings.batch_size)[: self.n_done][-1:]
-        raise self._diverged("the weights are not finite", [id_ for rows in last for id_ in self._ids(rows)])
+        raise self._diverged(
+            "the weights are not finite", [id_ for rows in last for id_ in self._ids(rows)]
+        )
 
     def _diverged(self, what: str, culprits: list[str]) -> DivergenceError:
         advice = "a lower optimizer.lr usually helps; if single crystals are to blame, trainer.max_skipped=10"
         epoch = self.epoch + 1
-        return DivergenceError(f"training diverged in epoch {epoch}: {what}; {advice}", epoch, culprits)
+        return DivergenceError(
+            f"training diverged in epoch {epoch}: {what}; {advice}", epoch, culprits
+        )
 
     def _ids(self, rows: Tensor) -> list[str]:
         return [self.store.ids[row] for row in rows.tolist()]
@@ -300,7 +366,9 @@ class Trainer:
         """Loss, and metrics per target, on the validation rows."""
         model, values = self.evaluated, self.values_of("val")
         rows = self.split["val"]
-        outputs = in_batches(model, model.standardized, self.store, rows, 4 * self.settings.batch_size)
+        outputs = in_batches(
+            model, model.standardized, self.store, rows, 4 * self.settings.batch_size
+        )
         loss = self.loss(outputs.float(), model.scaler.standardize(values)).item()
         if not math.isfinite(loss):
             culprits = rows[~outputs.isfinite().all(1).cpu()]
@@ -313,15 +381,21 @@ class Trainer:
         """What decides which epoch is the best, of metrics on the validation rows; the lower the better."""
         stds = self.model.scaler.std.tolist()
         scores = [
-            metrics[target.name]["cross_entropy"] if target.classes else metrics[target.name]["mae"] / std
+            metrics[target.name]["cross_entropy"]
+            if target.classes
+            else metrics[target.name]["mae"] / std
             for target, std in zip(self.targets, stds, strict=True)
         ]
-        known = [score for score in scores if not math.isnan(score)]  # a target may be missing in all of these rows
+        known = [
+            score for score in scores if not math.isnan(score)
+        ]  # a target may be missing in all of these rows
         return sum(known) / len(known) if known else math.nan
 
     def predict(self, part: str) -> Tensor:
         """Values in physical units and probabilities for a part of the split: [n_rows, sum of n_outputs]."""
-        return predict_rows(self.evaluated, self.store, self.split[part], 4 * self.settings.batch_size)
+        return predict_rows(
+            self.evaluated, self.store, self.split[part], 4 * self.settings.batch_size
+        )
 
     def values_of(self, part: str) -> Tensor:
         """Values of the targets in a part of the split, NaN where missing: [n_rows, n_targets]."""
@@ -335,15 +409,24 @@ class Trainer:
         """
         self.check()
         return {
-            **{name: part.state_dict() for name in UNFINISHED if (part := getattr(self, name)) is not None},
+            **{
+                name: part.state_dict()
+                for name in UNFINISHED
+                if (part := getattr(self, name)) is not None
+            },
             "scheduler": {k: v for k, v in self.scheduler.state_dict().items() if not callable(v)},
             **{name: getattr(self, name) for name in PROGRESS},
-            "rng": {name: processes.stacked(state) for name, state in random_state(self.store.device).items()},
+            "rng": {
+                name: distributed.all_gather(state)
+                for name, state in random_state(self.store.device).items()
+            },
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue where `state` was taken; the random numbers, too."""
-        lengths = {name: value for name, value in self.scheduler.state_dict().items() if name in LENGTH}
+        lengths = {
+            name: value for name, value in self.scheduler.state_dict().items() if name in LENGTH
+        }
         for name in UNFINISHED:
             part = getattr(self, name)
             if part is not None:
@@ -352,7 +435,8 @@ class Trainer:
             setattr(self, name, state[name])
         self.losses = self.losses.to(self.store.device)
         set_random_state(
-            {name: states.view(-1, states.shape[-1]) for name, states in state["rng"].items()}, self.store.device
+            {name: states.view(-1, states.shape[-1]) for name, states in state["rng"].items()},
+            self.store.device,
         )
 
 
@@ -360,7 +444,9 @@ def _copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
-def _parameter_groups(model: CrystalGraphNetwork, loss: nn.Module, layer_decay: float) -> list[dict[str, Any]]:
+def _parameter_groups(
+    model: CrystalGraphNetwork, loss: nn.Module, layer_decay: float
+) -> list[dict[str, Any]]:
     """The parameters that are trained; from stage to stage away from the head the rate is multiplied by `layer_decay`.
 
     Howard & Ruder, ACL 2018 (discriminative fine-tuning).
@@ -368,8 +454,12 @@ def _parameter_groups(model: CrystalGraphNetwork, loss: nn.Module, layer_decay: 
     stages: list[list[nn.Module]] = [[model]] if layer_decay == 1 else model.stages[::-1]
     groups: list[dict[str, Any]] = []
     for depth, modules in enumerate(stages):
-        trained = [weight for module in modules for weight in module.parameters() if weight.requires_grad]
+        trained = [
+            weight for module in modules for weight in module.parameters() if weight.requires_grad
+        ]
         groups += [{"params": trained, "factor": layer_decay**depth}] if trained else []
     if learned := list(loss.parameters()):
-        groups.append({"params": learned, "weight_decay": 0.0})  # decay would push variances towards 1
+        groups.append(
+            {"params": learned, "weight_decay": 0.0}
+        )  # decay would push variances towards 1
     return groups

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
+from csgcnn.config.tree import leaves, selected
 from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
-from csgcnn.values import leaves, selected
 
 HEAD = ("head.", "scaler.", "spread.")  # all else is the body, from features to pooling
 BODY_KEYS = ("model", "node_features", "edge_calculator", "pooling", "graph.global_features")
@@ -36,11 +36,18 @@ def weights_to_take(
     """
     theirs = dict(_first_member(content["state_dict"]))
     body = [name for name in model if not name.startswith(HEAD)]
-    differing = [f"{key}={there} (here {here})" for key, here, there in _differences(config, content["config"])]
-    differing += [name for name in body if name not in theirs or theirs[name].shape != model[name].shape]
+    differing = [
+        f"{key}={there} (here {here})"
+        for key, here, there in _differences(config, content["config"])
+    ]
+    differing += [
+        name for name in body if name not in theirs or theirs[name].shape != model[name].shape
+    ]
     if differing:
         more = ", …" * (len(differing) > 4)
-        raise UserError(f"init_from={source}: its body is another one; it has {', '.join(differing[:4])}{more}")
+        raise UserError(
+            f"init_from={source}: its body is another one; it has {', '.join(differing[:4])}{more}"
+        )
     head = [name for name in model if name.startswith(HEAD)]
     why = _why_a_new_head(content, model, theirs, head, targets, parts)
     taken = {name: theirs[name] for name in (body if why else [*body, *head])}
@@ -68,8 +75,14 @@ def _why_a_new_head(
     if parts == "body":
         return "as init_parts=body says"
     if [_question(target) for target in known] != [_question(target) for target in targets]:
-        asked, learned = (", ".join(target.name for target in listed) for listed in (targets, known))
-        return f"it learned {learned}, not {asked}" if asked != learned else "its units or classes differ"
+        asked, learned = (
+            ", ".join(target.name for target in listed) for listed in (targets, known)
+        )
+        return (
+            f"it learned {learned}, not {asked}"
+            if asked != learned
+            else "its units or classes differ"
+        )
     if any(name not in theirs or theirs[name].shape != model[name].shape for name in head):
         return "it has other layers"
     return ""
@@ -79,10 +92,14 @@ def _question(target: Target) -> tuple[Any, ...]:
     return target.name, target.unit, target.task, tuple(target.classes)
 
 
-def _differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def _differences(
+    config: Mapping[str, Any], other: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
     """Keys of what makes the body whose values differ: here, there."""
     for key in BODY_KEYS:
         here, there = (dict(leaves(selected(tree, key), key)) for tree in (config, other))
-        for name in sorted(here.keys() | there.keys() if key in SEVERAL else here.keys() & there.keys()):
+        for name in sorted(
+            here.keys() | there.keys() if key in SEVERAL else here.keys() & there.keys()
+        ):
             if here.get(name) != there.get(name) and not HARMLESS.fullmatch(name):
                 yield name, here.get(name), there.get(name)

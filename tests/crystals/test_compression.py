@@ -10,8 +10,8 @@ from pymatgen.core import Lattice, Structure
 
 from csgcnn.crystals import compression
 from csgcnn.crystals.compression import WIDEST_CLUSTER, merge_equivalent
+from csgcnn.crystals.crystal import Crystal, to_crystal
 from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings, connect
-from csgcnn.crystals.structures import Crystal, to_crystal
 from csgcnn.crystals.transforms import SAME_CRYSTAL
 
 FULL = GraphSettings(compress=False)
@@ -30,13 +30,16 @@ def supercell(crystal: Crystal, *times: int) -> Crystal:
 
 
 def views(graph: CrystalGraphs, node_of: NDArray[np.int64]) -> list[dict[int, NDArray[np.float64]]]:
-    """For each node of a graph, the sorted distances to each class `node_of` [n_atoms] of neighbours."""
+    """For each node of a graph, the sorted distances to each class `node_of` [n_atoms] of neighbors."""
     seen: list[dict[int, list[float]]] = [{} for _ in graph.atomic_number]
-    for (neighbor, centre), distance, times in zip(
-        graph.edge_index.T.tolist(), graph.distance.tolist(), graph.edge_multiplicity.tolist(), strict=True
+    for (neighbor, center), distance, times in zip(
+        graph.edge_index.T.tolist(),
+        graph.distance.tolist(),
+        graph.edge_multiplicity.tolist(),
+        strict=True,
     ):
         assert times == round(times)
-        seen[centre].setdefault(int(node_of[neighbor]), []).extend([distance] * round(times))
+        seen[center].setdefault(int(node_of[neighbor]), []).extend([distance] * round(times))
     return [{node: np.sort(distances) for node, distances in one.items()} for one in seen]
 
 
@@ -47,7 +50,9 @@ def assert_lossless(full: CrystalGraphs, compressed: CrystalGraphs) -> None:
     assert (compressed.atomic_number[node] == full.atomic_number).all()
     assert (compressed.atom_multiplicity == np.bincount(node)).all()
     assert (np.diff(compressed.edge_index[1]) >= 0).all()
-    stands_for = compressed.edge_multiplicity * compressed.atom_multiplicity[compressed.edge_index[1]]
+    stands_for = (
+        compressed.edge_multiplicity * compressed.atom_multiplicity[compressed.edge_index[1]]
+    )
     assert stands_for.sum() == full.n_edges[0]
     of_nodes = views(compressed, np.arange(compressed.n_atoms[0]))
     for site, of_site in enumerate(views(full, node)):
@@ -89,13 +94,15 @@ def test_textbook_crystals_have_one_node_per_kind_of_site(
 
 
 @pytest.mark.parametrize(("last", "n_nodes"), [("O", 4), ("N", 8), ("H", 8)])
-def test_colours_travel_along_a_chain(last: str, n_nodes: int) -> None:
+def test_colors_travel_along_a_chain(last: str, n_nodes: int) -> None:
     """Eight atoms in a row, 1 Å apart: the middle ones differ only by what lies three bonds away."""
     lattice = np.diag([9.0, 9.0, 20.0]).tolist()
     species = ["O", *"HHHHHH", last]
     chain = [[0, 0, 0.05 * place] for place in range(8)]
     crystal = to_crystal({"lattice": lattice, "species": species, "frac_coords": chain})
-    full, compressed = (connect([crystal], GraphSettings(cutoff=1.5, compress=flag)) for flag in (False, True))
+    full, compressed = (
+        connect([crystal], GraphSettings(cutoff=1.5, compress=flag)) for flag in (False, True)
+    )
     assert compressed.n_atoms.tolist() == [n_nodes]
     assert_lossless(full, compressed)
 
@@ -103,7 +110,9 @@ def test_colours_travel_along_a_chain(last: str, n_nodes: int) -> None:
 def test_crystals_without_symmetry_stay_as_they_are() -> None:
     rng = np.random.default_rng(0)
     lattice = np.diag([9.0, 9.5, 10.0]) + rng.normal(scale=0.5, size=(3, 3))
-    crystal = Crystal(lattice, np.repeat(np.array([8, 14], dtype=np.uint8), 20), rng.uniform(size=(40, 3)))
+    crystal = Crystal(
+        lattice, np.repeat(np.array([8, 14], dtype=np.uint8), 20), rng.uniform(size=(40, 3))
+    )
     full, compressed = connect([crystal], FULL), connect([crystal], COMPRESSED)
     assert compressed.n_atoms.tolist() == [40]
     assert compressed.n_edges.tolist() == full.n_edges.tolist()
@@ -111,7 +120,9 @@ def test_crystals_without_symmetry_stay_as_they_are() -> None:
     np.testing.assert_allclose(compressed.distance.sum(), full.distance.sum(), rtol=1e-6)
 
 
-def test_equal_crystals_of_one_call_are_not_merged_with_each_other(ideal_crystals: dict[str, Crystal]) -> None:
+def test_equal_crystals_of_one_call_are_not_merged_with_each_other(
+    ideal_crystals: dict[str, Crystal],
+) -> None:
     graphs = connect([ideal_crystals["rock_salt"]] * 3, COMPRESSED)
     assert graphs.n_atoms.tolist() == [2, 2, 2]
     assert graphs.atom_multiplicity.tolist() == [1] * 6
@@ -121,9 +132,9 @@ def test_equal_crystals_of_one_call_are_not_merged_with_each_other(ideal_crystal
 def test_a_long_chain_of_close_distances_is_cut() -> None:
     """1.5e-4 Å apart each, 200 distances chain over 0.03 Å: merged edges still stay within the width of a cluster."""
     distance = 2 + 1.5e-4 * np.arange(200)
-    centre, neighbor = np.zeros(200, dtype=np.int64), np.zeros(200, dtype=np.int64)
+    center, neighbor = np.zeros(200, dtype=np.int64), np.zeros(200, dtype=np.int64)
     zero, carbon = np.zeros(1, dtype=np.int64), np.array([6])
-    _, (_, merged, multiplicity) = merge_equivalent(zero, carbon, centre, neighbor, distance)
+    _, (_, merged, multiplicity) = merge_equivalent(zero, carbon, center, neighbor, distance)
     nearest = np.abs(distance[:, None] - merged).min(axis=1)
     assert nearest.max() <= WIDEST_CLUSTER
     assert 30 <= len(merged) <= 60
@@ -161,12 +172,18 @@ def node_views(graph: CrystalGraphs) -> list[View]:
         seen: dict[Kind, list[float]] = {}
         for edge in own.tolist():
             times = round(float(graph.edge_multiplicity[edge]))
-            seen.setdefault(kind[graph.edge_index[0, edge]], []).extend([float(graph.distance[edge])] * times)
-        views.append(((*kind[node], len(own)), {key: np.sort(values) for key, values in seen.items()}))
+            seen.setdefault(kind[graph.edge_index[0, edge]], []).extend(
+                [float(graph.distance[edge])] * times
+            )
+        views.append(
+            ((*kind[node], len(own)), {key: np.sort(values) for key, values in seen.items()})
+        )
     return views
 
 
-def assert_same_graph(found: CrystalGraphs, expected: CrystalGraphs, tolerance: float = 5e-5) -> None:
+def assert_same_graph(
+    found: CrystalGraphs, expected: CrystalGraphs, tolerance: float = 5e-5
+) -> None:
     """Equal up to the numbering of nodes and the number of cells."""
     left = node_views(expected)
     for kind, seen in node_views(found):
@@ -177,7 +194,8 @@ def assert_same_graph(found: CrystalGraphs, expected: CrystalGraphs, tolerance: 
                 if other_kind == kind
                 and other.keys() == seen.keys()
                 and all(
-                    len(other[key]) == len(seen[key]) and np.abs(other[key] - seen[key]).max() < tolerance
+                    len(other[key]) == len(seen[key])
+                    and np.abs(other[key] - seen[key]).max() < tolerance
                     for key in seen
                 )
             ),
@@ -193,14 +211,18 @@ def test_the_graph_does_not_depend_on_how_the_crystal_is_written(
     ideal_crystals: dict[str, Crystal], real_crystals: dict[str, Crystal], transform: str
 ) -> None:
     rng = np.random.default_rng(0)
-    chosen = [crystal for crystal in real_crystals.values() if len(crystal.atomic_number) <= 12][::4]
+    chosen = [crystal for crystal in real_crystals.values() if len(crystal.atomic_number) <= 12][
+        ::4
+    ]
     for crystal in [*ideal_crystals.values(), *chosen]:
         other = SAME_CRYSTAL[transform](crystal, rng)
         assert other is not None
         assert_same_graph(connect([other], COMPRESSED), connect([crystal], COMPRESSED))
 
 
-def test_primitive_and_conventional_cells_give_one_graph(ideal_crystals: dict[str, Crystal]) -> None:
+def test_primitive_and_conventional_cells_give_one_graph(
+    ideal_crystals: dict[str, Crystal],
+) -> None:
     primitive, conventional = ideal_crystals["rock_salt"], ideal_crystals["rock_salt_conventional"]
     assert len(conventional.atomic_number) == 8
     assert_same_graph(connect([conventional], COMPRESSED), connect([primitive], COMPRESSED))
@@ -213,10 +235,14 @@ def supercells(draw: st.DrawFn) -> tuple[Crystal, Crystal, int]:
     species = draw(st.lists(st.sampled_from([1, 8, 26]), min_size=1, max_size=4))
     times = draw(st.sampled_from([(1, 1, 2), (1, 3, 1), (2, 2, 1), (2, 1, 3), (2, 2, 2)]))
     lattice = np.diag(rng.uniform(2.5, 6, 3)) + rng.uniform(-1, 1, (3, 3))
-    cell = Crystal(lattice, np.array(species, dtype=np.uint8), rng.uniform(-1, 2, (len(species), 3)))
+    cell = Crystal(
+        lattice, np.array(species, dtype=np.uint8), rng.uniform(-1, 2, (len(species), 3))
+    )
     large = supercell(cell, *times)
     order = rng.permutation(len(large.atomic_number))
-    shuffled = large._replace(atomic_number=large.atomic_number[order], frac_coords=large.frac_coords[order])
+    shuffled = large._replace(
+        atomic_number=large.atomic_number[order], frac_coords=large.frac_coords[order]
+    )
     return cell, shuffled, int(np.prod(times))
 
 
@@ -229,5 +255,7 @@ def test_a_supercell_compresses_to_its_cell(cells: tuple[Crystal, Crystal, int])
     assert_lossless(connect([large], FULL), compressed)
     assert compressed.n_edges.tolist() == small.n_edges.tolist()
     for name in ("atomic_number", "distance"):
-        np.testing.assert_allclose(np.sort(getattr(compressed, name)), np.sort(getattr(small, name)), rtol=0, atol=2e-5)
+        np.testing.assert_allclose(
+            np.sort(getattr(compressed, name)), np.sort(getattr(small, name)), rtol=0, atol=2e-5
+        )
     assert sorted(compressed.atom_multiplicity) == sorted(small.atom_multiplicity * n_cells)

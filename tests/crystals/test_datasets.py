@@ -5,12 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from csgcnn.crystals.datasets import Record, check_labelled, read_records, source_files
-from csgcnn.crystals.structures import to_crystal
+from csgcnn.crystals.crystal import to_crystal
+from csgcnn.crystals.datasets import Record, check_labeled, read_records, source_files
 from csgcnn.errors import StructureError, UserError
 
 ROOT = Path(__file__).parents[2]
-CRYSTAL = {"lattice": (np.eye(3) * 4).tolist(), "species": ["Cs", "Cl"], "frac_coords": [[0] * 3, [0.5] * 3]}
+CRYSTAL = {
+    "lattice": (np.eye(3) * 4).tolist(),
+    "species": ["Cs", "Cl"],
+    "frac_coords": [[0] * 3, [0.5] * 3],
+}
 POSCAR = "CsCl\n1.0\n4 0 0\n0 4 0\n0 0 4\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
 
 
@@ -48,17 +52,28 @@ def test_embedded_sets(name, n_rows, first, columns):
 @pytest.mark.parametrize("structure_column", ["crystal_structure", "structure", "atoms"])
 @pytest.mark.parametrize("id_column", ["material_id", "jid", "mbid", "id"])
 def test_json_records_find_their_columns(write, structure_column, id_column):
-    path = write("set.json", [{id_column: "x-1", structure_column: CRYSTAL, "gap": 1, "ok": True, "tags": ["a"]}])
+    path = write(
+        "set.json",
+        [{id_column: "x-1", structure_column: CRYSTAL, "gap": 1, "ok": True, "tags": ["a"]}],
+    )
     assert read_records(path) == [Record("x-1", CRYSTAL, {"gap": 1, "ok": True})]
 
 
 def test_jarvis_records(write):
-    atoms = {"lattice_mat": CRYSTAL["lattice"], "coords": [[0] * 3, [2] * 3], "elements": ["Cs", "Cl"]}
-    records = [{"jid": "JVASP-1", "id": 7, "atoms": atoms | {"cartesian": True}, "gap": "na", "e": 1.5}]
+    atoms = {
+        "lattice_mat": CRYSTAL["lattice"],
+        "coords": [[0] * 3, [2] * 3],
+        "elements": ["Cs", "Cl"],
+    }
+    records = [
+        {"jid": "JVASP-1", "id": 7, "atoms": atoms | {"cartesian": True}, "gap": "na", "e": 1.5}
+    ]
     (record,) = read_records(write("jarvis.json", records))
     assert record.id == "JVASP-1"
     assert record.columns == {"id": 7, "gap": None, "e": 1.5}
-    np.testing.assert_allclose(to_crystal(record.source).frac_coords, CRYSTAL["frac_coords"], atol=1e-12)
+    np.testing.assert_allclose(
+        to_crystal(record.source).frac_coords, CRYSTAL["frac_coords"], atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +96,9 @@ def test_missing_values_and_text(write):
     values = ["na", "nan", "NaN", "None", "", None, float("nan")]
     rows = [{"id": str(i), "structure": CRYSTAL, "gap": value} for i, value in enumerate(values)]
     assert {record.columns["gap"] for record in read_records(write("set.json", rows))} == {None}
-    (record,) = read_records(write("set.json", [{"structure": CRYSTAL, "formula": "Na", "number": "1.5"}]))
+    (record,) = read_records(
+        write("set.json", [{"structure": CRYSTAL, "formula": "Na", "number": "1.5"}])
+    )
     assert record.columns == {"formula": "Na", "number": "1.5"}
     assert record.id == "0"
 
@@ -117,14 +134,26 @@ ROW = {"id": "a", "structure": CRYSTAL}
         ("a.json", "<html>404</html>", "HTML page"),
         ("a.json", "id,target\n", "not valid JSON .*it starts with 'id,target"),
         ("a.json", '[{"id": ', "not valid JSON"),
-        ("a.json.gz", gzip.compress(json.dumps([ROW]).encode(), mtime=0)[:-20], "gzip file is truncated or damaged"),
+        (
+            "a.json.gz",
+            gzip.compress(json.dumps([ROW]).encode(), mtime=0)[:-20],
+            "gzip file is truncated or damaged",
+        ),
         ("a.json", {"foo": 1, "bar": 2}, "keys foo, bar; expected a list of records"),
         ("a.json", CRYSTAL, "holds a single structure; expected a list of records"),
         ("a.json", "3", "holds 3; expected a list of records"),
         ("a.json", [ROW, 7], "entry 2 is 7; expected a list of records"),
-        ("a.json", {"columns": ["atoms", "b"], "data": [[1]]}, "rows of data do not match the columns"),
+        (
+            "a.json",
+            {"columns": ["atoms", "b"], "data": [[1]]},
+            "rows of data do not match the columns",
+        ),
         ("a.json", {"columns": ["atoms"], "data": 3}, "rows of data do not match the columns"),
-        ("a.json", {"columns": ["atoms"], "data": [[1]], "index": []}, "0 entries in index but 1 rows"),
+        (
+            "a.json",
+            {"columns": ["atoms"], "data": [[1]], "index": []},
+            "0 entries in index but 1 rows",
+        ),
         ("a.json", [{"id": 1, "gap": 2}], "no column for the structure .*the columns are id, gap"),
         ("a.json", [ROW, ROW, ROW | {"id": "b"}], r"1 ids occur more than once \(a\)"),
         ("a.json", [ROW, {"structure": CRYSTAL}], "record 2 has no id"),
@@ -156,9 +185,13 @@ def test_many_duplicates_are_counted(write):
 
 def test_named_columns_must_exist(write):
     path = write("set.json", [ROW])
-    with pytest.raises(UserError, match="no column 'mpid' for the id; the columns are id, structure"):
+    with pytest.raises(
+        UserError, match="no column 'mpid' for the id; the columns are id, structure"
+    ):
         read_records(path, id_column="mpid")
-    with pytest.raises(UserError, match="no column 'cell' for the structure; the columns are id, structure"):
+    with pytest.raises(
+        UserError, match="no column 'cell' for the structure; the columns are id, structure"
+    ):
         read_records(path, structure_column="cell")
 
 
@@ -175,8 +208,12 @@ def test_a_missing_data_set(tmp_path):
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("column", ["file", "path", "structure", "cif", "filename"])
 def test_csv_table_of_structure_files(write, tmp_path, column, compressed):
-    table = f"material_id,{column},gap,label\n007,sub/a.vasp, 1.5 ,x\nb,b (1).vasp,na,1_2\n".encode()
-    path = write("table.csv.gz" if compressed else "table.csv", gzip.compress(table) if compressed else table)
+    table = (
+        f"material_id,{column},gap,label\n007,sub/a.vasp, 1.5 ,x\nb,b (1).vasp,na,1_2\n".encode()
+    )
+    path = write(
+        "table.csv.gz" if compressed else "table.csv", gzip.compress(table) if compressed else table
+    )
     files = [write("b (1).vasp"), write("sub/a.vasp")]
     first, second = read_records(path)
     assert (first.id, first.source) == ("007", tmp_path / "sub/a.vasp")
@@ -198,14 +235,22 @@ def test_csv_without_ids_counts_its_rows(write):
     ("table", "columns"),
     [
         ("a,1.5\nb,2\n", [{"target": 1.5}, {"target": 2.0}]),
-        ("a,1.5,3\n\nb,2,na\n", [{"target": 1.5, "target_2": 3.0}, {"target": 2.0, "target_2": None}]),
+        (
+            "a,1.5,3\n\nb,2,na\n",
+            [{"target": 1.5, "target_2": 3.0}, {"target": 2.0, "target_2": None}],
+        ),
         ("id,gap\na,1.5\nb,2\n", [{"id": "a", "gap": 1.5}, {"id": "b", "gap": 2.0}]),
         ("a,text\nb,2\n", [{"target": "text"}, {"target": 2.0}]),
         ("a\nb\n", [{}, {}]),
     ],
 )
 def test_id_prop_folder(write, tmp_path, table, columns):
-    id_prop, *files = write("id_prop.csv", table), write("a.vasp"), write("b.POSCAR.vasp"), write("b.poscar")
+    id_prop, *files = (
+        write("id_prop.csv", table),
+        write("a.vasp"),
+        write("b.POSCAR.vasp"),
+        write("b.poscar"),
+    )
     write("notes.txt", "not part of the data set")
     records = read_records(tmp_path)
     assert ids(records) == ["a", "b"]
@@ -245,7 +290,7 @@ def test_a_folder_without_id_prop_has_no_targets(write, tmp_path):
     assert {tuple(record.columns) for record in records} == {()}
     assert list(source_files(tmp_path)) == files
     with pytest.raises(UserError, match=r"no id_prop\.csv in this folder; expected one"):
-        check_labelled(tmp_path)
+        check_labeled(tmp_path)
     write("id_prop.csv", "a,1\n")
-    check_labelled(tmp_path)
-    check_labelled(files[0])
+    check_labeled(tmp_path)
+    check_labeled(files[0])

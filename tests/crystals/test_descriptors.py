@@ -5,6 +5,7 @@ import pytest
 import spglib
 from pymatgen.core import Lattice, Structure
 
+from csgcnn.crystals.crystal import Crystal, to_crystal
 from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.descriptors import (
     NAMES,
@@ -15,7 +16,6 @@ from csgcnn.crystals.descriptors import (
     find_symmetry,
 )
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER, masses, properties, radii
-from csgcnn.crystals.structures import Crystal, to_crystal
 from csgcnn.crystals.transforms import SAME_CRYSTAL
 
 Change = Callable[[Crystal, np.random.Generator], Crystal]
@@ -23,7 +23,9 @@ Change = Callable[[Crystal, np.random.Generator], Crystal]
 
 def other_basis(crystal: Crystal, basis: np.ndarray) -> Crystal:
     """The same atoms with the lattice vectors basis @ lattice."""
-    return crystal._replace(lattice=basis @ crystal.lattice, frac_coords=crystal.frac_coords @ np.linalg.inv(basis))
+    return crystal._replace(
+        lattice=basis @ crystal.lattice, frac_coords=crystal.frac_coords @ np.linalg.inv(basis)
+    )
 
 
 def idealized_primitive(crystal: Crystal, rng: np.random.Generator) -> Crystal:
@@ -36,33 +38,45 @@ CHANGES: dict[str, Change] = {
     **SAME_CRYSTAL,
     "mirrored": lambda crystal, rng: crystal._replace(lattice=crystal.lattice * [1, 1, -1]),
     "left-handed": lambda crystal, rng: other_basis(crystal, np.eye(3)[[1, 0, 2]]),
-    "sheared": lambda crystal, rng: other_basis(crystal, np.array([[1, 2, 0], [0, 1, -1], [1, 2, 1]])),
+    "sheared": lambda crystal, rng: other_basis(
+        crystal, np.array([[1, 2, 0], [0, 1, -1], [1, 2, 1]])
+    ),
     "idealized primitive": idealized_primitive,
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_two_descriptions_of_a_crystal_give_one_vector(change: Change, real_crystals: dict[str, Crystal]) -> None:
+def test_two_descriptions_of_a_crystal_give_one_vector(
+    change: Change, real_crystals: dict[str, Crystal]
+) -> None:
     rng = np.random.default_rng(3)
     for id_, crystal in list(real_crystals.items())[::4]:
         for names in NAMES:
             expected = descriptors(crystal, [names])
             found = descriptors(change(crystal, rng), [names])
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6, err_msg=f"{id_} {names}")
+            np.testing.assert_allclose(
+                found, expected, rtol=1e-4, atol=1e-6, err_msg=f"{id_} {names}"
+            )
 
 
 def named(crystal: Crystal) -> dict[str, float]:
-    return dict(zip(descriptor_names(list(NAMES)), descriptors(crystal, list(NAMES)).tolist(), strict=True))
+    return dict(
+        zip(descriptor_names(list(NAMES)), descriptors(crystal, list(NAMES)).tolist(), strict=True)
+    )
 
 
 def test_rock_salt_in_closed_form(ideal_crystals: dict[str, Crystal]) -> None:
     for name in ("rock_salt", "rock_salt_conventional"):
         found = named(ideal_crystals[name])
         assert [found[f"{length} [Å]"] for length in "abc"] == pytest.approx([5.64 / 2**0.5] * 3)
-        assert [found[f"{angle} [degree]"] for angle in ("alpha", "beta", "gamma")] == pytest.approx([60] * 3)
+        assert [
+            found[f"{angle} [degree]"] for angle in ("alpha", "beta", "gamma")
+        ] == pytest.approx([60] * 3)
         assert found["volume_per_atom [Å3]"] == pytest.approx(5.64**3 / 8)
         assert found["density [g/cm3]"] == pytest.approx(2.16, rel=0.01)
-        assert [system for system in ("cubic", "trigonal", "triclinic") if found[system]] == ["cubic"]
+        assert [system for system in ("cubic", "trigonal", "triclinic") if found[system]] == [
+            "cubic"
+        ]
         assert found["space_group_number / 230"] * 230 == pytest.approx(225)
         assert found["point_group_order / 48"] == found["centrosymmetric"] == 1
         assert found["n_elements"] == 2
@@ -83,7 +97,9 @@ def test_rock_salt_in_closed_form(ideal_crystals: dict[str, Crystal]) -> None:
         ("F-43m", Lattice.cubic(6), "cubic", 24, False),
     ],
 )
-def test_every_crystal_system(group: str, lattice: Lattice, system: str, order: int, centrosymmetric: bool) -> None:
+def test_every_crystal_system(
+    group: str, lattice: Lattice, system: str, order: int, centrosymmetric: bool
+) -> None:
     sites = [[0.11, 0.23, 0.37], [0.05, 0.4, 0.31]]
     found = named(to_crystal(Structure.from_spacegroup(group, lattice, ["Si", "O"], sites)))
     assert [name for name in NAMES["symmetry"][:7] if found[name]] == [system]
@@ -92,7 +108,9 @@ def test_every_crystal_system(group: str, lattice: Lattice, system: str, order: 
 
 
 def test_the_hydrogen_of_deviations_is_exact() -> None:
-    water_ice = Crystal(np.eye(3) * 4, np.array([1, 1, 8], dtype=np.uint8), np.diag([0.1, 0.5, 0.8]))
+    water_ice = Crystal(
+        np.eye(3) * 4, np.array([1, 1, 8], dtype=np.uint8), np.diag([0.1, 0.5, 0.8])
+    )
     found = named(water_ice)
     assert found["mean electronegativity [Pauling]"] == pytest.approx((2 * 2.20 + 3.44) / 3)
     assert found["deviation electronegativity [Pauling]"] == pytest.approx(2**0.5 / 3 * 1.24)
@@ -100,7 +118,9 @@ def test_the_hydrogen_of_deviations_is_exact() -> None:
 
 
 def test_every_element_and_data_set_gives_finite_numbers(
-    dielectric_records: list[Record], elastic_records: list[Record], formation_energy_records: list[Record]
+    dielectric_records: list[Record],
+    elastic_records: list[Record],
+    formation_energy_records: list[Record],
 ) -> None:
     for number in range(1, MAX_ATOMIC_NUMBER + 1):
         lone = Crystal(np.eye(3) * 4, np.array([number], dtype=np.uint8), np.zeros((1, 3)))
@@ -136,16 +156,24 @@ def test_where_spglib_fails_the_crystal_is_p1(
     assert found["a [Å]"] == pytest.approx(5.64 / 2**0.5), "the reduced form of the cell as given"
 
 
-def test_distortions_below_the_tolerance_do_not_break_the_symmetry(ideal_crystals: dict[str, Crystal]) -> None:
+def test_distortions_below_the_tolerance_do_not_break_the_symmetry(
+    ideal_crystals: dict[str, Crystal],
+) -> None:
     crystal = ideal_crystals["perovskite"]
-    shifted = crystal._replace(frac_coords=crystal.frac_coords + np.random.default_rng(0).normal(0, 2e-4, (5, 3)))
+    shifted = crystal._replace(
+        frac_coords=crystal.frac_coords + np.random.default_rng(0).normal(0, 2e-4, (5, 3))
+    )
     symmetry = find_symmetry(shifted)
     assert isinstance(symmetry, Symmetry)
     assert (symmetry.space_group, len(symmetry.rotations)) == (221, 48)
-    np.testing.assert_allclose(descriptors(shifted, ["lattice"]), descriptors(crystal, ["lattice"]), rtol=1e-6)
+    np.testing.assert_allclose(
+        descriptors(shifted, ["lattice"]), descriptors(crystal, ["lattice"]), rtol=1e-6
+    )
 
 
-def test_names_are_those_of_the_numbers_in_the_order_asked_for(ideal_crystals: dict[str, Crystal]) -> None:
+def test_names_are_those_of_the_numbers_in_the_order_asked_for(
+    ideal_crystals: dict[str, Crystal],
+) -> None:
     crystal = ideal_crystals["diamond"]
     assert descriptor_names([]) == []
     assert descriptors(crystal, []).shape == (0,)
@@ -159,7 +187,9 @@ def test_names_are_those_of_the_numbers_in_the_order_asked_for(ideal_crystals: d
 def test_tables() -> None:
     assert masses()[[0, 1, 8, 26]] == pytest.approx([0, 1.008, 15.999, 55.845], rel=1e-3)
     assert (masses()[1:] > 0).all()
-    assert all(np.isfinite(table).all() and table.shape == (101,) for table in properties().values())
+    assert all(
+        np.isfinite(table).all() and table.shape == (101,) for table in properties().values()
+    )
     assert radii()[[6, 26]] == pytest.approx([0.7, 1.4])
     assert radii()[2] == pytest.approx(radii()[10]), "unknown ones are the mean"
 
@@ -167,6 +197,8 @@ def test_tables() -> None:
 def test_density_does_not_ask_for_the_symmetry(
     ideal_crystals: dict[str, Crystal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("csgcnn.crystals.descriptors.find_symmetry", lambda crystal: pytest.fail("asked"))
+    monkeypatch.setattr(
+        "csgcnn.crystals.descriptors.find_symmetry", lambda crystal: pytest.fail("asked")
+    )
     found = descriptors(ideal_crystals["rock_salt"], ["density"])
     assert found == pytest.approx([5.64**3 / 8, 2.16], rel=0.01)

@@ -46,7 +46,7 @@ def test_onehot_and_bits_in_closed_form():
     assert bits()[26].tolist() == [0, 1, 0, 1, 1, 0, 0]
 
 
-def test_elemental_is_standardised_over_the_known_values_and_flags_the_others():
+def test_elemental_is_standardized_over_the_known_values_and_flags_the_others():
     values = elemental()[1:].astype(float)
     known = np.ones((100, 6), dtype=bool)
     known[:, 1:3] = values[:, 6:] == 0
@@ -73,7 +73,7 @@ def test_elemental_is_standardised_over_the_known_values_and_flags_the_others():
         (5, ("La", 3), ("Fm", 14), ("U", 6)),
     ],
 )
-def test_elemental_holds_known_values_up_to_the_standardisation(column, low, high, ratio):
+def test_elemental_holds_known_values_up_to_the_standardization(column, low, high, ratio):
     (x, at_x), (y, at_y), (z, at_z) = low, high, ratio
     values = elemental()[:, column].astype(float)
     found = (values[atomic_number(z)] - values[atomic_number(x)]) / (

@@ -4,18 +4,20 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from csgcnn.crystals.crystal import Crystal, to_crystal
 from csgcnn.crystals.graphs import SHELL_TOLERANCE, CrystalGraphs, GraphSettings, connect
-from csgcnn.crystals.structures import Crystal, to_crystal
 from csgcnn.errors import StructureError
 
 FULL = GraphSettings(compress=False)
 COMPRESSED = GraphSettings()
 
-Edges = list[tuple[int, int, float]]  # (centre, neighbor, distance)
+Edges = list[tuple[int, int, float]]  # (center, neighbor, distance)
 
 
 def crystal_of(lattice: object, species: list[str], frac_coords: object) -> Crystal:
-    return to_crystal({"lattice": lattice, "species": species, "frac_coords": np.array(frac_coords).tolist()})
+    return to_crystal(
+        {"lattice": lattice, "species": species, "frac_coords": np.array(frac_coords).tolist()}
+    )
 
 
 def structure_of(crystal: Crystal) -> Structure:
@@ -23,18 +25,20 @@ def structure_of(crystal: Crystal) -> Structure:
 
 
 def coordination(graph: CrystalGraphs) -> list[int]:
-    """Neighbours of each node, multiplicities counted."""
-    total = np.bincount(graph.edge_index[1], graph.edge_multiplicity, minlength=len(graph.atomic_number))
+    """Neighbors of each node, multiplicities counted."""
+    total = np.bincount(
+        graph.edge_index[1], graph.edge_multiplicity, minlength=len(graph.atomic_number)
+    )
     return total.astype(int).tolist()
 
 
 def edges_of(graph: CrystalGraphs) -> Edges:
-    neighbor, centre = graph.edge_index.tolist()
-    return list(zip(centre, neighbor, graph.distance.tolist(), strict=True))
+    neighbor, center = graph.edge_index.tolist()
+    return list(zip(center, neighbor, graph.distance.tolist(), strict=True))
 
 
 def all_pairs(crystal: Crystal, cutoff: float) -> Edges:
-    """Every neighbour within the cutoff by trying every image of every atom: slow, and nothing to go wrong."""
+    """Every neighbor within the cutoff by trying every image of every atom: slow, and nothing to go wrong."""
     heights = 1 / np.linalg.norm(np.linalg.inv(crystal.lattice), axis=0)
     spread = np.ptp(crystal.frac_coords, axis=0)
     reach = np.ceil(cutoff / heights + spread).astype(int)
@@ -42,19 +46,26 @@ def all_pairs(crystal: Crystal, cutoff: float) -> Edges:
     shift = crystal.frac_coords[None, :, None] - crystal.frac_coords[:, None, None] + images
     distance = np.linalg.norm(shift @ crystal.lattice, axis=-1)
     distance[np.eye(len(distance), dtype=bool)[..., None] & ~images.any(axis=1)] = np.inf
-    centre, neighbor, image = np.nonzero(distance <= cutoff)
-    return list(zip(centre.tolist(), neighbor.tolist(), distance[centre, neighbor, image].tolist(), strict=True))
+    center, neighbor, image = np.nonzero(distance <= cutoff)
+    return list(
+        zip(
+            center.tolist(),
+            neighbor.tolist(),
+            distance[center, neighbor, image].tolist(),
+            strict=True,
+        )
+    )
 
 
 def pymatgen_pairs(crystal: Crystal, cutoff: float) -> Edges:
-    centre, neighbor, _, distance = structure_of(crystal).get_neighbor_list(cutoff)
-    return list(zip(centre.tolist(), neighbor.tolist(), distance.tolist(), strict=True))
+    center, neighbor, _, distance = structure_of(crystal).get_neighbor_list(cutoff)
+    return list(zip(center.tolist(), neighbor.tolist(), distance.tolist(), strict=True))
 
 
 def complete_shells(pairs: Edges, max_neighbors: int) -> Edges:
-    """Each atom's neighbours up to the shell of the `max_neighbors`-th."""
+    """Each atom's neighbors up to the shell of the `max_neighbors`-th."""
     kept = []
-    for atom in {centre for centre, *_ in pairs}:
+    for atom in {center for center, *_ in pairs}:
         own = sorted((pair for pair in pairs if pair[0] == atom), key=lambda pair: pair[2])
         limit = own[min(max_neighbors, len(own)) - 1][2] + SHELL_TOLERANCE
         kept += [pair for pair in own if len(own) < max_neighbors or pair[2] <= limit]
@@ -65,7 +76,11 @@ def assert_same_edges(found: Edges, expected: Edges, tolerance: float = 2e-6) ->
     found, expected = sorted(found), sorted(expected)
     assert [edge[:2] for edge in found] == [edge[:2] for edge in expected]
     np.testing.assert_allclose(
-        [edge[2] for edge in found], [edge[2] for edge in expected], rtol=0, atol=tolerance, equal_nan=False
+        [edge[2] for edge in found],
+        [edge[2] for edge in expected],
+        rtol=0,
+        atol=tolerance,
+        equal_nan=False,
     )
 
 
@@ -103,13 +118,19 @@ def test_shells_of_rock_salt_lie_where_they_should(ideal_crystals: dict[str, Cry
     assert graph.n_atoms.tolist() == [2]
     assert graph.edge_index.T.tolist() == [[0, 0], [1, 0], [0, 1], [1, 1]]
     assert graph.edge_multiplicity.tolist() == [12, 6, 6, 12]
-    np.testing.assert_allclose(graph.distance, np.array([2**-0.5, 0.5, 0.5, 2**-0.5]) * 5.64, atol=1e-5)
+    np.testing.assert_allclose(
+        graph.distance, np.array([2**-0.5, 0.5, 0.5, 2**-0.5]) * 5.64, atol=1e-5
+    )
 
 
-def test_complete_shells_equal_a_search_of_the_whole_cutoff(real_crystals: dict[str, Crystal]) -> None:
+def test_complete_shells_equal_a_search_of_the_whole_cutoff(
+    real_crystals: dict[str, Crystal],
+) -> None:
     assert len(real_crystals) > 110
     for crystal in real_crystals.values():
-        assert_same_edges(edges_of(connect([crystal], FULL)), complete_shells(pymatgen_pairs(crystal, 8.0), 12))
+        assert_same_edges(
+            edges_of(connect([crystal], FULL)), complete_shells(pymatgen_pairs(crystal, 8.0), 12)
+        )
 
 
 def test_truncated_shells_are_the_original_cgcnn_graph(real_crystals: dict[str, Crystal]) -> None:
@@ -117,14 +138,20 @@ def test_truncated_shells_are_the_original_cgcnn_graph(real_crystals: dict[str, 
     for crystal in list(real_crystals.values())[::3]:
         graph = connect([crystal], settings)
         originals = structure_of(crystal).get_all_neighbors(8, include_index=True)
-        expected = [sorted(original, key=lambda neighbor: neighbor.nn_distance)[:12] for original in originals]
+        expected = [
+            sorted(original, key=lambda neighbor: neighbor.nn_distance)[:12]
+            for original in originals
+        ]
         for site, nearest in enumerate(expected):
             of_site = graph.edge_index[1] == site
             distances = np.array([neighbor.nn_distance for neighbor in nearest])
             np.testing.assert_allclose(graph.distance[of_site], distances, rtol=0, atol=2e-6)
-            # of neighbours as far as the last one, rounding decides which are kept
+            # of neighbors as far as the last one, rounding decides which are kept
             inner = distances < distances[-1] - 1e-4
-            found, theirs = graph.edge_index[0][of_site], np.array([neighbor.index for neighbor in nearest])
+            found, theirs = (
+                graph.edge_index[0][of_site],
+                np.array([neighbor.index for neighbor in nearest]),
+            )
             assert sorted(found[inner]) == sorted(theirs[inner])
 
 
@@ -141,14 +168,18 @@ def test_truncated_shells_are_the_original_cgcnn_graph(real_crystals: dict[str, 
     ],
     ids=["long", "chain", "rod", "skewed", "flat", "left-handed and far outside"],
 )
-def test_odd_cells_equal_trying_every_image(lattice: object, frac_coords: object, max_neighbors: int) -> None:
+def test_odd_cells_equal_trying_every_image(
+    lattice: object, frac_coords: object, max_neighbors: int
+) -> None:
     crystal = crystal_of(np.array(lattice).tolist(), ["Al", "O"], frac_coords)
-    graph = connect([crystal], GraphSettings(max_neighbors=max_neighbors, cutoff=6.5, compress=False))
+    graph = connect(
+        [crystal], GraphSettings(max_neighbors=max_neighbors, cutoff=6.5, compress=False)
+    )
     assert_same_edges(edges_of(graph), complete_shells(all_pairs(crystal, 6.5), max_neighbors))
 
 
 def test_a_shell_across_the_first_search_radius_is_kept_whole() -> None:
-    """The search for one neighbour starts at 3 Å here; of its shell, half lies just within, half just beyond."""
+    """The search for one neighbor starts at 3 Å here; of its shell, half lies just within, half just beyond."""
     a, b = 2.998, 3.004
     c = 3.0**3 * 4 * np.pi / (3 * 2 * a * b)
     crystal = crystal_of(np.diag([a, b, c]).tolist(), ["Po"], [[0, 0, 0]])
@@ -169,7 +200,7 @@ def test_large_cells(ideal_structures: dict[str, Structure]) -> None:
     assert_same_edges(edges_of(graph), complete_shells(pymatgen_pairs(crystal, 8.0), 12))
 
 
-def test_an_atom_neighbours_its_own_images(ideal_crystals: dict[str, Crystal]) -> None:
+def test_an_atom_neighbors_its_own_images(ideal_crystals: dict[str, Crystal]) -> None:
     full = connect([ideal_crystals["fcc"]], FULL)
     assert full.edge_index.tolist() == [[0] * 12, [0] * 12]
     compressed = connect([ideal_crystals["fcc"]], COMPRESSED)
@@ -179,14 +210,20 @@ def test_an_atom_neighbours_its_own_images(ideal_crystals: dict[str, Crystal]) -
 
 
 def test_parallel_edges_are_kept() -> None:
-    crystal = crystal_of(np.diag([3.0, 4.0, 5.0]).tolist(), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.25, 0]])
+    crystal = crystal_of(
+        np.diag([3.0, 4.0, 5.0]).tolist(), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.25, 0]]
+    )
     graph = connect([crystal], GraphSettings(cutoff=3.5, compress=False))
-    from_sodium = sorted(distance for centre, neighbor, distance in edges_of(graph) if (centre, neighbor) == (0, 1))
-    np.testing.assert_allclose(from_sodium, [np.hypot(1.5, 1)] * 2 + [np.hypot(1.5, 3)] * 2, atol=1e-6)
+    from_sodium = sorted(
+        distance for center, neighbor, distance in edges_of(graph) if (center, neighbor) == (0, 1)
+    )
+    np.testing.assert_allclose(
+        from_sodium, [np.hypot(1.5, 1)] * 2 + [np.hypot(1.5, 3)] * 2, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("shells", ["complete", "truncate"])
-def test_no_edges_are_made_up_where_neighbours_are_few(shells: str) -> None:
+def test_no_edges_are_made_up_where_neighbors_are_few(shells: str) -> None:
     crystal = crystal_of((np.eye(3) * 5.0).tolist(), ["Po"], [[0.2, 0.2, 0.2]])
     graph = connect([crystal], GraphSettings(cutoff=6.0, shells=shells, compress=False))
     assert coordination(graph) == [6]
@@ -194,7 +231,9 @@ def test_no_edges_are_made_up_where_neighbours_are_few(shells: str) -> None:
 
 
 @pytest.mark.parametrize("compress", [True, False])
-def test_isolated_atoms_keep_their_nodes(ideal_crystals: dict[str, Crystal], compress: bool) -> None:
+def test_isolated_atoms_keep_their_nodes(
+    ideal_crystals: dict[str, Crystal], compress: bool
+) -> None:
     settings = GraphSettings(compress=compress)
     pair_and_two_alone = [[0, 0, 0], [0.02, 0, 0], [0.5, 0, 0], [0, 0.5, 0.5]]
     far = crystal_of((np.eye(3) * 40.0).tolist(), ["H", "H", "Ar", "Ar"], pair_and_two_alone)
@@ -216,18 +255,25 @@ def test_two_atoms_on_one_spot_are_named(ideal_crystals: dict[str, Crystal]) -> 
 def test_many_at_once_equal_one_by_one(real_crystals: dict[str, Crystal]) -> None:
     crystals = list(real_crystals.values())[::4]
     for settings in (FULL, COMPRESSED):
-        together, apart = connect(crystals, settings), [connect([crystal], settings) for crystal in crystals]
+        together, apart = (
+            connect(crystals, settings),
+            [connect([crystal], settings) for crystal in crystals],
+        )
         for name in CrystalGraphs.__slots__:
             joined = getattr(CrystalGraphs.concatenate(apart), name)
             assert getattr(together, name).dtype == joined.dtype
-            np.testing.assert_allclose(getattr(together, name), joined, rtol=0, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(
+                getattr(together, name), joined, rtol=0, atol=1e-6, err_msg=name
+            )
 
 
 def test_fingerprints_tell_duplicates_from_others(real_crystals: dict[str, Crystal]) -> None:
     crystals = list(real_crystals.values())[::3]
     own = connect(crystals, COMPRESSED).fingerprint
     assert len(set(own.tolist())) == len(crystals)
-    backwards = [Crystal(lattice, z[::-1], frac_coords[::-1] - 1) for lattice, z, frac_coords in crystals]
+    backwards = [
+        Crystal(lattice, z[::-1], frac_coords[::-1] - 1) for lattice, z, frac_coords in crystals
+    ]
     assert own.tolist() == connect(backwards, FULL).fingerprint.tolist()
     stretched = crystals[0]._replace(lattice=crystals[0].lattice * 1.01)
     assert connect([stretched], FULL).fingerprint[0] != own[0]

@@ -5,11 +5,15 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.datasets import iter_structures
-from csgcnn.crystals.structures import to_crystal
 from csgcnn.errors import StructureError, UserError
 
-CRYSTAL = {"lattice": (np.eye(3) * 4).tolist(), "species": ["Cs", "Cl"], "frac_coords": [[0] * 3, [0.5] * 3]}
+CRYSTAL = {
+    "lattice": (np.eye(3) * 4).tolist(),
+    "species": ["Cs", "Cl"],
+    "frac_coords": [[0] * 3, [0.5] * 3],
+}
 POSCAR = "CsCl\n1.0\n4 0 0\n0 4 0\n0 0 4\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
 ROW = {"id": "a", "structure": CRYSTAL}
 
@@ -19,7 +23,14 @@ def ids(records):
 
 
 def test_a_folder_is_searched_through(write, tmp_path):
-    for name in ("b.vasp", "a.cif.gz", "Ca(OH)2 =x.cif", "mp-1/POSCAR", "mp-2/POSCAR", "mp-2/deep/c.json"):
+    for name in (
+        "b.vasp",
+        "a.cif.gz",
+        "Ca(OH)2 =x.cif",
+        "mp-1/POSCAR",
+        "mp-2/POSCAR",
+        "mp-2/deep/c.json",
+    ):
         write(name)
     for name in ("readme.txt", "table.csv", ".hidden.cif", "._b.cif", ".ipynb_checkpoints/b.cif"):
         write(name)
@@ -73,7 +84,9 @@ def test_unreadable_files_become_records_that_are_refused_later(write):
         (["a.vasp", "nowhere"], "nowhere: no such file"),
     ],
 )
-def test_nothing_found_is_said_before_the_first_record(write, tmp_path, monkeypatch, paths, message):
+def test_nothing_found_is_said_before_the_first_record(
+    write, tmp_path, monkeypatch, paths, message
+):
     monkeypatch.chdir(tmp_path)
     write("a.vasp")
     write("empty/readme.txt")

@@ -12,7 +12,11 @@ from csgcnn.crystals.datasets import iter_records, read_records
 from csgcnn.crystals.json_stream import JsonStream
 from csgcnn.errors import UserError
 
-CRYSTAL = {"lattice": [[4, 0, 0], [0, 4, 0], [0, 0, 4]], "species": ["Cs", "Cl"], "frac_coords": [[0] * 3, [0.5] * 3]}
+CRYSTAL = {
+    "lattice": [[4, 0, 0], [0, 4, 0], [0, 0, 4]],
+    "species": ["Cs", "Cl"],
+    "frac_coords": [[0] * 3, [0.5] * 3],
+}
 VALUES: list[Any] = [
     [], {}, 0, -1.5e-7, 1234567890123, True, None, "", [[[], {}], {"a": [1, 2]}],
     'a "quoted" \\ text, ] } \u00e9 \U0001f600',
@@ -37,7 +41,9 @@ def read_list(path: Path) -> list[Any]:
 @pytest.mark.parametrize("ascii_only", [True, False])
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_list_item_by_item(tmp_path: Path, ascii_only: bool, indent: int | None, packed: bool) -> None:
+def test_a_list_item_by_item(
+    tmp_path: Path, ascii_only: bool, indent: int | None, packed: bool
+) -> None:
     path = tmp_path / "list.json"
     text = f" \n{json.dumps(VALUES, ensure_ascii=ascii_only, indent=indent)}\n".encode()
     path.write_bytes(gzip.compress(text) if packed else text)
@@ -45,11 +51,15 @@ def test_a_list_item_by_item(tmp_path: Path, ascii_only: bool, indent: int | Non
 
 
 @pytest.mark.usefixtures("piece")
-@pytest.mark.parametrize("text", ["[1 2]", "[1,]", "[1, 2", "[1]]", "[", '["a]', "[nul]", "[1] 2", "[-]"])
+@pytest.mark.parametrize(
+    "text", ["[1 2]", "[1,]", "[1, 2", "[1]]", "[", '["a]', "[nul]", "[1] 2", "[-]"]
+)
 def test_what_is_no_list_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "list.json"
     path.write_text(text)
-    with pytest.raises(UserError, match=r"list\.json: not valid JSON .*at character \d.*it starts with"):
+    with pytest.raises(
+        UserError, match=r"list\.json: not valid JSON .*at character \d.*it starts with"
+    ):
         read_list(path)
 
 
@@ -75,17 +85,24 @@ def test_every_format_gives_the_same_records(write: Any) -> None:
 
 def test_records_after_the_first_may_have_more_columns(write: Any) -> None:
     rows = [{"id": number, "structure": CRYSTAL} for number in range(HEAD + 1)]
-    *_, last = iter_records(write("a.json", [*rows, {"id": "last", "structure": CRYSTAL, "gap": 1}]))
+    *_, last = iter_records(
+        write("a.json", [*rows, {"id": "last", "structure": CRYSTAL, "gap": 1}])
+    )
     assert (last.id, last.columns) == ("last", {"gap": 1})
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.json.gz", "frame.json"])
 def test_memory_does_not_grow_with_the_file(write: Any, name: str) -> None:
-    rows = [{"id": str(number), "note": "x" * 20_000, "structure": CRYSTAL} for number in range(2 * HEAD)]
+    rows = [
+        {"id": str(number), "note": "x" * 20_000, "structure": CRYSTAL}
+        for number in range(2 * HEAD)
+    ]
     text = "\n".join(map(json.dumps, rows)) if "jsonl" in name else json.dumps(rows)
     if name == "frame.json":
         data = [["x" * 20_000, CRYSTAL] for _ in rows]
-        text = json.dumps({"columns": ["note", "structure"], "index": list(range(len(rows))), "data": data})
+        text = json.dumps(
+            {"columns": ["note", "structure"], "index": list(range(len(rows))), "data": data}
+        )
     path = write(name, gzip.compress(text.encode(), 1) if name.endswith(".gz") else text)
     del rows, text
     records = iter_records(path)
@@ -99,7 +116,9 @@ def test_memory_does_not_grow_with_the_file(write: Any, name: str) -> None:
     assert peak < 8_000_000  # the rest of the file is 20 MB
 
 
-def test_a_value_without_end_is_not_read_to_the_end(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_without_end_is_not_read_to_the_end(
+    write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("csgcnn.crystals.json_stream.LARGEST_FILE", 2**21)
     path = write("a.json", '["' + "x" * 2**25)
     tracemalloc.start()

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from csgcnn.crystals import neighbors as module
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.neighbors import neighbors
-from csgcnn.crystals.structures import Crystal
 from csgcnn.errors import StructureError
 
 CUTOFF = 8.0
-WHOLE = 10**7  # neighbours: the search is of the whole cutoff
+WHOLE = 10**7  # neighbors: the search is of the whole cutoff
 
 
 def iron(lattice: object, *frac_coords: list[float]) -> Crystal:
@@ -45,11 +45,13 @@ def test_an_oblique_cell_is_the_same_lattice(shear: int) -> None:
 
 @pytest.mark.parametrize("shape", [(200, 1, 1), (30, 30, 1), (300, 300, 300)])
 def test_atoms_far_from_the_cell_and_wide_cells(shape: tuple[int, int, int]) -> None:
-    """Two atoms 2 Å apart, across the border of the cell and some cells away, are neighbours all the same."""
+    """Two atoms 2 Å apart, across the border of the cell and some cells away, are neighbors all the same."""
     lattice = np.diag(np.array(shape) * 5.0)
     shift = np.array([2.0, 0, 0]) @ np.linalg.inv(lattice)
     near = iron(lattice, [0, 0, 0], shift)
-    away = near._replace(frac_coords=near.frac_coords - shift / 2 + np.array([[1e5, -3, 7], [-4, 2, 1e5]]))
+    away = near._replace(
+        frac_coords=near.frac_coords - shift / 2 + np.array([[1e5, -3, 7], [-4, 2, 1e5]])
+    )
     np.testing.assert_allclose(distances(away), distances(near), rtol=0, atol=1e-5)
     assert distances(near)[:2] == pytest.approx([2, 2])
 
@@ -65,7 +67,9 @@ def test_a_search_in_shares_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> N
             patch.setattr(module, "_SHARE", 3000)
             assert len(module._shares(crystal, sites @ crystal.lattice, CUTOFF)) > 3
             parts = neighbors(crystal, CUTOFF, WHOLE, with_vectors=True)
-        order, order_of_parts = (np.lexsort((found[2], found[1], found[0])) for found in (whole, parts))
+        order, order_of_parts = (
+            np.lexsort((found[2], found[1], found[0])) for found in (whole, parts)
+        )
         for one, other in zip(whole, parts, strict=True):
             np.testing.assert_allclose(other[order_of_parts], one[order], rtol=0, atol=1e-12)
 
@@ -94,12 +98,32 @@ def test_a_share_has_few_pairs_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("crystal", "cutoff", "reason"),
     [
-        (iron(np.eye(3) * 0.7), CUTOFF, r"3\.4e-01 Å³ per atom, expected at least 0\.5 Å³; is the lattice in Å\?"),
-        (iron([[0.01, 0, 0], [0, 10, 0], [0, 0, 10]]), 150.0, r"a cell 0\.01 x 10 x 10 Å high with 1 sites takes"),
-        (iron([[2, 0, 0], [200, 2, 0], [0, 200, 2]]), CUTOFF, r"a cell 0\.0002 x 0\.02 x 2 Å high with 1 sites takes"),
+        (
+            iron(np.eye(3) * 0.7),
+            CUTOFF,
+            r"3\.4e-01 Å³ per atom, expected at least 0\.5 Å³; is the lattice in Å\?",
+        ),
+        (
+            iron([[0.01, 0, 0], [0, 10, 0], [0, 0, 10]]),
+            150.0,
+            r"a cell 0\.01 x 10 x 10 Å high with 1 sites takes",
+        ),
+        (
+            iron([[2, 0, 0], [200, 2, 0], [0, 200, 2]]),
+            CUTOFF,
+            r"a cell 0\.0002 x 0\.02 x 2 Å high with 1 sites takes",
+        ),
         (iron(np.eye(3) * 2), 1e3, r"takes 4e\+07 steps to search 337 Å around each"),
-        (iron(np.eye(3) * 9000, [0, 0, 0], [0.5, 0.5, 0.5]), CUTOFF, r"9e\+03 x 9e\+03 x 9e\+03 Å high with 2 sites"),
-        (iron(np.eye(3) * 4, [0, 0, 0], [1, 0, 1e-4]), CUTOFF, r"sites 1 and 2 lie on the same spot \(4\.0e-04 Å"),
+        (
+            iron(np.eye(3) * 9000, [0, 0, 0], [0.5, 0.5, 0.5]),
+            CUTOFF,
+            r"9e\+03 x 9e\+03 x 9e\+03 Å high with 2 sites",
+        ),
+        (
+            iron(np.eye(3) * 4, [0, 0, 0], [1, 0, 1e-4]),
+            CUTOFF,
+            r"sites 1 and 2 lie on the same spot \(4\.0e-04 Å",
+        ),
     ],
     ids=["too dense", "too flat", "too oblique", "too far", "too wide", "clash"],
 )

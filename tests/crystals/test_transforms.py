@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import spglib
 
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graphs import GraphSettings, connect
-from csgcnn.crystals.structures import Crystal
 from csgcnn.crystals.transforms import SAME_CRYSTAL
 
 IN_PLACE = [name for name in SAME_CRYSTAL if name not in ("rotation", "translation")]
@@ -26,7 +26,9 @@ def largest_move(before: Crystal, after: Crystal) -> float:
 
 
 @pytest.mark.parametrize("name", SAME_CRYSTAL)
-def test_the_description_changes_and_the_graph_does_not(name: str, real_crystals: dict[str, Crystal]) -> None:
+def test_the_description_changes_and_the_graph_does_not(
+    name: str, real_crystals: dict[str, Crystal]
+) -> None:
     rng = np.random.default_rng(0)
     crystals = list(real_crystals.values())[::4]
     others = [SAME_CRYSTAL[name](crystal, rng) for crystal in crystals]
@@ -56,38 +58,56 @@ def test_every_atom_stays_where_it_was(name: str, real_crystals: dict[str, Cryst
     for id_, before in list(real_crystals.items())[::2]:
         after = SAME_CRYSTAL[name](before, rng)
         n_cells = volume(after) / volume(before)
-        assert len(after.atomic_number) == pytest.approx(n_cells * len(before.atomic_number), rel=1e-9), id_
+        assert len(after.atomic_number) == pytest.approx(
+            n_cells * len(before.atomic_number), rel=1e-9
+        ), id_
         assert largest_move(before, after) < tolerance, id_
         assert largest_move(after, before) < tolerance, id_
 
 
-@pytest.mark.parametrize(("name", "n_cells"), [("2x1x1 supercell", 2), ("2x2x2 supercell", 8), ("another cell", 1)])
-def test_the_size_of_other_cells(name: str, n_cells: int, real_crystals: dict[str, Crystal]) -> None:
+@pytest.mark.parametrize(
+    ("name", "n_cells"), [("2x1x1 supercell", 2), ("2x2x2 supercell", 8), ("another cell", 1)]
+)
+def test_the_size_of_other_cells(
+    name: str, n_cells: int, real_crystals: dict[str, Crystal]
+) -> None:
     rng = np.random.default_rng(0)
     for crystal in list(real_crystals.values())[::10]:
         assert volume(SAME_CRYSTAL[name](crystal, rng)) == pytest.approx(n_cells * volume(crystal))
 
 
-def test_the_primitive_cell_of_a_supercell_is_that_of_its_cell(real_crystals: dict[str, Crystal]) -> None:
+def test_the_primitive_cell_of_a_supercell_is_that_of_its_cell(
+    real_crystals: dict[str, Crystal],
+) -> None:
     rng = np.random.default_rng(0)
     for crystal in list(real_crystals.values())[::10]:
         large = SAME_CRYSTAL["2x2x2 supercell"](crystal, rng)
-        sizes = [len(SAME_CRYSTAL["primitive cell"](each, rng).atomic_number) for each in (crystal, large)]
+        sizes = [
+            len(SAME_CRYSTAL["primitive cell"](each, rng).atomic_number)
+            for each in (crystal, large)
+        ]
         assert sizes[0] == sizes[1] <= len(crystal.atomic_number)
 
 
-@pytest.mark.parametrize(("name", "n_conventional", "n_primitive"), [("fcc", 4, 1), ("bcc", 2, 1), ("diamond", 8, 2)])
+@pytest.mark.parametrize(
+    ("name", "n_conventional", "n_primitive"), [("fcc", 4, 1), ("bcc", 2, 1), ("diamond", 8, 2)]
+)
 def test_cells_of_textbook_crystals(
     name: str, n_conventional: int, n_primitive: int, ideal_crystals: dict[str, Crystal]
 ) -> None:
     rng = np.random.default_rng(0)
     conventional = SAME_CRYSTAL["conventional cell"](ideal_crystals[name], rng)
     primitive = SAME_CRYSTAL["primitive cell"](conventional, rng)
-    assert [len(cell.atomic_number) for cell in (conventional, primitive)] == [n_conventional, n_primitive]
+    assert [len(cell.atomic_number) for cell in (conventional, primitive)] == [
+        n_conventional,
+        n_primitive,
+    ]
 
 
 @pytest.mark.parametrize("name", [*CELLS, "Niggli cell"])
-def test_a_left_handed_cell_is_not_turned_into_its_mirror_image(name: str, real_crystals: dict[str, Crystal]) -> None:
+def test_a_left_handed_cell_is_not_turned_into_its_mirror_image(
+    name: str, real_crystals: dict[str, Crystal]
+) -> None:
     rng = np.random.default_rng(0)
     for crystal in list(real_crystals.values())[::10]:
         mirrored = crystal._replace(lattice=crystal.lattice * [1, 1, -1])
@@ -96,7 +116,9 @@ def test_a_left_handed_cell_is_not_turned_into_its_mirror_image(name: str, real_
 
 
 @pytest.mark.parametrize("name", [*CELLS, "Niggli cell"])
-@pytest.mark.parametrize("fails", [lambda *_, **__: None, lambda *_, **__: 1 / 0], ids=["None", "error"])
+@pytest.mark.parametrize(
+    "fails", [lambda *_, **__: None, lambda *_, **__: 1 / 0], ids=["None", "error"]
+)
 def test_without_an_answer_of_spglib_there_is_no_such_cell(
     name: str, fails: object, ideal_crystals: dict[str, Crystal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,7 +131,9 @@ def test_a_rotation_keeps_lengths_and_handedness(real_crystals: dict[str, Crysta
     rng = np.random.default_rng(1)
     for crystal in list(real_crystals.values())[::10]:
         turned = SAME_CRYSTAL["rotation"](crystal, rng)
-        np.testing.assert_allclose(turned.lattice @ turned.lattice.T, crystal.lattice @ crystal.lattice.T, atol=1e-9)
+        np.testing.assert_allclose(
+            turned.lattice @ turned.lattice.T, crystal.lattice @ crystal.lattice.T, atol=1e-9
+        )
         assert np.linalg.det(turned.lattice) == pytest.approx(np.linalg.det(crystal.lattice))
 
 

@@ -17,10 +17,10 @@ from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 
 from csgcnn.crystals import structure_files
-from csgcnn.crystals.build import Built, Rejected, build_graphs
+from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.datasets import Record, iter_structures, read_records
+from csgcnn.crystals.graph_builder import GraphChunk, Rejected, build_graphs
 from csgcnn.crystals.graphs import GraphSettings
-from csgcnn.crystals.structures import to_crystal
 from csgcnn.errors import StructureError, UserError
 
 Write = Callable[..., Path]
@@ -33,8 +33,15 @@ CIF = f"data_CsCl\n{CELL}loop_\n_atom_site_label\n_atom_site_type_symbol\n" + (
     "_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\nCs1 Cs 0 0 0\nCl1 Cl 0.5 0.5 0.5\n"
 )
 POSCAR = "CsCl\n1.0\n4 0 0\n0 4 0\n0 0 4\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
-CSCL = {"lattice": (np.eye(3) * 4).tolist(), "species": ["Cs", "Cl"], "frac_coords": [[0] * 3, [0.5] * 3]}
-XSF, CSSR = (Structure(CSCL["lattice"], CSCL["species"], CSCL["frac_coords"]).to(fmt=kind) for kind in ("xsf", "cssr"))
+CSCL = {
+    "lattice": (np.eye(3) * 4).tolist(),
+    "species": ["Cs", "Cl"],
+    "frac_coords": [[0] * 3, [0.5] * 3],
+}
+XSF, CSSR = (
+    Structure(CSCL["lattice"], CSCL["species"], CSCL["frac_coords"]).to(fmt=kind)
+    for kind in ("xsf", "cssr")
+)
 
 
 def refused(path: Path, reason: str) -> None:
@@ -57,11 +64,16 @@ def cif(item: str = "", end: str = "") -> str:
 
 
 def operations(*operations: str) -> str:
-    return cif("loop_\n_symmetry_equiv_pos_as_xyz\n" + "".join(f"'{operation}'\n" for operation in operations))
+    return cif(
+        "loop_\n_symmetry_equiv_pos_as_xyz\n"
+        + "".join(f"'{operation}'\n" for operation in operations)
+    )
 
 
 def magnetic(setting: str) -> str:
-    return cif(f"_space_group_magn.number_BNS 1.1\n_space_group_magn.transform_BNS_Pp_abc '{setting}'")
+    return cif(
+        f"_space_group_magn.number_BNS 1.1\n_space_group_magn.transform_BNS_Pp_abc '{setting}'"
+    )
 
 
 def centered(n: int) -> str:
@@ -80,25 +92,87 @@ def after_blocks_without_coordinates(n: int) -> str:
 
 LAST = "0.5 0.5 0.5"
 GRID = "BEGIN_BLOCK_DATAGRID_3D\nx\nBEGIN_DATAGRID_3D_x\n9000 9000 9000\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n0.5\n"
-TRAPS: dict[str, tuple[str, str, str, str]] = {  # name of the file, the trap, what is none, the reason
-    "quotes": ("a.cif", cif(end="# " + "'" * 12_000), cif(end="# " + "'" * 2000), "more quotes than a CIF can"),
-    "shared sites": ("a.cif", cif(end="# " + " + " * 6000), cif(end="# " + " + " * 600), "shared by several elements"),
-    "long operation": ("a.cif", operations("x, y, z" + "+0" * 100), operations("x, y, z" + "+0" * 9), "as_xyz holds"),
-    "long number": ("a.cif", operations("x, y, z+0.0" + "0 0" * 12), operations("x, y, z+0.000"), "as_xyz holds"),
-    "many operations": ("a.cif", operations(*["x, y, z"] * 4000), operations(*["x, y, z"] * 192), "8000 positions"),
-    "many centerings": ("a.cif", centered(4000), centered(4), "4000 symmetry operations make up to 8000 positions"),
-    "many positions": ("a.cif", many_rows("F m -3 m"), many_rows("P 1"), "101 rows of atoms and 192 symmetry"),
-    "power": ("a.cif", magnetic("9**9**9**9,b,c;0,0,0"), magnetic("2*a+b,b,c;0,0,0"), "transform_BNS_Pp_abc holds"),
-    "spaced power": ("a.cif", magnetic("9* *9* *9,b,c;0,0,0"), magnetic("b, c, a; 0, 1/4, 0"), "BNS_Pp_abc holds"),
-    "code": ("a.cif", magnetic('__import__("os").getcwd(),b,c;0,0,0'), magnetic("a,b,c;0,0,0"), "BNS_Pp_abc holds"),
-    "long setting": ("a.cif", magnetic("a" + "+0" * 99 + ",b,c;0,0,0"), magnetic("a+0,b,c;0,0,0"), "BNS_Pp_abc holds"),
+TRAPS: dict[
+    str, tuple[str, str, str, str]
+] = {  # name of the file, the trap, what is none, the reason
+    "quotes": (
+        "a.cif",
+        cif(end="# " + "'" * 12_000),
+        cif(end="# " + "'" * 2000),
+        "more quotes than a CIF can",
+    ),
+    "shared sites": (
+        "a.cif",
+        cif(end="# " + " + " * 6000),
+        cif(end="# " + " + " * 600),
+        "shared by several elements",
+    ),
+    "long operation": (
+        "a.cif",
+        operations("x, y, z" + "+0" * 100),
+        operations("x, y, z" + "+0" * 9),
+        "as_xyz holds",
+    ),
+    "long number": (
+        "a.cif",
+        operations("x, y, z+0.0" + "0 0" * 12),
+        operations("x, y, z+0.000"),
+        "as_xyz holds",
+    ),
+    "many operations": (
+        "a.cif",
+        operations(*["x, y, z"] * 4000),
+        operations(*["x, y, z"] * 192),
+        "8000 positions",
+    ),
+    "many centerings": (
+        "a.cif",
+        centered(4000),
+        centered(4),
+        "4000 symmetry operations make up to 8000 positions",
+    ),
+    "many positions": (
+        "a.cif",
+        many_rows("F m -3 m"),
+        many_rows("P 1"),
+        "101 rows of atoms and 192 symmetry",
+    ),
+    "power": (
+        "a.cif",
+        magnetic("9**9**9**9,b,c;0,0,0"),
+        magnetic("2*a+b,b,c;0,0,0"),
+        "transform_BNS_Pp_abc holds",
+    ),
+    "spaced power": (
+        "a.cif",
+        magnetic("9* *9* *9,b,c;0,0,0"),
+        magnetic("b, c, a; 0, 1/4, 0"),
+        "BNS_Pp_abc holds",
+    ),
+    "code": (
+        "a.cif",
+        magnetic('__import__("os").getcwd(),b,c;0,0,0'),
+        magnetic("a,b,c;0,0,0"),
+        "BNS_Pp_abc holds",
+    ),
+    "long setting": (
+        "a.cif",
+        magnetic("a" + "+0" * 99 + ",b,c;0,0,0"),
+        magnetic("a+0,b,c;0,0,0"),
+        "BNS_Pp_abc holds",
+    ),
     "far": (
         "a.cif",
         CIF.replace(LAST, "0.5 0.5 -2e6(3)"),
         CIF.replace(LAST, "0.5 0.5 -20.5(3)"),
         "fract_z holds '-2e6",
     ),
-    "far, POSCAR": ("POSCAR", POSCAR.replace(LAST, "0.5 0.5 1e7"), POSCAR.replace(LAST, "0 0 1e5"), "a million cells"),
+    "far, POSCAR": (
+        "POSCAR",
+        POSCAR.replace(LAST, "0.5 0.5 1e7"),
+        POSCAR.replace(LAST, "0 0 1e5"),
+        "a million cells",
+    ),
     "formula": (
         "a.cif",
         cif("_chemical_formula_sum 'Cs1 Cl" + "1" * 30_000 + "'"),
@@ -111,10 +185,30 @@ TRAPS: dict[str, tuple[str, str, str, str]] = {  # name of the file, the trap, w
         after_blocks_without_coordinates(7),
         "_atom_site_fract_x",
     ),
-    "no atoms": ("a.cif", f"data_CsCl\n{CELL}", "data_empty\n" + CIF, "there is no _atom_site_label in it"),
-    "count, POSCAR": ("POSCAR", POSCAR.replace("1 1", "1 -999999"), POSCAR.replace("1 1", "+1 1 # 999999"), "declares"),
-    "count, XSF": ("a.xsf", XSF.replace("2 1", "999999999999 1"), "# 999999\n" + XSF, r"declares 1e\+12 sites; up to"),
-    "count, CSSR": ("a.cssr", CSSR.replace("2 0", "999999999 0"), CSSR, r"declares 1e\+09 sites; up to 100000"),
+    "no atoms": (
+        "a.cif",
+        f"data_CsCl\n{CELL}",
+        "data_empty\n" + CIF,
+        "there is no _atom_site_label in it",
+    ),
+    "count, POSCAR": (
+        "POSCAR",
+        POSCAR.replace("1 1", "1 -999999"),
+        POSCAR.replace("1 1", "+1 1 # 999999"),
+        "declares",
+    ),
+    "count, XSF": (
+        "a.xsf",
+        XSF.replace("2 1", "999999999999 1"),
+        "# 999999\n" + XSF,
+        r"declares 1e\+12 sites; up to",
+    ),
+    "count, CSSR": (
+        "a.cssr",
+        CSSR.replace("2 0", "999999999 0"),
+        CSSR,
+        r"declares 1e\+09 sites; up to 100000",
+    ),
     "grid, XSF": (
         "a.xsf",
         XSF.replace("2 1", "2 1\n9000 9000 90000"),
@@ -152,7 +246,12 @@ TRAPS: dict[str, tuple[str, str, str, str]] = {  # name of the file, the trap, w
         json.dumps(CSCL | {"species": ["Cs", "Cl"] * 500, "frac_coords": [[0, 0, 0]] * 1000}),
         "the structure has 100001 sites; up to 100000 are supported",
     ),
-    "control characters": ("a.json", '"\\u001b[2J\\nup"', json.dumps(CSCL | {"\x1b[2J": "\n"}), "not a structure"),
+    "control characters": (
+        "a.json",
+        '"\\u001b[2J\\nup"',
+        json.dumps(CSCL | {"\x1b[2J": "\n"}),
+        "not a structure",
+    ),
 }
 
 
@@ -175,7 +274,9 @@ def test_traps_are_refused_and_what_resembles_them_is_read(write: Write, trap: s
     ],
     ids=["pipe", "device", "folder", "link to a folder", "link to itself", "link to nothing"],
 )
-def test_only_regular_files_are_opened(write: Write, tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
+def test_only_regular_files_are_opened(
+    write: Write, tmp_path: Path, make: Callable[[Path], None], reason: str
+) -> None:
     path = tmp_path / "a.cif"
     make(path)
     refused(path, reason)
@@ -184,13 +285,17 @@ def test_only_regular_files_are_opened(write: Write, tmp_path: Path, make: Calla
     accepted(link)
 
 
-@pytest.mark.parametrize(("name", "reason"), [("a\0.cif", "null byte"), ("a" * 300 + ".cif", "name too long")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("a\0.cif", "null byte"), ("a" * 300 + ".cif", "name too long")]
+)
 def test_impossible_names(name: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(StructureError, match=rf"cannot be read \(.*{reason}"):
         to_crystal(tmp_path / name)
 
 
-def test_a_file_may_be_so_large_and_no_larger(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_may_be_so_large_and_no_larger(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packed, plain = write("a.cif.gz", gzip.compress(CIF.encode())), write("a.cif", CIF)
     monkeypatch.setattr(structure_files, "LARGEST_FILE", len(CIF))
     accepted(packed)
@@ -219,8 +324,13 @@ def test_a_bomb_is_not_unpacked(write: Write, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("name", ["../x.cif", "/etc/x.cif", "a/../../x.cif", "./.././x.cif"])
 def test_tables_name_no_file_elsewhere(write: Write, tmp_path: Path, name: str) -> None:
-    for table in (write("table.csv", f"id,file\na,{name}\n"), write("id_prop.csv", f"{name.removesuffix('.cif')},1\n")):
-        with pytest.raises(UserError, match=r"names the file .* which is not in the folder of the table") as caught:
+    for table in (
+        write("table.csv", f"id,file\na,{name}\n"),
+        write("id_prop.csv", f"{name.removesuffix('.cif')},1\n"),
+    ):
+        with pytest.raises(
+            UserError, match=r"names the file .* which is not in the folder of the table"
+        ) as caught:
             read_records(table if table.name == "table.csv" else tmp_path)
         assert str(caught.value).isprintable()
     (record,) = read_records(write("table.csv", "id,file\na,b/../..x/./a.cif\n"))
@@ -232,7 +342,11 @@ def test_tables_name_no_file_elsewhere(write: Write, tmp_path: Path, name: str) 
     [
         ("a.csv", "id,file\na,a\0.cif\n", "binary data"),
         ("a.csv", "id,file\na,b\n\nc\n", "line 4 has 1 fields, expected 2"),
-        ("a.csv", 'id,"x\n\x1b[2J","x\n\x1b[2J"\na,b,c\n', r"several columns are called x \[2J; give"),
+        (
+            "a.csv",
+            'id,"x\n\x1b[2J","x\n\x1b[2J"\na,b,c\n',
+            r"several columns are called x \[2J; give",
+        ),
         ("a.csv", "id,file\na," + "b" * 200_000, "line 2 is not csv .field larger"),
         ("a.json", {"columns": ["a", "a"], "data": []}, "several columns are called a"),
         ("a.json", {"columns": [1, "1"], "data": []}, "several columns are called 1"),
@@ -242,11 +356,21 @@ def test_tables_name_no_file_elsewhere(write: Write, tmp_path: Path, name: str) 
         ("a.json", "[" + "9" * 5000 + "]", "not valid JSON .*digits"),
         ("a.json", {"a\n\x1b[2J": 1}, r"keys a \[2J; expected"),
         ("a.json", ["\n\x1b[2J"], r"entry 1 is '\\n\\x1b"),
-        ("a.json", [{"id": [1], "structure": CSCL}], r"the id of record 1 is \[1\]; expected text or a number"),
-        ("a.json", [{"id": "\n\x1b[2J", "structure": CSCL}] * 2, r"1 ids occur more than once \(\[2J\)"),
+        (
+            "a.json",
+            [{"id": [1], "structure": CSCL}],
+            r"the id of record 1 is \[1\]; expected text or a number",
+        ),
+        (
+            "a.json",
+            [{"id": "\n\x1b[2J", "structure": CSCL}] * 2,
+            r"1 ids occur more than once \(\[2J\)",
+        ),
     ],
 )
-def test_hostile_tables_are_refused_in_a_printable_line(write: Write, name: str, content: object, reason: str) -> None:
+def test_hostile_tables_are_refused_in_a_printable_line(
+    write: Write, name: str, content: object, reason: str
+) -> None:
     path = write(name, content)
     with pytest.raises(UserError, match=reason) as caught:
         read_records(path)
@@ -263,7 +387,9 @@ def test_values_that_are_unusual_but_harmless_are_kept(write: Write) -> None:
     assert record.columns == {"large": np.inf, "small": -np.inf, "most": 10**300}
 
 
-def test_patterns_go_through_no_link_twice(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patterns_go_through_no_link_twice(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("one/x.vasp", "one/two/x.vasp", ".hidden/x.vasp"):
         write(name)
@@ -281,7 +407,10 @@ def test_patterns_go_through_no_link_twice(write: Write, tmp_path: Path, monkeyp
 def test_reasons_are_one_printable_line(write: Write, tmp_path: Path) -> None:
     names = ["two\nlines.cif", "\x1b[2J.cif", os.fsdecode(b"\xff.cif"), "x" * 200 + ".cif"]
     sources = [write(name, CIF.replace("Cs1 Cs", "Qq1 Qq")) for name in names]
-    records = [Record("a", source, {}) for source in [*sources, Path("y" * 3000), CSCL | {"species": ["\n", "\ud800"]}]]
+    records = [
+        Record("a", source, {})
+        for source in [*sources, Path("y" * 3000), CSCL | {"species": ["\n", "\ud800"]}]
+    ]
     (built,) = build_graphs(records, GraphSettings(), workers=1)
     assert len(built.rejected) == len(records)
     for entry in built.rejected:
@@ -296,7 +425,9 @@ WORD = re.compile(rb"[\w.+-]+|[^\w.+-]+")
 ODD = [b"", b"\n", b"\0", b"\xff\xfe", "\ud800".encode(errors="surrogatepass"), b"\x1b[2J"]
 ODD += b"NaN -inf 1e308 1e-300 -1 0 0.5 99999 Fe null loop_ data_x # \" '".split()
 ODD += [b"9" * 40, b"[" * 5000, b"(" * 500, b'{"a":' * 500, b"' " * 500]
-UNFORESEEN = re.compile(r"[A-Z]\w*(Error|Warning|Exception|Iteration|Exit): ")  # a fault of ours, as a reason
+UNFORESEEN = re.compile(
+    r"[A-Z]\w*(Error|Warning|Exception|Iteration|Exit): "
+)  # a fault of ours, as a reason
 
 
 @st.composite
@@ -304,12 +435,17 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
     """A file, of which words are replaced, inserted or cut, or from somewhere on all."""
     words = WORD.findall(content)
     for _ in range(draw(st.integers(1, 3))):
-        at, n_lost = draw(st.integers(0, len(words))), draw(st.sampled_from([1, 1, 1, 0, 20, len(words)]))
+        at, n_lost = (
+            draw(st.integers(0, len(words))),
+            draw(st.sampled_from([1, 1, 1, 0, 20, len(words)])),
+        )
         words[at : at + n_lost] = [draw(st.sampled_from(ODD))]
     return b"".join(words)
 
 
-@pytest.mark.parametrize("name", ["a.cif", "a.mcif", "POSCAR", "a.xsf", "a.cssr", "a.json", "set.json", "frame.json"])
+@pytest.mark.parametrize(
+    "name", ["a.cif", "a.mcif", "POSCAR", "a.xsf", "a.cssr", "a.json", "set.json", "frame.json"]
+)
 def test_damaged_files_become_finite_graphs_or_reasons(
     name: str, dielectric_records: list[Record], tmp_path: Path
 ) -> None:
@@ -337,14 +473,18 @@ def test_damaged_files_become_finite_graphs_or_reasons(
         try:
             (built,) = build_graphs(iter_structures([path]), GraphSettings(), workers=1)
         except UserError as error:
-            built = Built([], None, [Rejected(path.name, str(error))], {})
+            built = GraphChunk([], None, [Rejected(path.name, str(error))], {})
         for entry in built.rejected:
             assert not UNFORESEEN.match(entry.reason), entry
             assert entry.reason.isprintable()
         seen["rejected"] += len(built.rejected)
         if built.graphs is not None:
             seen["kept"] += len(built.graphs)
-            for values in (built.graphs.lattice, built.graphs.distance, built.graphs.edge_multiplicity):
+            for values in (
+                built.graphs.lattice,
+                built.graphs.distance,
+                built.graphs.edge_multiplicity,
+            ):
                 assert np.isfinite(values).all()
 
     try_one()

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.graphs import GraphSettings, connect
-from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.augment import Augmentations, CoordinateNoise, DistanceNoise, Strain, fading
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
@@ -18,9 +18,9 @@ SIGMA = 0.02
 def batch_of(records: list[Record], **settings: bool) -> GraphBatch:
     crystals = [to_crystal(record.source) for record in records[:60]]
     graphs = connect(crystals, GraphSettings(**settings))
-    return GraphStore(graphs, [record.id for record in records[:60]], {}, GraphSettings(**settings)).batch(
-        torch.arange(60)
-    )
+    return GraphStore(
+        graphs, [record.id for record in records[:60]], {}, GraphSettings(**settings)
+    ).batch(torch.arange(60))
 
 
 @pytest.fixture
@@ -37,14 +37,18 @@ def full(dielectric_records: list[Record]) -> GraphBatch:
 
 def test_vectors_are_those_of_the_distances(full: GraphBatch) -> None:
     assert torch.allclose(full.edge_vector.norm(dim=1), full.distance, atol=1e-5)
-    centre_sum = torch.zeros(len(full.atomic_number), 3).index_add(0, full.edge_index[1], full.edge_vector)
-    assert (centre_sum.norm(dim=1) < 1e-4).any()  # inversion centres: the vectors of a site cancel
+    center_sum = torch.zeros(len(full.atomic_number), 3).index_add(
+        0, full.edge_index[1], full.edge_vector
+    )
+    assert (center_sum.norm(dim=1) < 1e-4).any()  # inversion centers: the vectors of a site cancel
 
 
 def test_distance_noise_has_its_deviation_and_leaves_the_rest(batch: GraphBatch) -> None:
     before = batch.distance.clone()
     noisy = DistanceNoise(SIGMA)(batch, progress=torch.tensor(0.5))
-    change = (noisy.distance - before) * batch.edge_count.sqrt()  # the mean of n draws deviates sqrt(n) times less
+    change = (
+        noisy.distance - before
+    ) * batch.edge_count.sqrt()  # the mean of n draws deviates sqrt(n) times less
     assert change.std().item() == pytest.approx(SIGMA, rel=0.1)
     assert abs(change.mean().item()) < 5 * SIGMA / math.sqrt(len(change))
     assert torch.equal(batch.distance, before)
@@ -61,8 +65,8 @@ def test_strain_stretches_each_crystal_as_one(batch: GraphBatch) -> None:
 
 def test_coordinate_noise_moves_atoms_and_not_images_against_their_atom(full: GraphBatch) -> None:
     noisy = CoordinateNoise(SIGMA)(full, progress=torch.tensor(0.0))
-    neighbor, centre = full.edge_index
-    image = neighbor == centre
+    neighbor, center = full.edge_index
+    image = neighbor == center
     assert image.any()
     assert torch.allclose(noisy.distance[image], full.distance[image], atol=1e-5)
     moved = noisy.edge_vector - full.edge_vector
@@ -71,9 +75,16 @@ def test_coordinate_noise_moves_atoms_and_not_images_against_their_atom(full: Gr
 
 
 def test_noise_fades(batch: GraphBatch) -> None:
-    assert [fading(torch.tensor(progress), 0.5).item() for progress in (0, 0.25, 0.5, 1)] == [1, 0.5, 0, 0]
+    assert [fading(torch.tensor(progress), 0.5).item() for progress in (0, 0.25, 0.5, 1)] == [
+        1,
+        0.5,
+        0,
+        0,
+    ]
     assert fading(torch.tensor(0.9), 0) == 1
-    assert torch.equal(DistanceNoise(SIGMA, decay=0.5)(batch, progress=torch.tensor(0.6)).distance, batch.distance)
+    assert torch.equal(
+        DistanceNoise(SIGMA, decay=0.5)(batch, progress=torch.tensor(0.6)).distance, batch.distance
+    )
 
 
 def test_several_act_one_after_the_other(batch: GraphBatch) -> None:
@@ -81,7 +92,9 @@ def test_several_act_one_after_the_other(batch: GraphBatch) -> None:
     torch.manual_seed(1)
     together = both(batch, torch.tensor(0.0)).distance
     torch.manual_seed(1)
-    one_by_one = DistanceNoise(SIGMA)(Strain(SIGMA)(batch, torch.tensor(0.0)), torch.tensor(0.0)).distance
+    one_by_one = DistanceNoise(SIGMA)(
+        Strain(SIGMA)(batch, torch.tensor(0.0)), torch.tensor(0.0)
+    ).distance
     assert torch.equal(together, one_by_one)
 
 

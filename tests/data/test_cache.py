@@ -65,10 +65,14 @@ def assert_same(one: GraphStore, other: GraphStore) -> None:
     assert (one.ids, one.columns, one.settings) == (other.ids, other.columns, other.settings)
     everything = torch.arange(len(one))
     for name in ("atomic_number", "edge_index", "distance", "edge_multiplicity"):
-        assert torch.equal(getattr(one.batch(everything), name), getattr(other.batch(everything), name))
+        assert torch.equal(
+            getattr(one.batch(everything), name), getattr(other.batch(everything), name)
+        )
 
 
-def test_the_second_time_nothing_is_built(data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_time_nothing_is_built(
+    data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done: list[int] = []
     built, rejected = open_dataset(data, SETTINGS, progress=done.append)
     assert done == [12]
@@ -112,7 +116,9 @@ def test_the_key_is_bytes_settings_and_reading_options(
     assert len(entries(folder)) == 9
 
 
-def test_a_changed_structure_file_of_a_folder_is_noticed(data: Path, folder: Path, rows: list[dict[str, Any]]) -> None:
+def test_a_changed_structure_file_of_a_folder_is_noticed(
+    data: Path, folder: Path, rows: list[dict[str, Any]]
+) -> None:
     cifs = data.parent / "cifs"
     cifs.mkdir()
     (cifs / "id_prop.csv").write_text("a,1.0\nb,2.0\n")
@@ -125,7 +131,9 @@ def test_a_changed_structure_file_of_a_folder_is_noticed(data: Path, folder: Pat
     assert before.elements[1] != after.elements[1]
 
 
-def test_a_csv_whose_columns_have_unusual_names(data: Path, folder: Path, rows: list[dict[str, Any]]) -> None:
+def test_a_csv_whose_columns_have_unusual_names(
+    data: Path, folder: Path, rows: list[dict[str, Any]]
+) -> None:
     (data.parent / "a.json").write_text(json.dumps(rows[0]["structure"]))
     table = data.parent / "table.csv"
     table.write_text("label,where,id,gap\nfirst,a.json,same,1\nsecond,a.json,same,2\n")
@@ -133,7 +141,9 @@ def test_a_csv_whose_columns_have_unusual_names(data: Path, folder: Path, rows: 
     assert (store.ids, rejected) == (["first", "second"], [])
 
 
-def test_the_files_of_a_csv_may_be_linked(data: Path, folder: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_the_files_of_a_csv_may_be_linked(
+    data: Path, folder: Path, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
     (tmp_path / "a.json").write_text(json.dumps(rows[0]["structure"]))
     (data.parent / "mine.json").symlink_to(tmp_path / "a.json")
     (data.parent / "all").symlink_to(tmp_path)
@@ -205,14 +215,22 @@ def damaged(draw: st.DrawFn, files: dict[str, bytes]) -> tuple[str, bytes]:
     name = draw(st.sampled_from(sorted(files)))
     content = bytearray(files[name])
     for _ in range(draw(st.integers(1, 3))):
-        at, n_lost = draw(st.integers(0, len(content))), draw(st.sampled_from([1, 1, 4, 0, 50, len(content)]))
-        content[at : at + n_lost] = draw(st.sampled_from([b"", b"9", b"\0", b"\xff\x7f", b"[", b'"', b"\0\0\xc0\x7f"]))
+        at, n_lost = (
+            draw(st.integers(0, len(content))),
+            draw(st.sampled_from([1, 1, 4, 0, 50, len(content)])),
+        )
+        content[at : at + n_lost] = draw(
+            st.sampled_from([b"", b"9", b"\0", b"\xff\x7f", b"[", b'"', b"\0\0\xc0\x7f"])
+        )
     return name, bytes(content)
 
 
 @pytest.mark.parametrize("write", [Path.write_bytes, write_as_ours])
 def test_any_damage_is_refused_or_does_no_harm(
-    data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path, bytes], object]
+    data: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write: Callable[[Path, bytes], object],
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
     built, rejected = open_dataset(data, SETTINGS)
@@ -243,12 +261,18 @@ def test_any_damage_is_refused_or_does_no_harm(
     assert all(reason.startswith(str(entry)) for reason in reasons)
 
 
-def test_what_was_mended_is_told_by_kind(tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_was_mended_is_told_by_kind(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     axes = [("a", "alpha"), ("b", "beta"), ("c", "gamma")]
     cell = "".join(f"_cell_length_{edge} 4\n_cell_angle_{angle} 90\n" for edge, angle in axes)
-    atoms = "".join(f"_atom_site_{name}\n" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z"))
+    atoms = "".join(
+        f"_atom_site_{name}\n" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z")
+    )
     for number in range(3):
-        (tmp_path / f"{number}.cif").write_text(f"data_x\n{cell}loop_\n{atoms}Fe1 Fe 0 0 0.{number}\n")
+        (tmp_path / f"{number}.cif").write_text(
+            f"data_x\n{cell}loop_\n{atoms}Fe1 Fe 0 0 0.{number}\n"
+        )
     (tmp_path / "id_prop.csv").write_text("0,1\n1,2\n2,3\n")
     with caplog.at_level(logging.WARNING):
         open_dataset(tmp_path, SETTINGS)
@@ -257,7 +281,9 @@ def test_what_was_mended_is_told_by_kind(tmp_path: Path, folder: Path, caplog: p
     assert told.endswith("(first in 0)")
 
 
-def test_of_two_processes_at_once_one_builds(data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_processes_at_once_one_builds(
+    data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fork = multiprocessing.get_context("fork")
     n_built, started = fork.Value("i", 0), fork.Barrier(2, timeout=20)
     build = shards.build_graphs
@@ -308,7 +334,9 @@ def test_without_locks_all_build_and_the_first_wins(
     assert [entry.name for entry in entries(folder)] == [first.name]
 
 
-def test_a_cache_folder_that_cannot_be_made_only_warns(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cache_folder_that_cannot_be_made_only_warns(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store, _ = open_dataset(data, SETTINGS, cache_folder=data / "below a file")
     assert len(store) == 11
     assert "not cached" in caplog.text
@@ -316,7 +344,9 @@ def test_a_cache_folder_that_cannot_be_made_only_warns(data: Path, caplog: pytes
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_cache_folder_only_warns(data: Path, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_read_only_cache_folder_only_warns(
+    data: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder.mkdir()
     folder.chmod(0o500)
     store, _ = open_dataset(data, SETTINGS)
@@ -340,7 +370,9 @@ def test_a_full_disk_only_warns(
 def test_nothing_usable_is_an_error_with_the_first_reason(tmp_path: Path, folder: Path) -> None:
     path = tmp_path / "bad.json"
     path.write_text(json.dumps([{"id": i, "structure": {"species": ["H"]}} for i in ("x", "y")]))
-    with pytest.raises(UserError, match=r"bad\.json: none of its 2 structures can be used; the first, x: "):
+    with pytest.raises(
+        UserError, match=r"bad\.json: none of its 2 structures can be used; the first, x: "
+    ):
         open_dataset(path, SETTINGS)
     assert entries(folder) == []
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from csgcnn.crystals.build import Rejected
+from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.data.dataset import Dataset, check_rejected, select_targets
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, describe_targets
@@ -17,25 +17,39 @@ StoreMaker = Callable[..., GraphStore]
 
 
 def test_targets_of_good_rows(store_with: StoreMaker) -> None:
-    store = store_with({"gap": [1.5, 0, 2.25, True], "name": ["a", "b", "c", "d"], "n": [1, 2, 3, None]})
+    store = store_with(
+        {"gap": [1.5, 0, 2.25, True], "name": ["a", "b", "c", "d"], "n": [1, 2, 3, None]}
+    )
     dataset = select_targets(store, [Target("n"), Target("gap")], [], SOURCE)
     assert dataset.targets == [Target("n"), Target("gap")]
     assert dataset.values.dtype == torch.float32
-    np.testing.assert_array_equal(dataset.values.numpy(), [[1, 1.5], [2, 0], [3, 2.25], [np.nan, 1]])
+    np.testing.assert_array_equal(
+        dataset.values.numpy(), [[1, 1.5], [2, 0], [3, 2.25], [np.nan, 1]]
+    )
     assert dataset.rows.tolist() == [0, 1, 2, 3]  # one target of two is enough
     assert dataset.rejected == []
 
 
 def test_the_only_column_is_the_target(store_with: StoreMaker) -> None:
-    assert describe_targets(store_with({"gap": [1.0]}), None, {}, {"gap": "eV"}, {}, SOURCE) == [Target("gap", "eV")]
+    assert describe_targets(store_with({"gap": [1.0]}), None, {}, {"gap": "eV"}, {}, SOURCE) == [
+        Target("gap", "eV")
+    ]
 
 
 @pytest.mark.parametrize(
     ("columns", "names", "answer"),
     [
-        (["gap", "n"], ["gpa"], r"mine/set\.json: there is no column 'gpa' to be the target; there are gap, n$"),
+        (
+            ["gap", "n"],
+            ["gpa"],
+            r"mine/set\.json: there is no column 'gpa' to be the target; there are gap, n$",
+        ),
         (["gap", "n"], ["gap", "x"], r"there is no column 'x'"),
-        (["gap", "n"], None, r"mine/set\.json: say which column is the target: dataset\.targets=.* of gap, n$"),
+        (
+            ["gap", "n"],
+            None,
+            r"mine/set\.json: say which column is the target: dataset\.targets=.* of gap, n$",
+        ),
         ([], None, r"say which column .* of none$"),
         ([], ["gap"], r"no column 'gap' .* there are none$"),
     ],
@@ -68,7 +82,9 @@ def test_a_row_without_a_usable_target_is_rejected_by_name(
     store_with: StoreMaker, value: float | str | None, reason: str
 ) -> None:
     unreadable = Rejected("x", "no lattice")
-    dataset = select_targets(store_with({"gap": [1.0, value, 3.0]}), [Target("gap")], [unreadable], SOURCE)
+    dataset = select_targets(
+        store_with({"gap": [1.0, value, 3.0]}), [Target("gap")], [unreadable], SOURCE
+    )
     assert dataset.rows.tolist() == [0, 2]
     assert dataset.rejected[0] == unreadable
     assert [entry.id for entry in dataset.rejected[1:]] == ["c1"]
@@ -86,7 +102,9 @@ def test_one_impossible_target_of_two_rejects_the_row(store_with: StoreMaker) ->
 
 
 def dataset_with(store_with: StoreMaker, n_rejected: int, n_usable: int) -> Dataset:
-    rejected = [Rejected(f"x{number}", f'reason {number}, "quoted"') for number in range(n_rejected)]
+    rejected = [
+        Rejected(f"x{number}", f'reason {number}, "quoted"') for number in range(n_rejected)
+    ]
     return select_targets(store_with({"gap": [1.0] * n_usable}), [Target("gap")], rejected, SOURCE)
 
 
@@ -95,12 +113,17 @@ def test_nothing_rejected_writes_nothing(store_with: StoreMaker, tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
-def test_rejected_records_may_be_skipped_up_to_five_per_cent(store_with: StoreMaker, tmp_path: Path) -> None:
+def test_rejected_records_may_be_skipped_up_to_five_per_cent(
+    store_with: StoreMaker, tmp_path: Path
+) -> None:
     report = tmp_path / "rejected.csv"
     check_rejected(dataset_with(store_with, 5, 95), SOURCE, "skip", report)
     with open(report, newline="") as file:
         rows = list(csv.reader(file))
-    assert rows == [["id", "reason"], *([f"x{number}", f'reason {number}, "quoted"'] for number in range(5))]
+    assert rows == [
+        ["id", "reason"],
+        *([f"x{number}", f'reason {number}, "quoted"'] for number in range(5)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +134,12 @@ def test_rejected_records_may_be_skipped_up_to_five_per_cent(store_with: StoreMa
     ],
 )
 def test_rejected_records_stop_the_run(
-    store_with: StoreMaker, tmp_path: Path, n_rejected: int, n_usable: int, on_error: str, answers: list[str]
+    store_with: StoreMaker,
+    tmp_path: Path,
+    n_rejected: int,
+    n_usable: int,
+    on_error: str,
+    answers: list[str],
 ) -> None:
     report = tmp_path / "rejected.csv"
     with pytest.raises(UserError) as error:
@@ -125,5 +153,7 @@ def test_rejected_records_stop_the_run(
 def test_targets_missing_everywhere_stop_the_run(store_with: StoreMaker, tmp_path: Path) -> None:
     dataset = select_targets(store_with({"gap": [None, None]}), [Target("gap")], [], SOURCE)
     assert dataset.rows.shape == (0,)
-    with pytest.raises(UserError, match=r"2 of 2 records cannot be used \(c0: gap missing; c1: gap missing\)"):
+    with pytest.raises(
+        UserError, match=r"2 of 2 records cannot be used \(c0: gap missing; c1: gap missing\)"
+    ):
         check_rejected(dataset, SOURCE, "skip", tmp_path / "rejected.csv")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.graphs import GraphSettings, connect
-from csgcnn.crystals.structures import to_crystal
 from csgcnn.data import store as store_module
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
@@ -58,7 +58,9 @@ def test_memory_is_given_back(mapped: GraphStore, monkeypatch: pytest.MonkeyPatc
     assert len(released) == len(fields(type(mapped.graphs)))
 
 
-def test_resident_graphs_do_not_need_their_files(in_memory: GraphStore, mapped: GraphStore, tmp_path: Path) -> None:
+def test_resident_graphs_do_not_need_their_files(
+    in_memory: GraphStore, mapped: GraphStore, tmp_path: Path
+) -> None:
     mapped.to("cpu")
     for path in tmp_path.iterdir():
         content = path.read_bytes()
@@ -80,7 +82,9 @@ def test_batches_are_read_ahead_for_a_device(mapped: GraphStore) -> None:
         list(mapped.batches([torch.tensor([3]), torch.tensor([100])]))
 
 
-def test_shuffling_stays_within_windows_and_mixes_them(mapped: GraphStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shuffling_stays_within_windows_and_mixes_them(
+    mapped: GraphStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store_module, "BLOCK", 4)
     monkeypatch.setattr(store_module, "WINDOW", 5)
     torch.manual_seed(0)
@@ -91,7 +95,9 @@ def test_shuffling_stays_within_windows_and_mixes_them(mapped: GraphStore, monke
         for window in order.split(5 * 2):  # every other row of five blocks
             assert len((window // 4).unique()) == 5
     place = torch.stack(orders).argsort()  # of each row in each order
-    assert (place.double().mean(0) - 24.5).abs().max() < 4  # any place: the deviation of the mean is 0.83
+    assert (
+        place.double().mean(0) - 24.5
+    ).abs().max() < 4  # any place: the deviation of the mean is 0.83
     apart = (place[:, :1] - place[:, 1:]).abs()
     assert apart[:, 0].float().mean() < 6  # rows of one block meet in a window
     assert apart[:, 10].float().mean() > 12  # others do now and then
@@ -110,7 +116,11 @@ def test_blocks_and_elements(in_memory: GraphStore, mapped: GraphStore) -> None:
         assert sum(map(len, blocks)) == 100
         together = type(mapped.graphs).concatenate(blocks)
         for field in fields(together):
-            np.testing.assert_array_equal(getattr(together, field.name), getattr(in_memory.graphs, field.name))
+            np.testing.assert_array_equal(
+                getattr(together, field.name), getattr(in_memory.graphs, field.name)
+            )
     rows = torch.tensor([3, 50, 99])
-    assert mapped.elements_of(rows) == set().union(*(in_memory.elements[row] for row in rows.tolist()))
+    assert mapped.elements_of(rows) == set().union(
+        *(in_memory.elements[row] for row in rows.tolist())
+    )
     assert mapped.elements_of(rows[:0]) == set()

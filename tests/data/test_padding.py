@@ -5,16 +5,16 @@ from itertools import product
 import pytest
 import torch
 
+from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.elements import atom_init
 from csgcnn.crystals.graphs import GraphSettings, connect
-from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.augment import CoordinateNoise, DistanceNoise, Strain
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution, IsomorphismConvolution
 from csgcnn.nn.edge_calculators import RadialBasis
-from csgcnn.nn.models import CrystalGraphNetwork
+from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.nn.node_features import ElementTable, LearnedEmbedding
 from csgcnn.nn.pooling import AttentionPooling, MaxPooling, MeanPooling, Set2Set, SumPooling
 
@@ -28,7 +28,9 @@ CASES += [*product([AttentionConvolution], POOLINGS[1:], ["batch"])]
 @pytest.fixture(scope="module", params=["compressed", "full"])
 def store(request: pytest.FixtureRequest, dielectric_records: list[Record]) -> GraphStore:
     records = dielectric_records[:60]
-    settings = GraphSettings(compress=request.param == "compressed", vectors=request.param == "full")
+    settings = GraphSettings(
+        compress=request.param == "compressed", vectors=request.param == "full"
+    )
     graphs = connect([to_crystal(record.source) for record in records], settings)
     return GraphStore(graphs, [record.id for record in records], {}, settings)
 
@@ -43,7 +45,10 @@ def test_sizes_and_order(store: GraphStore, more_atoms: int, more_edges: int) ->
     n_atoms, n_edges = store.size(ROWS)
     plain, batch = store.batch(ROWS), padded(store, more_atoms, more_edges)
     assert batch.n_graphs == len(ROWS)
-    assert (len(batch.atomic_number), len(batch.distance)) == (n_atoms + more_atoms, n_edges + more_edges)
+    assert (len(batch.atomic_number), len(batch.distance)) == (
+        n_atoms + more_atoms,
+        n_edges + more_edges,
+    )
     assert (batch.edge_index[1].diff() >= 0).all()
     assert batch.edge_index.max() < len(batch.atomic_number)
     for name in ("atomic_number", "atom_multiplicity", "graph_index"):
@@ -67,15 +72,23 @@ def test_loss_gradients_and_statistics_are_those_without(
     torch.manual_seed(0)
     features = {"atom_init": ElementTable(atom_init()), "learned": LearnedEmbedding(8)}
     edges = RadialBasis(8.0, 16, learnable=True, embedding=16)
-    model = CrystalGraphNetwork(features, edges, convolution, pooling, hidden=16, norm=norm).double()
+    model = CrystalGraphNetwork(
+        features, edges, convolution, pooling, hidden=16, norm=norm
+    ).double()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found = []
     for batch in (store.batch(ROWS), padded(store, more_atoms, more_edges)):
         model.load_state_dict(before)
         model.zero_grad()
-        loss = (model.standardized(to_double(batch)) - torch.arange(8.0).unsqueeze(1)).square().mean()
+        loss = (
+            (model.standardized(to_double(batch)) - torch.arange(8.0).unsqueeze(1)).square().mean()
+        )
         loss.backward()
-        gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+        gradients = {
+            name: weight.grad
+            for name, weight in model.named_parameters()
+            if weight.grad is not None
+        }
         found.append({"loss": loss.detach(), **gradients, **dict(model.named_buffers())})
         found[-1] = {name: tensor.clone() for name, tensor in found[-1].items()}
     assert found[0].keys() == found[1].keys()
@@ -85,12 +98,16 @@ def test_loss_gradients_and_statistics_are_those_without(
 
 def to_double(batch: GraphBatch) -> GraphBatch:
     tensors = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
-    is_real = {name: isinstance(t, torch.Tensor) and t.is_floating_point() for name, t in tensors.items()}
+    is_real = {
+        name: isinstance(t, torch.Tensor) and t.is_floating_point() for name, t in tensors.items()
+    }
     return GraphBatch(**{name: t.double() if is_real[name] else t for name, t in tensors.items()})
 
 
 @pytest.mark.parametrize("noise", [DistanceNoise(), Strain(), CoordinateNoise()])
-def test_noise_stays_finite(store: GraphStore, noise: DistanceNoise | Strain | CoordinateNoise) -> None:
+def test_noise_stays_finite(
+    store: GraphStore, noise: DistanceNoise | Strain | CoordinateNoise
+) -> None:
     batch = padded(store, 20, 300)
     if isinstance(noise, CoordinateNoise) and not batch.edge_vector.shape[1]:
         pytest.skip("needs vectors")

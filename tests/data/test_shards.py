@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from csgcnn.crystals.build import Rejected, WorkerLostError, build_graphs
 from csgcnn.crystals.datasets import Record
+from csgcnn.crystals.graph_builder import Rejected, WorkerLostError, build_graphs
 from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data import shards
 from csgcnn.data.shards import build_store, parts_of, read_rejected, store_of
@@ -23,14 +23,17 @@ BAD = {"species": ["H"]}
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of eight records."""
-    monkeypatch.setattr("csgcnn.crystals.build.CHUNK", 4)
+    monkeypatch.setattr("csgcnn.crystals.graph_builder.CHUNK", 4)
     monkeypatch.setattr(shards, "SHARD", 8)
 
 
 @pytest.fixture
 def records(dielectric_records: list[Record]) -> list[Record]:
     """Thirty records, of which number 5 and all of the second shard are of no use; a column is new in the third."""
-    good = [Record(record.id, record.source, {"gap": record.columns["band_gap"]}) for record in dielectric_records[:30]]
+    good = [
+        Record(record.id, record.source, {"gap": record.columns["band_gap"]})
+        for record in dielectric_records[:30]
+    ]
     bad = {5, *range(8, 16)}
     return [
         Record(r.id, BAD if i in bad else r.source, r.columns | ({"late": i} if i >= 16 else {}))
@@ -57,12 +60,16 @@ def test_shards_end_as_one_store(records: list[Record], tmp_path: Path) -> None:
     assert len(rejected) == 9
     assert sum(done) == 30
     for name in type(store.graphs).__slots__:
-        np.testing.assert_array_equal(getattr(store.graphs, name), getattr(expected.graphs, name), err_msg=name)
+        np.testing.assert_array_equal(
+            getattr(store.graphs, name), getattr(expected.graphs, name), err_msg=name
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 @pytest.mark.parametrize("n_records", [0, 3, 12, 17, 30])
-def test_a_building_that_was_stopped_goes_on(records: list[Record], tmp_path: Path, n_records: int) -> None:
+def test_a_building_that_was_stopped_goes_on(
+    records: list[Record], tmp_path: Path, n_records: int
+) -> None:
     build_store(records, SETTINGS, tmp_path / "whole", SOURCE, 1)
     store = tmp_path / "store"
     with pytest.raises(KeyboardInterrupt):
@@ -114,7 +121,9 @@ def shorten(path: Path) -> None:
         lambda parts: shorten(parts / "000002" / "meta.json"),
     ],
 )
-def test_damaged_shards_are_built_again(records: list[Record], tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_damaged_shards_are_built_again(
+    records: list[Record], tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     build_store(records, SETTINGS, tmp_path / "whole", SOURCE, 1)
     store = tmp_path / "store"
     with pytest.raises(KeyboardInterrupt):
@@ -130,19 +139,26 @@ def test_large_crystals_make_small_shards(
     monkeypatch.setattr(shards, "MOST_BYTES", 1)
     with pytest.raises(KeyboardInterrupt):
         build_store(interrupted_after(30, records), SETTINGS, tmp_path / "store", SOURCE, 1)
-    n_records = [len(shards._ids(shard)) for shard in sorted(parts_of(tmp_path / "store").iterdir())]
+    n_records = [
+        len(shards._ids(shard)) for shard in sorted(parts_of(tmp_path / "store").iterdir())
+    ]
     assert n_records == [4, 4, 8, 4, 4, 4]  # records of no use take no memory
 
 
 def test_repeated_ids_are_found_across_shards(records: list[Record], tmp_path: Path) -> None:
     again = [*records, Record(records[0].id, records[1].source, {}), Record(records[9].id, BAD, {})]  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=rf"set\.json: 2 ids occur more than once \({records[0].id}, {records[9].id}\)"):
+    with pytest.raises(
+        UserError,
+        match=rf"set\.json: 2 ids occur more than once \({records[0].id}, {records[9].id}\)",
+    ):
         build_store(again, SETTINGS, tmp_path / "store", SOURCE, 1)
     assert not list(tmp_path.iterdir())
 
 
 def test_without_a_usable_record_nothing_is_left(records: list[Record], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"set\.json: none of its 8 structures .* the first, {records[8].id}: "):
+    with pytest.raises(
+        UserError, match=rf"set\.json: none of its 8 structures .* the first, {records[8].id}: "
+    ):
         build_store(records[8:16], SETTINGS, tmp_path / "store", SOURCE, 1)
     assert not list(tmp_path.iterdir())
 

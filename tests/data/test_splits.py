@@ -38,7 +38,9 @@ def store(store_with: Callable[..., GraphStore]) -> GraphStore:
 def settings(tmp_path: Path) -> Callable[..., SplitSettings]:
     """Settings that work for each method, with the changes asked for."""
     file = tmp_path / "splits.json"
-    file.write_text(json.dumps({"train": ["c7", "c1", "c3"], "val": ["c2"], "test": ["c101", "c100"]}))
+    file.write_text(
+        json.dumps({"train": ["c7", "c1", "c3"], "val": ["c2"], "test": ["c101", "c100"]})
+    )
     columns = {"group": "family", "column": "part", "fold": "fold"}
 
     def make(method: str, **changes: object) -> SplitSettings:
@@ -70,15 +72,25 @@ def test_parts_are_disjoint_usable_and_reproducible(
     assert changed == (method in ("random", "group", "fold", "matbench"))
 
 
-def test_random_parts_have_the_sizes_asked_for(store: GraphStore, settings: Callable[..., SplitSettings]) -> None:
+def test_random_parts_have_the_sizes_asked_for(
+    store: GraphStore, settings: Callable[..., SplitSettings]
+) -> None:
     assert sizes(split_rows(store, ROWS, settings("random"))) == [80, 10, 10]
-    assert sizes(split_rows(store, ROWS[:97], settings("random", train=1 / 3, val=1 / 3, test=1 / 3))) == [32, 32, 32]
-    assert sizes(split_rows(store, ROWS, settings("random", train=0.2, val=0.05, test=0.3))) == [20, 5, 30]
+    assert sizes(
+        split_rows(store, ROWS[:97], settings("random", train=1 / 3, val=1 / 3, test=1 / 3))
+    ) == [32, 32, 32]
+    assert sizes(split_rows(store, ROWS, settings("random", train=0.2, val=0.05, test=0.3))) == [
+        20,
+        5,
+        30,
+    ]
 
 
 def test_groups_stay_together(store: GraphStore, settings: Callable[..., SplitSettings]) -> None:
     split = split_rows(store, ROWS, settings("group", train=0.6, val=0.2, test=0.2))
-    families = {part: {store.columns["family"][row] for row in split[part].tolist()} for part in PARTS}
+    families = {
+        part: {store.columns["family"][row] for row in split[part].tolist()} for part in PARTS
+    }
     assert sum(map(len, families.values())) == len(set.union(*families.values())) == 23
     assert np.abs(np.array(sizes(split)) - [60, 20, 20]).max() <= 5  # within one group
     reversed_rows = split_rows(store, ROWS.flip(0), settings("group", train=0.6, val=0.2, test=0.2))
@@ -94,7 +106,9 @@ def test_a_split_column_may_be_spelt_in_the_usual_ways(
         assert split[part].tolist() == [row for row in ROWS.tolist() if row % 7 in remainders]
 
 
-def test_a_fold_tests_its_rows_only(store: GraphStore, settings: Callable[..., SplitSettings]) -> None:
+def test_a_fold_tests_its_rows_only(
+    store: GraphStore, settings: Callable[..., SplitSettings]
+) -> None:
     split = split_rows(store, ROWS, settings("fold", val=0.25))
     assert split["test"].tolist() == [row for row in ROWS.tolist() if row % 5 == 3]
     n_others = len(ROWS) - len(split["test"])
@@ -118,20 +132,30 @@ def test_ids_of_a_file_are_text_or_numbers(
     store = store_with({"gap": [1.0, 2.0, 3.0]})
     store.ids[:] = ["10", "11", "12"]
     (tmp_path / "numbers.json").write_text(json.dumps({"train": [12], "val": ["10"], "test": [11]}))
-    split = split_rows(store, torch.arange(3), settings("file", file=str(tmp_path / "numbers.json")))
+    split = split_rows(
+        store, torch.arange(3), settings("file", file=str(tmp_path / "numbers.json"))
+    )
     assert {part: split[part].tolist() for part in PARTS} == {"train": [2], "val": [0], "test": [1]}
 
 
 @pytest.mark.parametrize(
     ("method", "changes", "answer"),
     [
-        ("group", {"column": "familly"}, r"column=familly: there is no such column; there are family, part, fold"),
+        (
+            "group",
+            {"column": "familly"},
+            r"column=familly: there is no such column; there are family, part, fold",
+        ),
         ("column", {"column": "gappy"}, "column 'gappy' has no value for c4"),
         ("group", {"column": "gappy"}, "column 'gappy' has no value for c4"),
         ("column", {"column": "typo"}, "column 'typo' says 'tets'; .* train, val or test"),
         ("fold", {"fold": 7}, r"column 'fold' has no fold 7; it has 0\.0, 1\.0, 2\.0, 3\.0, 4\.0$"),
         ("fold", {"column": "family"}, r"no fold 3; it has family 0, family 1, .*, …$"),
-        ("random", {"test": 0.001}, r"random split of 100 rows leaves test empty \(train 80, val 10, test 0\)"),
+        (
+            "random",
+            {"test": 0.001},
+            r"random split of 100 rows leaves test empty \(train 80, val 10, test 0\)",
+        ),
         ("random", {"train": 1.0, "val": 0.0, "test": 0.0}, "leaves val and test empty"),
         ("fold", {"val": 0.0}, "fold split of 100 rows leaves val empty"),
         ("group", {"val": 0.0}, "group split of 100 rows leaves val empty"),
@@ -140,7 +164,11 @@ def test_ids_of_a_file_are_text_or_numbers(
     ],
 )
 def test_what_cannot_be_split(
-    store: GraphStore, settings: Callable[..., SplitSettings], method: str, changes: dict[str, object], answer: str
+    store: GraphStore,
+    settings: Callable[..., SplitSettings],
+    method: str,
+    changes: dict[str, object],
+    answer: str,
 ) -> None:
     with pytest.raises(UserError, match=answer):
         split_rows(store, ROWS, settings(method, **changes))
@@ -154,14 +182,24 @@ def test_what_cannot_be_split(
         ('{"train": ["c1"], "test": ["c2"]}', "expected .*train.*val.*test"),
         ('{"train": ["c1"], "val": null, "test": ["c2"]}', "expected .*train.*val.*test"),
         ('{"train": ["c1", "c2"], "val": ["c3"], "test": ["c2"]}', "c2 is in both train and test"),
-        ('{"train": ["c1", "c9999"], "val": ["x"], "test": ["c2"]}', "2 ids are not among .* first 'c9999'"),
-        ('{"train": ["c1"], "val": ["c3"], "test": ["c50"]}', "1 ids are not among the usable rows, the first 'c50'"),
+        (
+            '{"train": ["c1", "c9999"], "val": ["x"], "test": ["c2"]}',
+            "2 ids are not among .* first 'c9999'",
+        ),
+        (
+            '{"train": ["c1"], "val": ["c3"], "test": ["c50"]}',
+            "1 ids are not among the usable rows, the first 'c50'",
+        ),
         ('{"train": ["c1"], "val": [], "test": ["c2"]}', "leaves val empty"),
         ('{"train": ["c1", "c1"], "val": ["c3"], "test": ["c2"]}', "c1"),
     ],
 )
 def test_split_files_that_cannot_be_used(
-    store: GraphStore, settings: Callable[..., SplitSettings], tmp_path: Path, content: str, answer: str
+    store: GraphStore,
+    settings: Callable[..., SplitSettings],
+    tmp_path: Path,
+    content: str,
+    answer: str,
 ) -> None:
     file = tmp_path / "mine.json"
     file.write_text(content)
@@ -171,34 +209,52 @@ def test_split_files_that_cannot_be_used(
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_stratified_parts_keep_the_shares_of_every_class(store_with: Callable[..., GraphStore], seed: int) -> None:
+def test_stratified_parts_keep_the_shares_of_every_class(
+    store_with: Callable[..., GraphStore], seed: int
+) -> None:
     column: list[Scalar] = ["common"] * 160 + ["rare"] * 30 + [None] * 10
     store, rows = store_with({"kind": column}), torch.arange(200)
     settings = SplitSettings(seed=seed, stratify="kind")
     split = split_rows(store, rows, settings)
-    assert {part: len(positions) for part, positions in split.items()} == {"train": 160, "val": 20, "test": 20}
+    assert {part: len(positions) for part, positions in split.items()} == {
+        "train": 160,
+        "val": 20,
+        "test": 20,
+    }
     assert sorted(torch.cat(list(split.values())).tolist()) == rows.tolist()
     for kind in ("common", "rare", None):
         members = column.count(kind)
         for part, share in (("train", 0.8), ("val", 0.1), ("test", 0.1)):
             n = sum(column[row] == kind for row in split[part].tolist())
             assert abs(n - share * members) <= 2, (kind, part, n)
-    again, other = (split_rows(store, rows, SplitSettings(seed=s, stratify="kind")) for s in (seed, seed + 1))
+    again, other = (
+        split_rows(store, rows, SplitSettings(seed=s, stratify="kind")) for s in (seed, seed + 1)
+    )
     assert torch.equal(again["test"], split["test"])
     assert set(other["test"].tolist()) != set(split["test"].tolist())
 
 
 def test_a_stratified_split_of_a_part_of_the_rows(store_with: Callable[..., GraphStore]) -> None:
     store = store_with({"kind": [0, 1] * 50})
-    split = split_rows(store, torch.arange(0, 100), SplitSettings(train=0.3, val=0.1, test=0.1, stratify="kind"))
-    assert {part: len(positions) for part, positions in split.items()} == {"train": 30, "val": 10, "test": 10}
-    with pytest.raises(UserError, match=r"dataset\.split\.stratify=kid: there is no such column; there are kind"):
+    split = split_rows(
+        store, torch.arange(0, 100), SplitSettings(train=0.3, val=0.1, test=0.1, stratify="kind")
+    )
+    assert {part: len(positions) for part, positions in split.items()} == {
+        "train": 30,
+        "val": 10,
+        "test": 10,
+    }
+    with pytest.raises(
+        UserError, match=r"dataset\.split\.stratify=kid: there is no such column; there are kind"
+    ):
         split_rows(store, torch.arange(100), SplitSettings(stratify="kid"))
 
 
 def of_sizes(store_with: Callable[..., GraphStore], sizes: list[int], seed: int) -> GraphStore:
     """A store whose column `family` has groups of these sizes, in random order."""
-    column: list[Scalar] = [f"family {family}" for family, size in enumerate(sizes) for _ in range(size)]
+    column: list[Scalar] = [
+        f"family {family}" for family, size in enumerate(sizes) for _ in range(size)
+    ]
     order = np.random.default_rng(seed).permutation(len(column))
     return store_with({"family": [column[i] for i in order]})
 
@@ -228,18 +284,23 @@ def test_odd_group_sizes(
 ) -> None:
     store = of_sizes(store_with, group_sizes, seed)
     n_rows = len(store)
-    split = split_rows(store, torch.arange(n_rows), SplitSettings("group", *fractions, seed=seed, column="family"))
+    split = split_rows(
+        store, torch.arange(n_rows), SplitSettings("group", *fractions, seed=seed, column="family")
+    )
     taken = torch.cat(list(split.values())).tolist()
     assert len(taken) == len(set(taken))
     families = [{store.columns["family"][row] for row in split[part].tolist()} for part in PARTS]
     assert sum(map(len, families)) == len(set.union(*families)), "a group lies in one part"
-    assert all(abs(n - f * n_rows) <= tolerance for n, f in zip(sizes(split), fractions, strict=True)), sizes(split)
+    assert all(
+        abs(n - f * n_rows) <= tolerance for n, f in zip(sizes(split), fractions, strict=True)
+    ), sizes(split)
 
 
 def test_fewer_groups_than_parts(store_with: Callable[..., GraphStore]) -> None:
     store = of_sizes(store_with, [60, 40], 0)
     with pytest.raises(
-        UserError, match=r"the group split of 100 rows leaves train empty \(train 0, val 60, test 40\)|"
+        UserError,
+        match=r"the group split of 100 rows leaves train empty \(train 0, val 60, test 40\)|",
     ):
         split_rows(store, torch.arange(100), SplitSettings("group", column="family"))
 
@@ -252,7 +313,9 @@ STRATIFIED = "322240113202404104004004143113230412023443042311331320211"
 
 def test_matbench_folds_are_those_of_scikit_learn() -> None:
     assert matbench_folds(23).tolist() == KFOLD_23
-    assert matbench_folds(57, [int(label) for label in LABELS]).tolist() == [int(fold) for fold in STRATIFIED]
+    assert matbench_folds(57, [int(label) for label in LABELS]).tolist() == [
+        int(fold) for fold in STRATIFIED
+    ]
     names = [{"0": "no", "1": "yes", "2": None}[label] for label in LABELS]
     assert matbench_folds(57, names).tolist() == [int(fold) for fold in STRATIFIED]
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch_geometric.loader import DataLoader
 
+from csgcnn.crystals.crystal import Crystal, to_crystal
 from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings, connect
-from csgcnn.crystals.structures import Crystal, to_crystal
 from csgcnn.data.batch import GraphBatch, ranges
 from csgcnn.data.store import GraphStore
 
@@ -30,7 +30,10 @@ def store(request: pytest.FixtureRequest, dielectric_records: list[Record]) -> G
     crystals = [to_crystal(record.source) for record in dielectric_records[::44]]
     crystals = [LONE_ATOM, *crystals[:10], LONE_ATOM, LONE_ATOM, *crystals[10:], LONE_ATOM]
     ids = [f"crystal-{number}" for number in range(len(crystals))]
-    columns = {"gap": [float(number) for number in range(len(ids))], "name": [f"n{id}" for id in ids]}
+    columns = {
+        "gap": [float(number) for number in range(len(ids))],
+        "name": [f"n{id}" for id in ids],
+    }
     return GraphStore(connect(crystals, settings), ids, columns, settings)
 
 
@@ -59,7 +62,12 @@ def concatenated(singles: list[GraphBatch]) -> GraphBatch:
     }
     edges = [single.edge_index + shift for single, shift in zip(singles, first_atom, strict=False)]
     graph = [single.graph_index + number for number, single in enumerate(singles)]
-    return GraphBatch(**joined, graph_index=torch.cat(graph), edge_index=torch.cat(edges, 1), n_graphs=len(singles))
+    return GraphBatch(
+        **joined,
+        graph_index=torch.cat(graph),
+        edge_index=torch.cat(edges, 1),
+        n_graphs=len(singles),
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,7 +124,11 @@ def test_saved_and_loaded_is_equal(store: GraphStore, tmp_path: Path) -> None:
         one, other = getattr(store.graphs, field.name), getattr(loaded.graphs, field.name)
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
-    assert (loaded.ids, loaded.columns, loaded.settings) == (store.ids, store.columns, store.settings)
+    assert (loaded.ids, loaded.columns, loaded.settings) == (
+        store.ids,
+        store.columns,
+        store.settings,
+    )
     everything = torch.arange(len(store))
     assert_equal(loaded.batch(everything), store.batch(everything))
 
@@ -200,7 +212,11 @@ def with_pickle(array: np.ndarray) -> np.ndarray:
     ],
 )
 def test_what_no_store_holds_is_refused(
-    store: GraphStore, tmp_path: Path, name: str, change: Callable[[np.ndarray], np.ndarray], reason: str
+    store: GraphStore,
+    tmp_path: Path,
+    name: str,
+    change: Callable[[np.ndarray], np.ndarray],
+    reason: str,
 ) -> None:
     store.save(tmp_path)
     path = tmp_path / f"{name}.npy"
@@ -209,11 +225,17 @@ def test_what_no_store_holds_is_refused(
         GraphStore.load(tmp_path)
 
 
-@pytest.mark.parametrize("shape", ["(2684354560,)", "(-1,)", "(((((", "(2, 99999999999999999999)", "__import__('os')"])
-def test_what_a_header_declares_is_not_allocated(store: GraphStore, tmp_path: Path, shape: str) -> None:
+@pytest.mark.parametrize(
+    "shape", ["(2684354560,)", "(-1,)", "(((((", "(2, 99999999999999999999)", "__import__('os')"]
+)
+def test_what_a_header_declares_is_not_allocated(
+    store: GraphStore, tmp_path: Path, shape: str
+) -> None:
     store.save(tmp_path)
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
-    (tmp_path / "distance.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+    (tmp_path / "distance.npy").write_bytes(
+        b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    )
     tracemalloc.start()
     with pytest.raises(ValueError, match=re.escape(str(tmp_path / "distance.npy"))):
         GraphStore.load(tmp_path)
@@ -244,7 +266,10 @@ def test_a_pipe_or_another_format_is_no_array(store: GraphStore, tmp_path: Path)
         ({"columns": [1]}, "wrong type"),
         ({"columns": {"gap": [1.0]}}, "column 'gap' has 1 values for 28 ids"),
         ({"columns": {"gap": 28}}, "column 'gap' holds other than"),
-        ({"columns": {"gap": [[]] * 28}}, "column 'gap' holds other than numbers, texts, true and false"),
+        (
+            {"columns": {"gap": [[]] * 28}},
+            "column 'gap' holds other than numbers, texts, true and false",
+        ),
         ({"columns": {"gap": [-(10**301)] * 28}}, r"column 'gap' holds an integer beyond 1e\+300"),
         ({"columns": {"gap": [True, None, "x", 10**299] * 7}}, "its checksum is another one"),
         ({"ids": [f"c{number}" for number in range(28)]}, "its checksum is another one"),
@@ -270,7 +295,9 @@ def test_rows_that_no_store_has_are_refused(
         {"format": [[]] * 1000},
     ],
 )
-def test_impossible_settings_are_refused(store: GraphStore, tmp_path: Path, change: dict[str, Any]) -> None:
+def test_impossible_settings_are_refused(
+    store: GraphStore, tmp_path: Path, change: dict[str, Any]
+) -> None:
     store.save(tmp_path)
     path = tmp_path / "meta.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
@@ -316,7 +343,9 @@ def test_items_count_like_a_list(store: GraphStore) -> None:
     assert len(list(store)) == len(store)
 
 
-def test_node_values_return_to_their_sites(store: GraphStore, dielectric_records: list[Record]) -> None:
+def test_node_values_return_to_their_sites(
+    store: GraphStore, dielectric_records: list[Record]
+) -> None:
     records = dielectric_records[::44]
     for i, record in [(1, records[0]), (10, records[9]), (13, records[10]), (-2, records[-1])]:
         z = torch.stack([store[i].z, store[i].z], 1)

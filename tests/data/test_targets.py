@@ -30,7 +30,9 @@ CLASS = Target("system", task="classification", classes=("cubic", "hexagonal"))
         ("a gap (eV) > 1.", [0, 1, None, 0]),
     ],
 )
-def test_columns_derived_from_others(store_with: StoreMaker, expression: str, expected: list[Scalar]) -> None:
+def test_columns_derived_from_others(
+    store_with: StoreMaker, expression: str, expected: list[Scalar]
+) -> None:
     store = store_with({"gap": [0, 0.5, 2, None], "a gap (eV)": [1, 2, NAN, False]})
     derive_columns(store, {"new": expression}, SOURCE)
     assert store.columns["new"] == expected
@@ -39,8 +41,25 @@ def test_columns_derived_from_others(store_with: StoreMaker, expression: str, ex
 @pytest.mark.parametrize(
     "expression",
     [
-        *("", "gap", "gap ==", "== 0", "gap = 0", "gap == x", "gap == 1 2", "0 < gap < 1", "gap === 0", "gap <> 0"),
-        *("gap == 0 and n == 1", "__import__('os').mkdir('trap')", "gap == 0\nimport os", "gap == nan", "gap => 1"),
+        *(
+            "",
+            "gap",
+            "gap ==",
+            "== 0",
+            "gap = 0",
+            "gap == x",
+            "gap == 1 2",
+            "0 < gap < 1",
+            "gap === 0",
+            "gap <> 0",
+        ),
+        *(
+            "gap == 0 and n == 1",
+            "__import__('os').mkdir('trap')",
+            "gap == 0\nimport os",
+            "gap == nan",
+            "gap => 1",
+        ),
     ],
 )
 def test_what_is_no_comparison(
@@ -49,19 +68,26 @@ def test_what_is_no_comparison(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as error:
         derive_columns(store_with({"gap": [1.0]}), {"new": expression}, SOURCE)
-    assert f"dataset.derived.new={expression!r}: expected <column> <sign> <number>" in str(error.value)
+    assert f"dataset.derived.new={expression!r}: expected <column> <sign> <number>" in str(
+        error.value
+    )
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("derived", "answer"),
     [
-        ({"new": "gpa > 0"}, r"new='gpa > 0': mine/set\.json has no column 'gpa'; there are gap, text"),
+        (
+            {"new": "gpa > 0"},
+            r"new='gpa > 0': mine/set\.json has no column 'gpa'; there are gap, text",
+        ),
         ({"new": "text > 0"}, r"new='text > 0': text of c1 is 'metal', expected a number"),
         ({"gap": "gap > 0"}, r"mine/set\.json already has a column gap; choose another name"),
     ],
 )
-def test_a_comparison_that_does_not_fit_the_data(store_with: StoreMaker, derived: dict[str, str], answer: str) -> None:
+def test_a_comparison_that_does_not_fit_the_data(
+    store_with: StoreMaker, derived: dict[str, str], answer: str
+) -> None:
     store = store_with({"gap": [1.0, 2.0], "text": [None, "metal"]})
     with pytest.raises(UserError, match=answer):
         derive_columns(store, derived, SOURCE)
@@ -75,7 +101,9 @@ def test_classes_are_what_the_column_holds(store_with: StoreMaker) -> None:
         "gap": [1.0] * 6,
     }
     tasks = dict.fromkeys(["mixed", "numbers", "names"], "classification")
-    targets = describe_targets(store_with(columns), list(columns), tasks, {"gap": "eV"}, {"mixed": "gap > 0"}, SOURCE)
+    targets = describe_targets(
+        store_with(columns), list(columns), tasks, {"gap": "eV"}, {"mixed": "gap > 0"}, SOURCE
+    )
     assert [target.classes for target in targets] == [
         ("0", "1"),
         ("-1", "2.5", "9", "10"),
@@ -99,7 +127,10 @@ def test_the_only_column_may_be_text_if_it_is_a_class(store_with: StoreMaker) ->
     [
         ([1.0] * 300, r"x has 1 different values \(1, …\), expected 2 to 230 classes"),
         ([None] * 300, r"x has 0 different values, expected"),
-        ([0.5 * number for number in range(300)], r"x has 300 different values .*dataset\.derived\.NAME='x > 0'"),
+        (
+            [0.5 * number for number in range(300)],
+            r"x has 300 different values .*dataset\.derived\.NAME='x > 0'",
+        ),
     ],
 )
 def test_what_are_no_classes(store_with: StoreMaker, values: list[Scalar], answer: str) -> None:
@@ -109,14 +140,20 @@ def test_what_are_no_classes(store_with: StoreMaker, values: list[Scalar], answe
 
 def test_a_task_of_no_target(store_with: StoreMaker) -> None:
     with pytest.raises(ConfigError, match=r"dataset\.tasks\.y: y is no target; the targets are x"):
-        describe_targets(store_with({"x": [1, 2], "y": [0, 1]}), ["x"], {"y": "classification"}, {}, {}, SOURCE)
+        describe_targets(
+            store_with({"x": [1, 2], "y": [0, 1]}), ["x"], {"y": "classification"}, {}, {}, SOURCE
+        )
 
 
 def test_values_of_mixed_targets(store_with: StoreMaker) -> None:
-    store = store_with({"system": ["hexagonal", "cubic", None, None, "cubik"], "gap": [1.5, None, 2.0, None, 1.0]})
+    store = store_with(
+        {"system": ["hexagonal", "cubic", None, None, "cubik"], "gap": [1.5, None, 2.0, None, 1.0]}
+    )
     dataset = select_targets(store, [CLASS, Target("gap")], [], SOURCE)
     torch.testing.assert_close(
-        dataset.values[:4], torch.tensor([[1, 1.5], [0, NAN], [NAN, 2.0], [NAN, NAN]]), equal_nan=True
+        dataset.values[:4],
+        torch.tensor([[1, 1.5], [0, NAN], [NAN, 2.0], [NAN, NAN]]),
+        equal_nan=True,
     )
     assert dataset.rows.tolist() == [0, 1, 2]
     assert [entry.reason for entry in dataset.rejected] == [
@@ -128,7 +165,9 @@ def test_values_of_mixed_targets(store_with: StoreMaker) -> None:
 def test_what_cannot_be_learned() -> None:
     targets = [CLASS, Target("gap")]
     check_labels(torch.tensor([[0, NAN], [1, 2.0], [1, 3.0]]), targets)
-    with pytest.raises(UserError, match=r"of one class, system = hexagonal: .*dataset\.split\.stratify=system"):
+    with pytest.raises(
+        UserError, match=r"of one class, system = hexagonal: .*dataset\.split\.stratify=system"
+    ):
         check_labels(torch.tensor([[1, 1.0], [1, 2.0], [NAN, 3.0]]), targets)
     with pytest.raises(UserError, match="no training row has a value of gap"):
         check_labels(torch.tensor([[0, NAN], [1, NAN]]), targets)

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import pytest
 
-from csgcnn import cli
+from csgcnn.cli import main as cli
 
 DATA = Path(__file__).parents[2] / "data"
 Record = dict[str, Any]
@@ -39,7 +39,11 @@ def csgcnn(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Answer]:
     environment = {"CSGCNN_CACHE": str(tmp_path_factory.mktemp("graphs"))}
 
     def command(*words: str, cwd: Path) -> Answer:
-        quick = ["trainer.threads=1", "trainer.workers=1", "trainer.device=cpu"] if words[0] == "train" else []
+        quick = (
+            ["trainer.threads=1", "trainer.workers=1", "trainer.device=cpu"]
+            if words[0] == "train"
+            else []
+        )
         # Hydra wants its overrides in one row
         flags = next((i for i, word in enumerate(words) if "=" in word), len(words))
         out, err, handlers = io.StringIO(), io.StringIO(), logging.root.handlers[:]
@@ -76,11 +80,18 @@ def data_file(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="session")
 def small(data_file: Path) -> list[str]:
     """The words of a short training."""
-    return [f"dataset.path={data_file}", "trainer.max_epochs=3", "trainer.batch_size=16", "model.hidden=16"]
+    return [
+        f"dataset.path={data_file}",
+        "trainer.max_epochs=3",
+        "trainer.batch_size=16",
+        "model.hidden=16",
+    ]
 
 
 @pytest.fixture(scope="session")
-def run(csgcnn: Callable[..., Answer], small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(
+    csgcnn: Callable[..., Answer], small: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The directory of a finished run."""
     folder = tmp_path_factory.mktemp("runs")
     answer = csgcnn("train", *small, "hydra.run.dir=first", cwd=folder)
@@ -116,5 +127,5 @@ def without_figures() -> Iterator[None]:
     """Trainings of a module draw no figures, which take longer than they do."""
     with pytest.MonkeyPatch.context() as patch:
         for plot in ("plot_test", "plot_learning_curve"):
-            patch.setattr(f"csgcnn.training.plots.{plot}", lambda *_: None)
+            patch.setattr(f"csgcnn.evaluation.plots.{plot}", lambda *_: None)
         yield

@@ -12,14 +12,20 @@ from csgcnn.crystals.transforms import SAME_CRYSTAL
 Command = Callable[..., Any]
 
 
-@pytest.mark.parametrize("option", ["distance_noise", "strain", "coordinate_noise", "[strain,distance_noise]"])
+@pytest.mark.parametrize(
+    "option", ["distance_noise", "strain", "coordinate_noise", "[strain,distance_noise]"]
+)
 def test_noise_changes_the_training_and_not_the_data(
     csgcnn: Command, small: list[str], run: Path, tmp_path: Path, option: str
 ) -> None:
     answer = csgcnn("train", *small, f"augment={option}", "hydra.run.dir=noisy", cwd=tmp_path)
     assert answer.code == 0, answer.said
-    plain, noisy = ((path / "predictions.csv").read_text().splitlines() for path in (run, tmp_path / "noisy"))
-    assert [line.split(",")[:3] for line in plain] == [line.split(",")[:3] for line in noisy]  # ids, parts, targets
+    plain, noisy = (
+        (path / "predictions.csv").read_text().splitlines() for path in (run, tmp_path / "noisy")
+    )
+    assert [line.split(",")[:3] for line in plain] == [
+        line.split(",")[:3] for line in noisy
+    ]  # ids, parts, targets
     assert plain != noisy
 
 
@@ -45,7 +51,11 @@ CHANGE = r"largest change of (.+?) by (.+?): (\S+)( eV)?(?: \((mp-\d+)\))?\n"
 def test_the_invariance_check_reports_every_transformation(
     csgcnn: Command, run: Path, data_file: Path, tmp_path: Path
 ) -> None:
-    words = [f"ckpt={run / 'checkpoints' / 'best.ckpt'}", "dataset=dielectric", f"dataset.path={data_file}"]
+    words = [
+        f"ckpt={run / 'checkpoints' / 'best.ckpt'}",
+        "dataset=dielectric",
+        f"dataset.path={data_file}",
+    ]
     answer = csgcnn("evaluate", *words, "check_invariance=true", cwd=tmp_path)
     assert answer.code == 0, answer.said
     found = re.findall(CHANGE, answer.out)
@@ -84,7 +94,11 @@ def test_crystals_without_another_description_are_counted(
     csgcnn: Command, run: Path, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("spglib.niggli_reduce", lambda *_: None)
-    words = [f"ckpt={run / 'checkpoints' / 'best.ckpt'}", "dataset=dielectric", f"dataset.path={data_file}"]
+    words = [
+        f"ckpt={run / 'checkpoints' / 'best.ckpt'}",
+        "dataset=dielectric",
+        f"dataset.path={data_file}",
+    ]
     answer = csgcnn("evaluate", *words, "check_invariance=true", cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert "Niggli cell: 60 left out" in answer.out

@@ -14,7 +14,12 @@ Record = dict[str, Any]
 CUBE = {"lattice": [[4, 0, 0], [0, 4, 0], [0, 0, 4]], "species": ["Fe"], "frac_coords": [[0, 0, 0]]}
 DISORDERED = {
     "lattice": {"matrix": CUBE["lattice"]},
-    "sites": [{"species": [{"element": "Fe", "occu": 0.5}, {"element": "Ni", "occu": 0.5}], "abc": [0, 0, 0]}],
+    "sites": [
+        {
+            "species": [{"element": "Fe", "occu": 0.5}, {"element": "Ni", "occu": 0.5}],
+            "abc": [0, 0, 0],
+        }
+    ],
 }
 
 
@@ -39,16 +44,28 @@ def without_third_target(records: list[Record]) -> list[Record]:
 
 
 BAD_RECORDS: dict[str, tuple[Callable[[list[Record]], Any], list[str]]] = {
-    "partial occupancy": (with_third(crystal_structure=DISORDERED), ["{id}", "site 1", "disordered", "Fe 0.5"]),
-    "unknown element": (with_third(crystal_structure=CUBE | {"species": ["Xx"]}), ["{id}", "site 1", "'Xx'"]),
+    "partial occupancy": (
+        with_third(crystal_structure=DISORDERED),
+        ["{id}", "site 1", "disordered", "Fe 0.5"],
+    ),
+    "unknown element": (
+        with_third(crystal_structure=CUBE | {"species": ["Xx"]}),
+        ["{id}", "site 1", "'Xx'"],
+    ),
     "no structure": (with_third(crystal_structure=None), ["{id}"]),
-    "flat cell": (with_third(crystal_structure=CUBE | {"lattice": [[1, 0, 0]] * 3}), ["{id}", "singular"]),
+    "flat cell": (
+        with_third(crystal_structure=CUBE | {"lattice": [[1, 0, 0]] * 3}),
+        ["{id}", "singular"],
+    ),
     "empty": (lambda records: [], ["bad.json", "empty"]),
     "NaN target": (with_third(band_gap=float("nan")), ["{id}", "band_gap", "missing"]),
     "missing target": (without_third_target, ["{id}", "band_gap", "missing"]),
     "text target": (with_third(band_gap="metal"), ["{id}", "band_gap", "'metal'", "number"]),
     "infinite target": (with_third(band_gap=float("inf")), ["{id}", "band_gap", "finite"]),
-    "duplicate id": (lambda records: [*records, records[2]], ["bad.json", "{id}", "more than once"]),
+    "duplicate id": (
+        lambda records: [*records, records[2]],
+        ["bad.json", "{id}", "more than once"],
+    ),
     "not a table": (lambda records: {"hello": 1}, ["bad.json", "hello"]),
     "not records": (lambda records: [1, 2], ["bad.json", "entry 1"]),
 }
@@ -89,7 +106,9 @@ FILES: dict[str, tuple[str, bytes, list[str]]] = {
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_files_that_are_not_what_their_names_say(kind: str, csgcnn: Command, tmp_path: Path) -> None:
+def test_files_that_are_not_what_their_names_say(
+    kind: str, csgcnn: Command, tmp_path: Path
+) -> None:
     name, content, culprits = FILES[kind]
     (tmp_path / name).write_bytes(content)
     path = "bad.json" if kind == "absent" else name
@@ -110,7 +129,9 @@ def test_files_that_are_not_what_their_names_say(kind: str, csgcnn: Command, tmp
     ],
     ids=["malformed", "partial occupancy", "absent"],
 )
-def test_cif_files(cif: str | None, culprits: list[str], csgcnn: Command, cifs: Path, tmp_path: Path) -> None:
+def test_cif_files(
+    cif: str | None, culprits: list[str], csgcnn: Command, cifs: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     for file in cifs.iterdir():
@@ -131,7 +152,11 @@ def test_cif_files(cif: str | None, culprits: list[str], csgcnn: Command, cifs: 
         (["dataset.targets=[formula]"], 1, ["formula is", "expected a number"]),
         (["dataset.id_column=name"], 1, ["'name'", "material_id"]),
         (["dataset.split.val=0"], 1, ["val empty", "dataset.split"]),
-        (["dataset.split.train=0.999", "dataset.split.val=0.0005", "dataset.split.test=0.0005"], 1, ["val and test"]),
+        (
+            ["dataset.split.train=0.999", "dataset.split.val=0.0005", "dataset.split.test=0.0005"],
+            1,
+            ["val and test"],
+        ),
         (["dataset.split.train=0.9", "dataset.split.val=0.9"], 2, ["dataset.split"]),
         (["dataset.split.method=fold", "dataset.split.column=folds"], 1, ["folds", "band_gap"]),
         (["dataset.split.method=file", "dataset.split.file=no.json"], 1, ["no.json"]),
@@ -143,9 +168,16 @@ def test_cif_files(cif: str | None, culprits: list[str], csgcnn: Command, cifs: 
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_words(
-    words: list[str], code: int, culprits: list[str], csgcnn: Command, data_file: Path, tmp_path: Path
+    words: list[str],
+    code: int,
+    culprits: list[str],
+    csgcnn: Command,
+    data_file: Path,
+    tmp_path: Path,
 ) -> None:
-    answer = csgcnn("train", f"dataset.path={data_file}", "trainer.max_epochs=1", *words, cwd=tmp_path)
+    answer = csgcnn(
+        "train", f"dataset.path={data_file}", "trainer.max_epochs=1", *words, cwd=tmp_path
+    )
     refused(answer, code, *culprits)
 
 
@@ -162,15 +194,25 @@ def test_words(
     ],
     ids=" ".join,
 )
-def test_values_without_a_meaning(words: list[str], csgcnn: Command, data_file: Path, tmp_path: Path) -> None:
-    answer = csgcnn("train", f"dataset.path={data_file}", "trainer.max_epochs=1", *words, cwd=tmp_path)
+def test_values_without_a_meaning(
+    words: list[str], csgcnn: Command, data_file: Path, tmp_path: Path
+) -> None:
+    answer = csgcnn(
+        "train", f"dataset.path={data_file}", "trainer.max_epochs=1", *words, cwd=tmp_path
+    )
     refused(answer, 2, words[-1].partition("=")[0].partition(".")[2])
 
 
-def test_evaluate_without_the_target(csgcnn: Command, run: Path, records: list[Record], tmp_path: Path) -> None:
+def test_evaluate_without_the_target(
+    csgcnn: Command, run: Path, records: list[Record], tmp_path: Path
+) -> None:
     renamed = [{**record, "gap": record["band_gap"]} for record in records[:5]]
     for record in renamed:
         del record["band_gap"]
     (tmp_path / "other.json").write_text(json.dumps(renamed))
-    words = [f"ckpt={run / 'checkpoints' / 'best.ckpt'}", "dataset=dielectric", "dataset.path=other.json"]
+    words = [
+        f"ckpt={run / 'checkpoints' / 'best.ckpt'}",
+        "dataset=dielectric",
+        "dataset.path=other.json",
+    ]
     refused(csgcnn("evaluate", *words, cwd=tmp_path), 1, "other.json", "'band_gap'", "gap")

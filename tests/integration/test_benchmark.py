@@ -29,7 +29,12 @@ task:
   published: {{best: 0.001, middling: 1e3, worst: 1e6}}
   source: a test
 """
-QUICK = ["trainer.max_epochs=2", "trainer.batch_size=16", "model.hidden=8", "trainer.progress=false"]
+QUICK = [
+    "trainer.max_epochs=2",
+    "trainer.batch_size=16",
+    "model.hidden=8",
+    "trainer.progress=false",
+]
 QUICK += ["trainer.threads=1", "trainer.workers=1", "trainer.device=cpu"]
 
 
@@ -58,7 +63,9 @@ def folder(records: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def benchmark(csgcnn: Command, folder: Path) -> Command:
     def command(task: str, *words: str) -> Any:
-        return csgcnn("benchmark", "--config-dir", "mine", f"task={task}", *QUICK, *words, cwd=folder)
+        return csgcnn(
+            "benchmark", "--config-dir", "mine", f"task={task}", *QUICK, *words, cwd=folder
+        )
 
     return command
 
@@ -69,7 +76,10 @@ def read(path: Path) -> Any:
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in files
+    }
 
 
 @pytest.fixture(scope="module")
@@ -121,12 +131,15 @@ def test_an_ensemble_of_each_fold(benchmark: Command, folder: Path) -> None:
     assert summary["folds"][1]["minutes"] > one["seconds"] / 60 / 10
     assert summary["score"]["mae"]["mean"] == pytest.approx(
         statistics.fmean(
-            read(folder / "ensembles" / f"fold-{i}" / "metrics.json")["test"]["band_gap"]["mae"] for i in range(3)
+            read(folder / "ensembles" / f"fold-{i}" / "metrics.json")["test"]["band_gap"]["mae"]
+            for i in range(3)
         )
     )
 
 
-def test_the_mean_is_that_of_all_folds(whole: tuple[Path, str], partial: tuple[Path, str, Any]) -> None:
+def test_the_mean_is_that_of_all_folds(
+    whole: tuple[Path, str], partial: tuple[Path, str, Any]
+) -> None:
     home, said = whole
     summary = read(home / "summary.json")
     runs = [read(home / f"fold-{fold}" / "metrics.json") for fold in range(N_FOLDS)]
@@ -135,13 +148,17 @@ def test_the_mean_is_that_of_all_folds(whole: tuple[Path, str], partial: tuple[P
         assert [fold[name] for fold in summary["folds"]] == errors
         mean = sum(errors) / 3
         assert summary["score"][name]["mean"] == pytest.approx(mean)
-        assert summary["score"][name]["std"] == pytest.approx((sum((e - mean) ** 2 for e in errors) / 3) ** 0.5)
+        assert summary["score"][name]["std"] == pytest.approx(
+            (sum((e - mean) ** 2 for e in errors) / 3) ** 0.5
+        )
     assert summary["shortfall"] is None
     score = summary["score"]["mae"]
     assert f"**MAE {score['mean']:.4f} ± {score['std']:.4f} eV**" in said
     assert "fold 0 of 3 is finished" in said
     assert (summary["seed"], summary["recipe"], summary["metric"]) == (0, "fast", "mae")
-    assert all(fold["epochs"] == 2 and fold["minutes"] > 0 and fold["machine"] for fold in summary["folds"])
+    assert all(
+        fold["epochs"] == 2 and fold["minutes"] > 0 and fold["machine"] for fold in summary["folds"]
+    )
     assert summary["words"] == ["trainer.max_epochs=2", "trainer.batch_size=16", "model.hidden=8"]
 
 
@@ -159,7 +176,9 @@ def test_ours_stands_at_its_place(whole: tuple[Path, str]) -> None:
 
 
 def test_folds_test_their_rows_and_never_train_on_them(
-    whole: tuple[Path, str], records: list[dict[str, Any]], table: Callable[[Path], list[dict[str, str]]]
+    whole: tuple[Path, str],
+    records: list[dict[str, Any]],
+    table: Callable[[Path], list[dict[str, str]]],
 ) -> None:
     ids = [record["material_id"] for record in records]
     for fold in range(N_FOLDS):
@@ -177,28 +196,49 @@ def test_baselines_know_no_test_row(whole: tuple[Path, str], records: list[dict[
     for fold in range(N_FOLDS):
         mean = statistics.fmean(gap for i, gap in enumerate(gaps) if i % N_FOLDS != fold)
         expected = statistics.fmean(abs(gap - mean) for gap in gaps[fold::N_FOLDS])
-        assert baselines["predicting the mean"]["folds"][fold]["mae"] == pytest.approx(expected, rel=1e-5)
+        assert baselines["predicting the mean"]["folds"][fold]["mae"] == pytest.approx(
+            expected, rel=1e-5
+        )
     composition = baselines["composition alone"]["score"]["mae"]["mean"]
     assert 0.1 < composition < baselines["predicting the mean"]["score"]["mae"]["mean"]
 
 
-def test_a_record_that_matbench_reads(whole: tuple[Path, str], table: Callable[[Path], list[dict[str, str]]]) -> None:
+def test_a_record_that_matbench_reads(
+    whole: tuple[Path, str], table: Callable[[Path], list[dict[str, str]]]
+) -> None:
     record = json.loads(gzip.decompress((whole[0] / "results.json.gz").read_bytes()))
-    assert record.pop("hash") == hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    assert (
+        record.pop("hash")
+        == hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    )
     assert (record["@module"], record["@class"]) == ("matbench.bench", "MatbenchBenchmark")
-    assert record["benchmark_name"] == record["tasks"]["matbench_toy"]["benchmark_name"] == "matbench_v0.1"
+    assert (
+        record["benchmark_name"]
+        == record["tasks"]["matbench_toy"]["benchmark_name"]
+        == "matbench_v0.1"
+    )
     results = record["tasks"]["matbench_toy"]["results"]
     assert list(results) == ["fold_0", "fold_1", "fold_2"]
     for fold, content in enumerate(results.values()):
-        rows = [row for row in table(whole[0] / f"fold-{fold}" / "predictions.csv") if row["split"] == "test"]
-        assert content["data"] == {row["id"]: float(row["band_gap_prediction [eV]"]) for row in rows}
+        rows = [
+            row
+            for row in table(whole[0] / f"fold-{fold}" / "predictions.csv")
+            if row["split"] == "test"
+        ]
+        assert content["data"] == {
+            row["id"]: float(row["band_gap_prediction [eV]"]) for row in rows
+        }
         assert content["parameters"]["seed"] == 0
         errors = [abs(float(row["band_gap_error [eV]"])) for row in rows]
         scores = content["scores"]
         assert scores.keys() == {"mae", "rmse", "mape", "max_error"}
         assert scores["mae"] == pytest.approx(statistics.fmean(errors), rel=1e-4)
         assert scores["max_error"] == pytest.approx(max(errors), rel=1e-4)
-        relative = [e / abs(gap) for e, row in zip(errors, rows, strict=True) if (gap := float(row["band_gap [eV]"]))]
+        relative = [
+            e / abs(gap)
+            for e, row in zip(errors, rows, strict=True)
+            if (gap := float(row["band_gap [eV]"]))
+        ]
         assert scores["mape"] == pytest.approx(statistics.fmean(relative), rel=1e-4)
 
 
@@ -249,7 +289,9 @@ def test_wrong_words_leave_nothing(
     assert not (folder / "refused").exists()
 
 
-def test_folds_of_one_benchmark_are_trained_alike(benchmark: Command, whole: tuple[Path, str]) -> None:
+def test_folds_of_one_benchmark_are_trained_alike(
+    benchmark: Command, whole: tuple[Path, str]
+) -> None:
     home, _ = whole
     for words in ("trainer.max_epochs=3", "seed=1"):
         answer = benchmark("toy", words, f"hydra.run.dir={home}")
@@ -263,4 +305,6 @@ def test_folds_are_ordinary_runs(csgcnn: Command, whole: tuple[Path, str]) -> No
     assert answer.code == 0, answer.said
     assert answer.err == ""
     with open(home / "table.csv", newline="", encoding="utf-8") as file:
-        assert [row["split"] for row in csv.DictReader(file)] == [f"fold (fold {fold})" for fold in range(N_FOLDS)]
+        assert [row["split"] for row in csv.DictReader(file)] == [
+            f"fold (fold {fold})" for fold in range(N_FOLDS)
+        ]

@@ -14,7 +14,12 @@ import pytest
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
 Record = dict[str, Any]
-SHORT = ["trainer.max_epochs=1", "model.hidden=8", "dataset.split.val=0.2", "dataset.split.test=0.2"]
+SHORT = [
+    "trainer.max_epochs=1",
+    "model.hidden=8",
+    "dataset.split.val=0.2",
+    "dataset.split.test=0.2",
+]
 SHORT += ["dataset.split.train=0.6", "hydra.run.dir=run"]
 
 
@@ -41,7 +46,10 @@ def write_cifs(folder: Path, records: list[Record]) -> None:
 def cif_folder(place: Path, records: list[Record], header: bool) -> list[str]:
     write_cifs(place / "my_cifs", records)
     first: list[list[object]] = [["id", "gap"]] if header else []
-    write_rows(place / "my_cifs" / "id_prop.csv", [*first, *([r["material_id"], r["band_gap"]] for r in records)])
+    write_rows(
+        place / "my_cifs" / "id_prop.csv",
+        [*first, *([r["material_id"], r["band_gap"]] for r in records)],
+    )
     return ["dataset=cif_folder", "dataset.path=my_cifs"]
 
 
@@ -60,7 +68,11 @@ def matbench(place: Path, records: list[Record]) -> list[str]:
         crystal = record["crystal_structure"]
         structure = Structure(crystal["lattice"], crystal["species"], crystal["frac_coords"])
         data.append([structure.as_dict(), record["band_gap"]])
-    frame = {"index": [r["material_id"] for r in records], "columns": ["structure", "gap"], "data": data}
+    frame = {
+        "index": [r["material_id"] for r in records],
+        "columns": ["structure", "gap"],
+        "data": data,
+    }
     with gzip.open(place / "matbench.json.gz", "wt") as file:
         json.dump(frame, file)
     return ["dataset=matbench", "dataset.path=matbench.json.gz"]
@@ -70,17 +82,26 @@ def jarvis(place: Path, records: list[Record]) -> list[str]:
     rows = []
     for record in records:
         crystal = record["crystal_structure"]
-        atoms = {"lattice_mat": crystal["lattice"], "elements": crystal["species"], "coords": crystal["frac_coords"]}
+        atoms = {
+            "lattice_mat": crystal["lattice"],
+            "elements": crystal["species"],
+            "coords": crystal["frac_coords"],
+        }
         atoms |= {"cartesian": False, "props": [""] * len(crystal["species"])}
         missing = {"hse_gap": "na"}
-        rows.append({"jid": record["material_id"], "atoms": atoms, "gap": record["band_gap"], **missing})
+        rows.append(
+            {"jid": record["material_id"], "atoms": atoms, "gap": record["band_gap"], **missing}
+        )
     (place / "jdft.json").write_text(json.dumps(rows))
     return ["dataset=jarvis", "dataset.path=jdft.json", "dataset.targets=[gap]"]
 
 
 WRITERS: dict[str, tuple[Callable[[Path, list[Record]], list[str]], str]] = {
     "cif_folder": (lambda place, records: cif_folder(place, records, header=False), "target"),
-    "cif_folder with header": (lambda place, records: cif_folder(place, records, header=True), "gap"),
+    "cif_folder with header": (
+        lambda place, records: cif_folder(place, records, header=True),
+        "gap",
+    ),
     "csv": (csv_table, "gap"),
     "matbench": (matbench, "gap"),
     "jarvis": (jarvis, "gap"),
@@ -88,7 +109,9 @@ WRITERS: dict[str, tuple[Callable[[Path, list[Record]], list[str]], str]] = {
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_a_data_set_trains(kind: str, csgcnn: Command, twenty: list[Record], tmp_path: Path, table: Table) -> None:
+def test_a_data_set_trains(
+    kind: str, csgcnn: Command, twenty: list[Record], tmp_path: Path, table: Table
+) -> None:
     write, target = WRITERS[kind]
     words = write(tmp_path, twenty)
     answer = csgcnn("train", *words, f"+dataset.units.{target}=eV", *SHORT, cwd=tmp_path)
@@ -99,14 +122,23 @@ def test_a_data_set_trains(kind: str, csgcnn: Command, twenty: list[Record], tmp
     rows = table(tmp_path / "run" / "predictions.csv")
     found = {row["id"]: float(row[f"{target} [eV]"]) for row in rows}
     assert found == pytest.approx({id_: known[id_] for id_ in found}, abs=1e-5)
-    (report,) = [line for line in answer.out.splitlines() if line.startswith(f"test MAE of {target}")]
+    (report,) = [
+        line for line in answer.out.splitlines() if line.startswith(f"test MAE of {target}")
+    ]
     assert " eV, RMSE " in report
     assert re.search(r"\(predicting the mean: [\d.]+ eV\)$", report)
 
 
-def test_a_run_gives_its_split_to_another(csgcnn: Command, run: Path, small: list[str], tmp_path: Path) -> None:
+def test_a_run_gives_its_split_to_another(
+    csgcnn: Command, run: Path, small: list[str], tmp_path: Path
+) -> None:
     shutil.copy(run / "splits.json", tmp_path / "mine.json")
-    words = ["dataset.split.method=file", "dataset.split.file=mine.json", "trainer.max_epochs=1", "hydra.run.dir=run"]
+    words = [
+        "dataset.split.method=file",
+        "dataset.split.file=mine.json",
+        "trainer.max_epochs=1",
+        "hydra.run.dir=run",
+    ]
     answer = csgcnn("train", *small, *words, cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert (tmp_path / "run" / "splits.json").read_bytes() == (run / "splits.json").read_bytes()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from csgcnn import load
-from csgcnn.training.checkpoint import load_checkpoint
+from csgcnn.runs.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -37,7 +37,9 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_its_members_are_runs_with_seeds_of_their_own(ensemble: Path, csgcnn: Command, small: list[str]) -> None:
+def test_its_members_are_runs_with_seeds_of_their_own(
+    ensemble: Path, csgcnn: Command, small: list[str]
+) -> None:
     members = [ensemble / f"member-{i}" for i in range(3)]
     contents = [load_checkpoint(member / "checkpoints" / "best.ckpt") for member in members]
     assert [content["config"]["seed"] for content in contents] == [5, 6, 7]
@@ -66,25 +68,40 @@ def test_what_it_leaves(ensemble: Path, table: Table) -> None:
     test = [row for row in rows if row["split"] == "test"]
     errors = [abs(float(row["band_gap_error [eV]"])) for row in test]
     assert np.mean(errors) == pytest.approx(mae, rel=1e-4)
-    assert mae <= np.mean([member["test"]["band_gap"]["mae"] for member in members]) + 1e-6, "the error is convex"
+    assert mae <= np.mean([member["test"]["band_gap"]["mae"] for member in members]) + 1e-6, (
+        "the error is convex"
+    )
     assert metrics["val_score"] == pytest.approx(
         np.mean([read(ensemble / f"member-{i}" / "metrics.json")["val_score"] for i in range(3)])
     )
-    within = np.mean([error <= float(row["band_gap_std [eV]"]) for error, row in zip(errors, test, strict=True)])
+    within = np.mean(
+        [error <= float(row["band_gap_std [eV]"]) for error, row in zip(errors, test, strict=True)]
+    )
     assert metrics["calibration"]["band_gap"]["0.6827"] == pytest.approx(within)
     val = [row for row in rows if row["split"] == "val"]
-    covered = [abs(float(row["band_gap_error [eV]"])) <= 1.0001 * float(row["band_gap_std [eV]"]) for row in val]
+    covered = [
+        abs(float(row["band_gap_error [eV]"])) <= 1.0001 * float(row["band_gap_std [eV]"])
+        for row in val
+    ]
     assert np.mean(covered) >= 0.68, "so was the scale chosen"
     steps = table(ensemble / "metrics.csv")
     assert [row["member"] for row in steps] == ["0"] * 3 + ["1"] * 3 + ["2"] * 3
     assert (ensemble / "calibration.png").stat().st_size > 1000
-    assert {path.name for path in ensemble.iterdir()} >= {"config.yaml", "environment.json", "splits.json"}
+    assert {path.name for path in ensemble.iterdir()} >= {
+        "config.yaml",
+        "environment.json",
+        "splits.json",
+    }
 
 
-def test_it_predicts_and_evaluates(ensemble: Path, csgcnn: Command, cifs: Path, data_file: Path, table: Table) -> None:
+def test_it_predicts_and_evaluates(
+    ensemble: Path, csgcnn: Command, cifs: Path, data_file: Path, table: Table
+) -> None:
     folder = ensemble.parent
     ckpt = "ckpt=three/checkpoints/best.ckpt"
-    answer = csgcnn("predict", ckpt, f"structures={cifs}", "output=out.csv", "workers=1", cwd=folder)
+    answer = csgcnn(
+        "predict", ckpt, f"structures={cifs}", "output=out.csv", "workers=1", cwd=folder
+    )
     assert answer.code == 0, answer.said
     assert list(table(folder / "out.csv")[0]) == ["id", "band_gap [eV]", "band_gap_std [eV]"]
     words = [f"dataset.path={data_file}", "split=test", "output=evaluated.csv"]
@@ -99,11 +116,21 @@ def test_it_predicts_and_evaluates(ensemble: Path, csgcnn: Command, cifs: Path, 
         )
 
 
-def test_an_ensemble_of_ensembles_is_that_of_all_members(ensemble: Path, records: list[dict[str, Any]]) -> None:
+def test_an_ensemble_of_ensembles_is_that_of_all_members(
+    ensemble: Path, records: list[dict[str, Any]]
+) -> None:
     structures = [record["crystal_structure"] for record in records[:5]]
-    both = load([ensemble / "checkpoints" / "best.ckpt", ensemble / "member-0" / "checkpoints" / "best.ckpt"])
+    both = load(
+        [
+            ensemble / "checkpoints" / "best.ckpt",
+            ensemble / "member-0" / "checkpoints" / "best.ckpt",
+        ]
+    )
     each = np.stack(
-        [load(ensemble / f"member-{i}" / "checkpoints" / "best.ckpt").predict(structures) for i in (0, 1, 2, 0)]
+        [
+            load(ensemble / f"member-{i}" / "checkpoints" / "best.ckpt").predict(structures)
+            for i in (0, 1, 2, 0)
+        ]
     )
     mean, std = both.predict_with_std(structures)
     np.testing.assert_allclose(mean, each.mean(0), rtol=1e-5, atol=1e-5)
@@ -112,7 +139,9 @@ def test_an_ensemble_of_ensembles_is_that_of_all_members(ensemble: Path, records
 
 def test_finished_it_stays_and_may_grow(ensemble: Path, csgcnn: Command) -> None:
     before = {path: path.stat().st_mtime_ns for path in ensemble.glob("member-*/checkpoints/*")}
-    answer = csgcnn("train", "resume=three", "trainer.max_minutes=null", "ensemble=4", cwd=ensemble.parent)
+    answer = csgcnn(
+        "train", "resume=three", "trainer.max_minutes=null", "ensemble=4", cwd=ensemble.parent
+    )
     assert answer.code == 0, answer.said
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(read(ensemble / "metrics.json")["members"]) == 4
@@ -131,10 +160,15 @@ def test_the_leaderboard_knows_both(ensemble: Path, csgcnn: Command) -> None:
     [
         (["ensemble=0"], "ensemble=0: expected an integer from 1 to 100"),
         (["model.predict_std=true"], "expected true with loss=gaussian and loss=laplace"),
-        (["loss=gaussian", "model.predict_std=false"], "model.predict_std=false: expected true with"),
+        (
+            ["loss=gaussian", "model.predict_std=false"],
+            "model.predict_std=false: expected true with",
+        ),
     ],
 )
-def test_mistakes(words: list[str], told: str, csgcnn: Command, small: list[str], tmp_path: Path) -> None:
+def test_mistakes(
+    words: list[str], told: str, csgcnn: Command, small: list[str], tmp_path: Path
+) -> None:
     answer = csgcnn("train", *small, *words, cwd=tmp_path)
     assert answer.code == 2
     assert told in answer.err

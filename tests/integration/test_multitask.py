@@ -11,12 +11,11 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from csgcnn import load
-from csgcnn.config import CONF
+from csgcnn.commands.table import leaderboard
+from csgcnn.config.paths import CONF
 from csgcnn.data.targets import Target
-from csgcnn.table import leaderboard
-from csgcnn.training.checkpoint import load_checkpoint
-from csgcnn.training.losses import MultiTask
-from csgcnn.wiring import build_loss
+from csgcnn.runs.checkpoint import load_checkpoint
+from csgcnn.training.losses import MultiTaskLoss, build_loss
 
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
@@ -47,10 +46,14 @@ def mixed_file(records: list[dict[str, Any]], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def mixed_run(csgcnn: Command, small: list[str], mixed_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mixed_run(
+    csgcnn: Command, small: list[str], mixed_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     words = [*small, *WORDS, f"dataset.path={mixed_file}", "dataset.class_weights=balanced"]
-    answer = csgcnn("train", *words, "trainer.learn_task_weights=true", "hydra.run.dir=mixed", cwd=folder)
+    answer = csgcnn(
+        "train", *words, "trainer.learn_task_weights=true", "hydra.run.dir=mixed", cwd=folder
+    )
     assert answer.code == 0, answer.said
     (folder / "said.txt").write_text(answer.said)
     return folder / "mixed"
@@ -60,7 +63,13 @@ def test_a_mixed_run(mixed_run: Path, table: Table) -> None:
     metrics = json.loads((mixed_run / "metrics.json").read_text())
     assert metrics["test"]["band_gap"].keys() == {"mae", "rmse", "r2", "n"}
     for name in ("is_wide", "kind"):
-        assert metrics["test"][name].keys() == {"accuracy", "balanced_accuracy", "roc_auc", "cross_entropy", "n"}
+        assert metrics["test"][name].keys() == {
+            "accuracy",
+            "balanced_accuracy",
+            "roc_auc",
+            "cross_entropy",
+            "n",
+        }
     assert metrics["baseline_test_mae"].keys() == {"band_gap"}
     assert metrics["baseline_test_accuracy"].keys() == {"is_wide", "kind"}
     figures = {path.stem for path in mixed_run.glob("*.png")}
@@ -71,7 +80,11 @@ def test_a_mixed_run(mixed_run: Path, table: Table) -> None:
     }
     epochs = table(mixed_run / "metrics.csv")
     assert all(np.isfinite(float(cell)) for row in epochs for cell in row.values())
-    assert {"val_mae_band_gap", "val_balanced_accuracy_is_wide", "val_cross_entropy_kind"} <= epochs[0].keys()
+    assert {
+        "val_mae_band_gap",
+        "val_balanced_accuracy_is_wide",
+        "val_cross_entropy_kind",
+    } <= epochs[0].keys()
     told = (mixed_run.parent / "said.txt").read_text()
     assert f"test accuracy of kind: {metrics['test']['kind']['accuracy']:.4g}" in told
     assert "learned task weights: band_gap 0." in told
@@ -92,9 +105,14 @@ def test_the_metrics_are_those_of_the_predictions(mixed_run: Path, table: Table)
 
 
 def test_the_split_keeps_the_shares(mixed_run: Path, mixed_file: Path) -> None:
-    gap = {r["material_id"]: r["band_gap"] for r in json.loads(gzip.decompress(mixed_file.read_bytes()))}
+    gap = {
+        r["material_id"]: r["band_gap"]
+        for r in json.loads(gzip.decompress(mixed_file.read_bytes()))
+    }
     split = json.loads((mixed_run / "splits.json").read_text())
-    wide = {part: sum((gap[id_] or 0) >= 2 for id_ in ids) / len(ids) for part, ids in split.items()}
+    wide = {
+        part: sum((gap[id_] or 0) >= 2 for id_ in ids) / len(ids) for part, ids in split.items()
+    }
     assert max(wide.values()) - min(wide.values()) < 0.2
 
 
@@ -103,8 +121,17 @@ def test_the_checkpoint_alone_describes_the_targets(
 ) -> None:
     path = shutil.copy(mixed_run / "checkpoints" / "best.ckpt", tmp_path / "best.ckpt")
     gap, wide, kind = load_checkpoint(Path(path))["targets"]
-    assert (gap["name"], gap["unit"], gap["task"], tuple(gap["classes"])) == ("band_gap", "eV", "regression", ())
-    assert (wide["task"], tuple(wide["classes"]), wide["derived"]) == ("classification", ("0", "1"), COMPARISON)
+    assert (gap["name"], gap["unit"], gap["task"], tuple(gap["classes"])) == (
+        "band_gap",
+        "eV",
+        "regression",
+        (),
+    )
+    assert (wide["task"], tuple(wide["classes"]), wide["derived"]) == (
+        "classification",
+        ("0", "1"),
+        COMPARISON,
+    )
     assert tuple(kind["classes"]) == ("halide", "other", "oxide")
 
     answer = csgcnn("predict", "ckpt=best.ckpt", f"structures={mixed_file}", cwd=tmp_path)
@@ -123,17 +150,27 @@ def test_the_checkpoint_alone_describes_the_targets(
             assert float(row["kind_probability_oxide"]) == pytest.approx(
                 float(same["kind_probability_oxide"]), abs=1e-5
             )
-            assert float(row["band_gap [eV]"]) == pytest.approx(float(same["band_gap_prediction [eV]"]), abs=1e-4)
+            assert float(row["band_gap [eV]"]) == pytest.approx(
+                float(same["band_gap_prediction [eV]"]), abs=1e-4
+            )
 
     model = load(path)
     assert model.columns == ["band_gap", *classes[0], *classes[1]]
     crystal = json.loads(gzip.decompress(mixed_file.read_bytes()))[0]["crystal_structure"]
     values = model.predict([crystal])
-    np.testing.assert_allclose(values[0], [float(rows[0][c]) for c in rows[0] if "_prob" in c or "[" in c], atol=1e-4)
+    np.testing.assert_allclose(
+        values[0], [float(rows[0][c]) for c in rows[0] if "_prob" in c or "[" in c], atol=1e-4
+    )
 
     metrics = json.loads((mixed_run / "metrics.json").read_text())["test"]
     words = [word for word in WORDS if "split" in word]
-    evaluate = ("evaluate", "ckpt=best.ckpt", "dataset=dielectric", f"dataset.path={mixed_file}", "output=errors.csv")
+    evaluate = (
+        "evaluate",
+        "ckpt=best.ckpt",
+        "dataset=dielectric",
+        f"dataset.path={mixed_file}",
+        "output=errors.csv",
+    )
     answer = csgcnn(*evaluate, *words, "split=test", cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert f"MAE of band_gap: {metrics['band_gap']['mae']:.4g} eV" in answer.out
@@ -148,14 +185,16 @@ def test_weights_reach_the_loss() -> None:
     targets = [Target("gap"), Target("kind", task="classification", classes=("a", "b"))]
     labels = torch.tensor([[1.0, 0], [2.0, 0], [3.0, 0], [4.0, 1]])
 
-    def made(*words: str) -> MultiTask:
+    def made(*words: str) -> MultiTaskLoss:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return build_loss(compose("train", list(words)), targets, labels)
 
     assert made().task_weights.tolist() == [0.5, 0.5]
     assert made().class_weights.tolist() == [1, 1, 1]
     assert made("++dataset.task_weights.kind=3").task_weights.tolist() == [0.25, 0.75]
-    torch.testing.assert_close(made("dataset.class_weights=balanced").class_weights, torch.tensor([1, 4 / 6, 2]))
+    torch.testing.assert_close(
+        made("dataset.class_weights=balanced").class_weights, torch.tensor([1, 4 / 6, 2])
+    )
     assert not list(made().parameters())
     assert len(list(made("trainer.learn_task_weights=true").parameters())) == 1
 
@@ -163,15 +202,35 @@ def test_weights_reach_the_loss() -> None:
 @pytest.mark.parametrize(
     ("words", "code", "culprits"),
     [
-        (["dataset.tasks.kind=classify"], 2, ["dataset.tasks.kind=classify", "did you mean classification"]),
+        (
+            ["dataset.tasks.kind=classify"],
+            2,
+            ["dataset.tasks.kind=classify", "did you mean classification"],
+        ),
         (["dataset.task_weights.kind=0"], 2, ["dataset.task_weights.kind=0", "above 0"]),
         (["dataset.task_weights.gap=2"], 2, ["gap is no target", "band_gap, is_wide, kind"]),
-        (["dataset.task_weights.kind=2", "trainer.learn_task_weights=true"], 2, ["leave dataset.task_weights out"]),
+        (
+            ["dataset.task_weights.kind=2", "trainer.learn_task_weights=true"],
+            2,
+            ["leave dataset.task_weights out"],
+        ),
         (["dataset.class_weights=inverse"], 2, ["expected balanced"]),
-        (["dataset.derived.x=band_gap ~ 2"], 2, ["dataset.derived.x='band_gap ~ 2'", "<column> <sign> <number>"]),
-        (["dataset.split.method=group", "dataset.split.column=kind"], 2, ["stratify=is_wide", "method=random"]),
+        (
+            ["dataset.derived.x=band_gap ~ 2"],
+            2,
+            ["dataset.derived.x='band_gap ~ 2'", "<column> <sign> <number>"],
+        ),
+        (
+            ["dataset.split.method=group", "dataset.split.column=kind"],
+            2,
+            ["stratify=is_wide", "method=random"],
+        ),
         (["dataset.derived.is_wide=band_gap > 100"], 1, ["is_wide has 1 different values (0, …)"]),
-        (["dataset.derived.one=refractive_index > 0", "dataset.split.stratify=two"], 1, ["stratify=two", "one"]),
+        (
+            ["dataset.derived.one=refractive_index > 0", "dataset.split.stratify=two"],
+            1,
+            ["stratify=two", "one"],
+        ),
     ],
 )
 def test_what_is_refused(
@@ -189,14 +248,20 @@ def test_what_is_refused(
     assert "Traceback" not in answer.said
 
 
-def test_one_class_only_in_training(csgcnn: Command, small: list[str], mixed_file: Path, tmp_path: Path) -> None:
+def test_one_class_only_in_training(
+    csgcnn: Command, small: list[str], mixed_file: Path, tmp_path: Path
+) -> None:
     records = json.loads(gzip.decompress(mixed_file.read_bytes()))
     part = {"a": "train", "b": "val", "c": "test"}
     for i, record in enumerate(records):
         letter = "abc"[i % 3]
         record |= {"part": part[letter], "is_first": int(letter == "a")}
     (tmp_path / "parts.json").write_text(json.dumps(records))
-    words = ["dataset.path=parts.json", "dataset.targets=[is_first]", "dataset.tasks.is_first=classification"]
+    words = [
+        "dataset.path=parts.json",
+        "dataset.targets=[is_first]",
+        "dataset.tasks.is_first=classification",
+    ]
     words += ["dataset.split.method=column", "dataset.split.column=part"]
     answer = csgcnn("train", *small[1:], *words, cwd=tmp_path)
     assert answer.code == 1
@@ -222,4 +287,7 @@ def test_bulk_and_shear_modulus_together(csgcnn: Command, tmp_path: Path) -> Non
 def test_the_leaderboard_has_a_row_for_every_target(mixed_run: Path) -> None:
     text, left_out = leaderboard([mixed_run])
     assert not left_out
-    assert all(name in text for name in ("| band_gap [eV]", "| is_wide (error rate)", "| kind (error rate)"))
+    assert all(
+        name in text
+        for name in ("| band_gap [eV]", "| is_wide (error rate)", "| kind (error rate)")
+    )

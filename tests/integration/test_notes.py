@@ -12,10 +12,12 @@ Leaderboard = Callable[..., list[dict[str, str]]]
 
 
 @pytest.fixture
-def leaderboard(csgcnn: Command, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Leaderboard:
+def leaderboard(
+    csgcnn: Command, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Leaderboard:
     """Train an experiment on sixty crystals for an epoch, without figures, and read the table of its runs."""
     for plot in ("plot_test", "plot_learning_curve"):
-        monkeypatch.setattr(f"csgcnn.training.plots.{plot}", lambda *_: None)
+        monkeypatch.setattr(f"csgcnn.evaluation.plots.{plot}", lambda *_: None)
 
     def train(experiment: str, *words: str) -> list[dict[str, str]]:
         quick = [*small, "trainer.max_epochs=1", "trainer.progress=false"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from csgcnn.training.checkpoint import load_checkpoint
+from csgcnn.runs.checkpoint import load_checkpoint
 
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
@@ -20,7 +20,12 @@ Record = dict[str, Any]
 MODELS = ["csgcnn", "csgann", "csginn"]
 GAP = "band_gap [eV]"
 TINY = [
-    *("dataset.path=odd.json", "hydra.run.dir=run", "trainer.max_epochs=2", "trainer.batch_size=16"),
+    *(
+        "dataset.path=odd.json",
+        "hydra.run.dir=run",
+        "trainer.max_epochs=2",
+        "trainer.batch_size=16",
+    ),
     *("model.hidden=8", "model.head_hidden=8", "model.n_convolutions=1"),
     *("dataset.split.method=column", "dataset.split.column=part"),
 ]
@@ -73,11 +78,20 @@ def predicted(csgcnn: Command, table: Table, tmp_path: Path) -> Callable[[], dic
 
 @pytest.mark.parametrize(
     ("model", "sizes", "batch_size"),
-    [("csgcnn", (5, 1, 1), 1), ("csgann", (2, 1, 1), 16), ("csginn", (17, 1, 1), 16), ("csgcnn", (20, 3, 1), 100_000)],
+    [
+        ("csgcnn", (5, 1, 1), 1),
+        ("csgann", (2, 1, 1), 16),
+        ("csginn", (17, 1, 1), 16),
+        ("csgcnn", (20, 3, 1), 100_000),
+    ],
     ids=["batches of one", "two crystals", "last batch of one", "batch larger than the data"],
 )
 def test_few_crystals(
-    model: str, sizes: tuple[int, int, int], batch_size: int, records: list[Record], trained: Callable[..., Any]
+    model: str,
+    sizes: tuple[int, int, int],
+    batch_size: int,
+    records: list[Record],
+    trained: Callable[..., Any],
 ) -> None:
     run, _ = trained(divided(records, *sizes), f"model={model}", f"trainer.batch_size={batch_size}")
     metrics = json.loads((run / "metrics.json").read_text())
@@ -88,13 +102,20 @@ def test_few_crystals(
 
 
 def cube(edge: float, species: list[str], frac_coords: list[tuple[float, ...]]) -> dict[str, Any]:
-    return {"lattice": [[edge, 0, 0], [0, edge, 0], [0, 0, edge]], "species": species, "frac_coords": frac_coords}
+    return {
+        "lattice": [[edge, 0, 0], [0, edge, 0], [0, 0, edge]],
+        "species": species,
+        "frac_coords": frac_coords,
+    }
 
 
 def large(seed: int) -> dict[str, Any]:
     """400 atoms without symmetry."""
     draw = Random(seed)
-    sites = [tuple((i + draw.uniform(-0.1, 0.1)) / 8 for i in site) for site in product(range(8), repeat=3)][:400]
+    sites = [
+        tuple((i + draw.uniform(-0.1, 0.1)) / 8 for i in site)
+        for site in product(range(8), repeat=3)
+    ][:400]
     return cube(20.0, [draw.choice(["Fe", "O"]) for _ in sites], sites)
 
 
@@ -116,8 +137,14 @@ def test_cells_of_one_and_of_400_atoms_and_isolated_ones(
     apart = [one_atom(9.0), cube(30.0, ["Fe", "O"], [(0, 0, 0), (0.5, 0.5, 0.5)])]
     small = [one_atom(2.5 + 0.1 * i) for i in range(6)]
     odd = with_gaps([large(0), *small, *apart, large(1), one_atom(3.3), apart[0], large(2)])
-    run, answer = trained(divided(odd, 9, 2, 2), f"model={model}", "pooling=set2set", "edge=rbf", "edge.learnable=true")
-    assert "3 crystals have atoms without a neighbour within 8 Å; they are kept" in answer.said
+    run, answer = trained(
+        divided(odd, 9, 2, 2),
+        f"model={model}",
+        "pooling=set2set",
+        "edge=rbf",
+        "edge.learnable=true",
+    )
+    assert "3 crystals have atoms without a neighbor within 8 Å; they are kept" in answer.said
     alone = predicted()
     assert len(alone) == 13
     for row in table(run / "predictions.csv"):
@@ -125,9 +152,13 @@ def test_cells_of_one_and_of_400_atoms_and_isolated_ones(
     assert alone["odd-7"] == pytest.approx(alone["odd-11"], rel=1e-5), "the same crystal"
 
 
-def test_nothing_but_isolated_atoms(trained: Callable[..., Any], predicted: Callable[[], dict[str, float]]) -> None:
+def test_nothing_but_isolated_atoms(
+    trained: Callable[..., Any], predicted: Callable[[], dict[str, float]]
+) -> None:
     odd = with_gaps([one_atom(9 + 0.1 * i, ["Fe", "O"][i % 2]) for i in range(10)])
-    trained(divided(odd, 6, 2, 2), "model=csgann", "global_features=none")  # its softmax is over the neighbours
+    trained(
+        divided(odd, 6, 2, 2), "model=csgann", "global_features=none"
+    )  # its softmax is over the neighbors
     alone = list(predicted().values())
     assert max(alone[::2]) - min(alone[::2]) < 1e-4, "only the element is known of such a crystal"
     assert alone[0] != alone[1]
@@ -149,7 +180,9 @@ def test_the_unit_of_the_target_does_not_matter(
         run, _ = trained(divided(scaled, 20, 4, 4), folder=str(power))
         states[power] = load_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
         losses[power] = [(row["train_loss"], row["val_loss"]) for row in table(run / "metrics.csv")]
-        errors[power] = [float(row["band_gap_error [eV]"]) / 2.0**power for row in table(run / "predictions.csv")]
+        errors[power] = [
+            float(row["band_gap_error [eV]"]) / 2.0**power for row in table(run / "predictions.csv")
+        ]
     for power in (-40, 100):
         assert losses[power] == losses[0]
         assert errors[power] == pytest.approx(errors[0], rel=1e-5)
@@ -161,7 +194,10 @@ def test_values_of_many_magnitudes_and_an_outlier(
     records: list[Record], trained: Callable[..., Any], table: Table
 ) -> None:
     magnitudes = [1e-12, 1e12, 1e30]
-    odd = [record | {"wild": record["band_gap"] * magnitudes[i % 3]} for i, record in enumerate(records)]
+    odd = [
+        record | {"wild": record["band_gap"] * magnitudes[i % 3]}
+        for i, record in enumerate(records)
+    ]
     odd[3]["band_gap"] = 1e6
     run, _ = trained(divided(odd, 20, 4, 4), "dataset.targets=[band_gap,wild]")
     scaler = load_checkpoint(run / "checkpoints" / "best.ckpt")["state_dict"]["scaler.std"]
@@ -170,7 +206,9 @@ def test_values_of_many_magnitudes_and_an_outlier(
         assert std == pytest.approx(values.std(correction=0).item(), rel=1e-5)
 
 
-def test_counts_and_booleans_are_numbers(records: list[Record], trained: Callable[..., Any], table: Table) -> None:
+def test_counts_and_booleans_are_numbers(
+    records: list[Record], trained: Callable[..., Any], table: Table
+) -> None:
     odd = [record | {"n_sites": len(record["crystal_structure"]["species"])} for record in records]
     odd = [record | {"is_wide": record["band_gap"] > 2} for record in odd]
     run, _ = trained(divided(odd, 20, 4, 4), "dataset.targets=[n_sites,is_wide]")
@@ -186,7 +224,9 @@ def test_a_target_without_labels_in_val_and_a_class_only_in_test(
     for i, record in enumerate(odd):
         record["band_gap"] = None if record["part"] == "val" or i % 7 == 3 else record["band_gap"]
         record["kind"] = "c" if i >= 33 else None if i < 24 and i % 5 == 1 else record["kind"]
-    run, _ = trained(odd, *BOTH, "dataset.class_weights=balanced", "trainer.learn_task_weights=true")
+    run, _ = trained(
+        odd, *BOTH, "dataset.class_weights=balanced", "trainer.learn_task_weights=true"
+    )
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["val"]["band_gap"] == {"mae": None, "rmse": None, "r2": None, "n": 0}
     assert metrics["val"]["kind"]["accuracy"] is not None
@@ -198,7 +238,9 @@ def test_a_target_without_labels_in_val_and_a_class_only_in_test(
     assert all("kind_probability_c" in row for row in rows)
 
 
-def test_a_target_without_labels_in_test(records: list[Record], trained: Callable[..., Any]) -> None:
+def test_a_target_without_labels_in_test(
+    records: list[Record], trained: Callable[..., Any]
+) -> None:
     odd = divided([record | {"kind": "ab"[i % 2]} for i, record in enumerate(records)], 24, 6, 6)
     odd = [record | ({"kind": None} if record["part"] == "test" else {}) for record in odd]
     run, answer = trained(odd, *BOTH)
@@ -213,17 +255,39 @@ def equal_in(*parts: str) -> Callable[[Record], float]:
 
 
 REFUSED: dict[str, tuple[Callable[[Record], Any], tuple[int, int, int], list[str]]] = {
-    "constant": (equal_in("train", "val", "test"), (20, 4, 4), ["band_gap is 3.7 in all training rows", "(20)"]),
-    "constant in train": (equal_in("train"), (20, 4, 4), ["band_gap is 3.7", "dataset.split", "nothing to learn"]),
-    "one crystal": (lambda record: record["band_gap"], (1, 2, 2), ["all training rows that have it (1)"]),
-    "seven digits": (lambda record: 1e6 + 1e-3 * record["band_gap"], (20, 4, 4), ["subtract a constant", "7 digits"]),
-    "too large": (lambda record: 1e38 * record["band_gap"], (20, 4, 4), ["band_gap", "at most 1e+37"]),
+    "constant": (
+        equal_in("train", "val", "test"),
+        (20, 4, 4),
+        ["band_gap is 3.7 in all training rows", "(20)"],
+    ),
+    "constant in train": (
+        equal_in("train"),
+        (20, 4, 4),
+        ["band_gap is 3.7", "dataset.split", "nothing to learn"],
+    ),
+    "one crystal": (
+        lambda record: record["band_gap"],
+        (1, 2, 2),
+        ["all training rows that have it (1)"],
+    ),
+    "seven digits": (
+        lambda record: 1e6 + 1e-3 * record["band_gap"],
+        (20, 4, 4),
+        ["subtract a constant", "7 digits"],
+    ),
+    "too large": (
+        lambda record: 1e38 * record["band_gap"],
+        (20, 4, 4),
+        ["band_gap", "at most 1e+37"],
+    ),
     "too small": (lambda record: 1e-42 * record["band_gap"], (20, 4, 4), ["nothing to learn"]),
 }
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_cannot_be_learned(kind: str, csgcnn: Command, records: list[Record], tmp_path: Path) -> None:
+def test_what_cannot_be_learned(
+    kind: str, csgcnn: Command, records: list[Record], tmp_path: Path
+) -> None:
     change, sizes, culprits = REFUSED[kind]
     odd = [record | {"band_gap": change(record)} for record in divided(records, *sizes)]
     (tmp_path / "odd.json").write_text(json.dumps(odd))

@@ -26,7 +26,13 @@ def predicted(path: Path, table: Table) -> dict[str, float]:
 
 
 def test_every_way_to_name_structures(
-    csgcnn: Command, ckpt: Path, cifs: Path, data_file: Path, run: Path, tmp_path: Path, table: Table
+    csgcnn: Command,
+    ckpt: Path,
+    cifs: Path,
+    data_file: Path,
+    run: Path,
+    tmp_path: Path,
+    table: Table,
 ) -> None:
     def predictions(structures: object) -> dict[str, float]:
         answer = csgcnn("predict", f"ckpt={ckpt.name}", f"structures={structures}", cwd=tmp_path)
@@ -41,12 +47,18 @@ def test_every_way_to_name_structures(
     assert predictions(cifs / f"{names[0]}.cif") == {names[0]: of_folder[names[0]]}
     assert predictions(cifs / "*.cif") == pytest.approx(of_folder, abs=1e-5)
     listed = ",".join(str(cifs / f"{name}.cif") for name in names[:2])
-    assert predictions(f"[{listed}]") == pytest.approx({name: of_folder[name] for name in names[:2]}, abs=1e-5)
+    assert predictions(f"[{listed}]") == pytest.approx(
+        {name: of_folder[name] for name in names[:2]}, abs=1e-5
+    )
 
     of_data = predictions(data_file)
     assert len(of_data) == 60
-    assert {name: of_data[name] for name in names} == pytest.approx(of_folder, abs=1e-3), "a CIF has few digits"
-    in_training = {row["id"]: float(row["band_gap_prediction [eV]"]) for row in table(run / "predictions.csv")}
+    assert {name: of_data[name] for name in names} == pytest.approx(of_folder, abs=1e-3), (
+        "a CIF has few digits"
+    )
+    in_training = {
+        row["id"]: float(row["band_gap_prediction [eV]"]) for row in table(run / "predictions.csv")
+    }
     assert {name: of_data[name] for name in in_training} == pytest.approx(in_training, abs=1e-4)
 
 
@@ -57,13 +69,19 @@ def test_from_python(csgcnn: Command, ckpt: Path, cifs: Path, tmp_path: Path, ta
     expected = predicted(tmp_path / "predictions.csv", table)
     model, files = load(ckpt), [cifs / f"{name}.cif" for name in expected]
     assert (model.names, model.units) == (["band_gap"], ["eV"])
-    for structures in (files, [str(file) for file in files], [Structure.from_file(file) for file in files]):
+    for structures in (
+        files,
+        [str(file) for file in files],
+        [Structure.from_file(file) for file in files],
+    ):
         values = model.predict(structures)
         assert values.shape == (len(files), 1)
         np.testing.assert_allclose(values[:, 0], list(expected.values()), atol=1e-4)
 
 
-def test_bad_structures_among_good_ones(csgcnn: Command, ckpt: Path, cifs: Path, tmp_path: Path, table: Table) -> None:
+def test_bad_structures_among_good_ones(
+    csgcnn: Command, ckpt: Path, cifs: Path, tmp_path: Path, table: Table
+) -> None:
     folder = Path(shutil.copytree(cifs, tmp_path / "mixed"))
     good = sorted(folder.iterdir())[0].read_text()
     (folder / "broken.cif").write_text(good[:200])
@@ -85,11 +103,15 @@ def test_bad_structures_among_good_ones(csgcnn: Command, ckpt: Path, cifs: Path,
     assert not (tmp_path / "out.rejected.csv").exists(), "it is of the run before"
 
 
-def test_what_the_parser_mends_is_told_once(csgcnn: Command, ckpt: Path, cifs: Path, tmp_path: Path) -> None:
+def test_what_the_parser_mends_is_told_once(
+    csgcnn: Command, ckpt: Path, cifs: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "wrong_sums"
     folder.mkdir()
     for path in sorted(cifs.iterdir())[:3]:
-        (folder / path.name).write_text(re.sub("(_chemical_formula_sum +).*", r"\1'H7 He1'", path.read_text()))
+        (folder / path.name).write_text(
+            re.sub("(_chemical_formula_sum +).*", r"\1'H7 He1'", path.read_text())
+        )
     answer = csgcnn("predict", f"ckpt={ckpt}", f"structures={folder}", cwd=tmp_path)
     assert answer.code == 0, answer.said
     (line,) = (line for line in answer.said.splitlines() if "Missing elements" in line)
@@ -98,7 +120,11 @@ def test_what_the_parser_mends_is_told_once(csgcnn: Command, ckpt: Path, cifs: P
 
 
 def test_elements_never_seen_are_told(csgcnn: Command, ckpt: Path, tmp_path: Path) -> None:
-    crystal = {"lattice": [[4, 0, 0], [0, 4, 0], [0, 0, 4]], "species": ["Pu"], "frac_coords": [[0, 0, 0]]}
+    crystal = {
+        "lattice": [[4, 0, 0], [0, 4, 0], [0, 0, 4]],
+        "species": ["Pu"],
+        "frac_coords": [[0, 0, 0]],
+    }
     (tmp_path / "plutonium.json").write_text(json.dumps(crystal))
     answer = csgcnn("predict", f"ckpt={ckpt}", "structures=plutonium.json", cwd=tmp_path)
     assert answer.code == 0, answer.said
@@ -110,7 +136,13 @@ def test_evaluate_is_the_test_pass_of_the_run(
     csgcnn: Command, ckpt: Path, run: Path, data_file: Path, tmp_path: Path, table: Table
 ) -> None:
     metrics = json.loads((run / "metrics.json").read_text())["test"]["band_gap"]
-    words = ("evaluate", f"ckpt={ckpt}", "dataset=dielectric", f"dataset.path={data_file}", "output=errors.csv")
+    words = (
+        "evaluate",
+        f"ckpt={ckpt}",
+        "dataset=dielectric",
+        f"dataset.path={data_file}",
+        "output=errors.csv",
+    )
     answer = csgcnn(*words, "split=test", cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert f"MAE of band_gap: {metrics['mae']:.4g} eV" in answer.out
@@ -163,7 +195,10 @@ def test_evaluate_takes_the_rows_of_the_training_not_those_of_the_default_split(
     assert answer.code == 0, answer.said
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["test"]["band_gap"]
     words = ["ckpt=run/checkpoints/best.ckpt", "dataset=dielectric", f"dataset.path={data_file}"]
-    assert f"MAE of band_gap: {metrics['mae']:.4g} eV" in csgcnn("evaluate", *words, "split=test", cwd=tmp_path).out
+    assert (
+        f"MAE of band_gap: {metrics['mae']:.4g} eV"
+        in csgcnn("evaluate", *words, "split=test", cwd=tmp_path).out
+    )
     assert "48 of these crystals trained the model" in csgcnn("evaluate", *words, cwd=tmp_path).said
 
 
@@ -183,13 +218,16 @@ def test_evaluate_measures_against_what_the_run_did(
 ) -> None:
     baseline = json.loads((run / "metrics.json").read_text())["baseline_test_mae"]["band_gap"]
     words = ["evaluate", "dataset=dielectric", f"dataset.path={data_file}", "split=test"]
-    assert f"(predicting the mean: {baseline:.4g} eV)" in csgcnn(*words, f"ckpt={ckpt}", cwd=tmp_path).out
+    assert (
+        f"(predicting the mean: {baseline:.4g} eV)"
+        in csgcnn(*words, f"ckpt={ckpt}", cwd=tmp_path).out
+    )
 
 
 def test_a_checkpoint_that_does_not_say_its_split_is_not_guessed(
     csgcnn: Command, data_file: Path, tmp_path: Path
 ) -> None:
-    old = Path(__file__).parents[1] / "training" / "format_1.ckpt"
+    old = Path(__file__).parents[1] / "runs" / "format_1.ckpt"
     words = ["evaluate", "dataset=dielectric", f"dataset.path={data_file}", f"ckpt={old}"]
     answer = csgcnn(*words, "split=test", cwd=tmp_path)
     assert answer.code == 1

@@ -15,20 +15,25 @@ import torch
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from csgcnn.config import REPEAT
-from csgcnn.training.checkpoint import load_checkpoint
+from csgcnn.config.resolved import REPEAT
+from csgcnn.runs.checkpoint import load_checkpoint
 
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
 TIMING = ("seconds", "graphs_per_second")
-QUICK = ["trainer.threads=1", "trainer.workers=1", "trainer.device=cpu", "trainer.checkpoint_every=0"]
+QUICK = [
+    "trainer.threads=1",
+    "trainer.workers=1",
+    "trainer.device=cpu",
+    "trainer.checkpoint_every=0",
+]
 
 # Runs command lines, each in a process of its own, in which the so-manieth call of a function sends itself signals.
 # They are forks of a process that has imported everything: of nine processes, eight need not.
 SERVER = """
-import csgcnn.train, csgcnn.training.plots, csgcnn.training.schedulers
+import csgcnn.commands.train, csgcnn.evaluation.plots, csgcnn.training.schedulers
 import gc, importlib, json, os, signal, sys, time
-from csgcnn import cli
+from csgcnn.cli import main as cli
 gc.freeze()
 for line in sys.stdin:
     module, owner, name, call, signals, folder, words = json.loads(line)
@@ -54,9 +59,15 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
-    environment = {**os.environ, "CSGCNN_CACHE": str(tmp_path_factory.mktemp("cache")), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "CSGCNN_CACHE": str(tmp_path_factory.mktemp("cache")),
+        "OMP_NUM_THREADS": "1",
+    }
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", SERVER], env=environment, text=True, **pipes) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER], env=environment, text=True, **pipes
+    ) as process:
         yield process
 
 
@@ -68,7 +79,11 @@ def cut_off(
 
     def train(place: str, call: int, *signals: int) -> subprocess.CompletedProcess[str]:
         words = ["train", *small, *QUICK, "hydra.run.dir=run", "resume=auto"]
-        print(json.dumps([*place.split(":"), call, signals, str(tmp_path), words]), file=server.stdin, flush=True)
+        print(
+            json.dumps([*place.split(":"), call, signals, str(tmp_path), words]),
+            file=server.stdin,
+            flush=True,
+        )
         code = int(server.stdout.readline())
         said = ((tmp_path / name).read_text() for name in ("out.txt", "err.txt"))
         return subprocess.CompletedProcess(words, code, *said)
@@ -83,9 +98,13 @@ def same_run(found: Path, expected: Path, table: Table) -> None:
     assert rows == others
     assert (found / "predictions.csv").read_bytes() == (expected / "predictions.csv").read_bytes()
     told, other = (json.loads((run / "metrics.json").read_text()) for run in (found, expected))
-    assert {k: v for k, v in told.items() if k not in TIMING} == {k: v for k, v in other.items() if k not in TIMING}
+    assert {k: v for k, v in told.items() if k not in TIMING} == {
+        k: v for k, v in other.items() if k not in TIMING
+    }
     for name in ("best.ckpt", "last.ckpt"):
-        one, other = (torch.load(run / "checkpoints" / name)["state_dict"] for run in (found, expected))
+        one, other = (
+            torch.load(run / "checkpoints" / name)["state_dict"] for run in (found, expected)
+        )
         assert all(torch.equal(one[key], other[key]) for key in other)
 
 
@@ -99,12 +118,20 @@ MOMENTS = {
 
 @pytest.mark.parametrize("place", MOMENTS.values(), ids=MOMENTS)
 def test_killed_and_continued(
-    place: tuple[str, int], cut_off: Any, csgcnn: Command, run: Path, small: list[str], tmp_path: Path, table: Table
+    place: tuple[str, int],
+    cut_off: Any,
+    csgcnn: Command,
+    run: Path,
+    small: list[str],
+    tmp_path: Path,
+    table: Table,
 ) -> None:
     killed = cut_off(*place, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "run" / "metrics.json").exists()
-    assert list((tmp_path / "run" / "checkpoints").glob("*.ckpt")), "it was killed late enough to have something"
+    assert list((tmp_path / "run" / "checkpoints").glob("*.ckpt")), (
+        "it was killed late enough to have something"
+    )
     answer = csgcnn("train", *small, *QUICK, "hydra.run.dir=run", "resume=auto", cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert "going on in epoch" in answer.out
@@ -113,7 +140,9 @@ def test_killed_and_continued(
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75)], ids=["TERM", "INT", "USR1"]
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75)],
+    ids=["TERM", "INT", "USR1"],
 )
 def test_signals(
     number: int, code: int, cut_off: Any, csgcnn: Command, run: Path, tmp_path: Path, table: Table
@@ -123,7 +152,9 @@ def test_signals(
     assert "Traceback" not in stopped.stdout + stopped.stderr
     assert f"stopped by {signal.Signals(number).name} in epoch 2" in stopped.stdout
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")["training"]["n_done"] == 2
-    answer = csgcnn("train", f"resume={tmp_path / 'run'}", cwd=run.parent)  # from elsewhere, without a further word
+    answer = csgcnn(
+        "train", f"resume={tmp_path / 'run'}", cwd=run.parent
+    )  # from elsewhere, without a further word
     assert answer.code == 0, answer.said
     same_run(tmp_path / "run", run, table)
 
@@ -137,13 +168,15 @@ def test_a_second_ctrl_c_stops_at_once(cut_off: Any, tmp_path: Path) -> None:
 
 
 def test_a_signal_before_the_training_starts(cut_off: Any, tmp_path: Path) -> None:
-    stopped = cut_off("csgcnn.train:GraphSettings:__post_init__", 1, signal.SIGTERM)
+    stopped = cut_off("csgcnn.commands.train:GraphSettings:__post_init__", 1, signal.SIGTERM)
     assert stopped.returncode == 143, stopped.stderr
     assert "Traceback" not in stopped.stdout + stopped.stderr
     assert not (tmp_path / "run" / "config.yaml").exists()
 
 
-def test_a_limit_of_time(csgcnn: Command, small: list[str], run: Path, tmp_path: Path, table: Table) -> None:
+def test_a_limit_of_time(
+    csgcnn: Command, small: list[str], run: Path, tmp_path: Path, table: Table
+) -> None:
     words = [*small, "hydra.run.dir=run", "resume=auto"]
     for _ in range(3):
         answer = csgcnn("train", *words, "trainer.max_minutes=1e-6", cwd=tmp_path)
@@ -154,7 +187,11 @@ def test_a_limit_of_time(csgcnn: Command, small: list[str], run: Path, tmp_path:
 
 
 def snapshot(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "train.log"}
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "train.log"
+    }
 
 
 def test_a_finished_run(csgcnn: Command, run: Path, small: list[str], tmp_path: Path) -> None:
@@ -164,7 +201,10 @@ def test_a_finished_run(csgcnn: Command, run: Path, small: list[str], tmp_path: 
         assert answer.code == 0, answer.said
         assert "nothing to continue, all 3 epochs are done" in answer.out
     after = snapshot(run)
-    assert {path.name for path in before if after[path] != before[path]} <= {"environment.json", "config.yaml"}
+    assert {path.name for path in before if after[path] != before[path]} <= {
+        "environment.json",
+        "config.yaml",
+    }
 
 
 def test_more_epochs(csgcnn: Command, small: list[str], tmp_path: Path, table: Table) -> None:
@@ -181,7 +221,11 @@ def test_more_epochs(csgcnn: Command, small: list[str], tmp_path: Path, table: T
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (["model.hidden=32", "seed=7"], 2, ["model.hidden=32 (the run has 16)", "seed=7 (the run has 0)"]),
+        (
+            ["model.hidden=32", "seed=7"],
+            2,
+            ["model.hidden=32 (the run has 16)", "seed=7 (the run has 0)"],
+        ),
         (["model=csginn"], 2, ["model.convolution._target_"]),
         (["edge.cutoff=6"], 2, ["edge_calculator.cutoff=6 (the run has 8.0)"]),
         (["--multirun", "seed=1,2"], 2, ["resume=auto"]),
@@ -198,7 +242,9 @@ def test_another_configuration_is_refused(
     assert snapshot(run) == before
 
 
-def test_other_data_are_refused(csgcnn: Command, small: list[str], records: list[Any], tmp_path: Path) -> None:
+def test_other_data_are_refused(
+    csgcnn: Command, small: list[str], records: list[Any], tmp_path: Path
+) -> None:
     path = tmp_path / "data.json"
     path.write_text(json.dumps(records))
     words = [f"dataset.path={path}", *small[1:], "hydra.run.dir=run", "resume=auto"]
@@ -216,7 +262,9 @@ def test_what_is_no_run(csgcnn: Command, tmp_path: Path) -> None:
         assert f"resume={folder}: there is no run" in answer.err
 
 
-def test_a_damaged_checkpoint(csgcnn: Command, small: list[str], run: Path, tmp_path: Path, table: Table) -> None:
+def test_a_damaged_checkpoint(
+    csgcnn: Command, small: list[str], run: Path, tmp_path: Path, table: Table
+) -> None:
     words = [*small, "hydra.run.dir=run", "trainer.keep_last=2", "trainer.checkpoint_every=0"]
     assert csgcnn("train", *words, cwd=tmp_path).code == 0
     checkpoints = tmp_path / "run" / "checkpoints"
@@ -246,7 +294,14 @@ def test_only_one_process_at_a_time(csgcnn: Command, run: Path, tmp_path: Path) 
 
 
 def test_a_sweep_goes_on(csgcnn: Command, small: list[str], tmp_path: Path) -> None:
-    words = ["--multirun", *small, "trainer.max_epochs=1", "seed=0,1", "hydra.sweep.dir=sweep", "resume=auto"]
+    words = [
+        "--multirun",
+        *small,
+        "trainer.max_epochs=1",
+        "seed=0,1",
+        "hydra.sweep.dir=sweep",
+        "resume=auto",
+    ]
     assert csgcnn("train", *words, cwd=tmp_path).code == 0
     for path in ("metrics.json", "predictions.csv"):
         (tmp_path / "sweep" / "1" / path).unlink()
@@ -256,8 +311,14 @@ def test_a_sweep_goes_on(csgcnn: Command, small: list[str], tmp_path: Path) -> N
     assert (tmp_path / "sweep" / "1" / "metrics.json").exists()
 
 
-STORED = Path(__file__).parents[1] / "training" / "format_2.ckpt"  # stopped by SIGTERM in the second of three epochs
-VAL_MAES = [1.130709, 1.128043, 1.086805]  # eV, of the run that was stopped there and continued at once
+STORED = (
+    Path(__file__).parents[1] / "runs" / "format_2.ckpt"
+)  # stopped by SIGTERM in the second of three epochs
+VAL_MAES = [
+    1.130709,
+    1.128043,
+    1.086805,
+]  # eV, of the run that was stopped there and continued at once
 
 
 def test_a_stored_checkpoint_goes_on(csgcnn: Command, tmp_path: Path, table: Table) -> None:
@@ -268,7 +329,9 @@ def test_a_stored_checkpoint_goes_on(csgcnn: Command, tmp_path: Path, table: Tab
     answer = csgcnn("train", "resume=run", cwd=tmp_path)
     assert answer.code == 0, answer.said
     found = [float(row["val_mae_band_gap"]) for row in table(tmp_path / "run" / "metrics.csv")]
-    assert found == pytest.approx(VAL_MAES, abs=5e-4)  # sums in another order than in the version that wrote it
+    assert found == pytest.approx(
+        VAL_MAES, abs=5e-4
+    )  # sums in another order than in the version that wrote it
 
 
 def test_a_state_that_does_not_fit_is_told(csgcnn: Command, run: Path, tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from csgcnn import load, predictor
-from csgcnn.crystals import build
+from csgcnn.crystals import graph_builder as build
 from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data.cache import open_dataset
 from csgcnn.errors import UserError
-from csgcnn.screening import store_rows
-from csgcnn.screening.partial import PartialTable
-from csgcnn.training.checkpoint import load_checkpoint, save_checkpoint
+from csgcnn.runs.checkpoint import load_checkpoint, save_checkpoint
+from csgcnn.screening import workers as store_rows
+from csgcnn.screening.partial_table import PartialTable
 
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
@@ -57,7 +57,10 @@ def graphs(data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def some_bad(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set in which the records 5, 25 and 45 cannot be used."""
-    mixed = [{**record, "crystal_structure": {}} if i % 20 == 5 else record for i, record in enumerate(records)]
+    mixed = [
+        {**record, "crystal_structure": {}} if i % 20 == 5 else record
+        for i, record in enumerate(records)
+    ]
     path = tmp_path_factory.mktemp("bad") / "mixed.json"
     path.write_text(json.dumps(mixed))
     return path
@@ -89,11 +92,19 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(
     ckpts: list[Path], some_bad: Path, graphs: Path, tmp_path: Path
 ) -> None:
     records = [f"ckpt={ckpts[0]}", f"structures={some_bad}", "output=out.csv", "workers=1"]
-    store = [f"ckpt={ckpts[0].parent}/[01].ckpt", f"structures={graphs}", "output=out.csv.gz", "top=7", "by=band_gap"]
+    store = [
+        f"ckpt={ckpts[0].parent}/[01].ckpt",
+        f"structures={graphs}",
+        "output=out.csv.gz",
+        "top=7",
+        "by=band_gap",
+    ]
     words = ["predict", *records, "device=cpu", "--", "predict", *store, "device=cpu"]
-    command = [sys.executable, Path(__file__).with_name("killed.py"), *words]
+    command = [sys.executable, Path(__file__).with_name("crash_harness.py"), *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
     for line in done.stdout.splitlines():
         n_kills, *same = line.split()
         assert (int(n_kills) > 2, *same) == (True, "True", "True"), done
@@ -116,7 +127,11 @@ def test_what_is_done_is_not_read_again(
     assert answer.code == 0, answer.said
     assert "60 structures predicted" in answer.out
     assert (tmp_path / "predictions.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["many", "predictions.csv", "whole.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "many",
+        "predictions.csv",
+        "whole.csv",
+    ]
 
 
 def test_going_on_with_something_else_is_refused(
@@ -129,13 +144,17 @@ def test_going_on_with_something_else_is_refused(
     assert (answer.code, "was started with another ckpt" in answer.err) == (1, True), answer.said
     data.write_text(some_bad.read_text() + "\n")
     answer = csgcnn("predict", *words, "resume=true", cwd=tmp_path)
-    assert (answer.code, "was started with another structures" in answer.err) == (1, True), answer.said
+    assert (answer.code, "was started with another structures" in answer.err) == (1, True), (
+        answer.said
+    )
     assert answer.err.count("\n") == 1
     shutil.copy(some_bad, data)
     (tmp_path / "predictions.csv.partial" / "rows.csv").write_text("")
     assert "lacks rows" in csgcnn("predict", *words, "resume=true", cwd=tmp_path).err
     assert csgcnn("predict", *words, cwd=tmp_path).code == 1
-    assert [path.name for path in tmp_path.glob("*.partial")] == [], "without resume=true it starts again"
+    assert [path.name for path in tmp_path.glob("*.partial")] == [], (
+        "without resume=true it starts again"
+    )
     assert len((tmp_path / "predictions.rejected.csv").read_text().splitlines()) == 4
 
 
@@ -152,12 +171,18 @@ def test_going_on_in_a_folder_whose_files_are_others_is_refused(
     answer = csgcnn("predict", *words, "resume=true", cwd=tmp_path)
     assert (answer.code, "no longer those" in answer.err) == (1, True), answer.said
     (folder / "a.json").rename(folder / "00.json")
-    assert csgcnn("predict", *words, "resume=true", cwd=tmp_path).code == 0, "a refusal costs nothing"
+    assert csgcnn("predict", *words, "resume=true", cwd=tmp_path).code == 0, (
+        "a refusal costs nothing"
+    )
 
 
-def test_a_finished_table_is_left_alone(csgcnn: Command, ckpts: list[Path], some_bad: Path, tmp_path: Path) -> None:
+def test_a_finished_table_is_left_alone(
+    csgcnn: Command, ckpts: list[Path], some_bad: Path, tmp_path: Path
+) -> None:
     words = (f"ckpt={ckpts[0]}", f"structures={some_bad}", "resume=true", "workers=1")
-    assert csgcnn("predict", *words, cwd=tmp_path).code == 1, "there is nothing to resume: it starts"
+    assert csgcnn("predict", *words, cwd=tmp_path).code == 1, (
+        "there is nothing to resume: it starts"
+    )
     before = (tmp_path / "predictions.csv").stat()
     answer = csgcnn("predict", *words, cwd=tmp_path)
     assert (answer.code, "nothing to do" in answer.out) == (1, True)
@@ -166,7 +191,12 @@ def test_a_finished_table_is_left_alone(csgcnn: Command, ckpts: list[Path], some
 
 
 def test_an_ensemble_answers_mean_and_deviation(
-    csgcnn: Command, ckpts: list[Path], data_file: Path, tmp_path: Path, table: Table, records: list[Record]
+    csgcnn: Command,
+    ckpts: list[Path],
+    data_file: Path,
+    tmp_path: Path,
+    table: Table,
+    records: list[Record],
 ) -> None:
     singles = []
     for ckpt in ckpts:
@@ -202,7 +232,12 @@ def test_an_ensemble_answers_mean_and_deviation(
     ],
 )
 def test_members_answer_one_question(
-    change: dict[str, Any], told: str, csgcnn: Command, ckpts: list[Path], data_file: Path, tmp_path: Path
+    change: dict[str, Any],
+    told: str,
+    csgcnn: Command,
+    ckpts: list[Path],
+    data_file: Path,
+    tmp_path: Path,
 ) -> None:
     content = load_checkpoint(ckpts[1])
     for key, value in change.items():
@@ -211,19 +246,26 @@ def test_members_answer_one_question(
         else:
             content["config"]["graph"] |= value["graph"]
     save_checkpoint(content, tmp_path / "other.ckpt")
-    answer = csgcnn("predict", f"ckpt=[{ckpts[0]},other.ckpt]", f"structures={data_file}", cwd=tmp_path)
+    answer = csgcnn(
+        "predict", f"ckpt=[{ckpts[0]},other.ckpt]", f"structures={data_file}", cwd=tmp_path
+    )
     assert answer.code == 1
     assert all(part in answer.err for part in (told, str(ckpts[0]), "other.ckpt")), answer.err
     assert answer.err.count("\n") == 1
 
 
-def test_the_wanted_rows(csgcnn: Command, ckpts: list[Path], data_file: Path, tmp_path: Path, table: Table) -> None:
+def test_the_wanted_rows(
+    csgcnn: Command, ckpts: list[Path], data_file: Path, tmp_path: Path, table: Table
+) -> None:
     words = (f"ckpt={ckpts[0].parent}/*.ckpt", f"structures={data_file}", "workers=1")
 
     def rows(*more: str) -> list[tuple[str, float, float]]:
         answer = csgcnn("predict", *words, *more, cwd=tmp_path)
         assert answer.code == 0, answer.said
-        found = [(row["id"], float(row[GAP]), float(row[STD])) for row in table(tmp_path / "predictions.csv")]
+        found = [
+            (row["id"], float(row[GAP]), float(row[STD]))
+            for row in table(tmp_path / "predictions.csv")
+        ]
         if len(found) < 60:
             assert f"60 structures predicted, {60 - len(found)} left out" in answer.out
         return found
@@ -247,9 +289,17 @@ def test_the_wanted_rows(csgcnn: Command, ckpts: list[Path], data_file: Path, tm
 def test_classes_are_wanted_by_their_probabilities(
     csgcnn: Command, small: list[str], data_file: Path, tmp_path: Path, table: Table
 ) -> None:
-    task = ["dataset.derived.wide=band_gap > 3", "dataset.tasks.wide=classification", "dataset.targets=[wide]"]
+    task = [
+        "dataset.derived.wide=band_gap > 3",
+        "dataset.tasks.wide=classification",
+        "dataset.targets=[wide]",
+    ]
     assert csgcnn("train", *small, *task, "hydra.run.dir=run", cwd=tmp_path).code == 0
-    words = ("ckpt=[run/checkpoints/best.ckpt,run/checkpoints/last.ckpt]", f"structures={data_file}", "workers=1")
+    words = (
+        "ckpt=[run/checkpoints/best.ckpt,run/checkpoints/last.ckpt]",
+        f"structures={data_file}",
+        "workers=1",
+    )
     assert csgcnn("predict", *words, cwd=tmp_path).code == 0
     rows = table(tmp_path / "predictions.csv")
     zero, one = "wide_probability_0", "wide_probability_1"
@@ -286,18 +336,31 @@ def test_a_store_that_cannot_be_predicted(
     damaged = Path(shutil.copytree(graphs, tmp_path / "damaged"))
     (damaged / "rows.jsonl").write_text("{}")
     for words, code, told in (
-        (["ckpt=other.ckpt", f"structures={graphs}"], 1, "graph.cutoff=6.0 (the store has 8.0), graph.max_neighbors=8"),
+        (
+            ["ckpt=other.ckpt", f"structures={graphs}"],
+            1,
+            "graph.cutoff=6.0 (the store has 8.0), graph.max_neighbors=8",
+        ),
         ([f"ckpt={ckpts[0]}", "structures=damaged"], 1, "rows.jsonl"),
         ([f"ckpt={ckpts[0]}", f"structures=[{graphs},damaged]"], 2, "predicted alone"),
     ):
         answer = csgcnn("predict", *words, cwd=tmp_path)
-        assert (answer.code, told in answer.err, answer.err.count("\n")) == (code, True, 1), answer.said
+        assert (answer.code, told in answer.err, answer.err.count("\n")) == (code, True, 1), (
+            answer.said
+        )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "other.ckpt"]
 
 
-def test_formats_by_the_name_of_the_output(csgcnn: Command, ckpts: list[Path], some_bad: Path, tmp_path: Path) -> None:
+def test_formats_by_the_name_of_the_output(
+    csgcnn: Command, ckpts: list[Path], some_bad: Path, tmp_path: Path
+) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    words = (f"ckpt={ckpts[0].parent}/*.ckpt", f"structures={some_bad}", "on_error=skip", "workers=1")
+    words = (
+        f"ckpt={ckpts[0].parent}/*.ckpt",
+        f"structures={some_bad}",
+        "on_error=skip",
+        "workers=1",
+    )
     for name in ("a.csv", "b.csv.gz", "c.parquet"):
         assert csgcnn("predict", *words, f"output={name}", cwd=tmp_path).code == 0
     expected = (tmp_path / "a.csv").read_bytes()
@@ -305,8 +368,12 @@ def test_formats_by_the_name_of_the_output(csgcnn: Command, ckpts: list[Path], s
     header, *rows = csv.reader(expected.decode().splitlines())
     columns = parquet.read_table(tmp_path / "c.parquet").to_pydict()
     assert list(columns) == header == ["id", GAP, STD]
-    assert [*zip(*columns.values(), strict=True)] == [(id_, float(gap), float(std)) for id_, gap, std in rows]
-    assert {path.name for path in tmp_path.glob("*.rejected.csv")} == {f"{name}.rejected.csv" for name in "abc"}
+    assert [*zip(*columns.values(), strict=True)] == [
+        (id_, float(gap), float(std)) for id_, gap, std in rows
+    ]
+    assert {path.name for path in tmp_path.glob("*.rejected.csv")} == {
+        f"{name}.rejected.csv" for name in "abc"
+    }
     for output, told in (("d.xlsx", ".csv, .csv.gz or .parquet"), ("d", "ends in")):
         answer = csgcnn("predict", *words, f"output={output}", cwd=tmp_path)
         assert (answer.code, told in answer.err) == (2, True), answer.said
@@ -318,10 +385,20 @@ def test_formats_by_the_name_of_the_output(csgcnn: Command, ckpts: list[Path], s
 def test_a_sweep_of_predictions(
     csgcnn: Command, ckpts: list[Path], data_file: Path, tmp_path: Path, table: Table
 ) -> None:
-    words = (f"structures={data_file}", f"ckpt={ckpts[0]},{ckpts[1]}", "output=${hydra:job.num}.csv", "workers=1")
-    answer = csgcnn("predict", "--multirun", *words, "where=band_gap > 2", "resume=true", cwd=tmp_path)
+    words = (
+        f"structures={data_file}",
+        f"ckpt={ckpts[0]},{ckpts[1]}",
+        "output=${hydra:job.num}.csv",
+        "workers=1",
+    )
+    answer = csgcnn(
+        "predict", "--multirun", *words, "where=band_gap > 2", "resume=true", cwd=tmp_path
+    )
     assert answer.code == 0, answer.said
-    found = [{row["id"]: float(row[GAP]) for row in table(tmp_path / f"{number}.csv")} for number in range(2)]
+    found = [
+        {row["id"]: float(row[GAP]) for row in table(tmp_path / f"{number}.csv")}
+        for number in range(2)
+    ]
     assert found[0] != found[1]
     assert all(gap > 2 for part in found for gap in part.values())
 

@@ -17,7 +17,12 @@ Command = Callable[..., Answer]
 Row = dict[str, str]
 DEFAULT = "[atom_init,learned]"
 # A few steps of a small model tell these learning rates from one another.
-SPACE = ["optimizer.lr=1e-6,5e-3", f"node_features={DEFAULT},[onehot]", "edge=gaussian", "model.n_convolutions=1"]
+SPACE = [
+    "optimizer.lr=1e-6,5e-3",
+    f"node_features={DEFAULT},[onehot]",
+    "edge=gaussian",
+    "model.n_convolutions=1",
+]
 N_TRIALS = 4
 
 
@@ -26,19 +31,27 @@ def _quick() -> Iterator[None]:
     """Fewer trials to compare with, and no figures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("csgcnn.search.TO_COMPARE", 1)
-        patch.setattr("csgcnn.training.plots.plot_test", lambda *_: None)
-        patch.setattr("csgcnn.training.plots.plot_learning_curve", lambda *_: None)
+        patch.setattr("csgcnn.evaluation.plots.plot_test", lambda *_: None)
+        patch.setattr("csgcnn.evaluation.plots.plot_learning_curve", lambda *_: None)
         yield
 
 
 @pytest.fixture(scope="module")
 def words(small: list[str]) -> list[str]:
     """The words of a short search."""
-    return ["hparams=csgcnn", *SPACE, *small, f"hydra.sweeper.n_trials={N_TRIALS}", "hydra.sweep.dir=sweep"]
+    return [
+        "hparams=csgcnn",
+        *SPACE,
+        *small,
+        f"hydra.sweeper.n_trials={N_TRIALS}",
+        "hydra.sweep.dir=sweep",
+    ]
 
 
 @pytest.fixture(scope="module")
-def search(csgcnn: Command, words: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answer]:
+def search(
+    csgcnn: Command, words: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Answer]:
     """The directory of a finished search, and what it said."""
     folder = tmp_path_factory.mktemp("search")
     answer = csgcnn("train", "--multirun", *words, cwd=folder)
@@ -61,10 +74,19 @@ def test_a_search_ends_with_the_best(search: tuple[Path, Answer]) -> None:
     rows = trials(sweep)
     assert [row["trial"] for row in rows] == [str(number) for number in range(N_TRIALS)]
     assert {row["state"] for row in rows} == {"complete", "pruned"}
-    first = {"optimizer.lr": "0.005", "model.dropout": "0.0", "node_features": DEFAULT, "loss": "weighted"}
+    first = {
+        "optimizer.lr": "0.005",
+        "model.dropout": "0.0",
+        "node_features": DEFAULT,
+        "loss": "weighted",
+    }
     assert first.items() <= rows[0].items(), "the default configuration comes first"
-    best = min((row for row in rows if row["state"] == "complete"), key=lambda row: float(row["score"]))
-    assert (sweep / "best" / "config.yaml").read_text() == (sweep / best["trial"] / "config.yaml").read_text()
+    best = min(
+        (row for row in rows if row["state"] == "complete"), key=lambda row: float(row["score"])
+    )
+    assert (sweep / "best" / "config.yaml").read_text() == (
+        sweep / best["trial"] / "config.yaml"
+    ).read_text()
     assert f"| {best['trial']} | {float(best['score']):.4f} |" in answer.out
     assert "--config-dir sweep/best --config-name config" in answer.out
     assert "Traceback" not in answer.said
@@ -114,7 +136,9 @@ def test_a_finished_search_can_be_made_longer(
     assert answer.code == 0
     assert "Launching" not in answer.said
     assert answer.out.splitlines()[-4:] == search[1].out.splitlines()[-4:]
-    answer = csgcnn("train", "--multirun", *words, f"hydra.sweeper.n_trials={N_TRIALS + 1}", cwd=tmp_path)
+    answer = csgcnn(
+        "train", "--multirun", *words, f"hydra.sweeper.n_trials={N_TRIALS + 1}", cwd=tmp_path
+    )
     assert answer.code == 0
     assert trials(tmp_path / "sweep")[:-1] == trials(search[0])
 
@@ -126,8 +150,8 @@ def test_a_search_that_is_cut_off_goes_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from csgcnn.search import Search
-    from csgcnn.training.keeper import Keeper
+    from csgcnn.search.study import Search
+    from csgcnn.training.checkpointing import Checkpointer
 
     def stop(*_: object) -> None:
         raise SystemExit(9)
@@ -137,18 +161,20 @@ def test_a_search_that_is_cut_off_goes_on(
     with monkeypatch.context() as patch:  # after the run, before the study has heard of it
         patch.setattr(Search, "tell", stop)
         assert csgcnn(*command, cwd=tmp_path).code == 9
-    calls, watch = [], Keeper.watch
+    calls, watch = [], Checkpointer.watch
 
-    def stop_late(keeper: Keeper) -> None:
+    def stop_late(keeper: Checkpointer) -> None:
         calls.append(watch(keeper))
         if len(calls) == 6:
             keeper.save()
             stop()
 
     with monkeypatch.context() as patch:  # within a training
-        patch.setattr(Keeper, "watch", stop_late)
+        patch.setattr(Checkpointer, "watch", stop_late)
         assert csgcnn(*command, "trainer.max_minutes=60", cwd=tmp_path).code == 9
-    assert [(run / "metrics.json").exists() for run in sorted(sweep.glob("[0-9]"))].count(False) == 1
+    assert [(run / "metrics.json").exists() for run in sorted(sweep.glob("[0-9]"))].count(
+        False
+    ) == 1
     answer = csgcnn(*command, cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert "going on in epoch" in answer.said
@@ -172,7 +198,9 @@ def test_a_choice_that_was_cut_off_is_a_failed_trial(
     assert [row["state"] for row in trials(tmp_path / "sweep")] == ["failed", "complete"]
 
 
-def test_trials_side_by_side_share_the_cores(csgcnn: Command, words: list[str], tmp_path: Path) -> None:
+def test_trials_side_by_side_share_the_cores(
+    csgcnn: Command, words: list[str], tmp_path: Path
+) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install 'csgcnn[sweep]'")
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_trials=2"]
     own = [word for word in words if "trainer.threads" not in word]
@@ -180,10 +208,17 @@ def test_trials_side_by_side_share_the_cores(csgcnn: Command, words: list[str], 
     assert answer.code == 0, answer.said
     assert [row["state"] for row in trials(tmp_path / "sweep")] == ["complete"] * 2
     for number in range(2):
-        assert json.loads((tmp_path / "sweep" / str(number) / "environment.json").read_text())["threads"] == 1
+        assert (
+            json.loads((tmp_path / "sweep" / str(number) / "environment.json").read_text())[
+                "threads"
+            ]
+            == 1
+        )
 
 
-def test_a_training_that_diverges_is_hopeless(csgcnn: Command, words: list[str], tmp_path: Path) -> None:
+def test_a_training_that_diverges_is_hopeless(
+    csgcnn: Command, words: list[str], tmp_path: Path
+) -> None:
     diverging = ["optimizer.lr=1e30,2e30", "trainer.grad_clip=null", "hydra.sweeper.n_trials=1"]
     answer = csgcnn("train", "--multirun", *words, *diverging, cwd=tmp_path)
     assert answer.code == 1
@@ -193,7 +228,9 @@ def test_a_training_that_diverges_is_hopeless(csgcnn: Command, words: list[str],
     assert (tmp_path / "sweep" / "0" / "diverged.json").exists()
 
 
-def test_what_fails_is_told_and_ends_the_search(csgcnn: Command, words: list[str], tmp_path: Path) -> None:
+def test_what_fails_is_told_and_ends_the_search(
+    csgcnn: Command, words: list[str], tmp_path: Path
+) -> None:
     command = ["train", "--multirun", *words, "dataset.targets=[nonsense]"]
     answer = csgcnn(*command, cwd=tmp_path)
     assert answer.code == 1
@@ -207,9 +244,15 @@ def test_what_fails_is_told_and_ends_the_search(csgcnn: Command, words: list[str
     ("words", "said"),
     [
         (["hparams=csgcnn", "edge=gaussian,rbff"], "did you mean rbf?"),
-        (["hparams=csgcnn", "model.dropout=interval(0,2)"], "model.dropout=2.0: expected a number from 0 to below 1"),
+        (
+            ["hparams=csgcnn", "model.dropout=interval(0,2)"],
+            "model.dropout=2.0: expected a number from 0 to below 1",
+        ),
         (["hparams=csgcnn", "model.dropout=interval(1,0)"], "model.dropout=interval(1,0)"),
-        (["hparams=csgcnn", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials=0: expected an integer of 1 or more"),
+        (
+            ["hparams=csgcnn", "hydra.sweeper.n_trials=0"],
+            "hydra.sweeper.n_trials=0: expected an integer of 1 or more",
+        ),
         (["hydra/sweeper=csgcnn_search"], "there is nothing to choose"),
     ],
 )
@@ -240,7 +283,9 @@ def test_a_folder_holds_one_search(
     assert answer.err == "csgcnn train: sweep/study.db cannot be used: file is not a database\n"
 
 
-def test_without_the_extra(csgcnn: Command, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra(
+    csgcnn: Command, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     monkeypatch.delitem(sys.modules, "csgcnn.search", raising=False)
     answer = csgcnn("train", "--multirun", *words, cwd=tmp_path)

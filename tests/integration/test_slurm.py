@@ -33,14 +33,21 @@ class Cluster:
 
     def __call__(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         answer = subprocess.run(
-            words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=200
+            words,
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
         )
         assert not check or answer.returncode == 0, answer.stdout + answer.stderr
         return answer
 
     def submit(self, name: str, *words: str, flags: tuple[str, ...] = ()) -> str:
         """Submit a job file of scripts/slurm; returns the number of the job."""
-        told = self("sbatch", "--parsable", "--time=5", *flags, str(SCRIPTS / "slurm" / name), *words)
+        told = self(
+            "sbatch", "--parsable", "--time=5", *flags, str(SCRIPTS / "slurm" / name), *words
+        )
         return told.stdout.strip()
 
     def jobs(self, number: str) -> list[Job]:
@@ -51,7 +58,9 @@ class Cluster:
 
     def ended(self, number: str) -> list[Job]:
         """The jobs, once they have ended."""
-        return wait_for(lambda: all(job["JobState"] in ENDED for job in self.jobs(number)) and self.jobs(number))
+        return wait_for(
+            lambda: all(job["JobState"] in ENDED for job in self.jobs(number)) and self.jobs(number)
+        )
 
     def output(self, number: str) -> str:
         return (self.folder / f"slurm-{number}.out").read_text()
@@ -72,12 +81,20 @@ def wait_for(find: Callable[[], Any], seconds: float = 200) -> Any:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     programs = Path(sys.executable).parent
     if not shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin:/sbin"):
-        pytest.skip("there is no SLURM here: slurmctld is not installed (Debian: apt-get install slurm-wlm munge)")
+        pytest.skip(
+            "there is no SLURM here: slurmctld is not installed (Debian: apt-get install slurm-wlm munge)"
+        )
     if not (programs / "csgcnn").exists():
         pytest.skip("csgcnn is not installed, only its source is here")
     folder = tmp_path_factory.mktemp("cluster")
-    with tempfile.TemporaryDirectory(prefix="csgcnn") as short:  # names of sockets have at most 107 characters
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))}
+    with tempfile.TemporaryDirectory(
+        prefix="csgcnn"
+    ) as short:  # names of sockets have at most 107 characters
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("SLURM", "SBATCH"))
+        }
         environment |= {
             "PATH": f"{programs}:{os.environ['PATH']}",
             "CSGCNN_SLURM": f"{short}/slurm",
@@ -85,8 +102,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             "OMP_NUM_THREADS": "1",
         }
         script = str(SCRIPTS / "start_slurm.sh")
-        with open(folder / "start.txt", "w+") as told:  # a pipe would stay open as long as the services run
-            code = subprocess.run([script], env=environment, stdout=told, stderr=told, timeout=60).returncode
+        with open(
+            folder / "start.txt", "w+"
+        ) as told:  # a pipe would stay open as long as the services run
+            code = subprocess.run(
+                [script], env=environment, stdout=told, stderr=told, timeout=60
+            ).returncode
         said = (folder / "start.txt").read_text()
         try:
             if code:
@@ -100,14 +121,25 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def short(data_file: Path) -> list[str]:
     """The words of a training of an epoch."""
-    quick = ["trainer.threads=1", "trainer.workers=1", "trainer.device=cpu", "trainer.batch_size=16", "model.hidden=8"]
+    quick = [
+        "trainer.threads=1",
+        "trainer.workers=1",
+        "trainer.device=cpu",
+        "trainer.batch_size=16",
+        "model.hidden=8",
+    ]
     return [f"dataset.path={data_file}", *quick, "trainer.max_epochs=1"]
 
 
 @pytest.fixture(scope="module")
 def long(short: list[str]) -> list[str]:
     """The words of a training that takes several seconds, for it writes a checkpoint after each batch."""
-    return [*short, f"trainer.max_epochs={N_EPOCHS}", "trainer.patience=null", "trainer.checkpoint_every=0"]
+    return [
+        *short,
+        f"trainer.max_epochs={N_EPOCHS}",
+        "trainer.patience=null",
+        "trainer.checkpoint_every=0",
+    ]
 
 
 def wait_for_rows(cluster: Cluster, number: str) -> None:
@@ -124,7 +156,9 @@ def stopped_before_its_limit(cluster: Cluster, words: list[str]) -> str:
     """The number of a job of 60 s, which is warned 10 s or, as SLURM looks every 30 s, up to 40 s before."""
     number = cluster.submit("requeue.sbatch", *words, flags=("--time=1", "--signal=USR1@10"))
     wait_for_rows(cluster, number)
-    cluster("scancel", "--signal=STOP", number)  # it sleeps until the warning wakes it, and is not done by then
+    cluster(
+        "scancel", "--signal=STOP", number
+    )  # it sleeps until the warning wakes it, and is not done by then
     return number
 
 
@@ -147,23 +181,36 @@ def stopped_on_two_nodes(cluster: Cluster, words: list[str]) -> str:
 def array_of_seeds(cluster: Cluster, words: list[str]) -> str:
     """The number of an array, whose jobs all run at once, on a cold cache."""
     flags = (f"--array=0-{N_JOBS - 1}", "--gpus=0", "--cpus-per-task=1")
-    return cluster.submit("array.sbatch", *words, "trainer.max_epochs=1", "dataset.cache_dir=cold", flags=flags)
+    return cluster.submit(
+        "array.sbatch", *words, "trainer.max_epochs=1", "dataset.cache_dir=cold", flags=flags
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
 def numbers(cluster: Cluster, long: list[str]) -> Iterator[Numbers]:
     """The numbers of the jobs, which run and wait for SLURM all at the same time."""
-    number = stopped_before_its_limit(cluster, long)  # for itself, or its minute is over before it begins
+    number = stopped_before_its_limit(
+        cluster, long
+    )  # for itself, or its minute is over before it begins
     jobs = (array_of_seeds, preempted, stopped_on_two_nodes, uninterrupted)
     with ThreadPoolExecutor() as threads:
         waiting = {job.__name__: threads.submit(job, cluster, long) for job in jobs}
-        yield {name: job.result() for name, job in waiting.items()} | {"stopped_before_its_limit": number}
+        yield {name: job.result() for name, job in waiting.items()} | {
+            "stopped_before_its_limit": number
+        }
 
 
 @pytest.mark.parametrize("launcher", ["submitit_slurm", "submitit_local"])
 def test_a_sweep_through_submitit(launcher: str, cluster: Cluster, short: list[str]) -> None:
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install 'csgcnn[slurm]'")
-    words = [f"hydra/launcher={launcher}", "hydra.launcher.timeout_min=5", f"hydra.sweep.dir={launcher}", *short]
+    pytest.importorskip(
+        "hydra_plugins.hydra_submitit_launcher", reason="pip install 'csgcnn[slurm]'"
+    )
+    words = [
+        f"hydra/launcher={launcher}",
+        "hydra.launcher.timeout_min=5",
+        f"hydra.sweep.dir={launcher}",
+        *short,
+    ]
     answer = cluster("csgcnn", "train", "--multirun", *words, "seed=0,-1", check=False)
     assert answer.returncode == 1, answer.stderr
     assert "Traceback" not in answer.stderr
@@ -173,8 +220,15 @@ def test_a_sweep_through_submitit(launcher: str, cluster: Cluster, short: list[s
 
 
 def test_a_job_that_slurm_refuses(cluster: Cluster, short: list[str]) -> None:
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install 'csgcnn[slurm]'")
-    words = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=none", "hydra.sweep.dir=refused", *short]
+    pytest.importorskip(
+        "hydra_plugins.hydra_submitit_launcher", reason="pip install 'csgcnn[slurm]'"
+    )
+    words = [
+        "hydra/launcher=submitit_slurm",
+        "hydra.launcher.partition=none",
+        "hydra.sweep.dir=refused",
+        *short,
+    ]
     answer = cluster("csgcnn", "train", "--multirun", *words, "seed=0,1", check=False)
     assert answer.returncode == 1
     assert "Traceback" not in answer.stderr
@@ -204,7 +258,9 @@ def test_a_run(cluster: Cluster, numbers: Numbers, table: Table) -> None:
 
 
 @pytest.mark.parametrize("way", ["preempted", "stopped_before_its_limit"])
-def test_interrupted_and_requeued(way: str, cluster: Cluster, numbers: Numbers, table: Table) -> None:
+def test_interrupted_and_requeued(
+    way: str, cluster: Cluster, numbers: Numbers, table: Table
+) -> None:
     number, whole = numbers[way], numbers["uninterrupted"]
     wait_for(lambda: cluster.jobs(number)[0]["Restarts"] != "0")
     for job in (*cluster.ended(number), *cluster.ended(whole)):

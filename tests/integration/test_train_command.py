@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from csgcnn.data.targets import Target
-from csgcnn.training.checkpoint import load_checkpoint
+from csgcnn.runs.checkpoint import load_checkpoint
 
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
@@ -33,7 +33,11 @@ CONTENTS = {
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_a_run_directory_holds_what_it_should(run: Path, data_file: Path) -> None:
@@ -41,7 +45,11 @@ def test_a_run_directory_holds_what_it_should(run: Path, data_file: Path) -> Non
     assert found.keys() == CONTENTS
     assert all(content for name, content in found.items() if name != ".lock")
     config = OmegaConf.load(run / "config.yaml")
-    assert (config.model.hidden, config.dataset.path, config.edge_calculator.cutoff) == (16, str(data_file), 8.0)
+    assert (config.model.hidden, config.dataset.path, config.edge_calculator.cutoff) == (
+        16,
+        str(data_file),
+        8.0,
+    )
     assert not [key for key in config if key != "hydra" and "${" in str(config._get_node(key))]
     environment = json.loads(found["environment.json"])
     assert environment["versions"]["torch"]
@@ -53,25 +61,41 @@ def test_a_run_directory_holds_what_it_should(run: Path, data_file: Path) -> Non
 
 def test_metrics_of_every_epoch(run: Path, table: Table) -> None:
     rows = table(run / "metrics.csv")
-    columns = ["epoch", "lr", "train_loss", "val_loss", "val_mae_band_gap", "seconds", "graphs_per_second"]
+    columns = [
+        "epoch",
+        "lr",
+        "train_loss",
+        "val_loss",
+        "val_mae_band_gap",
+        "seconds",
+        "graphs_per_second",
+    ]
     assert list(rows[0]) == columns
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     best = min(rows, key=lambda row: float(row["val_mae_band_gap"]))
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["best_epoch"] == int(best["epoch"])
-    assert metrics["val"]["band_gap"]["mae"] == pytest.approx(float(best["val_mae_band_gap"]), rel=1e-4)
+    assert metrics["val"]["band_gap"]["mae"] == pytest.approx(
+        float(best["val_mae_band_gap"]), rel=1e-4
+    )
 
 
-def test_the_parts_share_nothing_and_are_all(run: Path, records: list[dict[str, Any]], table: Table) -> None:
+def test_the_parts_share_nothing_and_are_all(
+    run: Path, records: list[dict[str, Any]], table: Table
+) -> None:
     split = json.loads((run / "splits.json").read_text())
     assert {part: len(ids) for part, ids in split.items()} == {"train": 48, "val": 6, "test": 6}
-    assert sorted(id_ for ids in split.values() for id_ in ids) == sorted(r["material_id"] for r in records)
+    assert sorted(id_ for ids in split.values() for id_ in ids) == sorted(
+        r["material_id"] for r in records
+    )
     rows = table(run / "predictions.csv")
     for part in ("val", "test"):
         assert [row["id"] for row in rows if row["split"] == part] == split[part]
 
 
-def test_the_metrics_are_those_of_the_predictions(run: Path, records: list[dict[str, Any]], table: Table) -> None:
+def test_the_metrics_are_those_of_the_predictions(
+    run: Path, records: list[dict[str, Any]], table: Table
+) -> None:
     known = {record["material_id"]: record["band_gap"] for record in records}
     metrics = json.loads((run / "metrics.json").read_text())
     rows = table(run / "predictions.csv")
@@ -84,7 +108,9 @@ def test_the_metrics_are_those_of_the_predictions(run: Path, records: list[dict[
         found = metrics[part]["band_gap"]
         assert found["n"] == len(errors)
         assert found["mae"] == pytest.approx(statistics.fmean(map(abs, errors)), abs=1e-5)
-        assert found["rmse"] == pytest.approx(statistics.fmean(e * e for e in errors) ** 0.5, abs=1e-5)
+        assert found["rmse"] == pytest.approx(
+            statistics.fmean(e * e for e in errors) ** 0.5, abs=1e-5
+        )
     split = json.loads((run / "splits.json").read_text())
     mean = statistics.fmean(known[id_] for id_ in split["train"])
     baseline = statistics.fmean(abs(known[id_] - mean) for id_ in split["test"])
@@ -96,15 +122,22 @@ def test_the_metrics_are_those_of_the_predictions(run: Path, records: list[dict[
 
 
 def test_checkpoints_say_what_prediction_needs(run: Path, records: list[dict[str, Any]]) -> None:
-    best, last = (load_checkpoint(run / "checkpoints" / f"{name}.ckpt") for name in ("best", "last"))
+    best, last = (
+        load_checkpoint(run / "checkpoints" / f"{name}.ckpt") for name in ("best", "last")
+    )
     assert best["targets"] == last["targets"] == [asdict(Target("band_gap", "eV"))]
     assert best["elements"] == sorted(set(best["elements"]))
-    assert best["metrics"]["best_epoch"] == json.loads((run / "metrics.json").read_text())["best_epoch"]
+    assert (
+        best["metrics"]["best_epoch"]
+        == json.loads((run / "metrics.json").read_text())["best_epoch"]
+    )
     assert len(last["training"]["history"]) == 3
     assert "training" not in best
 
 
-def test_a_seed_and_a_config_repeat_a_run(csgcnn: Command, run: Path, small: list[str], tmp_path: Path) -> None:
+def test_a_seed_and_a_config_repeat_a_run(
+    csgcnn: Command, run: Path, small: list[str], tmp_path: Path
+) -> None:
     again = csgcnn("train", *small, "hydra.run.dir=again", cwd=tmp_path)
     assert again.code == 0, again.said
     expected = (run / "predictions.csv").read_bytes()
@@ -143,7 +176,12 @@ def test_a_multirun_of_two_by_two(csgcnn: Command, small: list[str], tmp_path: P
 
 
 def test_a_training_that_diverges(csgcnn: Command, small: list[str], tmp_path: Path) -> None:
-    words = ["optimizer=sgd", "optimizer.lr=1e12", "trainer.grad_clip=null", "hydra.run.dir=diverged"]
+    words = [
+        "optimizer=sgd",
+        "optimizer.lr=1e12",
+        "trainer.grad_clip=null",
+        "hydra.run.dir=diverged",
+    ]
     answer = csgcnn("train", *small, *words, cwd=tmp_path)
     assert answer.code == 1
     assert "diverged in epoch 1:" in answer.err
@@ -152,11 +190,23 @@ def test_a_training_that_diverges(csgcnn: Command, small: list[str], tmp_path: P
     assert not (tmp_path / "diverged" / "checkpoints" / "best.ckpt").exists()
 
 
-def test_options_reach_the_training(csgcnn: Command, small: list[str], tmp_path: Path, table: Table) -> None:
+def test_options_reach_the_training(
+    csgcnn: Command, small: list[str], tmp_path: Path, table: Table
+) -> None:
     words = [
-        *("edge=rbf", "edge.learnable=true", "edge.embedding=8", "node_features=[bits,learned]", "loss=huber"),
+        *(
+            "edge=rbf",
+            "edge.learnable=true",
+            "edge.embedding=8",
+            "node_features=[bits,learned]",
+            "loss=huber",
+        ),
         *("optimizer=sgd", "scheduler=cosine", "trainer.precision=bfloat16", "trainer.ema=null"),
-        *("trainer.patience=1", "trainer.max_epochs=4", "dataset.targets=[band_gap,refractive_index]"),
+        *(
+            "trainer.patience=1",
+            "trainer.max_epochs=4",
+            "dataset.targets=[band_gap,refractive_index]",
+        ),
     ]
     answer = csgcnn("train", *small, *words, "hydra.run.dir=run", cwd=tmp_path)
     assert answer.code == 0, answer.said

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from csgcnn.training.checkpoint import load_checkpoint
+from csgcnn.runs.checkpoint import load_checkpoint
 
 Command = Callable[..., Any]
 CODES = "\x1b]0;owned\x07\x1b[31mred\nsecond line"
@@ -60,7 +60,15 @@ def other_shapes(content: dict[str, Any], path: Path) -> None:
     torch.save(content, path)
 
 
-EVILS = [a_call, a_bomb, a_foreign_part, a_huge_network, terminal_codes, an_empty_training, other_shapes]
+EVILS = [
+    a_call,
+    a_bomb,
+    a_foreign_part,
+    a_huge_network,
+    terminal_codes,
+    an_empty_training,
+    other_shapes,
+]
 
 
 @pytest.fixture
@@ -83,7 +91,12 @@ def harmless(code: int, out: str, err: str, home: Path) -> None:
 @pytest.mark.parametrize("make", EVILS, ids=lambda make: make.__name__)
 @pytest.mark.parametrize("command", ["predict", "evaluate", "train"])
 def test_a_strangers_checkpoint(
-    command: str, make: Callable[..., None], csgcnn: Command, stopped: Path, data_file: Path, tmp_path: Path
+    command: str,
+    make: Callable[..., None],
+    csgcnn: Command,
+    stopped: Path,
+    data_file: Path,
+    tmp_path: Path,
 ) -> None:
     path = stopped / "checkpoints" / "last.ckpt"
     make(load_checkpoint(path), path)
@@ -104,12 +117,17 @@ def evil_run(stopped: Path) -> list[str]:
 
 def evil_part(stopped: Path) -> list[str]:
     text = (stopped / "config.yaml").read_text()
-    (stopped / "config.yaml").write_text(text.replace("csgcnn.nn.pooling.MeanPooling", "os.mkdir\n  path: sprung"))
+    (stopped / "config.yaml").write_text(
+        text.replace("csgcnn.nn.pooling.MeanPooling", "os.mkdir\n  path: sprung")
+    )
     return ["train", "resume=run"]
 
 
 def evil_checkpoint(stopped: Path) -> list[str]:
-    a_call(load_checkpoint(stopped / "checkpoints" / "last.ckpt"), stopped / "checkpoints" / "last.ckpt")
+    a_call(
+        load_checkpoint(stopped / "checkpoints" / "last.ckpt"),
+        stopped / "checkpoints" / "last.ckpt",
+    )
     return ["train", "resume=run"]
 
 
@@ -123,7 +141,10 @@ def evil_experiment(stopped: Path) -> list[str]:
 
 
 def evil_model(stopped: Path) -> list[str]:
-    a_call(load_checkpoint(stopped / "checkpoints" / "best.ckpt"), stopped / "checkpoints" / "best.ckpt")
+    a_call(
+        load_checkpoint(stopped / "checkpoints" / "best.ckpt"),
+        stopped / "checkpoints" / "best.ckpt",
+    )
     return ["predict", "ckpt=run/checkpoints/best.ckpt", "structures=run"]
 
 
@@ -131,8 +152,12 @@ EVIL_RUNS = [evil_run, evil_part, evil_checkpoint, evil_experiment, evil_model]
 
 
 @pytest.mark.parametrize("make", EVIL_RUNS, ids=lambda make: make.__name__)
-def test_the_program_itself(make: Callable[[Path], list[str]], stopped: Path, tmp_path: Path) -> None:
+def test_the_program_itself(
+    make: Callable[[Path], list[str]], stopped: Path, tmp_path: Path
+) -> None:
     environment = {**os.environ, "CSGCNN_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-m", "csgcnn", *make(stopped)]
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
     harmless(done.returncode, done.stdout, done.stderr, tmp_path)

@@ -14,13 +14,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import Tensor
 
-from csgcnn.config import CONF
+from csgcnn.config.paths import CONF
+from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.graphs import GraphSettings, connect
-from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
-from csgcnn.nn.models import CrystalGraphNetwork
-from csgcnn.wiring import build_model
+from csgcnn.nn.network import CrystalGraphNetwork, build_network
 
 DATA = Path(__file__).parents[2] / "data"
 CGCNN = {"model": "csgcnn", "node_features": "[atom_init]", "graph.global_features": "none"}
@@ -74,14 +73,16 @@ def composed() -> Callable[..., DictConfig]:
 
 @pytest.fixture(scope="session")
 def network(
-    composed: Callable[..., DictConfig], pack: Callable[..., GraphStore], structures: list[Structure]
+    composed: Callable[..., DictConfig],
+    pack: Callable[..., GraphStore],
+    structures: list[Structure],
 ) -> Callable[..., CrystalGraphNetwork]:
     """A network as composed from conf/, its weights away from their start, its running statistics those of crystals."""
     batch = pack(structures).batch(torch.arange(len(structures)))
 
     def made(*words: str) -> CrystalGraphNetwork:
         torch.manual_seed(7)
-        model = build_model(composed(*words), n_outputs=[1])
+        model = build_network(composed(*words), n_outputs=[1])
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
@@ -99,7 +100,11 @@ def double() -> Callable[[GraphBatch], GraphBatch]:
 
     def of(graph: GraphBatch) -> GraphBatch:
         values = {field.name: getattr(graph, field.name) for field in fields(graph)}
-        floats = {name: value for name, value in values.items() if torch.is_tensor(value) and value.is_floating_point()}
+        floats = {
+            name: value
+            for name, value in values.items()
+            if torch.is_tensor(value) and value.is_floating_point()
+        }
         return replace(graph, **{name: value.double() for name, value in floats.items()})
 
     return of
@@ -113,19 +118,19 @@ def expanded() -> Callable[[GraphBatch], tuple[GraphBatch, Tensor]]:
         copies, weight = graph.atom_multiplicity.long(), graph.edge_multiplicity.long()
         node = torch.arange(len(copies)).repeat_interleave(copies)
         first = copies.cumsum(0) - copies
-        neighbor, centre = graph.edge_index
-        count = weight * copies[centre]
+        neighbor, center = graph.edge_index
+        count = weight * copies[center]
         edge = torch.arange(len(weight)).repeat_interleave(count)
         rank = torch.arange(len(edge)) - (count.cumsum(0) - count)[edge]
-        centres = first[centre[edge]] + rank // weight[edge]
+        centers = first[center[edge]] + rank // weight[edge]
         neighbors = first[neighbor[edge]] + rank % copies[neighbor[edge]]
-        order = centres.argsort(stable=True)
+        order = centers.argsort(stable=True)
         full = replace(
             graph,
             atomic_number=graph.atomic_number[node],
             atom_multiplicity=torch.ones_like(graph.atom_multiplicity[node]),
             graph_index=graph.graph_index[node],
-            edge_index=torch.stack([neighbors, centres])[:, order],
+            edge_index=torch.stack([neighbors, centers])[:, order],
             distance=graph.distance[edge][order],
             edge_multiplicity=torch.ones_like(graph.edge_multiplicity[edge]),
         )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from csgcnn.data.store import GraphStore
 from csgcnn.nn.convolutions import GatedConvolution
 from csgcnn.nn.layers import Block, PairLinear
-from csgcnn.nn.models import CrystalGraphNetwork
+from csgcnn.nn.network import CrystalGraphNetwork
 
 N_NEIGHBORS = 12
 ORIGINAL = ("graph.shells=truncate", "graph.compress=false")
@@ -28,8 +28,8 @@ class PublishedConvolution(nn.Module):
 
     def forward(self, x: Tensor, edge_attr: Tensor, neighbors: Tensor) -> Tensor:
         n_atoms, n_neighbors = neighbors.shape
-        centre = x.unsqueeze(1).expand(n_atoms, n_neighbors, -1)
-        z = self.fc_full(torch.cat([centre, x[neighbors], edge_attr], dim=2))
+        center = x.unsqueeze(1).expand(n_atoms, n_neighbors, -1)
+        z = self.fc_full(torch.cat([center, x[neighbors], edge_attr], dim=2))
         z = self.bn1(z.flatten(0, 1)).view(z.shape)
         gate, core = z.chunk(2, dim=2)
         summed = (torch.sigmoid(gate) * F.softplus(core)).sum(dim=1)
@@ -37,14 +37,18 @@ class PublishedConvolution(nn.Module):
 
 
 class PublishedNetwork(nn.Module):
-    def __init__(self, n_features: int, edge_dim: int, hidden: int = 64, n_conv: int = 3, h_fea: int = 128) -> None:
+    def __init__(
+        self, n_features: int, edge_dim: int, hidden: int = 64, n_conv: int = 3, h_fea: int = 128
+    ) -> None:
         super().__init__()
         self.embedding = nn.Linear(n_features, hidden)
         self.convs = nn.ModuleList(PublishedConvolution(hidden, edge_dim) for _ in range(n_conv))
         self.conv_to_fc = nn.Linear(hidden, h_fea)
         self.fc_out = nn.Linear(h_fea, 1)
 
-    def forward(self, features: Tensor, edge_attr: Tensor, neighbors: Tensor, crystals: list[Tensor]) -> Tensor:
+    def forward(
+        self, features: Tensor, edge_attr: Tensor, neighbors: Tensor, crystals: list[Tensor]
+    ) -> Tensor:
         x = self.embedding(features)
         for conv in self.convs:
             x = conv(x, edge_attr, neighbors)
@@ -70,8 +74,8 @@ def test_pair_linear_is_a_linear_map_of_the_concatenation(
     pair, plain = PairLinear(5, 3, 4), nn.Linear(13, 4)
     plain.load_state_dict(pair.state_dict())
     x, edge_attr = torch.randn(len(graph.atomic_number), 5), torch.randn(len(graph.distance), 3)
-    neighbor, centre = graph.edge_index
-    expected = plain(torch.cat([x[centre], x[neighbor], edge_attr], dim=1))
+    neighbor, center = graph.edge_index
+    expected = plain(torch.cat([x[center], x[neighbor], edge_attr], dim=1))
     torch.testing.assert_close(pair(x, edge_attr, graph), expected)
 
 
@@ -82,18 +86,29 @@ def test_the_convolution_is_the_published_one(
     torch.manual_seed(0)
     graph = pack(structures[:6], shells="truncate", compress=False).batch(torch.arange(6))
     hidden, edge_dim = 16, 8
-    convolution = GatedConvolution(hidden, edge_dim, norm="batch", activation="softplus", message_layers=1)
-    ours = Block(convolution, hidden, norm="batch", activation="softplus", dropout=0.0, residual="post")
+    convolution = GatedConvolution(
+        hidden, edge_dim, norm="batch", activation="softplus", message_layers=1
+    )
+    ours = Block(
+        convolution, hidden, norm="batch", activation="softplus", dropout=0.0, residual="post"
+    )
     published = PublishedConvolution(hidden, edge_dim)
     with torch.no_grad():
         for tensor in (*ours.parameters(), *ours.buffers()):
             tensor.add_(0.3 * torch.rand_like(tensor))
     copy_weights(ours, published)
     ours.train(training), published.train(training)
-    x, edge_attr = torch.randn(len(graph.atomic_number), hidden), torch.rand(len(graph.distance), edge_dim)
-    expected = published(x, edge_attr.view(-1, N_NEIGHBORS, edge_dim), graph.edge_index[0].view(-1, N_NEIGHBORS))
+    x, edge_attr = (
+        torch.randn(len(graph.atomic_number), hidden),
+        torch.rand(len(graph.distance), edge_dim),
+    )
+    expected = published(
+        x, edge_attr.view(-1, N_NEIGHBORS, edge_dim), graph.edge_index[0].view(-1, N_NEIGHBORS)
+    )
     torch.testing.assert_close(ours(x, edge_attr, graph), expected, rtol=1e-5, atol=1e-5)
-    for mine, theirs in zip(ours.buffers(), (b for b in published.buffers() if b.ndim), strict=True):
+    for mine, theirs in zip(
+        ours.buffers(), (b for b in published.buffers() if b.ndim), strict=True
+    ):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
@@ -108,18 +123,25 @@ def test_the_network_is_cgcnn(
     assert sum(parameter.numel() for parameter in ours.parameters()) == 80_833
     store = pack(structures[:12], shells="truncate", compress=False)
     graph = store.batch(torch.arange(len(store)))
-    assert (graph.edge_index[1].view(-1, N_NEIGHBORS) == torch.arange(len(graph.atomic_number)).unsqueeze(1)).all()
+    assert (
+        graph.edge_index[1].view(-1, N_NEIGHBORS)
+        == torch.arange(len(graph.atomic_number)).unsqueeze(1)
+    ).all()
 
     features = ours.node_features(graph.atomic_number)
-    centres = torch.arange(0, 8.1, 0.2)
-    edge_attr = torch.exp(-((graph.distance.unsqueeze(1) - centres) ** 2) / 0.2**2)
-    published = PublishedNetwork(features.shape[1], len(centres))
+    centers = torch.arange(0, 8.1, 0.2)
+    edge_attr = torch.exp(-((graph.distance.unsqueeze(1) - centers) ** 2) / 0.2**2)
+    published = PublishedNetwork(features.shape[1], len(centers))
     skipped = {"node_features", "edge_calculator", "scaler", "pooling"}
-    copy_weights(nn.ModuleList(m for name, m in ours.named_children() if name not in skipped), published)
+    copy_weights(
+        nn.ModuleList(m for name, m in ours.named_children() if name not in skipped), published
+    )
     ours.train(training), published.train(training)
     crystals = [(graph.graph_index == i).nonzero().squeeze(1) for i in range(len(store))]
     neighbors = graph.edge_index[0].view(-1, N_NEIGHBORS)
-    expected = published(features, edge_attr.view(-1, N_NEIGHBORS, len(centres)), neighbors, crystals)
+    expected = published(
+        features, edge_attr.view(-1, N_NEIGHBORS, len(centers)), neighbors, crystals
+    )
     found = ours.standardized(graph)
     assert expected.std() > 1e-3
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

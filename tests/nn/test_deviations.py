@@ -10,8 +10,7 @@ from omegaconf import DictConfig
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.nn.ensemble import Ensemble
-from csgcnn.nn.models import CrystalGraphNetwork
-from csgcnn.wiring import build_model
+from csgcnn.nn.network import CrystalGraphNetwork, build_network
 
 Composed = Callable[..., DictConfig]
 SMALL = ["model.hidden=8", "model.n_convolutions=1", "model.head_hidden=8"]
@@ -25,7 +24,7 @@ def batch(structures: list[Any], pack: Callable[..., GraphStore]) -> GraphBatch:
 
 def network(composed: Composed, seed: int, *words: str) -> CrystalGraphNetwork:
     torch.manual_seed(seed)
-    return build_model(composed(*SMALL, *words), n_outputs=N_OUTPUTS).eval()
+    return build_network(composed(*SMALL, *words), n_outputs=N_OUTPUTS).eval()
 
 
 def test_one_network(batch: GraphBatch, composed: Composed) -> None:
@@ -53,13 +52,15 @@ def test_a_network_without(batch: GraphBatch, composed: Composed) -> None:
 
 
 def test_no_number_no_deviation(batch: GraphBatch, composed: Composed) -> None:
-    model = build_model(composed(*SMALL, "loss=gaussian"), n_outputs=[3]).eval()
+    model = build_network(composed(*SMALL, "loss=gaussian"), n_outputs=[3]).eval()
     assert not model.has_std
     assert model(batch).shape == (len(batch), 3)
 
 
 @pytest.mark.parametrize("words", [[], ["loss=laplace"]])
-def test_an_ensemble_has_the_variance_of_both_sources(words: list[str], batch: GraphBatch, composed: Composed) -> None:
+def test_an_ensemble_has_the_variance_of_both_sources(
+    words: list[str], batch: GraphBatch, composed: Composed
+) -> None:
     members = [network(composed, seed, *words) for seed in range(3)]
     ensemble = Ensemble(members).eval()
     with torch.no_grad():

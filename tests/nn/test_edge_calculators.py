@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from csgcnn.config import build
+from csgcnn.config.instantiate import build
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 
@@ -17,7 +17,7 @@ TINY = torch.finfo(torch.float32).tiny
 OPTIONS = ["gaussian", "rbf", "pair_gaussian", "screened", "bessel"]
 ENVELOPED = ["rbf", "screened", "bessel"]
 LEARNING = {
-    "rbf": {"centre", "log_width"},
+    "rbf": {"center", "log_width"},
     "pair_gaussian": {"scale"},
     "screened": {"kappa"},
     "bessel": {"frequency"},
@@ -31,29 +31,40 @@ def edges(structures: list[Any], pack: Callable[..., GraphStore]) -> Callable[..
     """One edge of each distance, between two atoms."""
     graph = pack(structures[:1]).batch(torch.arange(1))
 
-    def of(distance: Tensor, neighbor: int = 8, centre: int = 26) -> GraphBatch:
+    def of(distance: Tensor, neighbor: int = 8, center: int = 26) -> GraphBatch:
         edge_index = torch.tensor([[0], [1]]).expand(2, len(distance))
-        return replace(graph, atomic_number=torch.tensor([neighbor, centre]), edge_index=edge_index, distance=distance)
+        return replace(
+            graph,
+            atomic_number=torch.tensor([neighbor, center]),
+            edge_index=edge_index,
+            distance=distance,
+        )
 
     return of
 
 
 @pytest.fixture
 def calculator(composed: Composed) -> Callable[..., Any]:
-    return lambda option, *words: build(composed(f"edge_calculator={option}", *words).edge_calculator)
+    return lambda option, *words: build(
+        composed(f"edge_calculator={option}", *words).edge_calculator
+    )
 
 
 def test_gaussians_of_cgcnn(calculator: Callable[..., Any], edges: Edges) -> None:
     gaussian = calculator("gaussian")
     assert gaussian.dim == 41
-    torch.testing.assert_close(gaussian.centre, 0.2 * torch.arange(41.0))
-    torch.testing.assert_close(gaussian(edges(gaussian.centre)).diagonal(), torch.ones(41))
-    assert gaussian(edges(torch.tensor([2.1])))[0, 10].item() == pytest.approx(math.exp(-0.25), rel=1e-5)
+    torch.testing.assert_close(gaussian.center, 0.2 * torch.arange(41.0))
+    torch.testing.assert_close(gaussian(edges(gaussian.center)).diagonal(), torch.ones(41))
+    assert gaussian(edges(torch.tensor([2.1])))[0, 10].item() == pytest.approx(
+        math.exp(-0.25), rel=1e-5
+    )
     assert not list(gaussian.parameters())
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_the_basis_follows_the_cutoff_of_the_graph(option: str, calculator: Callable[..., Any], edges: Edges) -> None:
+def test_the_basis_follows_the_cutoff_of_the_graph(
+    option: str, calculator: Callable[..., Any], edges: Edges
+) -> None:
     made = calculator(option, "graph.cutoff=6")
     if option in ENVELOPED:
         assert made.cutoff == 6
@@ -61,7 +72,7 @@ def test_the_basis_follows_the_cutoff_of_the_graph(option: str, calculator: Call
         assert made(edges(torch.tensor([5.9]))).any()
     else:
         assert made.dim == 31
-        assert made.centre[-1].item() == pytest.approx(6)
+        assert made.center[-1].item() == pytest.approx(6)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -74,7 +85,10 @@ def test_no_denormal_numbers(option: str, calculator: Callable[..., Any], edges:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_the_edges_of_real_crystals(
-    option: str, calculator: Callable[..., Any], structures: list[Any], pack: Callable[..., GraphStore]
+    option: str,
+    calculator: Callable[..., Any],
+    structures: list[Any],
+    pack: Callable[..., GraphStore],
 ) -> None:
     hydrogen = {
         "lattice": [[4, 0, 0], [0, 4, 0], [0, 0, 4]],
@@ -105,22 +119,30 @@ def test_radial_basis_is_its_formula(calculator: Callable[..., Any], edges: Edge
     rbf = calculator("rbf")
     assert rbf.dim == 32
     d, k, alpha = 2.345, 9, 5 / 8
-    centre, width = rbf.centre[k].item(), rbf.log_width[k].exp().item()
+    center, width = rbf.center[k].item(), rbf.log_width[k].exp().item()
     envelope = (1 + math.cos(math.pi * d / 8)) / 2
-    expected = envelope * math.exp(-width * (math.exp(-alpha * d) - centre) ** 2)
+    expected = envelope * math.exp(-width * (math.exp(-alpha * d) - center) ** 2)
     assert rbf(edges(torch.tensor([d])))[0, k].item() == pytest.approx(expected, rel=1e-5)
-    assert centre == pytest.approx(math.exp(-5) + (1 - math.exp(-5)) * k / 31, rel=1e-5)
+    assert center == pytest.approx(math.exp(-5) + (1 - math.exp(-5)) * k / 31, rel=1e-5)
 
 
-def test_pair_gaussians_are_as_wide_as_the_atoms_are_large(calculator: Callable[..., Any], edges: Edges) -> None:
+def test_pair_gaussians_are_as_wide_as_the_atoms_are_large(
+    calculator: Callable[..., Any], edges: Edges
+) -> None:
     pair = calculator("pair_gaussian")
     assert pair.dim == 41
-    d, k = 2.13, 8  # Å, centre at 1.6 Å
-    for (neighbor, centre), radii in {(8, 14): 0.60 + 1.10, (14, 8): 1.10 + 0.60, (55, 53): 2.60 + 1.40}.items():
-        found = pair(edges(torch.tensor([d]), neighbor, centre))[0, k].item()
+    d, k = 2.13, 8  # Å, center at 1.6 Å
+    for (neighbor, center), radii in {
+        (8, 14): 0.60 + 1.10,
+        (14, 8): 1.10 + 0.60,
+        (55, 53): 2.60 + 1.40,
+    }.items():
+        found = pair(edges(torch.tensor([d]), neighbor, center))[0, k].item()
         assert found == pytest.approx(math.exp(-(((d - 1.6) / (0.1 * radii)) ** 2)), rel=1e-4)
     assert pair.radius[1:].min() > 0.2, "no element has a width of zero"
-    assert pair(edges(pair.centre, neighbor=10, centre=10)).diagonal().tolist() == pytest.approx([1.0] * 41)
+    assert pair(edges(pair.center, neighbor=10, center=10)).diagonal().tolist() == pytest.approx(
+        [1.0] * 41
+    )
 
 
 def test_screened_coulomb_is_its_formula(calculator: Callable[..., Any], edges: Edges) -> None:
@@ -138,12 +160,18 @@ def test_bessel_basis_is_its_formula(calculator: Callable[..., Any], edges: Edge
     for d in (0.74, 2.345, 7.1):
         x = d / 8
         envelope = 1 - 28 * x**6 + 48 * x**7 - 21 * x**8
-        expected = [envelope * math.sqrt(2 / 8) * math.sin(n * math.pi * d / 8) / d for n in range(1, 17)]
-        assert bessel(edges(torch.tensor([d])))[0].tolist() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+        expected = [
+            envelope * math.sqrt(2 / 8) * math.sin(n * math.pi * d / 8) / d for n in range(1, 17)
+        ]
+        assert bessel(edges(torch.tensor([d])))[0].tolist() == pytest.approx(
+            expected, rel=1e-4, abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("option", LEARNING)
-def test_each_of_its_numbers_learns(option: str, calculator: Callable[..., Any], edges: Edges) -> None:
+def test_each_of_its_numbers_learns(
+    option: str, calculator: Callable[..., Any], edges: Edges
+) -> None:
     made = calculator(option)
     made(edges(torch.linspace(0.5, 7.5, 50))).square().sum().backward()
     assert {name for name, _ in made.named_parameters()} == LEARNING[option]
@@ -151,7 +179,9 @@ def test_each_of_its_numbers_learns(option: str, calculator: Callable[..., Any],
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_a_learnable_calculator_gives_its_embedding(option: str, calculator: Callable[..., Any], edges: Edges) -> None:
+def test_a_learnable_calculator_gives_its_embedding(
+    option: str, calculator: Callable[..., Any], edges: Edges
+) -> None:
     made = calculator(option, "edge_calculator.learnable=true", "edge_calculator.embedding=24")
     assert made.dim == 24
     assert made(edges(DISTANCE[1:])).shape == (len(DISTANCE) - 1, 24)

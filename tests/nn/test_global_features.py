@@ -6,12 +6,11 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.descriptors import NAMES, descriptor_names, descriptors
-from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.store import GraphStore
 from csgcnn.nn.global_features import GlobalFeatures
-from csgcnn.nn.models import CrystalGraphNetwork
-from csgcnn.wiring import build_model
+from csgcnn.nn.network import CrystalGraphNetwork, build_network
 
 ALL = list(NAMES)
 Structure = dict[str, Any]
@@ -21,7 +20,7 @@ Composed = Callable[..., DictConfig]
 
 def with_all(composed: Composed, *words: str) -> CrystalGraphNetwork:
     torch.manual_seed(0)
-    return build_model(composed(f"graph.global_features=[{','.join(ALL)}]", *words), [1])
+    return build_network(composed(f"graph.global_features=[{','.join(ALL)}]", *words), [1])
 
 
 def test_statistics_in_closed_form() -> None:
@@ -34,10 +33,14 @@ def test_statistics_in_closed_form() -> None:
     with torch.no_grad():
         module.linear.weight.copy_(torch.eye(3))
         module.linear.bias.zero_()
-    torch.testing.assert_close(module(torch.tensor([[2.0, 7.0, 0.0]])), torch.tensor([[2.0, 2.0, -1.0]]))
+    torch.testing.assert_close(
+        module(torch.tensor([[2.0, 7.0, 0.0]])), torch.tensor([[2.0, 2.0, -1.0]])
+    )
 
 
-def test_a_store_hands_out_the_descriptors_of_each_crystal(structures: list[Structure], pack: Pack) -> None:
+def test_a_store_hands_out_the_descriptors_of_each_crystal(
+    structures: list[Structure], pack: Pack
+) -> None:
     store = pack(structures[:6], global_features=ALL)
     assert store.settings.global_features == tuple(sorted(ALL))
     picked = torch.tensor([4, 0, 4])
@@ -47,20 +50,28 @@ def test_a_store_hands_out_the_descriptors_of_each_crystal(structures: list[Stru
     assert pack(structures[:6]).batch(picked).global_features.shape == (3, 0)
 
 
-def test_one_name_is_a_list_of_one(composed: Composed, structures: list[Structure], pack: Pack) -> None:
+def test_one_name_is_a_list_of_one(
+    composed: Composed, structures: list[Structure], pack: Pack
+) -> None:
     store = pack(structures[:2], global_features="lattice")
     assert store.settings == pack(structures[:2], global_features=["lattice"]).settings
-    model = build_model(composed("graph.global_features=lattice"), [1])
+    model = build_network(composed("graph.global_features=lattice"), [1])
     assert model.global_features is not None
-    assert len(model.global_features.mean) == store.graphs.global_features.shape[1] == len(NAMES["lattice"])
+    assert (
+        len(model.global_features.mean)
+        == store.graphs.global_features.shape[1]
+        == len(NAMES["lattice"])
+    )
 
 
 def test_without_them_nothing_is_added(composed: Composed) -> None:
-    plain = build_model(composed(), [1])
+    plain = build_network(composed(), [1])
     assert plain.global_features is None
     assert not [name for name in plain.state_dict() if "global" in name]
     n_global = len(descriptor_names(ALL))
-    assert with_all(composed).head.layers[0].in_features == plain.head.layers[0].in_features + n_global
+    assert (
+        with_all(composed).head.layers[0].in_features == plain.head.layers[0].in_features + n_global
+    )
 
 
 @pytest.mark.parametrize("activation", ["softplus", "relu"])

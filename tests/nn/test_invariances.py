@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from csgcnn.crystals.structures import to_crystal
+from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.transforms import SAME_CRYSTAL
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
-from csgcnn.nn.models import CrystalGraphNetwork
+from csgcnn.nn.network import CrystalGraphNetwork
 
 Pack = Callable[..., GraphStore]
 Network = Callable[..., CrystalGraphNetwork]
@@ -23,9 +23,23 @@ NETWORKS = {
     "csgann": ("model=csgann",),
     "csginn": ("model=csginn",),
     "csgcnn learnable rbf, attention": ("edge_calculator=rbf", *LEARNABLE, "pooling=attention"),
-    "csgann learnable bessel, set2set": ("model=csgann", "edge_calculator=bessel", *LEARNABLE, "pooling=set2set"),
-    "csginn learnable pair, max": ("model=csginn", "edge_calculator=pair_gaussian", *LEARNABLE, "pooling=max"),
-    "csgcnn screened, layer norm": ("edge_calculator=screened", "model.norm=layer", "model.residual=none"),
+    "csgann learnable bessel, set2set": (
+        "model=csgann",
+        "edge_calculator=bessel",
+        *LEARNABLE,
+        "pooling=set2set",
+    ),
+    "csginn learnable pair, max": (
+        "model=csginn",
+        "edge_calculator=pair_gaussian",
+        *LEARNABLE,
+        "pooling=max",
+    ),
+    "csgcnn screened, layer norm": (
+        "edge_calculator=screened",
+        "model.norm=layer",
+        "model.residual=none",
+    ),
 }
 every_network = pytest.mark.parametrize("words", NETWORKS.values(), ids=NETWORKS)
 
@@ -36,13 +50,21 @@ def predictions(model: CrystalGraphNetwork, store: GraphStore) -> Tensor:
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["compressed", "full"])
-def descriptions(request: pytest.FixtureRequest, structures: list[Structure], pack: Pack) -> dict[str, GraphStore]:
+def descriptions(
+    request: pytest.FixtureRequest, structures: list[Structure], pack: Pack
+) -> dict[str, GraphStore]:
     """The same crystals, described differently."""
     rng = np.random.default_rng(0)
-    chosen = [to_crystal(structure) for structure in structures if len(structure["species"]) <= 12][:10]
-    described = {name: [transform(crystal, rng) for crystal in chosen] for name, transform in SAME_CRYSTAL.items()}
+    chosen = [to_crystal(structure) for structure in structures if len(structure["species"]) <= 12][
+        :10
+    ]
+    described = {
+        name: [transform(crystal, rng) for crystal in chosen]
+        for name, transform in SAME_CRYSTAL.items()
+    }
     return {
-        name: pack(crystals, compress=request.param) for name, crystals in {"original": chosen, **described}.items()
+        name: pack(crystals, compress=request.param)
+        for name, crystals in {"original": chosen, **described}.items()
     }
 
 
@@ -69,7 +91,10 @@ def test_compression_is_lossless(
     network: Network,
     double: Callable[[GraphBatch], GraphBatch],
 ) -> None:
-    rows, target = torch.arange(len(structures)), torch.linspace(-1, 1, len(structures)).unsqueeze(1)
+    rows, target = (
+        torch.arange(len(structures)),
+        torch.linspace(-1, 1, len(structures)).unsqueeze(1),
+    )
     results, gradients, buffers, sizes = [], [], [], []
     features = [
         "node_features=[atom_init,learned]",
@@ -90,7 +115,9 @@ def test_compression_is_lossless(
     # A class has the mean distances of atoms that are equal to 1e-3 Å; the largest value is that of one of them.
     tolerance = 1e-3 if "pooling=max" in words else 1e-5
     for name, expected in gradients[1].items():
-        scale = max(expected.abs().max(), 1e-3 * largest)  # the bias before a batch norm has none but rounding
+        scale = max(
+            expected.abs().max(), 1e-3 * largest
+        )  # the bias before a batch norm has none but rounding
         difference = (gradients[0][name] - expected).abs().max() / scale
         assert difference < tolerance, f"{name}: {difference:.1e}"
     for name, expected in buffers[1].items():
@@ -109,7 +136,9 @@ def test_a_batch_is_its_crystals_one_by_one(
 
 
 @every_network
-def test_an_atom_without_neighbours_is_predicted(words: tuple[str, ...], pack: Pack, network: Network) -> None:
+def test_an_atom_without_neighbors_is_predicted(
+    words: tuple[str, ...], pack: Pack, network: Network
+) -> None:
     lonely = {"lattice": (20 * np.eye(3)).tolist(), "species": ["Ar"], "frac_coords": [[0, 0, 0]]}
     store = pack([lonely])
     assert store.batch(torch.arange(1)).distance.numel() == 0
@@ -124,6 +153,8 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("model", GOLDEN)
-def test_golden_values(model: str, structures: list[Structure], pack: Pack, network: Network) -> None:
+def test_golden_values(
+    model: str, structures: list[Structure], pack: Pack, network: Network
+) -> None:
     found = predictions(network(f"model={model}"), pack(structures[:3])).squeeze(1).tolist()
     assert found == pytest.approx(GOLDEN[model], abs=1e-4)

@@ -22,7 +22,14 @@ class Body(nn.Module):
         super().__init__()
         self.of_distance = nn.Linear(1, EDGE_DIM)
         self.blocks = nn.ModuleList(
-            Block(convolution(HIDDEN, EDGE_DIM, norm, "silu", message_layers), HIDDEN, norm, "silu", 0.0, residual)
+            Block(
+                convolution(HIDDEN, EDGE_DIM, norm, "silu", message_layers),
+                HIDDEN,
+                norm,
+                "silu",
+                0.0,
+                residual,
+            )
             for _ in range(2)
         )
         self.edge_update = EdgeUpdate(HIDDEN, EDGE_DIM, norm, "silu")
@@ -35,7 +42,9 @@ class Body(nn.Module):
 
 @pytest.fixture
 def graph(
-    structures: list[Any], pack: Callable[..., GraphStore], double: Callable[[GraphBatch], GraphBatch]
+    structures: list[Any],
+    pack: Callable[..., GraphStore],
+    double: Callable[[GraphBatch], GraphBatch],
 ) -> GraphBatch:
     batch = double(pack(structures[:10]).batch(torch.arange(10)))
     assert batch.atom_multiplicity.max() > 3
@@ -47,7 +56,9 @@ def graph(
 @pytest.mark.parametrize("message_layers", [1, 3])
 @pytest.mark.parametrize("residual", ["post", "pre", "none"])
 @pytest.mark.parametrize("norm", ["batch", "layer", "none"])
-@pytest.mark.parametrize("convolution", [GatedConvolution, AttentionConvolution, IsomorphismConvolution])
+@pytest.mark.parametrize(
+    "convolution", [GatedConvolution, AttentionConvolution, IsomorphismConvolution]
+)
 def test_compressed_is_full(
     convolution: Any,
     norm: str,
@@ -90,7 +101,10 @@ def test_compressed_is_full(
 def test_weighted_softmax_is_softmax_of_repeated_rows(size: float) -> None:
     torch.manual_seed(0)
     logits = (size * torch.randn(7, 2)).requires_grad_()
-    weight, index = torch.tensor([3, 1, 2, 5, 1, 4, 12]), torch.tensor([0, 0, 0, 2, 2, 2, 3])  # group 1 is empty
+    weight, index = (
+        torch.tensor([3, 1, 2, 5, 1, 4, 12]),
+        torch.tensor([0, 0, 0, 2, 2, 2, 3]),
+    )  # group 1 is empty
     alpha = weighted_softmax(logits, weight.float(), index, size=4)
     totals = torch.zeros(4, 2).index_add(0, index, alpha)
     torch.testing.assert_close(totals, torch.tensor([[1.0], [0.0], [1.0], [1.0]]).expand(4, 2))
@@ -101,7 +115,9 @@ def test_weighted_softmax_is_softmax_of_repeated_rows(size: float) -> None:
         torch.testing.assert_close(alpha[index == group], expected[index == group])
         direction = torch.randn(7, 2)
         found, wanted = (
-            torch.autograd.grad((out * direction)[index == group].sum(), logits, retain_graph=True)[0]
+            torch.autograd.grad((out * direction)[index == group].sum(), logits, retain_graph=True)[
+                0
+            ]
             for out in (alpha, expected)
         )
         torch.testing.assert_close(found, wanted)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from csgcnn.config import build
+from csgcnn.config.instantiate import build
 from csgcnn.crystals import elements
 from csgcnn.nn.node_features import NodeFeatures
 
@@ -14,7 +14,9 @@ TABLES = {"atom_init": 92, "onehot": 100, "bits": 7, "elemental": 8}
 
 
 @pytest.mark.parametrize(("option", "dim"), TABLES.items())
-def test_a_table_is_looked_up_and_not_trained(option: str, dim: int, composed: Callable[..., DictConfig]) -> None:
+def test_a_table_is_looked_up_and_not_trained(
+    option: str, dim: int, composed: Callable[..., DictConfig]
+) -> None:
     features = NodeFeatures(build(composed(f"node_features={option}").node_features))
     assert features.dim == dim
     assert np.array_equal(features(Z).numpy(), getattr(elements, option)()[Z.numpy()])
@@ -23,7 +25,9 @@ def test_a_table_is_looked_up_and_not_trained(option: str, dim: int, composed: C
 
 
 @pytest.mark.parametrize("option", TABLES)
-def test_a_trainable_table_starts_from_it_and_learns(option: str, composed: Callable[..., DictConfig]) -> None:
+def test_a_trainable_table_starts_from_it_and_learns(
+    option: str, composed: Callable[..., DictConfig]
+) -> None:
     words = (f"node_features={option}", f"node_features.{option}.trainable=true")
     features = NodeFeatures(build(composed(*words).node_features))
     (table,) = features.parameters()

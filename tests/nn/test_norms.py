@@ -22,7 +22,9 @@ def test_it_is_batch_norm_on_repeated_rows() -> None:
         x_ours, x_theirs = x.clone().requires_grad_(), x.double().requires_grad_()
         out = ours(x_ours, counts.float())
         expected = theirs(x_theirs.repeat_interleave(counts, 0))
-        torch.testing.assert_close(out.repeat_interleave(counts, 0).double(), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            out.repeat_interleave(counts, 0).double(), expected, rtol=1e-5, atol=1e-5
+        )
         ours.zero_grad(), theirs.zero_grad()
         (out * direction * counts.unsqueeze(1)).sum().backward()
         (expected * direction.double().repeat_interleave(counts, 0)).sum().backward()
@@ -31,7 +33,9 @@ def test_it_is_batch_norm_on_repeated_rows() -> None:
             found, wanted = getattr(ours, name).grad.double(), getattr(theirs, name).grad
             torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-4)
     for name in ("running_mean", "running_var"):
-        torch.testing.assert_close(getattr(ours, name).double(), getattr(theirs, name), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            getattr(ours, name).double(), getattr(theirs, name), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_gradcheck_in_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +44,9 @@ def test_gradcheck_in_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     p = torch.softmax(torch.randn(5, dtype=torch.float64), 0)
     weight = torch.rand(3, dtype=torch.float64, requires_grad=True)
     bias = torch.rand(3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda *inputs: _WeightedNorm.apply(*inputs, 1e-5, False)[0], (x, p, weight, bias))
+    assert torch.autograd.gradcheck(
+        lambda *inputs: _WeightedNorm.apply(*inputs, 1e-5, False)[0], (x, p, weight, bias)
+    )
 
 
 def test_in_evaluation_a_row_does_not_depend_on_its_batch() -> None:

@@ -41,7 +41,9 @@ def norm_by_hand(z: Tensor, count: Tensor, norm: Any) -> Tensor:
     """PyTorch's batch norm on rows written out as often as they count."""
     repeated = z.repeat_interleave(count.long(), 0)
     running = norm.running_mean.clone(), norm.running_var.clone()
-    out = F.batch_norm(repeated, *running, norm.weight, norm.bias, norm.training, norm.momentum, norm.eps)
+    out = F.batch_norm(
+        repeated, *running, norm.weight, norm.bias, norm.training, norm.momentum, norm.eps
+    )
     return out[(count.long().cumsum(0) - count.long())]
 
 
@@ -51,7 +53,9 @@ def deepened(z: Tensor, conv: Any) -> Tensor:
     return z
 
 
-def attention_by_hand(conv: AttentionConvolution, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
+def attention_by_hand(
+    conv: AttentionConvolution, x: Tensor, edge_attr: Tensor, graph: GraphBatch
+) -> Tensor:
     z = []
     for (j, i), e in zip(graph.edge_index.T.tolist(), edge_attr, strict=True):
         z.append(deepened(conv.linear.weight @ torch.cat([x[i], x[j], e]) + conv.linear.bias, conv))
@@ -62,7 +66,10 @@ def attention_by_hand(conv: AttentionConvolution, x: Tensor, edge_attr: Tensor, 
         edges = (graph.edge_index[1] == i).nonzero().flatten().tolist()
         for h in range(conv.heads):
             own = slice(h * HIDDEN // conv.heads, (h + 1) * HIDDEN // conv.heads)
-            terms, total = torch.zeros(HIDDEN // conv.heads, dtype=x.dtype), torch.zeros((), dtype=x.dtype)
+            terms, total = (
+                torch.zeros(HIDDEN // conv.heads, dtype=x.dtype),
+                torch.zeros((), dtype=x.dtype),
+            )
             for k in edges:
                 query, value = F.silu(normed[k, :HIDDEN][own]), F.silu(normed[k, HIDDEN:][own])
                 weight = graph.edge_multiplicity[k] * torch.exp(conv.attention[h] @ query)
@@ -72,7 +79,9 @@ def attention_by_hand(conv: AttentionConvolution, x: Tensor, edge_attr: Tensor, 
     return torch.stack(rows)
 
 
-def isomorphism_by_hand(conv: IsomorphismConvolution, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
+def isomorphism_by_hand(
+    conv: IsomorphismConvolution, x: Tensor, edge_attr: Tensor, graph: GraphBatch
+) -> Tensor:
     weight = torch.cat([conv.of_neighbor.weight, conv.of_edge.weight], dim=1)
     z = []
     for (j, _), e in zip(graph.edge_index.T.tolist(), edge_attr, strict=True):
@@ -82,7 +91,10 @@ def isomorphism_by_hand(conv: IsomorphismConvolution, x: Tensor, edge_attr: Tens
     for i in range(len(x)):
         total, n = torch.zeros(HIDDEN, dtype=x.dtype), 0.0
         for k in (graph.edge_index[1] == i).nonzero().flatten().tolist():
-            total, n = total + graph.edge_multiplicity[k] * message[k], n + graph.edge_multiplicity[k].item()
+            total, n = (
+                total + graph.edge_multiplicity[k] * message[k],
+                n + graph.edge_multiplicity[k].item(),
+            )
         rows.append((1 + conv.epsilon) * x[i] + total / n**0.5)
     up, down = conv.update
     lifted = torch.stack([up.weight @ row + up.bias for row in rows])
@@ -123,7 +135,10 @@ def test_it_is_its_formula(
 
 @pytest.mark.parametrize("convolution", CONVOLUTIONS)
 def test_an_atom_sees_its_own_periodic_images(
-    convolution: Any, pack: Callable[..., GraphStore], ideal_structures: dict[str, Structure], double: ToDouble
+    convolution: Any,
+    pack: Callable[..., GraphStore],
+    ideal_structures: dict[str, Structure],
+    double: ToDouble,
 ) -> None:
     cubic = ideal_structures["simple_cubic"]
     cell = {"lattice": cubic.lattice.matrix.tolist(), "species": ["Po"], "frac_coords": [[0, 0, 0]]}
@@ -136,19 +151,31 @@ def test_an_atom_sees_its_own_periodic_images(
     cut = replace(graph, **none, edge_multiplicity=graph.edge_multiplicity[:0])
     assert (found - conv(x, edge_attr[:0], cut)).abs().max() > 0.1
 
-    twin = replace(graph, atomic_number=graph.atomic_number.repeat(2), atom_multiplicity=torch.ones(2).double())
+    twin = replace(
+        graph, atomic_number=graph.atomic_number.repeat(2), atom_multiplicity=torch.ones(2).double()
+    )
     from_twin = torch.stack([torch.ones_like(graph.edge_index[0]), graph.edge_index[1]])
     twin = replace(twin, graph_index=torch.zeros(2, dtype=torch.int64), edge_index=from_twin)
-    torch.testing.assert_close(conv(x.repeat(2, 1), edge_attr, twin)[:1], found, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        conv(x.repeat(2, 1), edge_attr, twin)[:1], found, rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("norm", ["batch", "layer", "none"])
 @pytest.mark.parametrize("convolution", CONVOLUTIONS)
-def test_atoms_without_neighbours(
-    convolution: Any, norm: str, training: bool, structures: list[Any], pack: Callable[..., GraphStore]
+def test_atoms_without_neighbors(
+    convolution: Any,
+    norm: str,
+    training: bool,
+    structures: list[Any],
+    pack: Callable[..., GraphStore],
 ) -> None:
-    lonely = {"lattice": [[20, 0, 0], [0, 20, 0], [0, 0, 20]], "species": ["Ar"], "frac_coords": [[0, 0, 0]]}
+    lonely = {
+        "lattice": [[20, 0, 0], [0, 20, 0], [0, 0, 20]],
+        "species": ["Ar"],
+        "frac_coords": [[0, 0, 0]],
+    }
     for cells in ([lonely], [lonely, structures[0]]):
         graph = pack(cells).batch(torch.arange(len(cells)))
         assert 0 in graph.degree
@@ -158,14 +185,20 @@ def test_atoms_without_neighbours(
         out.square().sum().backward()
         assert out.isfinite().all()
         tensors = {"x": x, "edge_attr": edge_attr, **dict(conv.named_parameters())}
-        assert all(tensor.grad.isfinite().all() for tensor in tensors.values() if tensor.grad is not None)
+        assert all(
+            tensor.grad.isfinite().all() for tensor in tensors.values() if tensor.grad is not None
+        )
         assert all(buffer.isfinite().all() for buffer in conv.buffers())
 
 
-def plain_gated(conv: GatedConvolution, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> tuple[Tensor, Tensor]:
-    """The formula of `GatedConvolution` in training for autograd, and the batch-normalised messages."""
-    neighbor, centre = graph.edge_index
-    z = F.linear(torch.cat([x[centre], x[neighbor], edge_attr], dim=1), conv.linear.weight, conv.linear.bias)
+def plain_gated(
+    conv: GatedConvolution, x: Tensor, edge_attr: Tensor, graph: GraphBatch
+) -> tuple[Tensor, Tensor]:
+    """The formula of `GatedConvolution` in training for autograd, and the batch-normalized messages."""
+    neighbor, center = graph.edge_index
+    z = F.linear(
+        torch.cat([x[center], x[neighbor], edge_attr], dim=1), conv.linear.weight, conv.linear.bias
+    )
     y = norm_by_hand(z, graph.edge_count, conv.message_norm)
     gate, core = y.chunk(2, dim=1)
     message = torch.sigmoid(gate) * F.softplus(core) * graph.edge_multiplicity.unsqueeze(1)
@@ -176,7 +209,7 @@ def plain_gated(conv: GatedConvolution, x: Tensor, edge_attr: Tensor, graph: Gra
 def gated(
     request: pytest.FixtureRequest, structures: list[Any], pack: Callable[..., GraphStore]
 ) -> tuple[GatedConvolution, GraphBatch, Tensor, Tensor]:
-    """A convolution in training whose batch-normalised messages are of the given size."""
+    """A convolution in training whose batch-normalized messages are of the given size."""
     graph = pack(structures[:8]).batch(torch.arange(8))
     conv = made(GatedConvolution).float().train()
     with torch.no_grad():

@@ -51,7 +51,10 @@ def test_a_node_counts_as_often_as_it_stands_for_sites(
     assert small.shape == (graph.n_graphs, pool.dim)
     torch.testing.assert_close(small, large, rtol=1e-10, atol=1e-10)
     direction = torch.randn_like(small)
-    gradients = [torch.autograd.grad((out * direction).sum(), [x, *pool.parameters()]) for out in (small, large)]
+    gradients = [
+        torch.autograd.grad((out * direction).sum(), [x, *pool.parameters()])
+        for out in (small, large)
+    ]
     for found, expected in zip(*gradients, strict=True):
         assert expected.isfinite().all()
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
@@ -69,7 +72,9 @@ def pyg(pool: Any) -> nn.Module:
         case AttentionPooling():
             return aggr.AttentionalAggregation(pool.gate, pool.value)
     theirs = aggr.Set2Set(HIDDEN, processing_steps=pool.steps).double()
-    theirs.lstm.load_state_dict({f"{name}_l0": weight for name, weight in pool.lstm.state_dict().items()})
+    theirs.lstm.load_state_dict(
+        {f"{name}_l0": weight for name, weight in pool.lstm.state_dict().items()}
+    )
     return theirs
 
 
@@ -94,13 +99,17 @@ def test_supercells(
     supercell: Callable[..., Any],
 ) -> None:
     cells = [structure for structure in structures if len(structure["species"]) <= 12][:12]
-    of_element = torch.randn(101, HIDDEN, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    of_element = torch.randn(
+        101, HIDDEN, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+    )
     pool, pooled = made(pooling), []
     for chosen in (cells, [supercell(structure, 1, 2, 1) for structure in cells]):
         graph = pack(chosen, compress=compress).batch(torch.arange(len(chosen)))
         pooled.append(pool(of_element[graph.atomic_number], graph))
     once, twice = pooled
-    torch.testing.assert_close(twice, 2 * once if pooling is SumPooling else once, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        twice, 2 * once if pooling is SumPooling else once, rtol=1e-6, atol=1e-6
+    )
 
 
 def test_the_steps_of_set2set_are_read(graph: GraphBatch, x: Tensor) -> None:

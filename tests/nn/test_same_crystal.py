@@ -14,15 +14,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from csgcnn.crystals.compression import EQUAL_DISTANCE, WIDEST_CLUSTER
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graphs import GraphSettings, measure
 from csgcnn.crystals.neighbors import SHELL_TOLERANCE
-from csgcnn.crystals.structures import Crystal
 from csgcnn.crystals.transforms import FILE_PRECISION, SAME_CRYSTAL
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
-from csgcnn.nn.models import CrystalGraphNetwork
+from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.predictor import Predictor
-from csgcnn.training.checkpoint import save_checkpoint
+from csgcnn.runs.checkpoint import save_checkpoint
 
 Pack = Callable[..., GraphStore]
 Networks = dict[str, tuple[CrystalGraphNetwork, float]]
@@ -54,19 +54,27 @@ def nearly_symmetric_cells(draw: st.DrawFn) -> Crystal:
     """A random cell twice, its atoms off their places by so little that some distances are merged and others not."""
     rng = np.random.default_rng(draw(seeds))
     crystal = SAME_CRYSTAL["2x1x1 supercell"](draw(random_cells()), rng)
-    moved = rng.normal(scale=draw(st.sampled_from([1e-5, 1e-4, 1e-3])), size=crystal.frac_coords.shape)
-    return crystal._replace(frac_coords=crystal.frac_coords + moved @ np.linalg.inv(crystal.lattice))
+    moved = rng.normal(
+        scale=draw(st.sampled_from([1e-5, 1e-4, 1e-3])), size=crystal.frac_coords.shape
+    )
+    return crystal._replace(
+        frac_coords=crystal.frac_coords + moved @ np.linalg.inv(crystal.lattice)
+    )
 
 
 def cells_and(real: list[Crystal]) -> st.SearchStrategy[Crystal]:
-    return random_cells() | nearly_symmetric_cells() | st.integers(0, len(real) - 1).map(lambda i: real[i])
+    return (
+        random_cells()
+        | nearly_symmetric_cells()
+        | st.integers(0, len(real) - 1).map(lambda i: real[i])
+    )
 
 
 def distances(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
-    """The atom and the distance of every neighbour found, the nearest first."""
+    """The atom and the distance of every neighbor found, the nearest first."""
     found = measure(crystal, GraphSettings())
     order = found.distance.argsort()
-    return found.centre[order], found.distance[order]
+    return found.center[order], found.distance[order]
 
 
 def margin(crystal: Crystal) -> float:
@@ -75,21 +83,29 @@ def margin(crystal: Crystal) -> float:
     Those are where the last shell ends, where two distances are equal, and where a chain of equal ones is cut.
     """
     settings = GraphSettings()
-    centre, distance = distances(crystal)
+    center, distance = distances(crystal)
     limits = [
-        own[settings.max_neighbors - 1] + SHELL_TOLERANCE if len(own) >= settings.max_neighbors else settings.cutoff
-        for own in (distance[centre == atom] for atom in range(len(crystal.atomic_number)))
+        own[settings.max_neighbors - 1] + SHELL_TOLERANCE
+        if len(own) >= settings.max_neighbors
+        else settings.cutoff
+        for own in (distance[center == atom] for atom in range(len(crystal.atomic_number)))
     ]
     gap = np.diff(distance)
     start = distance[np.flatnonzero(np.append(True, gap > EQUAL_DISTANCE))]
     above_start = distance - start[np.searchsorted(start, distance, side="right") - 1]
     cut = np.round(above_start / WIDEST_CLUSTER).clip(min=1) * WIDEST_CLUSTER
-    nearest = [np.abs(distance - np.take(limits, centre)), np.abs(gap - EQUAL_DISTANCE), np.abs(above_start - cut)]
+    nearest = [
+        np.abs(distance - np.take(limits, center)),
+        np.abs(gap - EQUAL_DISTANCE),
+        np.abs(above_start - cut),
+    ]
     return min(each.min(initial=np.inf) for each in nearest)
 
 
 @torch.no_grad()
-def predictions(model: CrystalGraphNetwork, store: GraphStore, rows: Tensor | None = None) -> Tensor:
+def predictions(
+    model: CrystalGraphNetwork, store: GraphStore, rows: Tensor | None = None
+) -> Tensor:
     return model.eval()(store.batch(torch.arange(len(store)) if rows is None else rows)).squeeze(1)
 
 
@@ -99,11 +115,16 @@ def small(real_crystals: dict[str, Crystal]) -> list[Crystal]:
 
 
 @pytest.fixture(scope="module")
-def networks(network: Callable[..., CrystalGraphNetwork], pack: Pack, small: list[Crystal]) -> Networks:
+def networks(
+    network: Callable[..., CrystalGraphNetwork], pack: Pack, small: list[Crystal]
+) -> Networks:
     """The three operators, and the standard deviation of what each predicts for real crystals."""
     store = pack(small)
     models = {operator: network(f"model={operator}") for operator in TOLERANCE}
-    return {operator: (model, float(predictions(model, store).std())) for operator, model in models.items()}
+    return {
+        operator: (model, float(predictions(model, store).std()))
+        for operator, model in models.items()
+    }
 
 
 @few
@@ -120,12 +141,16 @@ def test_another_description_changes_no_prediction(
     for operator, (model, spread) in networks.items():
         expected, *found = (predictions(model, store) / spread).tolist()
         for name, value in zip(described, found, strict=True):
-            assert abs(value - expected) < TOLERANCE[operator], f"{operator}, {name}: {abs(value - expected):.1e}"
+            assert abs(value - expected) < TOLERANCE[operator], (
+                f"{operator}, {name}: {abs(value - expected):.1e}"
+            )
 
 
 @few
 @given(data=st.data())
-def test_compressed_is_full(data: st.DataObject, networks: Networks, pack: Pack, small: list[Crystal]) -> None:
+def test_compressed_is_full(
+    data: st.DataObject, networks: Networks, pack: Pack, small: list[Crystal]
+) -> None:
     crystal = data.draw(cells_and(small))
     large = SAME_CRYSTAL["2x2x2 supercell"](crystal, np.random.default_rng(0))
     compressed, full = (pack([crystal, large], compress=compress) for compress in (True, False))
@@ -141,7 +166,9 @@ def test_a_batch_is_its_crystals_one_by_one(
 ) -> None:
     crystals = data.draw(st.lists(cells_and(small), min_size=2, max_size=8))
     store = pack(crystals)
-    rows = torch.tensor(data.draw(st.lists(st.integers(0, len(store) - 1), min_size=1, max_size=12)))
+    rows = torch.tensor(
+        data.draw(st.lists(st.integers(0, len(store) - 1), min_size=1, max_size=12))
+    )
     for operator, (model, spread) in networks.items():
         alone = torch.cat([predictions(model, store, row) for row in rows.split(1)])
         change = (predictions(model, store, rows) - alone).abs().max() / spread
@@ -171,7 +198,11 @@ def test_a_graph_does_not_depend_on_the_crystals_beside_it(
 @settings(few, max_examples=10)
 @given(data=st.data())
 def test_saved_and_loaded_predicts_the_same_to_the_bit(
-    data: st.DataObject, networks: Networks, composed: Callable[..., DictConfig], pack: Pack, small: list[Crystal]
+    data: st.DataObject,
+    networks: Networks,
+    composed: Callable[..., DictConfig],
+    pack: Pack,
+    small: list[Crystal],
 ) -> None:
     crystals = data.draw(st.lists(cells_and(small), min_size=1, max_size=6))
     operator = data.draw(st.sampled_from(list(networks)))

@@ -4,7 +4,12 @@ from csgcnn.errors import ConfigError
 from csgcnn.screening.selection import selection
 
 COLUMNS, IS_NUMBER = ["id", "gap", "gap_std", "K (Reuss)"], [False, True, True, True]
-ROWS = [["a", "1.5", "0.1", "10"], ["b", "nan", "0.2", "30"], ["c", "-2", "0.3", "20"], ["d", "1.5", "0.4", "1e3"]]
+ROWS = [
+    ["a", "1.5", "0.1", "10"],
+    ["b", "nan", "0.2", "30"],
+    ["c", "-2", "0.3", "20"],
+    ["d", "1.5", "0.4", "1e3"],
+]
 
 
 @pytest.mark.parametrize(

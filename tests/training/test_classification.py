@@ -7,10 +7,16 @@ import torch
 import torch.nn.functional as F
 
 from csgcnn.data.targets import Target
+from csgcnn.evaluation.baselines import baseline_metrics
+from csgcnn.evaluation.metrics import classification_metrics, roc_auc, roc_curve, target_metrics
+from csgcnn.evaluation.plots import plot_test
 from csgcnn.nn.heads import TargetScaler
-from csgcnn.training.losses import MultiTask, Weighted, balanced_class_weights, cross_entropy
-from csgcnn.training.metrics import baseline_metrics, classification_metrics, roc_auc, roc_curve, target_metrics
-from csgcnn.training.plots import plot_test
+from csgcnn.training.losses import (
+    MultiTaskLoss,
+    WeightedRegressionLoss,
+    balanced_class_weights,
+    cross_entropy,
+)
 
 NAN = float("nan")
 METAL = Target("is_metal", task="classification", classes=("0", "1"))
@@ -32,7 +38,9 @@ GAP = Target("gap", "eV")
         ([], [], NAN),
     ],
 )
-def test_roc_auc_is_the_share_of_pairs_in_order(scores: list[float], positive: list[int], expected: float) -> None:
+def test_roc_auc_is_the_share_of_pairs_in_order(
+    scores: list[float], positive: list[int], expected: float
+) -> None:
     score, is_positive = torch.tensor(scores), torch.tensor(positive, dtype=torch.bool)
     assert roc_auc(score, is_positive) == pytest.approx(expected, nan_ok=True)
 
@@ -74,7 +82,9 @@ def test_more_than_two_classes() -> None:
     metrics = classification_metrics(probability, label)
     assert metrics["accuracy"] == 0.75
     assert metrics["balanced_accuracy"] == pytest.approx((1 + 0.5) / 2), "of the classes that occur"
-    assert metrics["roc_auc"] == pytest.approx((3 / 4 + 3 / 4) / 2), "the third class has no rows, so no curve"
+    assert metrics["roc_auc"] == pytest.approx((3 / 4 + 3 / 4) / 2), (
+        "the third class has no rows, so no curve"
+    )
 
 
 def test_metrics_and_baseline_of_mixed_targets_leave_missing_labels_out() -> None:
@@ -84,14 +94,26 @@ def test_metrics_and_baseline_of_mixed_targets_leave_missing_labels_out() -> Non
     )
     truth = torch.tensor([[0, NAN, 2], [1, 8, NAN], [NAN, NAN, 0]])
     metrics = target_metrics(prediction, truth, targets)
-    assert [(name, row["n"]) for name, row in metrics.items()] == [("is_metal", 2), ("gap", 1), ("system", 2)]
-    assert (metrics["is_metal"]["accuracy"], metrics["gap"]["mae"], metrics["system"]["accuracy"]) == (1, 1, 0.5)
+    assert [(name, row["n"]) for name, row in metrics.items()] == [
+        ("is_metal", 2),
+        ("gap", 1),
+        ("system", 2),
+    ]
+    assert (
+        metrics["is_metal"]["accuracy"],
+        metrics["gap"]["mae"],
+        metrics["system"]["accuracy"],
+    ) == (1, 1, 0.5)
 
     train = torch.tensor([[0, 2, 0], [0, NAN, 0], [0, 4, NAN], [1, NAN, 2], [NAN, NAN, 1]])
     baseline = baseline_metrics(train, truth, targets)
-    assert baseline["is_metal"]["accuracy"] == 0.5, "the most frequent class of the training rows is 0"
+    assert baseline["is_metal"]["accuracy"] == 0.5, (
+        "the most frequent class of the training rows is 0"
+    )
     assert baseline["is_metal"]["roc_auc"] == 0.5
-    assert baseline["is_metal"]["cross_entropy"] == pytest.approx(-(math.log(0.75) + math.log(0.25)) / 2)
+    assert baseline["is_metal"]["cross_entropy"] == pytest.approx(
+        -(math.log(0.75) + math.log(0.25)) / 2
+    )
     assert baseline["gap"]["mae"] == 8 - 3
     assert baseline["system"]["accuracy"] == 0.5
 
@@ -126,12 +148,14 @@ def test_balanced_class_weights_give_every_class_the_same_total() -> None:
     label = torch.tensor([0, 0, 0, 1, NAN, 0, 3])
     weight = balanced_class_weights(label, 4)
     torch.testing.assert_close(weight, torch.tensor([6 / (3 * 4), 6 / 3, 0, 6 / 3]))
-    torch.testing.assert_close(balanced_class_weights(torch.tensor([0.0, 1, 1, 0]), 2), torch.ones(2))
+    torch.testing.assert_close(
+        balanced_class_weights(torch.tensor([0.0, 1, 1, 0]), 2), torch.ones(2)
+    )
 
 
 def test_a_missing_label_influences_nothing_of_its_target() -> None:
     torch.manual_seed(0)
-    loss = MultiTask(Weighted(mse=1.0), [1, 3, 1], learn_weights=True)
+    loss = MultiTaskLoss(WeightedRegressionLoss(mse=1.0), [1, 3, 1], learn_weights=True)
     target = torch.tensor([[1.0, 2, NAN], [NAN, 0, NAN], [2.0, NAN, NAN]])
     outputs = torch.randn(3, 5, requires_grad=True)
     value = loss(outputs, target)
@@ -151,16 +175,20 @@ def test_fixed_weights_are_those_of_a_mean() -> None:
     target = torch.tensor([[0.0, 0.0], [0.0, NAN]])
     outputs = torch.tensor([[1.0, 3.0], [2.0, 7.0]])
     first, second = 2.5, 9.0
-    assert MultiTask(Weighted(mse=1.0), [1, 1])(outputs, target).item() == pytest.approx((first + second) / 2)
-    weighted = MultiTask(Weighted(mse=1.0), [1, 1], [3.0, 1.0])
+    assert MultiTaskLoss(WeightedRegressionLoss(mse=1.0), [1, 1])(
+        outputs, target
+    ).item() == pytest.approx((first + second) / 2)
+    weighted = MultiTaskLoss(WeightedRegressionLoss(mse=1.0), [1, 1], [3.0, 1.0])
     assert weighted(outputs, target).item() == pytest.approx((3 * first + second) / 4)
-    assert MultiTask(Weighted(mse=1.0))(outputs[:, :1], target[:, :1]) == first, "one target: its loss alone"
+    assert MultiTaskLoss(WeightedRegressionLoss(mse=1.0))(outputs[:, :1], target[:, :1]) == first, (
+        "one target: its loss alone"
+    )
 
 
 def test_learned_weights_in_closed_form() -> None:
     """d/ds of exp(-s) L / 2 + s / 2 is zero at s = log L; without the first half, of a class, at s = log 2 L."""
     target, outputs = torch.tensor([[0.0, 1.0]]), torch.tensor([[3.0, 0.5, -0.5]])
-    loss = MultiTask(Weighted(mse=1.0), [1, 2], learn_weights=True)
+    loss = MultiTaskLoss(WeightedRegressionLoss(mse=1.0), [1, 2], learn_weights=True)
     squared, surprise = 9.0, math.log(1 + math.e)
     assert loss(outputs, target).item() == pytest.approx((squared / 2 + surprise) / 2)
     assert loss.log_variance is not None
@@ -171,14 +199,18 @@ def test_learned_weights_in_closed_form() -> None:
     torch.testing.assert_close(loss.log_variance.grad, torch.zeros(2), atol=1e-6, rtol=0)
     expected = (0.5 + math.log(squared) / 2 + 0.5 + math.log(2 * surprise) / 2) / 2
     assert value.item() == pytest.approx(expected)
-    torch.testing.assert_close(loss.task_weights, torch.tensor([0.5 / squared, 1 / (2 * surprise)]) / 2)
+    torch.testing.assert_close(
+        loss.task_weights, torch.tensor([0.5 / squared, 1 / (2 * surprise)]) / 2
+    )
 
 
 def test_figures_of_mixed_targets(tmp_path: Path) -> None:
     torch.manual_seed(0)
     many = Target("space group/no.", task="classification", classes=tuple(map(str, range(40))))
     targets = [METAL, GAP, SYSTEM, many]
-    prediction = torch.cat([torch.rand(50, n).softmax(1) if n > 1 else torch.rand(50, 1) for n in (2, 1, 3, 40)], 1)
+    prediction = torch.cat(
+        [torch.rand(50, n).softmax(1) if n > 1 else torch.rand(50, 1) for n in (2, 1, 3, 40)], 1
+    )
     values = torch.stack([torch.randint(0, n, (50,)).float() for n in (2, 9, 3, 40)], 1)
     values[:5], values[:, 2] = NAN, 1.0
     plot_test(prediction, values, targets, tmp_path)

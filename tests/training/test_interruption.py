@@ -9,7 +9,9 @@ import pytest
 from csgcnn.training.interruption import Interruption
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75)]
+)
 def test_a_signal_ends_the_program_or_waits(number: signal.Signals, code: int) -> None:
     before = signal.getsignal(number)
     with Interruption() as interruption:

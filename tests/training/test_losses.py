@@ -4,8 +4,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from csgcnn.config import CONF, build
-from csgcnn.training.losses import Likelihood, MultiTask
+from csgcnn.config.instantiate import build
+from csgcnn.config.paths import CONF
+from csgcnn.training.losses import Likelihood, MultiTaskLoss
 
 NAN = float("nan")
 ERRORS = torch.tensor([[2.0], [-0.5]])
@@ -39,7 +40,9 @@ def test_missing_labels_reach_neither_loss_nor_gradient() -> None:
     assert nothing_known == 0
 
 
-@pytest.mark.parametrize(("option", "misfit"), [("gaussian", 0.5 * 2**2), ("laplace", math.sqrt(2) * 2)])
+@pytest.mark.parametrize(
+    ("option", "misfit"), [("gaussian", 0.5 * 2**2), ("laplace", math.sqrt(2) * 2)]
+)
 def test_likelihoods(option: str, misfit: float) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [f"loss={option}"])
@@ -81,7 +84,7 @@ def test_an_impossible_certainty_has_a_finite_loss() -> None:
 
 def test_several_targets_with_deviations() -> None:
     """Of a number, a class and a number the outputs come first, then the deviations of the two numbers."""
-    loss = MultiTask(Likelihood("gaussian"), [1, 2, 1])
+    loss = MultiTaskLoss(Likelihood("gaussian"), [1, 2, 1])
     outputs = torch.tensor([[1.0, 0.0, 0.0, 5.0, math.log(2), math.log(4)]])
     target = torch.tensor([[0.0, 1.0, 1.0]])
     first, last = math.log(2) + 0.5 * (1 / 2) ** 2, math.log(4) + 0.5 * (4 / 4) ** 2

@@ -9,20 +9,22 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from csgcnn.data.dataset import Dataset, oddities
+from csgcnn.data.dataset import Dataset, label_warnings
 from csgcnn.data.targets import Target, check_labels
 from csgcnn.errors import UserError
+from csgcnn.evaluation.baselines import baseline_metrics
+from csgcnn.evaluation.metrics import format_metrics, regression_metrics, target_metrics
+from csgcnn.evaluation.plots import plot_learning_curve, plot_parity
 from csgcnn.nn.heads import TargetScaler
-from csgcnn.training.losses import MultiTask, Weighted, balanced_class_weights
-from csgcnn.training.metrics import baseline_metrics, regression_metrics, target_metrics
-from csgcnn.training.plots import plot_learning_curve, plot_parity
-from csgcnn.training.report import told
+from csgcnn.training.losses import MultiTaskLoss, WeightedRegressionLoss, balanced_class_weights
 from csgcnn.training.schedulers import cosine, one_cycle
 
 NAN = float("nan")
 GAP, KIND = Target("gap", "eV"), Target("kind", task="classification", classes=("a", "b", "c"))
 VALUES = torch.tensor([0.5, 1.25, 3.0, 7.0, 2.0, 1.0])
-MAGNITUDES = [2.0**power for power in (-100, -40, 0, 40, 100, 119)]  # 8e-31, 9e-13, 1, 1e12, 1e30, 7e35
+MAGNITUDES = [
+    2.0**power for power in (-100, -40, 0, 40, 100, 119)
+]  # 8e-31, 9e-13, 1, 1e12, 1e30, 7e35
 
 
 @pytest.mark.parametrize("magnitude", MAGNITUDES, ids="{:.0e}".format)
@@ -37,9 +39,13 @@ def test_the_unit_of_a_target_does_not_matter(magnitude: float) -> None:
 
     prediction = VALUES + 0.5
     expected, found = (regression_metrics(prediction * m, VALUES * m) for m in (1.0, magnitude))
-    assert found == pytest.approx(expected | {name: expected[name] * magnitude for name in ("mae", "rmse")})
+    assert found == pytest.approx(
+        expected | {name: expected[name] * magnitude for name in ("mae", "rmse")}
+    )
     baseline = baseline_metrics(values * magnitude, values * magnitude, [GAP])["gap"]
-    assert baseline["mae"] == pytest.approx((VALUES - VALUES.mean()).abs().mean().item() * magnitude)
+    assert baseline["mae"] == pytest.approx(
+        (VALUES - VALUES.mean()).abs().mean().item() * magnitude
+    )
 
 
 @pytest.mark.parametrize("value", [0.0, 3.7, -1e-12, 1e30, 123456.7])
@@ -62,13 +68,18 @@ def test_a_scaler_of_mixed_values(values: list[float]) -> None:
     scaler.fit(targets)
     assert scaler.std.item() == pytest.approx(np.std(values), rel=1e-6)
     assert scaler.standardize(targets).abs().max() <= len(values) ** 0.5
-    torch.testing.assert_close(scaler(scaler.standardize(targets)), targets, atol=1e-6 * max(values), rtol=0)
+    torch.testing.assert_close(
+        scaler(scaler.standardize(targets)), targets, atol=1e-6 * max(values), rtol=0
+    )
 
 
 @pytest.mark.parametrize(
     ("values", "answer"),
     [
-        ([3.7] * 32, r"gap is 3\.7 in all training rows that have it \(32\): there is nothing to learn; change"),
+        (
+            [3.7] * 32,
+            r"gap is 3\.7 in all training rows that have it \(32\): there is nothing to learn; change",
+        ),
         ([1.17], r"gap is 1\.17 in all training rows that have it \(1\)"),
         ([0.0, 0.0, NAN], r"gap is 0 in all training rows that have it \(2\)"),
         (
@@ -84,7 +95,9 @@ def test_targets_without_a_spread_are_refused(values: list[float], answer: str) 
         check_labels(torch.tensor([values]).T, [GAP])
 
 
-@pytest.mark.parametrize("values", [[1.0, 2.0], [0.0, 1e-30], [1e30, -1e30], [-137000.0, -136900.0], [1e-12, 1e30]])
+@pytest.mark.parametrize(
+    "values", [[1.0, 2.0], [0.0, 1e-30], [1e30, -1e30], [-137000.0, -136900.0], [1e-12, 1e30]]
+)
 def test_targets_with_a_spread_are_not(values: list[float]) -> None:
     check_labels(torch.tensor([values]).T, [GAP])
 
@@ -94,17 +107,25 @@ def test_what_is_odd_about_labels_is_told(store_with: Callable[..., object]) -> 
     kinds = torch.tensor([0.0, 1.0] * 20 + [2.0, NAN])
     store = store_with({"gap": values.tolist()})
     dataset = Dataset(store, [GAP, KIND], torch.stack([values, kinds], 1), torch.arange(42), [])
-    outlier, unlearned = oddities(dataset, torch.arange(40))
+    outlier, unlearned = label_warnings(dataset, torch.arange(40))
     assert outlier == (
         "gap of c40 is 1e+06 (there are 2 such values), while half of all values lie between 9.25 and 29.75: is it "
         "right? It rules mean, deviation and loss"
     )
-    assert unlearned == "kind = c (1 in val and test) occurs in no training row: it cannot be learned"
-    assert [told.startswith("gap of c40") for told in oddities(dataset, torch.arange(41))] == [True]
+    assert (
+        unlearned == "kind = c (1 in val and test) occurs in no training row: it cannot be learned"
+    )
+    assert [
+        told.startswith("gap of c40") for told in label_warnings(dataset, torch.arange(41))
+    ] == [True]
     ordinary = Dataset(store, [GAP], VALUES.repeat(7).unsqueeze(1), torch.arange(42), [])
-    assert not list(oddities(ordinary, torch.arange(40)))
-    mostly_zero = Dataset(store, [GAP], torch.cat([torch.zeros(40), torch.ones(2)]).unsqueeze(1), torch.arange(42), [])
-    assert not list(oddities(mostly_zero, torch.arange(40))), "half of the values are equal: far from what?"
+    assert not list(label_warnings(ordinary, torch.arange(40)))
+    mostly_zero = Dataset(
+        store, [GAP], torch.cat([torch.zeros(40), torch.ones(2)]).unsqueeze(1), torch.arange(42), []
+    )
+    assert not list(label_warnings(mostly_zero, torch.arange(40))), (
+        "half of the values are equal: far from what?"
+    )
 
 
 @pytest.mark.parametrize("make", [one_cycle, cosine])
@@ -127,7 +148,7 @@ def test_a_schedule_of_any_length(make: Callable[..., LRScheduler], warmup: floa
 def test_a_class_that_never_trains_weighs_nothing() -> None:
     weights = balanced_class_weights(torch.tensor([0.0, 1.0, 1.0, NAN]), 3)
     assert weights.tolist() == [1.5, 0.75, 0]
-    loss = MultiTask(Weighted(mse=1.0), [3], class_weights=[weights])
+    loss = MultiTaskLoss(WeightedRegressionLoss(mse=1.0), [3], class_weights=[weights])
     outputs = torch.randn(2, 3, requires_grad=True)
     value = loss(outputs, torch.tensor([[2.0], [2.0]]))
     value.backward()
@@ -139,10 +160,12 @@ def test_a_class_that_never_trains_weighs_nothing() -> None:
 def test_a_target_without_known_labels_is_told_in_words() -> None:
     prediction, nothing = torch.tensor([[1.0, 0.2, 0.3, 0.5]]), torch.full((1, 2), NAN)
     metrics = target_metrics(prediction, nothing, [GAP, KIND])
-    lines = [told(target, metrics[target.name], metrics[target.name]) for target in (GAP, KIND)]
+    lines = [
+        format_metrics(target, metrics[target.name], metrics[target.name]) for target in (GAP, KIND)
+    ]
     assert lines == [f"{name}: none of the crystals has a known value" for name in ("gap", "kind")]
     one = regression_metrics(torch.tensor([1.0]), torch.tensor([3.0]))
-    assert told(GAP, one, one).startswith("MAE of gap: 2 eV, RMSE 2, R2 nan, 1 crystals")
+    assert format_metrics(GAP, one, one).startswith("MAE of gap: 2 eV, RMSE 2, R2 nan, 1 crystals")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +173,9 @@ def test_a_target_without_known_labels_is_told_in_words() -> None:
     [[-1e30], [1e36, -3e36, 7e36], [1e-30, -3e-30, 7e-30] * 200],
     ids=["one", "huge", "tiny"],
 )
-def test_figures_of_odd_values(values: list[float], tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_figures_of_odd_values(
+    values: list[float], tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     column = torch.tensor([values]).T
     plot_parity(column, column, ["gap [eV]"], [0.0], tmp_path / "parity.png")
     assert (tmp_path / "parity.png").stat().st_size > 1000
@@ -158,6 +183,8 @@ def test_figures_of_odd_values(values: list[float], tmp_path: Path, recwarn: pyt
 
 
 def test_a_learning_curve_without_any_metric(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text("epoch,lr,train_loss,val_loss,val_mae_gap\n1,0.1,0,0,\n2,0.1,0,1e30,\n")
+    (tmp_path / "metrics.csv").write_text(
+        "epoch,lr,train_loss,val_loss,val_mae_gap\n1,0.1,0,0,\n2,0.1,0,1e30,\n"
+    )
     plot_learning_curve(tmp_path / "metrics.csv", [GAP], tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 1000

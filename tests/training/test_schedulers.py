@@ -37,11 +37,15 @@ def test_cosine() -> None:
     rates = learning_rates(cosine, warmup=0.1)
     assert rates[:20] == pytest.approx([PEAK * (step + 1) / 20 for step in range(20)])
     assert rates[110] == pytest.approx(PEAK / 2)
-    assert rates[20:] == pytest.approx([PEAK * (1 + math.cos(math.pi * s / 180)) / 2 for s in range(180)])
+    assert rates[20:] == pytest.approx(
+        [PEAK * (1 + math.cos(math.pi * s / 180)) / 2 for s in range(180)]
+    )
 
 
 def test_step() -> None:
-    assert learning_rates(step, at=0.75, factor=0.1) == pytest.approx([PEAK] * 150 + [PEAK / 10] * 50)
+    assert learning_rates(step, at=0.75, factor=0.1) == pytest.approx(
+        [PEAK] * 150 + [PEAK / 10] * 50
+    )
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 3])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from csgcnn.data.augment import DistanceNoise
 from csgcnn.data.splits import Split
 from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution, IsomorphismConvolution
-from csgcnn.training.losses import MultiTask, Weighted
+from csgcnn.training.losses import MultiTaskLoss, WeightedRegressionLoss
 from csgcnn.training.schedulers import cosine, one_cycle, plateau
 from csgcnn.training.trainer import DivergenceError, Trainer
 
@@ -24,11 +24,16 @@ def trained(trainer: Trainer) -> list[dict[str, float]]:
 
 
 def timeless(rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{name: v for name, v in row.items() if name not in ("seconds", "graphs_per_second")} for row in rows]
+    return [
+        {name: v for name, v in row.items() if name not in ("seconds", "graphs_per_second")}
+        for row in rows
+    ]
 
 
 def test_the_seed_decides_everything(trainer: Make) -> None:
-    first, same, other = (trained(trainer(seed, ema=0.9, make_scheduler=one_cycle)) for seed in (1, 1, 2))
+    first, same, other = (
+        trained(trainer(seed, ema=0.9, make_scheduler=one_cycle)) for seed in (1, 1, 2)
+    )
     assert timeless(first) == timeless(same)
     assert timeless(first) != timeless(other)
     assert [row["epoch"] for row in first] == [1, 2, 3]
@@ -76,10 +81,13 @@ def test_divergence_is_told(changes: dict[str, Any], trainer: Make) -> None:
     assert 0 < len(caught.value.culprits) <= 32
 
 
-@pytest.mark.parametrize("convolution", [GatedConvolution, AttentionConvolution, IsomorphismConvolution])
+@pytest.mark.parametrize(
+    "convolution", [GatedConvolution, AttentionConvolution, IsomorphismConvolution]
+)
 def test_bfloat16_stays_close_to_float32(convolution: type[nn.Module], trainer: Make) -> None:
     exact, rough = (
-        trained(trainer(convolution=convolution, precision=precision))[-1] for precision in ("float32", "bfloat16")
+        trained(trainer(convolution=convolution, precision=precision))[-1]
+        for precision in ("float32", "bfloat16")
     )
     assert rough["train_loss"] != exact["train_loss"], "else autocast does nothing"
     assert rough["train_loss"] == pytest.approx(exact["train_loss"], rel=0.1)
@@ -115,7 +123,9 @@ def test_validation_and_test_rows_never_train(trainer: Make, targets: Tensor, sp
 def test_moving_average_of_the_weights(trainer: Make) -> None:
     made, decay = trainer(ema=0.5, max_epochs=2, batch_size=20), 0.5
     steps: list[Tensor] = []
-    made.optimizer.register_step_post_hook(lambda *_: steps.append(made.model.head.out.weight.detach().clone()))
+    made.optimizer.register_step_post_hook(
+        lambda *_: steps.append(made.model.head.out.weight.detach().clone())
+    )
     trained(made)
     average = steps[0]
     for n, weight in enumerate(steps[1:], 1):
@@ -126,7 +136,9 @@ def test_moving_average_of_the_weights(trainer: Make) -> None:
     torch.testing.assert_close(made.evaluated.head.out.weight, average)
     assert not torch.equal(made.evaluated.head.out.weight, made.model.head.out.weight)
     for name in ("mean", "std"):
-        torch.testing.assert_close(getattr(made.evaluated.scaler, name), getattr(made.model.scaler, name))
+        torch.testing.assert_close(
+            getattr(made.evaluated.scaler, name), getattr(made.model.scaler, name)
+        )
 
 
 def test_missing_targets_of_one_property(trainer: Make, targets: Tensor) -> None:
@@ -142,7 +154,9 @@ class Flat(nn.Module):
 
 
 def test_plateau_follows_the_validation_loss(trainer: Make) -> None:
-    rows = trained(trainer(loss=Flat(), make_scheduler=partial(plateau, factor=0.1, patience=1), max_epochs=6))
+    rows = trained(
+        trainer(loss=Flat(), make_scheduler=partial(plateau, factor=0.1, patience=1), max_epochs=6)
+    )
     assert [row["lr"] for row in rows] == pytest.approx([0.01, 0.01, 0.01, 0.001, 0.001, 0.0001])
 
 
@@ -165,17 +179,26 @@ def stopped(trainer: Trainer, call: int) -> Trainer:
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "average, one cycle": {"ema": 0.9, "make_scheduler": one_cycle, "batch_size": 15},
-    "patience, plateau": {"patience": 2, "make_scheduler": partial(plateau, patience=0), "batch_size": 20},
-    "momentum, cosine": {"make_optimizer": partial(torch.optim.SGD, lr=0.01, momentum=0.9), "make_scheduler": cosine},
+    "patience, plateau": {
+        "patience": 2,
+        "make_scheduler": partial(plateau, patience=0),
+        "batch_size": 20,
+    },
+    "momentum, cosine": {
+        "make_optimizer": partial(torch.optim.SGD, lr=0.01, momentum=0.9),
+        "make_scheduler": cosine,
+    },
     "noise, learned weights": {
         "augment": DistanceNoise(0.1, decay=0.5),
-        "loss": MultiTask(Weighted(l1=1.0), [1], learn_weights=True),
+        "loss": MultiTaskLoss(WeightedRegressionLoss(l1=1.0), [1], learn_weights=True),
     },
 }
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_cut_off_and_continued_is_the_same_to_the_bit(settings: dict[str, Any], trainer: Make, tmp_path: Path) -> None:
+def test_cut_off_and_continued_is_the_same_to_the_bit(
+    settings: dict[str, Any], trainer: Make, tmp_path: Path
+) -> None:
     def make(seed: int) -> Trainer:
         return trainer(seed, **deepcopy(settings), max_epochs=3)
 
@@ -195,7 +218,10 @@ def test_cut_off_and_continued_is_the_same_to_the_bit(settings: dict[str, Any], 
         continued.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
         continued.fit(lambda: None)
         assert timeless(continued.history) == timeless(whole.history), call
-        for one, other in ((continued.best, whole.best), (continued.state()["model"], whole.state()["model"])):
+        for one, other in (
+            (continued.best, whole.best),
+            (continued.state()["model"], whole.state()["model"]),
+        ):
             assert all(torch.equal(one[name], other[name]) for name in other), call
         assert (continued.best_epoch, continued.n_steps) == (whole.best_epoch, whole.n_steps)
 
@@ -230,7 +256,9 @@ def poisoned(trainer: Make, targets: Tensor, split: Split, **settings: Any) -> t
     return made, made.store.ids[int(split["train"][train.argmax()])]
 
 
-def test_a_batch_without_a_finite_loss_is_named(trainer: Make, targets: Tensor, split: Split) -> None:
+def test_a_batch_without_a_finite_loss_is_named(
+    trainer: Make, targets: Tensor, split: Split
+) -> None:
     made, culprit = poisoned(trainer, targets, split)
     with pytest.raises(DivergenceError, match=r"batch \d is nan") as caught:
         trained(made)

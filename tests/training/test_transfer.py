@@ -23,18 +23,24 @@ def content(trainer: Callable[..., Trainer]) -> dict[str, Any]:
     return {"state_dict": trainer(seed=1).model.state_dict(), "config": CONFIG, "targets": [GAP]}
 
 
-def take(content: dict[str, Any], trainer: Trainer, parts: str = "all", **config: Any) -> tuple[dict[str, Any], str]:
+def take(
+    content: dict[str, Any], trainer: Trainer, parts: str = "all", **config: Any
+) -> tuple[dict[str, Any], str]:
     state = trainer.model.state_dict()
     return weights_to_take("a.ckpt", content, state, {**CONFIG, **config}, trainer.targets, parts)
 
 
-def test_the_same_question_takes_all(content: dict[str, Any], trainer: Callable[..., Trainer]) -> None:
+def test_the_same_question_takes_all(
+    content: dict[str, Any], trainer: Callable[..., Trainer]
+) -> None:
     made = trainer()
     weights, told = take(content, made)
     assert weights.keys() == made.model.state_dict().keys()
-    made.begin_with(weights)
+    made.initialize_from(weights)
     for model in (made.model, made.evaluated):
-        assert all(torch.equal(model.state_dict()[name], content["state_dict"][name]) for name in weights)
+        assert all(
+            torch.equal(model.state_dict()[name], content["state_dict"][name]) for name in weights
+        )
     assert all(torch.equal(made.best[name], content["state_dict"][name]) for name in weights)
     assert "body and head" in told
 
@@ -48,13 +54,17 @@ def test_the_same_question_takes_all(content: dict[str, Any], trainer: Callable[
     ],
 )
 def test_another_question_takes_the_body(
-    change: dict[str, Any], parts: str, why: str, content: dict[str, Any], trainer: Callable[..., Trainer]
+    change: dict[str, Any],
+    parts: str,
+    why: str,
+    content: dict[str, Any],
+    trainer: Callable[..., Trainer],
 ) -> None:
     made = trainer(ema=0.9)
     before = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
     weights, told = take(content | change, made, parts)
     assert why in told
-    made.begin_with(weights)
+    made.initialize_from(weights)
     for model in (made.model, made.evaluated):
         for name, tensor in model.state_dict().items():
             of_head = name.startswith(("head.", "scaler."))
@@ -69,7 +79,9 @@ def test_other_layers_of_the_head(content: dict[str, Any], trainer: Callable[...
 def test_of_an_ensemble_the_first(content: dict[str, Any], trainer: Callable[..., Trainer]) -> None:
     second = trainer(seed=2).model.state_dict()
     members = {"members.0.": content["state_dict"], "members.1.": second}
-    state = {prefix + name: tensor for prefix, part in members.items() for name, tensor in part.items()}
+    state = {
+        prefix + name: tensor for prefix, part in members.items() for name, tensor in part.items()
+    }
     weights, _ = take({**content, "state_dict": state | {"std_scale": torch.ones(1)}}, trainer())
     assert all(torch.equal(tensor, content["state_dict"][name]) for name, tensor in weights.items())
 
@@ -77,7 +89,10 @@ def test_of_an_ensemble_the_first(content: dict[str, Any], trainer: Callable[...
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ({"model": CONFIG["model"] | {"activation": "silu"}}, "model.activation=softplus (here silu)"),
+        (
+            {"model": CONFIG["model"] | {"activation": "silu"}},
+            "model.activation=softplus (here silu)",
+        ),
         ({"edge_calculator": {"cutoff": 6.0}}, "edge_calculator.cutoff=8.0 (here 6.0)"),
         ({"node_features": {"onehot": {"trainable": False}}}, "node_features.onehot"),
     ],
@@ -109,14 +124,22 @@ def test_a_frozen_body_stays(trainer: Callable[..., Trainer]) -> None:
     made = trainer(freeze_body=True, ema=0.9)
     before = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
     made.fit(lambda: None)
-    changed = {name for name, tensor in made.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    changed = {
+        name
+        for name, tensor in made.model.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
     assert changed
     assert all(name.startswith("head.") for name in changed), "statistics of norms included"
 
 
 def test_rates_fall_away_from_the_head(trainer: Callable[..., Trainer]) -> None:
     made = trainer(layer_decay=0.5)
-    rates = {id(weight): group["lr"] for group in made.optimizer.param_groups for weight in group["params"]}
+    rates = {
+        id(weight): group["lr"]
+        for group in made.optimizer.param_groups
+        for weight in group["params"]
+    }
     assert len(rates) == len(list(made.model.parameters()))
     assert rates[id(made.model.head.out.weight)] == 0.01
     assert rates[id(made.model.blocks[0].convolution.linear.weight)] == 0.005

@@ -36,11 +36,20 @@ class Reads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("convolution", [GatedConvolution, AttentionConvolution, IsomorphismConvolution])
+@pytest.mark.parametrize(
+    "convolution", [GatedConvolution, AttentionConvolution, IsomorphismConvolution]
+)
 def test_a_step_reads_nothing_from_the_device(
-    convolution: type[nn.Module], precision: str, trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+    convolution: type[nn.Module],
+    precision: str,
+    trainer: Callable[..., Trainer],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = {"precision": precision, "grad_clip": 1.0, "ema": None}  # the count of an average lies on the host
+    settings = {
+        "precision": precision,
+        "grad_clip": 1.0,
+        "ema": None,
+    }  # the count of an average lies on the host
     made = trainer(convolution=convolution, make_optimizer=FUSED, **settings)
     rows = made.split["train"][:16]
     batch = made.store.batch(rows)

@@ -1,0 +1,1 @@
+"""The commands of csgcnn, one module each."""

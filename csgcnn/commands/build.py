@@ -1,0 +1,53 @@
+"""`csgcnn build`: a data set in, a folder with its graphs out, to train on or to predict from."""
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from csgcnn.config.paths import data_path, user_path
+from csgcnn.crystals.datasets import iter_records
+from csgcnn.crystals.graph_builder import Rejected
+from csgcnn.crystals.graphs import GraphSettings
+from csgcnn.data.cache import build_or_wait, content_key, write_rejected
+from csgcnn.errors import UserError
+from csgcnn.runs.tables import rejected_path
+
+log = logging.getLogger(__name__)
+
+
+def build(cfg: DictConfig) -> int:
+    """Build the graphs, or go on building them; returns the exit code, 1 if a record was rejected and may not be."""
+    output, settings = user_path(cfg.output), GraphSettings(**cfg.graph)
+    if output.exists():
+        raise UserError(f"output={output} is there already; choose another, or remove it")
+    if not output.parent.is_dir():
+        raise UserError(f"output={output}: there is no folder {output.parent}")
+    path, columns = (
+        data_path(cfg.dataset.path, cfg.dataset.hint),
+        (cfg.dataset.id_column, cfg.dataset.structure_column),
+    )
+    # what is complete of a build that was stopped lies under this name, by which it is known to be of the same content
+    unfinished = output.with_name(f".{output.name}.{content_key(path, settings, *columns)}")
+    with tqdm(desc="building graphs", unit="crystal", delay=1, disable=None) as bar:
+        try:
+            store, rejected = build_or_wait(
+                lambda: iter_records(path, *columns),
+                settings,
+                unfinished,
+                path,
+                cfg.workers,
+                bar.update,
+            )
+            unfinished.rename(output)
+        except OSError as error:
+            raise UserError(f"cannot write {output}: {error.strerror or error}") from error
+    log.info("%d crystals, %.3g MB of graphs: %s", len(store), store.n_bytes / 1e6, output)
+    return _report(rejected, cfg.dataset.on_error, rejected_path(output)) if rejected else 0
+
+
+def _report(rejected: list[Rejected], on_error: str, report: Path) -> int:
+    write_rejected(rejected, report)
+    log.warning("%d records could not be used: %s", len(rejected), report)
+    return 0 if on_error == "skip" else 1

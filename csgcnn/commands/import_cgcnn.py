@@ -1,0 +1,204 @@
+"""`csgcnn import-cgcnn`: a checkpoint of the original CGCNN (Xie & Grossman 2018) in, one of ours out."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from csgcnn import __version__
+from csgcnn.config.instantiate import build
+from csgcnn.config.values import check_values
+from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER, atom_init
+from csgcnn.data.targets import Target, with_unit
+from csgcnn.errors import ConfigError, UserError
+from csgcnn.nn.network import build_network
+from csgcnn.runs.checkpoint import save_checkpoint
+from csgcnn.runs.foreign_archives import load_foreign
+
+KIND = "checkpoint of the original CGCNN"
+# What the published files predict, by the last word of their `data_options`; in the names of the included data.
+PUBLISHED = {
+    "formation_energy_per_atom": Target("formation_energy_per_atom", "eV/atom"),
+    "final_energy_per_atom": Target("final_energy_per_atom", "eV/atom"),
+    "band_gap": Target("band_gap", "eV"),
+    "efermi": Target("efermi", "eV"),
+    "bulk_moduli": Target("log10_k_vrh", "log10(GPa)"),
+    "shear_moduli": Target("log10_g_vrh", "log10(GPa)"),
+    "poisson_ratio": Target("poisson_ratio"),
+    "metal_semi": Target("is_metal", derived="band_gap == 0"),
+}
+
+
+def import_cgcnn(path: Path, output: Path, name: str | None = None, unit: str | None = None) -> str:
+    """Write the network in `path` to the checkpoint `output`; returns what it predicts, in a line.
+
+    `name` and `unit` of the target: None for those of the published files.
+
+    Raises:
+        UserError: the file is no such checkpoint, or `output` exists.
+        ConfigError: neither the file nor the arguments say what it predicts.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file")
+    if output.exists():
+        raise UserError(f"output={output} exists; please choose another name")
+    content = load_foreign(path, KIND)
+    try:
+        weights = _weights(content)
+        config = _config(weights)
+        target = _target(content, len(weights["fc_out.bias"]) > 1, name, unit, path)
+        state = _state(weights, config, target.n_outputs) | _statistics(content)
+        if bad := [key for key, tensor in state.items() if not tensor.isfinite().all()]:
+            raise ValueError(f"{bad[0]} is not finite: the training had diverged")
+    except ValueError as error:
+        raise UserError(f"{path} is not a {KIND}: {error}") from error
+    elements = list(
+        range(1, MAX_ATOMIC_NUMBER + 1)
+    )  # the file does not say which it was trained on
+    saved = {
+        "config": config,
+        "targets": [asdict(target)],
+        "elements": elements,
+        "state_dict": state,
+    }
+    save_checkpoint({"csgcnn": __version__, **saved}, output)
+    return (
+        f"{output} predicts {with_unit(target.name, target.unit)} as {path.name} does, which does not say on what "
+        "elements it was trained: predictions will not warn of unseen ones"
+    )
+
+
+def _weights(content: Any) -> dict[Any, Any]:
+    """The tensors of the network, but for the counters of batches."""
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise ValueError("it has no state_dict")
+    for key, n_axes in (
+        ("embedding.weight", 2),
+        ("convs.0.fc_full.weight", 2),
+        ("conv_to_fc.weight", 2),
+        ("fc_out.bias", 1),
+    ):
+        if not isinstance(state.get(key), Tensor) or state[key].dim() != n_axes:
+            raise ValueError(f"its state_dict has no {key}")
+    hidden, n_features = state["embedding.weight"].shape
+    n_gaussians = state["convs.0.fc_full.weight"].shape[1] - 2 * hidden
+    if (n_features, n_gaussians) != (92, 41):
+        raise ValueError(
+            f"it takes {n_features} features of an atom and {n_gaussians} Gaussians of a distance; expected the 92 of "
+            "atom_init.json and the 41 of its data loader, 0 to 8 Å in steps of 0.2 Å"
+        )
+    return {
+        key: value for key, value in state.items() if not str(key).endswith(".num_batches_tracked")
+    }
+
+
+def _config(weights: Mapping[Any, Any]) -> dict[str, Any]:
+    """The configuration of the original network, its sizes taken from its weights.
+
+    Cut-off, number of neighbors and Gaussians are those of the original's data loader: no file keeps them.
+    """
+    graph = {"cutoff": 8.0, "max_neighbors": 12, "shells": "truncate"}
+    table = {"_target_": "csgcnn.crystals.elements.atom_init"}
+    config = {
+        "graph": graph,
+        "model": {
+            "_target_": "csgcnn.nn.network.CrystalGraphNetwork",
+            "convolution": {
+                "_target_": "csgcnn.nn.convolutions.GatedConvolution",
+                "_partial_": True,
+            },
+            "hidden": len(weights["embedding.weight"]),
+            "n_convolutions": sum(str(key).endswith(".fc_full.weight") for key in weights),
+            "message_layers": 1,
+            "norm": "batch",
+            "activation": "softplus",
+            "dropout": 0.0,
+            "residual": "post",
+            "head_hidden": len(weights["conv_to_fc.weight"]),
+            "n_head_layers": 1 + sum(str(key).startswith("fcs.") for key in weights) // 2,
+        },
+        "edge_calculator": {
+            "_target_": "csgcnn.nn.edge_calculators.GaussianDistance",
+            **{"cutoff": graph["cutoff"], "step": 0.2, "learnable": False},
+        },
+        "node_features": {
+            "atom_init": {
+                "_target_": "csgcnn.nn.node_features.ElementTable",
+                "table": table,
+                "trainable": False,
+            }
+        },
+        "pooling": {"_target_": "csgcnn.nn.pooling.MeanPooling", "_partial_": True},
+    }
+    try:
+        check_values(config)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    return config
+
+
+def _target(
+    content: Mapping[str, Any], is_class: bool, name: str | None, unit: str | None, path: Path
+) -> Target:
+    arguments = content.get("args")
+    options = arguments.get("data_options") if isinstance(arguments, dict) else None
+    word = options[-1] if isinstance(options, list) and options else None
+    known = PUBLISHED.get(word) if isinstance(word, str) else None
+    if known is None and (not name or (unit is None and not is_class)):
+        wanted = "name=…" if is_class else "name=… and unit=… (unit= where there is none)"
+        raise ConfigError(f"{path} does not say what it predicts; please give {wanted}")
+    target = known or Target("")
+    task, classes = ("classification", ("0", "1")) if is_class else ("regression", ())
+    unit = target.unit if unit is None else unit
+    return replace(target, name=name or target.name, unit=unit, task=task, classes=classes)
+
+
+def _statistics(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Mean and standard deviation of the training targets, as the scaler keeps them."""
+    kept = content.get("normalizer")
+    found = {key: kept.get(key) if isinstance(kept, dict) else None for key in ("mean", "std")}
+    if not all(
+        isinstance(value, float | Tensor) and torch.as_tensor(value).numel() == 1
+        for value in found.values()
+    ):
+        raise ValueError("its normalizer has no mean and std")
+    return {
+        f"scaler.{key}": torch.as_tensor(value).float().reshape(1) for key, value in found.items()
+    }
+
+
+def _state(
+    weights: Mapping[Any, Any], config: Mapping[str, Any], n_outputs: int
+) -> dict[str, Tensor]:
+    """The weights under our names, with the tables of our network."""
+    model = config["model"]
+    layers = {"embedding": "embedding", "head.layers.0": "conv_to_fc", "head.out": "fc_out"}
+    for i in range(model["n_convolutions"]):
+        parts = {"convolution.linear": "fc_full", "convolution.message_norm": "bn1", "norm": "bn2"}
+        layers |= {f"blocks.{i}.{ours}": f"convs.{i}.{theirs}" for ours, theirs in parts.items()}
+    layers |= {f"head.layers.{i}": f"fcs.{i - 1}" for i in range(1, model["n_head_layers"])}
+    with torch.device(
+        "meta"
+    ):  # nothing is allocated before the shapes are known to be those of the weights
+        expected = build_network(config, [n_outputs]).state_dict()
+    state, used = dict[str, Tensor](), set[str]()
+    for name, tensor in expected.items():
+        layer, _, kind = name.rpartition(".")
+        if layer not in layers:
+            continue
+        theirs = f"{layers[layer]}.{kind}"
+        found = weights.get(theirs, torch.empty(0))
+        if not isinstance(found, Tensor) or found.shape != tensor.shape:
+            raise ValueError(f"its {theirs} is not {list(tensor.shape)}")
+        state[name] = found.float().contiguous()
+        used.add(theirs)
+    if strange := weights.keys() - used:
+        raise ValueError(f"the original has no {min(map(ascii, strange)):.60}")
+    return state | {
+        "node_features.parts.atom_init.table": torch.tensor(atom_init()),
+        "edge_calculator.center": build(config["edge_calculator"]).center,
+    }

@@ -1,0 +1,86 @@
+"""How much a model's predictions change with the description of the crystal; they should not."""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csgcnn.crystals.crystal import Crystal, to_crystal
+from csgcnn.crystals.datasets import Record
+from csgcnn.crystals.transforms import SAME_CRYSTAL, Transform
+from csgcnn.data.targets import Target
+
+Predict = Callable[[Sequence[tuple[str, Crystal]]], tuple[list[str], NDArray[Any]]]
+
+CHUNK = 64  # crystals at a time: their largest other descriptions have eight times as many atoms
+
+
+@dataclass(slots=True)
+class Changes:
+    """How much predictions change under one transformation, at most.
+
+    `largest` per target: the change in its unit (of a class: of a probability) and the id of the crystal where it is;
+    `n_left_out` crystals have no such other description, or one too large to predict.
+    """
+
+    largest: dict[str, tuple[float, str]] = field(default_factory=dict)
+    n_left_out: int = 0
+
+    def add(self, change: NDArray[Any], ids: Sequence[str], targets: Sequence[Target]) -> None:
+        """Take in the changes of further crystals: [n_crystals, sum of n_outputs]."""
+        starts = np.cumsum([0, *(target.n_outputs for target in targets[:-1])])
+        for target, of_target in zip(
+            targets, np.maximum.reduceat(change, starts, axis=1).T, strict=True
+        ):
+            worst = int(of_target.argmax())
+            found = float(of_target[worst]), ids[worst]
+            self.largest[target.name] = max(self.largest.get(target.name, found), found)
+
+
+def largest_changes(
+    predict: Predict,
+    targets: Sequence[Target],
+    records: Iterable[Record],
+    seed: int = 0,
+    chunk_size: int = CHUNK,
+    transforms: Mapping[str, Transform] = SAME_CRYSTAL,
+) -> dict[str, Changes]:
+    """Find the largest change of the predictions under each transformation, chunk by chunk.
+
+    A prediction that is not finite counts as an infinite change.
+
+    Args:
+        predict: Maps crystals with their ids to the ids that could be predicted and their
+            predictions [n_predicted, sum of n_outputs].
+        targets: Targets of the model.
+        records: Crystals to describe in other ways.
+        seed: Seed of the random transformations.
+        chunk_size: Crystals that are in memory at once.
+        transforms: Other descriptions of the same crystal, by name.
+
+    Returns:
+        The largest change of each target under each transformation.
+    """
+    rng = np.random.default_rng(seed)
+    changes = {name: Changes() for name in transforms}
+    stream = iter(records)
+    while chunk := list(islice(stream, chunk_size)):
+        with warnings.catch_warnings(
+            action="ignore", category=UserWarning
+        ):  # reported once already
+            crystals = {record.id: to_crystal(record.source) for record in chunk}
+        before = dict(zip(*predict(list(crystals.items())), strict=True))
+        crystals = {id_: crystal for id_, crystal in crystals.items() if id_ in before}
+        for name, transform in transforms.items():
+            others = ((id_, transform(crystal, rng)) for id_, crystal in crystals.items())
+            described = [(id_, other) for id_, other in others if other is not None]
+            ids, after = predict(described) if described else ([], np.empty((0, 0)))
+            changes[name].n_left_out += len(chunk) - len(ids)
+            if ids:
+                change = np.abs(after - np.stack([before[id_] for id_ in ids]))
+                changes[name].add(np.nan_to_num(change, nan=np.inf), ids, targets)
+    return changes

@@ -1,0 +1,210 @@
+import csv
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli.test_main import csgcnn as csgcnn_without_torch
+from hydra import compose, initialize_config_dir
+
+from csgcnn.cli import main as cli
+from csgcnn.config.paths import CONF
+from csgcnn.config.resolved import save_resolved
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """A finished run as csgcnn train leaves it, of the given overrides and test MAE."""
+
+    def make(name: str, *overrides: str, mae: Any = 0.5, target: str = "band_gap") -> Path:
+        folder = tmp_path / name
+        (folder / "checkpoints").mkdir(parents=True)
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            save_resolved(compose("train", list(overrides)), folder / "config.yaml")
+        metrics = {
+            "test": {target: {"mae": mae, "rmse": 0.7, "r2": 0.6, "n": 10}},
+            "units": {target: "eV"},
+            "baseline_test_mae": {target: 1.25},
+            "n_parameters": 80833,
+            "seconds": 90.0,
+        }
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        return folder
+
+    return make
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "table.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_seeds_become_a_mean_and_a_spread(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors = [0.40, 0.46, 0.43]
+    for seed, error in enumerate(errors):
+        elsewhere = f"dataset.path=/{seed}/dielectric.json.gz"
+        make_run(
+            f"a{seed}",
+            f"seed={seed}",
+            f"dataset.split.seed={seed}",
+            elsewhere,
+            "trainer.workers=2",
+            mae=error,
+        )
+    make_run("b", "edge_calculator=rbf", mae=0.1)
+    assert cli.main(["table", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert said.out == (tmp_path / "table.md").read_text()
+    assert said.err == ""
+    best, other = rows(tmp_path)
+    assert (best["edge_calculator"], best["spread"], best["runs"]) == ("rbf", "", "1")
+    assert other["runs"] == "3"
+    assert float(other["test_mae"]) == pytest.approx(statistics.fmean(errors))
+    assert float(other["spread"]) == pytest.approx(statistics.stdev(errors))
+    header, _, *lines = said.out.splitlines()
+    assert "pooling" not in header
+    assert "also" not in header
+    assert [cell.strip() for cell in lines[1].split("|")[1:-1]] == [
+        *("csgann", "gaussian", "atom_init + learned", "dielectric", "random", "band_gap [eV]"),
+        *("0.43 ± 0.03 (3)", "1.25", "80,833", "1.5"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "column", "expected"),
+    [
+        (["model=csgcnn"], "model", "csgcnn"),
+        (["model=csginn"], "model", "csginn"),
+        (["edge_calculator=pair_gaussian"], "edge_calculator", "pair_gaussian"),
+        (
+            ["edge_calculator=rbf", "edge_calculator.learnable=true"],
+            "edge_calculator",
+            "rbf +learnable",
+        ),
+        (["node_features.atom_init.trainable=true"], "node_features", "atom_init* + learned"),
+        (
+            ["node_features=[bits,elemental,learned]", "node_features.bits.trainable=true"],
+            "node_features",
+            "bits* + elemental + learned",
+        ),
+        (["pooling=set2set"], "pooling", "set2set"),
+        (["dataset=elastic"], "dataset", "elastic"),
+        (["dataset.split.method=group", "dataset.split.column=label"], "split", "group (label)"),
+        (
+            ["dataset.split.method=fold", "dataset.split.column=fold_id", "dataset.split.fold=3"],
+            "split",
+            "fold (fold_id 3)",
+        ),
+    ],
+)
+def test_options_are_named(
+    make_run: MakeRun, overrides: list[str], column: str, expected: str
+) -> None:
+    folder = make_run("run", *overrides)
+    assert cli.main(["table", str(folder)]) == 0
+    assert rows(folder)[0][column] == expected
+
+
+def test_rows_that_look_alike_say_how_they_differ(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", "model.hidden=32", mae=0.3)
+    make_run("b", "scheduler=plateau", mae=0.4)
+    make_run("c", "model=csgcnn", mae=0.5)
+    assert cli.main(["table", str(tmp_path)]) == 0
+    narrow, plateau, csgcnn = rows(tmp_path)
+    assert narrow["also"] == "model.hidden=32 scheduler=one_cycle scheduler.warmup=0.2"
+    assert (
+        plateau["also"]
+        == "model.hidden=64 scheduler=plateau scheduler.factor=0.5 scheduler.patience=20"
+    )
+    assert csgcnn["also"] == ""
+
+
+def test_the_order_is_data_set_target_split_error(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", mae=0.5)
+    make_run("b", "model=csgcnn", mae=0.4)
+    make_run("c", "dataset.split.method=group", "dataset.split.column=formula", mae=0.45)
+    make_run("d", "dataset=elastic", mae=0.9)
+    make_run("e", mae=0.1, target="another")
+    assert cli.main(["table", str(tmp_path)]) == 0
+    found = [
+        (row["dataset"], row["target"], row["split"], float(row["test_mae"]))
+        for row in rows(tmp_path)
+    ]
+    assert found == [
+        ("dielectric", "another", "random", 0.1),
+        ("dielectric", "band_gap", "group (formula)", 0.45),
+        ("dielectric", "band_gap", "random", 0.4),
+        ("dielectric", "band_gap", "random", 0.5),
+        ("elastic", "band_gap", "random", 0.9),
+    ]
+
+
+def test_a_run_counts_once(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run("a")
+    make_run("again")  # the same seeds: no new sample
+    assert cli.main(["table", str(tmp_path), str(folder)]) == 0
+    assert [row["runs"] for row in rows(tmp_path)] == ["1"]
+
+
+def test_broken_and_unfinished_runs_are_named(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run("good")
+    (make_run("unfinished") / "metrics.json").unlink()
+    (make_run("cut") / "metrics.json").write_text('{"test": {')
+    (make_run("foreign") / "metrics.json").write_text("[]")
+    (make_run("yaml") / "config.yaml").write_text("model: [")
+    make_run("diverged", mae=None)
+    (tmp_path / "no_run").mkdir()
+    (tmp_path / "no_run" / "config.yaml").write_text("a: 1")
+    assert cli.main(["table", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert len(rows(tmp_path)) == 1
+    notes = dict(line.split(" is left out: ") for line in said.err.splitlines())
+    assert {Path(folder).name for folder in notes} == {
+        "unfinished",
+        "cut",
+        "foreign",
+        "yaml",
+        "diverged",
+    }
+    assert "not finished" in notes[str(tmp_path / "unfinished")]
+    assert "error of band_gap is None" in notes[str(tmp_path / "diverged")]
+
+
+def test_nothing_found(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["table", str(tmp_path)]) == 1
+    assert f"no finished run below {tmp_path}" in capsys.readouterr().err
+    assert cli.main(["table", str(tmp_path / "absent")]) == 1
+    assert f"no folder {tmp_path / 'absent'}" in capsys.readouterr().err
+    (make_run("unfinished") / "metrics.json").unlink()
+    assert cli.main(["table", str(tmp_path)]) == 1
+    assert "unfinished is left out" in capsys.readouterr().err
+    assert not (tmp_path / "table.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "answer"),
+    [
+        (["table", "--help"], 0, "usage: csgcnn table"),
+        (["table"], 2, "DIR"),
+        (["table", "--flag", "runs"], 2, "--flag"),
+        (["table", "run"], 0, "| csgann | gaussian"),
+        (["tabel", "run"], 2, "did you mean table?"),
+    ],
+)
+def test_it_answers_without_torch(
+    make_run: MakeRun, words: list[str], exit_code: int, answer: str
+) -> None:
+    done = csgcnn_without_torch(*words, cwd=make_run("run").parent)
+    assert done.returncode == exit_code, done.stderr
+    assert answer in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

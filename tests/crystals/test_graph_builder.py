@@ -1,0 +1,189 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from csgcnn.crystals import graph_builder as build
+from csgcnn.crystals.datasets import Record
+from csgcnn.crystals.graph_builder import Rejected, build_graphs, merge_warnings, warning_lines
+from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
+from csgcnn.errors import UserError
+
+SETTINGS = GraphSettings()
+DISORDERED = {
+    "lattice": np.eye(3).tolist(),
+    "sites": [{"species": [{"element": "Fe", "occu": 0.5}], "abc": [0] * 3}],
+}
+NO_LATTICE = {"species": ["H"], "frac_coords": [[0, 0, 0]]}
+TWICE = {
+    "lattice": (np.eye(3) * 3).tolist(),
+    "species": ["Na", "Cl"],
+    "frac_coords": [[0, 0, 0], [1, 0, 0]],
+}
+BAD: dict[str, Any] = {
+    "half iron": DISORDERED,
+    "no lattice": NO_LATTICE,
+    "clash": TWICE,
+    "gone": Path("gone.cif"),
+}
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make even a short run use several chunks and, with several workers, other processes."""
+    monkeypatch.setattr(build, "CHUNK", 8)
+    monkeypatch.setattr(build, "PATIENCE", 0.0)
+
+
+def mixed(records: list[Record]) -> list[Record]:
+    """36 good records with four bad ones at places between them."""
+    mix = [Record(record.id, record.source, record.columns) for record in records[:36]]
+    for place, (id, source) in zip([0, 9, 20, 39], BAD.items(), strict=True):
+        mix.insert(place, Record(id, source, {}))
+    return mix
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_parallel_equals_serial(dielectric_records: list[Record]) -> None:
+    records = mixed(dielectric_records)
+    serial = list(build_graphs(records, SETTINGS, workers=1))
+    parallel = list(build_graphs(iter(records), SETTINGS, workers=2))
+    assert len(parallel) == len(serial) == 5
+    for one, other in zip(serial, parallel, strict=True):
+        assert one.records == other.records
+        assert one.rejected == other.rejected
+        assert one.graphs is not None
+        assert other.graphs is not None
+        for name in CrystalGraphs.__slots__:
+            np.testing.assert_array_equal(
+                getattr(one.graphs, name), getattr(other.graphs, name), err_msg=name
+            )
+    kept = [record.id for part in parallel for record in part.records]
+    assert kept == [record.id for record in dielectric_records[:36]]
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_rejected_records_are_named_with_their_reason(dielectric_records: list[Record]) -> None:
+    parts = list(build_graphs(mixed(dielectric_records), SETTINGS, workers=1))
+    rejected = [entry for part in parts for entry in part.rejected]
+    assert [entry.id for entry in rejected] == list(BAD)
+    for entry, reason in zip(
+        rejected, ["site 1 is disordered", "lattice", "sites 1 and 2", "gone.cif"], strict=True
+    ):
+        assert reason in entry.reason
+    n_species = {record.id: len(record.source["species"]) for record in dielectric_records}  # type: ignore[index,arg-type]
+    for part in parts:
+        assert part.graphs is not None
+        assert len(part.graphs) == len(part.records)
+        n_atoms = [n_species[record.id] for record in part.records]
+        assert part.graphs.n_sites.tolist() == n_atoms
+
+
+def test_a_chunk_without_a_usable_record_has_no_graphs() -> None:
+    (built,) = build_graphs([Record(id, source, {}) for id, source in BAD.items()], SETTINGS)
+    assert built.graphs is None
+    assert built.records == []
+    assert [type(entry) for entry in built.rejected] == [Rejected] * len(BAD)
+
+
+def test_no_records_no_graphs() -> None:
+    assert list(build_graphs([], SETTINGS)) == []
+
+
+class Deadly:
+    """Kills the process that unpickles it, as a lack of memory would."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (9,)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_killed_worker_is_told(dielectric_records: list[Record]) -> None:
+    records = [*dielectric_records[:12], Record("deadly", Deadly(), {}), *dielectric_records[12:20]]  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"killed.*try fewer"):
+        list(build_graphs(records, SETTINGS, workers=2))
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_records_are_read_as_they_are_needed(dielectric_records: list[Record]) -> None:
+    """Memory does not grow with the number of records: only a few chunks lie ready at any time."""
+    n_read = 0
+
+    def stream() -> Any:
+        nonlocal n_read
+        for record in dielectric_records[:400]:
+            n_read += 1
+            yield record
+
+    parts = build_graphs(stream(), SETTINGS, workers=2)
+    for number, _ in zip(range(4), parts, strict=False):
+        assert n_read <= 8 * (number + 2 * build.AHEAD + 4)
+    parts.close()  # type: ignore[attr-defined]
+
+
+# --- warnings ---
+
+ROUNDED = "# fractional coordinates rounded to ideal values to avoid issues with finite precision."
+
+
+def cif(*frac_coords: str, space_group: bool = True) -> str:
+    """Iron atoms at (x, x, x)."""
+    axes = [("a", "alpha"), ("b", "beta"), ("c", "gamma")]
+    cell = "".join(f"_cell_length_{edge} 9\n_cell_angle_{angle} 90\n" for edge, angle in axes)
+    rows = "".join(f"Fe{number} Fe {x} {x} {x}\n" for number, x in enumerate(frac_coords))
+    names = "".join(
+        f"_atom_site_{name}\n" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z")
+    )
+    operations = "loop_\n_symmetry_equiv_pos_as_xyz\n'x, y, z'\n" * space_group
+    return f"data_x\n{cell}{operations}loop_\n{names}{rows}"
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_warnings_are_counted_by_kind_and_not_shown(
+    workers: int,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    texts = [
+        cif("0"),
+        cif("0", "0.3333"),
+        cif("0", "0.33333", "0.6667"),
+        cif("0", "0.6667", "0.666701"),
+    ]
+    texts += [cif("0", space_group=False)] * 3 + [cif("0.1")] * 3 + [cif("0.3333")]
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.cif").write_text(text)
+    records = [Record(f"c{number}", tmp_path / f"{number}.cif", {}) for number in range(len(texts))]
+    parts = list(build_graphs(records, SETTINGS, workers=workers))
+    assert [[entry.id for entry in part.rejected] for part in parts] == [["c3"], []], (
+        "two atoms on one spot"
+    )
+    assert parts[1].warnings == {ROUNDED: (1, "c10")}
+    merged = merge_warnings(part.warnings for part in parts)
+    assert merged.pop(ROUNDED) == (3, "c1"), "what was rejected is not counted"
+    ((kind, counted),) = merged.items()
+    assert kind.startswith("No _symmetry_equiv_pos_as_xyz type key found.")
+    assert counted == (3, "c4")
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+
+
+def test_many_kinds_of_warnings_are_told_in_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert warning_lines({}) == []
+    first = {"a": (1, "x"), "b": (2, "y")}
+    merged = merge_warnings([first, {}, {"b": (5, "z"), "c": (3, "z")}])
+    assert merged == {"a": (1, "x"), "b": (7, "y"), "c": (3, "z")}
+    lines = [
+        "7 structures: b (first in y)",
+        "3 structures: c (first in z)",
+        "1 structures: a (first in x)",
+    ]
+    assert warning_lines(merged) == lines
+    assert warning_lines(merged, most=1) == [lines[0], "and 2 other kinds of warnings"]
+    monkeypatch.setattr(build, "MOST_KINDS", 2)
+    merged = merge_warnings([first, {"c": (1, "z")}, {"d": (1, "w"), "a": (1, "w")}])
+    assert merged == {"a": (2, "x"), "b": (2, "y"), "other warnings": (2, "z")}

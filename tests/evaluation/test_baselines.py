@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from csgcnn.crystals.crystal import to_crystal
+from csgcnn.crystals.datasets import Record
+from csgcnn.crystals.elements import elemental
+from csgcnn.crystals.graphs import GraphSettings, connect
+from csgcnn.data.splits import Split
+from csgcnn.data.store import GraphStore
+from csgcnn.evaluation.baselines import composition_features, predict_by_composition
+
+
+@pytest.fixture(scope="module")
+def store(dielectric_records: list[Record]) -> GraphStore:
+    """Two hundred small real crystals, as compressed graphs."""
+    crystals = [to_crystal(record.source) for record in dielectric_records]
+    small = [crystal for crystal in crystals if len(crystal.atomic_number) <= 6][:200]
+    graphs = connect(small, GraphSettings(cutoff=4))
+    return GraphStore(graphs, [str(i) for i in range(200)], {}, GraphSettings(cutoff=4))
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    parts = torch.randperm(200, generator=torch.Generator().manual_seed(0)).split([140, 20, 40])
+    return dict(zip(("train", "val", "test"), parts, strict=True))
+
+
+def test_features_are_fractions_means_and_deviations(store: GraphStore) -> None:
+    features = composition_features(store)
+    assert features.shape == (200, 301)
+    assert torch.allclose(features[:, :101].sum(1), torch.ones(200, dtype=torch.float64))
+    for row in range(0, 200, 20):
+        first, last = (int(store.graphs.n_atoms[:end].sum()) for end in (row, row + 1))
+        z = np.repeat(
+            store.graphs.atomic_number[first:last],
+            store.graphs.atom_multiplicity[first:last].astype(int),
+        )
+        properties = elemental()[z].astype(float)
+        assert np.allclose(features[row, 101:109], properties.mean(0), atol=1e-6)
+        assert np.allclose(features[row, 201:209], properties.std(0), atol=1e-6)
+
+
+def mean_radius(features: Tensor) -> Tensor:
+    return features[:, 103]
+
+
+def test_ridge_finds_what_is_linear_and_sees_no_test_label(store: GraphStore, split: Split) -> None:
+    features = composition_features(store)
+    labels = 3 * mean_radius(features) + 7
+    hidden = labels.clone()
+    hidden[split["test"]] = 1e6
+    hidden[split["train"][:5]] = torch.nan
+    prediction = predict_by_composition(features, hidden.float(), split)
+    error = (prediction[:, 0] - labels[split["test"]]).abs().mean()
+    assert prediction.shape == (40, 1)
+    assert error < 0.05 * labels.std()
+
+
+def test_logistic_regression_answers_probabilities(store: GraphStore, split: Split) -> None:
+    features = composition_features(store)
+    labels = (mean_radius(features) > mean_radius(features).median()).float()
+    prediction = predict_by_composition(features, labels, split, n_classes=2)
+    assert torch.allclose(prediction.sum(1), torch.ones(40))
+    assert (prediction.argmax(1) == labels[split["test"]]).float().mean() >= 0.85
