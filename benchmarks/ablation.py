@@ -82,9 +82,10 @@ def train(job: tuple[str, str, int]) -> dict[str, object]:
     from csgcnn.commands.prepare import load_dataset, move_to_device
     from csgcnn.commands.train import make_trainer
     from csgcnn.config.paths import CONF
+    from csgcnn.config.settings.dataset import SplitSettings
+    from csgcnn.config.settings.graph import GraphSettings
     from csgcnn.config.validate import validate
-    from csgcnn.crystals.graphs import GraphSettings
-    from csgcnn.data.splits import SplitSettings, split_rows
+    from csgcnn.data.splits import split_rows
     from csgcnn.hardware import select_device
 
     device = select_device("auto", 1)

@@ -19,7 +19,8 @@ from torch._dynamo.utils import counters
 from torch_geometric.loader import DataLoader
 from training import MODELS, PyGModel, network, pyg_graphs
 
-from csgcnn.crystals.graphs import GraphSettings
+from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
@@ -29,7 +30,7 @@ from csgcnn.hardware import select_device
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.training.losses import WeightedRegressionLoss
 from csgcnn.training.schedulers import constant
-from csgcnn.training.trainer import Trainer, TrainerSettings
+from csgcnn.training.trainer import Trainer
 
 MINUTES = 7  # after which no further row is begun
 PLAIN = GraphSettings(shells="truncate", compress=False)

@@ -11,8 +11,9 @@ from pathlib import Path
 from common import DATA, median_seconds, peak_rss_gib, records
 from pymatgen.core import Structure
 
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import to_crystal
-from csgcnn.crystals.graphs import GraphSettings, connect
+from csgcnn.crystals.graphs import connect
 from csgcnn.data.cache import open_dataset
 
 

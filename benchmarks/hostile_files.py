@@ -19,9 +19,9 @@ from mutations import Mutator, Payload, deep, spoil_array, structures
 from pymatgen.io.cif import CifWriter
 
 import csgcnn
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import iter_structures
 from csgcnn.crystals.graph_builder import build_graphs
-from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.store import GraphStore
 from csgcnn.errors import UserError

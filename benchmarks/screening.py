@@ -28,7 +28,7 @@ def write_cifs(name: str, n: int, folder: Path) -> None:
 
 
 def write_store(source: Path, folder: Path) -> None:
-    from csgcnn.crystals.graphs import GraphSettings
+    from csgcnn.config.settings.graph import GraphSettings
     from csgcnn.data.cache import open_dataset
 
     store, _ = open_dataset(source, GraphSettings(), cache_folder=folder.parent / "cache")
@@ -38,10 +38,10 @@ def write_store(source: Path, folder: Path) -> None:
 
 def one_run(ckpt: Path, source: Path, workers: int) -> None:
     """In a process of its own, so that its peak memory can be told; imports are not counted."""
+    from csgcnn.config.schemas import PredictConfig
     from omegaconf import OmegaConf
 
     from csgcnn.commands.predict import predict
-    from csgcnn.config.schemas import PredictConfig
 
     start_rss = peak_rss_gib()
     with tempfile.TemporaryDirectory() as folder:

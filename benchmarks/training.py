@@ -12,8 +12,8 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import CGConv, global_mean_pool
 
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.elements import atom_init
-from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.store import GraphStore
 from csgcnn.evaluation.inference import predict_rows

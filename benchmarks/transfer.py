@@ -60,8 +60,9 @@ def test_mae(job: tuple[str, str, int | None, int]) -> tuple[str, str, int | Non
     from csgcnn.commands.prepare import load_dataset, move_to_device
     from csgcnn.commands.train import make_trainer
     from csgcnn.config.paths import CONF
-    from csgcnn.crystals.graphs import GraphSettings
-    from csgcnn.data.splits import SplitSettings, split_rows
+    from csgcnn.config.settings.dataset import SplitSettings
+    from csgcnn.config.settings.graph import GraphSettings
+    from csgcnn.data.splits import split_rows
     from csgcnn.evaluation.metrics import target_metrics
     from csgcnn.hardware import select_device
 

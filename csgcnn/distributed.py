@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from csgcnn.errors import UserError
+from csgcnn.errors import UserError, first_line
 from csgcnn.hardware import Rank, meeting_point
 
 PATIENCE = timedelta(
@@ -46,7 +46,7 @@ def process_group(place: Rank) -> Iterator[None]:
         dist.init_process_group(rank=place.rank, world_size=place.size, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise RankLostError(
-            f"process {place.rank} cannot join the {place.size - 1} others: {_first_line(error)}"
+            f"process {place.rank} cannot join the {place.size - 1} others: {first_line(error)}"
         ) from error
     try:
         yield
@@ -198,8 +198,4 @@ def _connected() -> Iterator[None]:
         yield
     except RuntimeError as error:
         told = "another process of this run ended or does not answer; resume= goes on from the last checkpoint"
-        raise RankLostError(f"{told} ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:200]
+        raise RankLostError(f"{told} ({first_line(error)})") from error

@@ -32,3 +32,24 @@ def nearest(word: str, options: Sequence[str]) -> str:
     """The end of an error message that proposes the option spelled most like `word`, or nothing."""
     matches = get_close_matches(word, options, n=1, cutoff=0.5)
     return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def first_line(error: BaseException, longest: int = 200) -> str:
+    """Return the first line of an error's message, or the name of an error without one.
+
+    Args:
+        error: The error, whose message may come from an untrusted file.
+        longest: Largest number of characters.
+
+    Returns:
+        Printable characters only, so that the line cannot control a terminal.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = lines[0] if lines else type(error).__name__
+    return "".join(filter(str.isprintable, line[:longest]))
+
+
+def one_line(reason: object, longest: int = 200) -> str:
+    """A message, or the name of an error without one, as one line of at most `longest` printable characters."""
+    line = "".join(filter(str.isprintable, " ".join(str(reason).split()))) or type(reason).__name__
+    return line if len(line) <= longest else line[: longest - 3] + "..."

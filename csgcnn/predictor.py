@@ -11,18 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from csgcnn.config.values import check_values
+from csgcnn.config.keys import section_keys
+from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.config.settings.run import RunSettings
+from csgcnn.config.validate import check_values
 from csgcnn.crystals.crystal import Crystal, StructureSource
 from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.descriptors import descriptor_names
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
 from csgcnn.crystals.graph_builder import Rejected, Warnings, build_graphs
-from csgcnn.crystals.graphs import GraphSettings
-from csgcnn.crystals.structure_files import one_line
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, with_unit
-from csgcnn.errors import ConfigError, StructureError, UserError
+from csgcnn.errors import ConfigError, StructureError, UserError, one_line
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork, build_network
 from csgcnn.runs.checkpoint import load_checkpoint
@@ -109,7 +110,7 @@ class Predictor:
         content = load_checkpoint(path)
         config = content["config"]
         try:
-            check_values(config)
+            check_values(config, section_keys(RunSettings))
             targets = [Target(**target) for target in content["targets"]]
             network = _network(
                 config, [target.n_outputs for target in targets], content["state_dict"]
@@ -305,11 +306,9 @@ def _network(
 def _try_out(network: CrystalGraphNetwork | Ensemble, n_global: int) -> None:
     """Predict one atom with one neighbor: what fails here would fail for every crystal."""
     one, first = torch.ones(1), torch.zeros(1, dtype=torch.long)
-    edge_index, edge_vector = first.expand(2, 1), torch.empty(1, 0)
+    edge_index = first.expand(2, 1)
     network.eval()(
-        GraphBatch(
-            first + 1, one, first, edge_index, one, one, edge_vector, torch.zeros(1, n_global), 1
-        )
+        GraphBatch(first + 1, one, first, edge_index, one, one, torch.zeros(1, n_global), 1)
     )
 
 

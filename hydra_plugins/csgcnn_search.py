@@ -114,6 +114,7 @@ class SearchSweeper(Sweeper):
 
     def _first(self, space: dict[str, Any], fixed: Sequence[str]) -> dict[str, str]:
         """What the default configuration has for each key; all that may be chosen is composed and checked, too."""
+        from csgcnn.config.schema import COMMANDS
         from csgcnn.config.validate import validate
 
         values = {
@@ -121,11 +122,8 @@ class SearchSweeper(Sweeper):
             for key, range_ in space.items()
         }
         for i in range(max(map(len, values.values()))):
-            validate(
-                self._job(
-                    [*fixed, *(f"{key}={some[i % len(some)]}" for key, some in values.items())]
-                )[0]
-            )
+            words = [*fixed, *(f"{key}={some[i % len(some)]}" for key, some in values.items())]
+            validate(self._job(words)[0], COMMANDS["train"])
         default, chosen = self._job(fixed)
         return {
             key: str(chosen[key]) if key in chosen else _word(OmegaConf.select(default, key))

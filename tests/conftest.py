@@ -11,10 +11,12 @@ import torch
 from pymatgen.core import Lattice, Structure
 from torch import Tensor, nn
 
+from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.crystals import elements
 from csgcnn.crystals.crystal import Crystal, to_crystal
 from csgcnn.crystals.datasets import Record, read_records
-from csgcnn.crystals.graphs import GraphSettings, connect
+from csgcnn.crystals.graphs import connect
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.data.targets import Target
@@ -25,7 +27,7 @@ from csgcnn.nn.node_features import ElementTable
 from csgcnn.nn.pooling import MeanPooling
 from csgcnn.training.losses import WeightedRegressionLoss
 from csgcnn.training.schedulers import constant
-from csgcnn.training.trainer import Trainer, TrainerSettings
+from csgcnn.training.trainer import Trainer
 
 StoreMaker = Callable[[dict[str, list[Scalar]]], GraphStore]
 

@@ -23,6 +23,7 @@ from csgcnn.cli.messages import format_error, report, report_refusal
 from csgcnn.cli.overrides import QUOTED_KEYS, canonical, config_folders, resumed
 from csgcnn.config.hydra_guard import refuse_foreign_code
 from csgcnn.config.paths import CONF
+from csgcnn.config.schema import COMMANDS as SCHEMAS
 from csgcnn.config.validate import validate
 from csgcnn.errors import AbortError, ConfigError, FailedJobError, UserError, nearest
 from csgcnn.hardware import Rank, launch
@@ -188,7 +189,7 @@ def application(command: str, failures: list[str]) -> Callable[[], None]:
         trial = HydraConfig.get().sweeper.get("trial")  # of a search
         name = " ".join(HydraConfig.get().overrides.task) if trial is None else f"trial {trial}"
         try:
-            validate(cfg)
+            validate(cfg, SCHEMAS[command])
             result = getattr(importlib.import_module(f"csgcnn.commands.{command}"), command)(cfg)
         except AbortError as error:
             raise SystemExit(report(command, cast(Exception, error.__cause__))) from error

@@ -18,7 +18,7 @@ from omegaconf.errors import (
 
 from csgcnn.cli.overrides import ALIASES
 from csgcnn.config.paths import CONF
-from csgcnn.errors import UserError, nearest
+from csgcnn.errors import UserError, first_line, nearest
 
 EXTRAS = {
     "joblib": "sweep",
@@ -53,9 +53,9 @@ def format_error(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return (
-            f"out of memory ({_first_line(error)}); a smaller batch_size or fewer workers need less"
+            f"out of memory ({first_line(error)}); a smaller batch_size or fewer workers need less"
         )
-    return f"internal error, {type(error).__name__}: {_first_line(error)}; {_keep_traceback(error)}"
+    return f"internal error, {type(error).__name__}: {first_line(error)}; {_keep_traceback(error)}"
 
 
 def _keep_traceback(error: Exception) -> str:
@@ -73,7 +73,7 @@ def _keep_traceback(error: Exception) -> str:
 def report_refusal(command: str, error: Exception) -> int:
     """Print why Hydra refused the words or the configuration, or a cluster the jobs; returns the exit code."""
     if type(error).__module__.startswith("submitit.") and not WANTS_TRACEBACKS:
-        print(f"csgcnn {command}: the launcher says: {_first_line(error)}", file=sys.stderr)
+        print(f"csgcnn {command}: the launcher says: {first_line(error)}", file=sys.stderr)
         return 1
     if WANTS_TRACEBACKS or not isinstance(
         error, HydraException | OmegaConfBaseException | ValueError
@@ -104,13 +104,15 @@ def explain(error: Exception) -> str:
         override = str(error).removeprefix("Error merging override ") or cause.full_key
         expected = EXPECTED.get(type(cause.child_node).__name__)
         return (
-            f"{override}: expected {expected}" if expected else f"{override}: {_first_line(cause)}"
+            f"{override}: expected {expected}" if expected else f"{override}: {first_line(cause)}"
         )
     if "Ambiguous value" in str(error):
-        return f"{_first_line(error)}; several values need --multirun, a list needs brackets: key=[a,b]"
+        return (
+            f"{first_line(error)}; several values need --multirun, a list needs brackets: key=[a,b]"
+        )
     if isinstance(error, InterpolationResolutionError):  # where the folder of a benchmark is named
-        return _first_line(error).removeprefix("ConfigError raised while resolving interpolation: ")
-    return _first_line(error) if str(error) or cause is None else _first_line(cause)
+        return first_line(error).removeprefix("ConfigError raised while resolving interpolation: ")
+    return first_line(error) if str(error) or cause is None else first_line(cause)
 
 
 def _explain_key(unknown: ConfigKeyError | ConfigAttributeError) -> str:
@@ -143,8 +145,3 @@ def _full_keys(node: DictConfig, prefix: str = "") -> list[str]:
         if isinstance(child, DictConfig) and key != "hydra":
             full_keys += _full_keys(child, f"{prefix}{key}.")
     return full_keys
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

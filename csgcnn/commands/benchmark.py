@@ -15,9 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from csgcnn import __version__
 from csgcnn.commands.prepare import load_dataset
 from csgcnn.commands.train import train_in
-from csgcnn.crystals.graphs import GraphSettings
+from csgcnn.config.paths import words_of_result
+from csgcnn.config.settings.dataset import SplitSettings
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.data.dataset import Dataset
-from csgcnn.data.splits import Split, SplitSettings, split_rows
+from csgcnn.data.splits import Split, split_rows
 from csgcnn.data.targets import Target
 from csgcnn.errors import ConfigError
 from csgcnn.evaluation.baselines import (
@@ -32,11 +34,10 @@ from csgcnn.hardware import select_device
 from csgcnn.io import write_bytes, write_json, write_text
 from csgcnn.runs.checkpoint import load_checkpoint
 from csgcnn.runs.results import read_fold
-from csgcnn.training.resume import HARMLESS, check_same_run, data_digest, last_checkpoint
+from csgcnn.training.resume import check_same_run, data_digest, last_checkpoint
 
 log = logging.getLogger(__name__)
 
-SAME = HARMLESS - {"trainer.max_epochs"}  # the folds of one benchmark differ in nothing else
 OWN_KEYS = ("task", "folds")  # the others are those of a training
 
 
@@ -125,7 +126,7 @@ def _finished(folder: Path, cfg: DictConfig, data: Sequence[str]) -> list[int]:
         run = folder / f"fold-{fold}"
         if checkpoint := _checkpoint(run, cfg.ensemble > 1):
             config: Any = OmegaConf.to_container(_training(cfg, fold))
-            check_same_run(checkpoint, config, digest, SAME)
+            check_same_run(checkpoint, config, digest, is_fold=True)
             finished += [fold] if (run / "metrics.json").exists() else []
     return finished
 
@@ -190,9 +191,7 @@ def _write_summary(
 
 def _words() -> list[str]:
     """The words of the command line that decide what is trained, as they decide on the folder."""
-    hydra = HydraConfig.get()
-    left_out = hydra.job.config.override_dirname.exclude_keys
-    return [word for word in hydra.overrides.task if word.partition("=")[0] not in left_out]
+    return words_of_result(HydraConfig.get().overrides.task)
 
 
 def _shortfall(cfg: DictConfig, n_done: int, n_rows: int) -> str:

@@ -7,9 +7,9 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from csgcnn.config.paths import data_path, user_path
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import iter_records
 from csgcnn.crystals.graph_builder import Rejected
-from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data.cache import build_or_wait, content_key, write_rejected
 from csgcnn.errors import UserError
 from csgcnn.runs.tables import rejected_path

@@ -14,8 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from csgcnn import distributed
 from csgcnn.commands.prepare import load_dataset, move_to_device
 from csgcnn.config.resolved import save_resolved
-from csgcnn.crystals.graphs import GraphSettings
-from csgcnn.data.splits import SplitSettings, split_rows
+from csgcnn.config.settings.dataset import SplitSettings
+from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.data.splits import split_rows
 from csgcnn.errors import ConfigError
 from csgcnn.evaluation.calibration import calibrate
 from csgcnn.hardware import select_device

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from csgcnn import __version__
-from csgcnn.config.instantiate import build
-from csgcnn.config.values import check_values
+from csgcnn.config.instantiate import instantiate
+from csgcnn.config.keys import section_keys
+from csgcnn.config.settings.run import RunSettings
+from csgcnn.config.validate import check_values
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER, atom_init
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.errors import ConfigError, UserError
@@ -135,7 +137,7 @@ def _config(weights: Mapping[Any, Any]) -> dict[str, Any]:
         "pooling": {"_target_": "csgcnn.nn.pooling.MeanPooling", "_partial_": True},
     }
     try:
-        check_values(config)
+        check_values(config, section_keys(RunSettings))
     except ConfigError as error:
         raise ValueError(str(error)) from error
     return config
@@ -200,5 +202,5 @@ def _state(
         raise ValueError(f"the original has no {min(map(ascii, strange)):.60}")
     return state | {
         "node_features.parts.atom_init.table": torch.tensor(atom_init()),
-        "edge_calculator.center": build(config["edge_calculator"]).center,
+        "edge_calculator.center": instantiate(config["edge_calculator"]).center,
     }

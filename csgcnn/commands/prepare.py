@@ -8,9 +8,9 @@ import torch
 from tqdm import tqdm
 
 from csgcnn.config.paths import data_path, user_path
-from csgcnn.config.schemas import DatasetConfig
+from csgcnn.config.settings.dataset import DatasetSettings
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import check_labeled
-from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.dataset import Dataset, check_rejected, select_targets
 from csgcnn.data.store import GraphStore, is_store
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def load_dataset(
-    options: DatasetConfig,
+    options: DatasetSettings,
     graph: GraphSettings,
     report: Path,
     workers: int | None = None,

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,17 +14,15 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from csgcnn.config.keys import described_key, has_effect, section_keys
 from csgcnn.config.paths import CONF
+from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.tree import leaves
 from csgcnn.errors import UserError
 from csgcnn.io import write_csv, write_text
 
-SEEDS = ("seed", "dataset.split.seed")
-# Where and how a run was made, and what is printed beside its numbers: not what was trained.
-CIRCUMSTANCES = re.compile(
-    r"recipe|dataset\.(cache_dir|hint|units.*)|trainer\.(device|threads|workers|progress)"
-)
-PATHS = ("dataset.path", "dataset.split.file")  # of which only the name of the file counts
+RUN_KEYS = section_keys(RunSettings)
+PATHS = ("dataset.path", "dataset.split.file")  # only the name of the file counts
 
 # What reading damaged or foreign files may raise.
 UNUSABLE = (
@@ -110,9 +107,9 @@ def _groups(folders: Sequence[Path]) -> tuple[list[list[Run]], list[str]]:
             config, metrics = run = _read_run(folder)
             _rows([run])  # a run that cannot be a row is told now
             same_training = json.dumps([_identity(config), sorted(metrics["test"])], sort_keys=True)
-            groups[same_training][tuple(config[key] for key in SEEDS)] = (
-                run  # an exact repetition counts once
-            )
+            groups[same_training][
+                tuple(value for key, value in config.items() if has_effect(key, "seed", RUN_KEYS))
+            ] = run  # an exact repetition counts once
         except UNUSABLE as error:
             left_out.append(f"{folder} is left out: {_reason(error)}")
     return [list(runs.values()) for runs in groups.values()], left_out
@@ -139,7 +136,8 @@ def _identity(config: Config) -> Config:
     kept = {
         key: value
         for key, value in config.items()
-        if key not in SEEDS and not CIRCUMSTANCES.fullmatch(key)
+        if (described := described_key(key, {}, RUN_KEYS)) is None
+        or described.setting.effect == "result"
     }
     return kept | {key: Path(kept[key]).name for key in PATHS if kept.get(key)}
 

@@ -17,17 +17,18 @@ from csgcnn import __version__, distributed
 from csgcnn.commands.ensemble import train_ensemble
 from csgcnn.commands.init_from import initialize_from
 from csgcnn.commands.prepare import load_dataset, move_to_device
-from csgcnn.config.instantiate import build
+from csgcnn.config.instantiate import instantiate
 from csgcnn.config.resolved import save_resolved
-from csgcnn.crystals.graphs import GraphSettings
-from csgcnn.crystals.structure_files import one_line
+from csgcnn.config.settings.dataset import SplitSettings
+from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.data.augment import Augmentations
 from csgcnn.data.dataset import Dataset, label_warnings
 from csgcnn.data.leakage import count_duplicates, shared_compositions
-from csgcnn.data.splits import Split, SplitSettings, split_ids, split_rows
+from csgcnn.data.splits import Split, split_ids, split_rows
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import check_labels
-from csgcnn.errors import AbortError
+from csgcnn.errors import AbortError, one_line
 from csgcnn.evaluation.baselines import baseline_metrics
 from csgcnn.evaluation.calibration import calibrate
 from csgcnn.evaluation.metrics import target_metrics
@@ -41,7 +42,7 @@ from csgcnn.training.interruption import Interruption
 from csgcnn.training.losses import MultiTaskLoss, build_loss
 from csgcnn.training.outcome import outcome
 from csgcnn.training.resume import check_same_run, data_digest, last_checkpoint
-from csgcnn.training.trainer import DivergenceError, Trainer, TrainerSettings
+from csgcnn.training.trainer import DivergenceError, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +212,12 @@ def make_trainer(cfg: DictConfig, dataset: Dataset, split: Split, store: GraphSt
     settings = TrainerSettings(
         **{name: cfg.trainer[name] for name in TrainerSettings.__dataclass_fields__}
     )
-    parts = build(cfg.optimizer), build(cfg.scheduler), settings, Augmentations(build(cfg.augment))
+    parts = (
+        instantiate(cfg.optimizer),
+        instantiate(cfg.scheduler),
+        settings,
+        Augmentations(instantiate(cfg.augment)),
+    )
     return Trainer(model, store, dataset.targets, dataset.values, split, loss, *parts)
 
 

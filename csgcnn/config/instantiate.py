@@ -1,4 +1,4 @@
-"""The configuration: checks, objects built from it, paths and run directories."""
+"""Build objects from a configuration, from an allow-list of classes."""
 
 import importlib
 import inspect
@@ -9,17 +9,26 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-import csgcnn.config.schemas  # noqa: F401  (registers them)
-from csgcnn.config.values import ALLOWED_TARGETS
+from csgcnn.config.targets import is_allowed, plugin_of
 from csgcnn.errors import ConfigError, nearest
 
+_SPECIAL = ("_target_", "_partial_")
 
-def build(node: DictConfig | Mapping[str, Any], **runtime: Any) -> Any:
-    """Make the object whose class is `_target_` and whose arguments are the other keys and `runtime`.
 
-    With `_partial_: true` a callable that waits for the rest; without `_target_` a dict of objects.
+def instantiate(node: DictConfig | Mapping[str, Any], **runtime: Any) -> Any:
+    """Build the object that a node of the configuration describes.
 
-    Raises: ConfigError for a target outside ALLOWED_TARGETS, a special key of Hydra, or wrong arguments.
+    Args:
+        node: `_target_` names the class or function, the other keys are its arguments. With
+            `_partial_: true` a callable is returned that waits for the other arguments; without
+            `_target_` a dict of objects.
+        **runtime: Further arguments.
+
+    Returns:
+        The object.
+
+    Raises:
+        ConfigError: The target is not allowed, or an argument is wrong.
     """
     plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
     return _construct(plain, runtime)
@@ -30,15 +39,11 @@ def _construct(node: Any, runtime: dict[str, Any]) -> Any:
         return [_construct(item, {}) for item in node]
     if not isinstance(node, Mapping):
         return node
-    special = ("_target_", "_partial_")
     for key in node:
-        if re.fullmatch(r"_\w+_", str(key)) and key not in special:
-            raise ConfigError(
-                f"{key} is not accepted in a configuration; expected the names of arguments"
-            )
-    arguments = {
-        key: _construct(value, {}) for key, value in node.items() if key not in special
-    } | runtime
+        if re.fullmatch(r"_\w+_", str(key)) and key not in _SPECIAL:
+            raise ConfigError(f"{key} is not accepted; expected the names of arguments")
+    arguments = {key: _construct(value, {}) for key, value in node.items() if key not in _SPECIAL}
+    arguments |= runtime
     if "_target_" not in node:
         return arguments
     target = _locate(node["_target_"])
@@ -52,25 +57,24 @@ def _construct(node: Any, runtime: dict[str, Any]) -> Any:
 
 
 def _locate(target: Any) -> Callable[..., Any]:
-    if not (isinstance(target, str) and ALLOWED_TARGETS.fullmatch(target)):
+    if not is_allowed(target):
         raise ConfigError(
-            f"_target_: {target} is refused; expected a part of csgcnn or of torch.optim"
+            f"_target_: {target} is refused; expected a class of csgcnn or torch.optim"
         )
     module_name, _, attribute = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), attribute, None)
     except ModuleNotFoundError as error:
-        if error.name != module_name:
+        if error.name is None or not module_name.startswith(error.name):
             raise
-        raise ConfigError(f"_target_: {target} does not exist in this version of csgcnn") from error
-    home = str(getattr(found, "__module__", ""))
-    is_at_home = home == module_name or (
-        module_name == "torch.optim" and home.startswith("torch.optim.")
-    )
-    if not callable(found) or not is_at_home:
         raise ConfigError(
-            f"_target_: {target} is refused: it is no class or function defined in {module_name}"
-        )
+            f"_target_: {target} does not exist; is {error.name} installed?"
+        ) from error
+    home = str(getattr(found, "__module__", ""))
+    family = plugin_of(target) or ("torch.optim" if module_name == "torch.optim" else None)
+    is_at_home = home == module_name or (family is not None and f"{home}.".startswith(f"{family}."))
+    if not callable(found) or not is_at_home:
+        raise ConfigError(f"_target_: {target} is not a class or function defined in {module_name}")
     return found
 
 

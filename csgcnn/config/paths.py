@@ -1,6 +1,7 @@
 """Paths of configurations, data and run directories."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from itertools import chain, count
@@ -8,6 +9,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from csgcnn.config.keys import has_effect, section_keys
+from csgcnn.config.settings.run import RunSettings
 from csgcnn.errors import ConfigError, UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -51,21 +54,35 @@ def claim_directory(path: str) -> str:
     return name
 
 
-def benchmark_directory(task: str | None, recipe: str, words: str) -> str:
-    """Where a benchmark lies; the same `words` of the command line, but for its folds, go on with the same one.
+def benchmark_directory(task: str | None, recipe: str, overrides: Sequence[str]) -> str:
+    """Return the folder of a benchmark; the same command resumes the benchmark that is there.
 
-    Raises: ConfigError if there is no task.
+    Args:
+        task: Name of the task.
+        recipe: Name of the recipe.
+        overrides: Overrides of the command line. Those that change what is trained give the
+            folder a hash of its own.
+
+    Raises:
+        ConfigError: There is no task.
     """
     if not task:
-        raise ConfigError(
-            f"please give task=…, one of {', '.join(sorted(p.stem for p in CONF.glob('task/*.yaml')))}"
-        )
-    return f"runs/{task}/{recipe}" + (
-        f"_{blake2b(words.encode(), digest_size=4).hexdigest()}" if words else ""
-    )
+        options = sorted(path.stem for path in CONF.glob("task/*.yaml"))
+        raise ConfigError(f"please give task=…, one of {', '.join(options)}")
+    deciding = ",".join(sorted(words_of_result(overrides)))
+    code = f"_{blake2b(deciding.encode(), digest_size=4).hexdigest()}" if deciding else ""
+    return f"runs/{task}/{recipe}{code}"
+
+
+def words_of_result(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides of a benchmark that change what is trained, but for task and recipe."""
+    keys = section_keys(RunSettings)
+    own = ("task", "recipe", "folds")
+    names = ((word, word.partition("=")[0].lstrip("+")) for word in overrides)
+    return [
+        word for word, name in names if name not in own and not has_effect(name, "execution", keys)
+    ]
 
 
 OmegaConf.register_new_resolver("unique_dir", claim_directory, use_cache=True, replace=True)
-
-
 OmegaConf.register_new_resolver("benchmark_dir", benchmark_directory, replace=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def selected(config: Any, key: str) -> Any:
+def select(config: Any, key: str) -> Any:
     """The value of `key`, such as graph.cutoff, or None."""
     for name in key.split("."):
         config = config.get(name) if isinstance(config, Mapping) else None

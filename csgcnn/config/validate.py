@@ -1,84 +1,94 @@
-"""Check a composed configuration before anything is built."""
+"""Check a configuration before anything is built from it."""
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from csgcnn.config.tree import leaves
-from csgcnn.config.values import RENAMED_TARGETS, check_values
-from csgcnn.errors import ConfigError, nearest
+from csgcnn.config.keys import described_keys, section_keys
+from csgcnn.config.settings.setting import Key
+from csgcnn.config.targets import check_targets
+from csgcnn.config.tree import select
+from csgcnn.config.upgrade import removed_keys_in
+from csgcnn.errors import ConfigError, first_line, nearest
 
-TRAIN_SECTIONS = (
-    "trainer graph dataset model edge_calculator node_features pooling loss optimizer scheduler"
-)
 
+def validate(cfg: DictConfig, settings: type) -> None:
+    """Check that all values are given, in range, and consistent with each other.
 
-def validate(cfg: DictConfig) -> None:
-    """Check that everything is given and that the values make sense, whichever command `cfg` belongs to.
+    Args:
+        cfg: A composed configuration.
+        settings: The class of `config.settings` that describes the command.
 
-    Raises: ConfigError, which names the key, its value and what was expected.
+    Raises:
+        ConfigError: A key is missing or wrong; the message names it and what was expected.
     """
-    _require_values(cfg)
-    for section in TRAIN_SECTIONS.split() if "trainer" in cfg else ():
-        if not isinstance(cfg.get(section), DictConfig):
+    _check_missing(cfg)
+    keys = section_keys(settings)
+    for section in settings.__dataclass_fields__:  # type: ignore[attr-defined]
+        is_option = not any(key.split(".")[0] == section for key in keys)
+        if is_option and not isinstance(cfg.get(section), DictConfig):
             raise ConfigError(
                 f"{section}={cfg.get(section)}: expected an option or keys, see --help"
             )
-    for key, value in leaves(_plain(cfg)):
-        if isinstance(value, str) and value in RENAMED_TARGETS and key.endswith("._target_"):
-            OmegaConf.update(cfg, key, RENAMED_TARGETS[value])
-    check_values(_plain(cfg))
-    if "graph" in cfg:
-        _validate_vectors(cfg)
+    try:
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(first_line(error)) from error
+    check_values(plain, keys)
     if "loss" in cfg:
-        _validate_std(cfg)
-    if OmegaConf.select(cfg, "trainer.freeze_body") and not cfg.init_from:
+        _check_predict_std(cfg)
+    if "init_from" in cfg and cfg.trainer.freeze_body and not cfg.init_from:
         raise ConfigError(
-            "trainer.freeze_body=true: expected init_from=CHECKPOINT with it, whose body stays as it is"
+            "trainer.freeze_body=true needs init_from=CHECKPOINT, whose body it keeps"
         )
     if "dataset" in cfg:
-        _validate_split(cfg.dataset.split)
-        _validate_tasks(cfg)
+        _check_split(cfg.dataset.split)
+    if "trainer" in cfg and cfg.trainer.learn_task_weights and cfg.dataset.task_weights:
+        raise ConfigError("trainer.learn_task_weights=true excludes dataset.task_weights")
 
 
-def _plain(cfg: DictConfig) -> dict[str, Any]:
-    try:
-        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error).partition("\n")[0]) from error
+def check_values(config: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
+    """Check the values and the `_target_`s of a plain configuration, which may be untrusted.
+
+    Args:
+        config: A plain configuration; keys that it lacks are not checked.
+        keys: Keys of its command, as `section_keys` returns them.
+
+    Raises:
+        ConfigError: A value is out of range, or a `_target_` is not allowed at its place.
+    """
+    if removed := removed_keys_in(config):
+        raise ConfigError(removed[0])
+    check_targets(config)
+    for name, key in described_keys(config, keys):
+        value = select(config, name)
+        entries = value if isinstance(value, Mapping) and key.setting.choices else {"": value}
+        for entry, item in entries.items():
+            if item is not None and not key.accepts(item):
+                shown = f"{name}.{entry}" if entry else name
+                hint = nearest(str(item), [*map(str, key.setting.choices)])
+                raise ConfigError(f"{shown}={item}: expected {key.expected}{hint}")
 
 
-def _validate_vectors(cfg: DictConfig) -> None:
-    if cfg.graph.vectors and cfg.graph.compress:
-        raise ConfigError(
-            "graph.vectors=true: expected graph.compress=false with it, for merged edges have no direction"
-        )
-    if "coordinate_noise" in cfg.get("augment", ()) and not cfg.graph.vectors:
-        raise ConfigError(
-            "augment=coordinate_noise: expected graph.vectors=true graph.compress=false, as it sets them"
-        )
-
-
-def _validate_std(cfg: DictConfig) -> None:
-    is_likelihood = str(cfg.loss.get("_target_")).endswith(".Likelihood")
-    if is_likelihood != bool(cfg.model.get("predict_std")):
-        raise ConfigError(
-            f"model.predict_std={str(not is_likelihood).lower()}: expected true with loss=gaussian and loss=laplace, "
-            "which set it, and false with every other loss"
-        )
-
-
-def _require_values(cfg: DictConfig) -> None:
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
+def _check_missing(cfg: DictConfig) -> None:
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
         wanted = ", ".join(f"{key}=…" for key in missing)
         hint = f" ({cfg.dataset.hint})" if "dataset.path" in missing and cfg.dataset.hint else ""
         raise ConfigError(f"please give {wanted}{hint}")
 
 
-def _validate_split(split: DictConfig) -> None:
+def _check_predict_std(cfg: DictConfig) -> None:
+    is_likelihood = str(cfg.loss.get("_target_")).endswith(".Likelihood")
+    if is_likelihood != bool(cfg.model.get("predict_std")):
+        raise ConfigError(
+            f"model.predict_std={str(not is_likelihood).lower()}: it is true with loss=gaussian and "
+            "loss=laplace, which set it, and false with every other loss"
+        )
+
+
+def _check_split(split: DictConfig) -> None:
     key = "dataset.split"
     total = split.train + split.val + split.test
     if split.method in ("random", "group") and total > 1 + 1e-9:
@@ -89,21 +99,6 @@ def _validate_split(split: DictConfig) -> None:
         raise ConfigError(f"{key}.method=file needs a split file: {key}.file=…")
     if split.stratify and split.method not in ("random", "matbench"):
         raise ConfigError(
-            f"{key}.stratify={split.stratify}: for {key}.method=random or matbench, not {split.method}"
-        )
-
-
-def _validate_tasks(cfg: DictConfig) -> None:
-    tasks = ("regression", "classification")
-    for name, task in cfg.dataset.tasks.items():
-        if task not in tasks:
-            raise ConfigError(
-                f"dataset.tasks.{name}={task}: expected {' or '.join(tasks)}{nearest(str(task), tasks)}"
-            )
-    for name, weight in cfg.dataset.task_weights.items():
-        if not 0 < weight < math.inf:
-            raise ConfigError(f"dataset.task_weights.{name}={weight}: expected a number above 0")
-    if cfg.dataset.task_weights and OmegaConf.select(cfg, "trainer.learn_task_weights"):
-        raise ConfigError(
-            "trainer.learn_task_weights=true learns the weights: leave dataset.task_weights out"
+            f"{key}.stratify={split.stratify} needs {key}.method=random or matbench, "
+            f"not {split.method}"
         )

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER, atomic_number
-from csgcnn.crystals.structure_files import FARTHEST_CELL, MAX_SITES, one_line, read_structure_file
-from csgcnn.errors import StructureError
+from csgcnn.crystals.structure_files import FARTHEST_CELL, MAX_SITES, read_structure_file
+from csgcnn.errors import StructureError, one_line
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

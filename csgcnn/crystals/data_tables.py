@@ -11,8 +11,8 @@ from typing import Any
 
 from csgcnn.crystals.crystal import is_structure_dict
 from csgcnn.crystals.json_stream import JsonStream
-from csgcnn.crystals.structure_files import one_line, text_pieces
-from csgcnn.errors import StructureError, UserError
+from csgcnn.crystals.structure_files import text_pieces
+from csgcnn.errors import StructureError, UserError, one_line
 
 HEAD = 1000  # records that are looked at to know the columns of a list of them
 _SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl"}

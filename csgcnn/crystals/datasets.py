@@ -21,8 +21,8 @@ from csgcnn.crystals.data_tables import (
     json_table_or_value,
     table_format,
 )
-from csgcnn.crystals.structure_files import one_line, structure_format, structure_name
-from csgcnn.errors import UserError
+from csgcnn.crystals.structure_files import structure_format, structure_name
+from csgcnn.errors import UserError, one_line
 
 Scalar = float | int | str | bool | None
 

@@ -14,11 +14,11 @@ from itertools import islice
 from multiprocessing import get_all_start_methods, get_context
 from typing import NamedTuple
 
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import Crystal, StructureSource, to_crystal
 from csgcnn.crystals.datasets import Record
-from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings, NeighborList, assemble, measure
-from csgcnn.crystals.structure_files import one_line
-from csgcnn.errors import StructureError, UserError
+from csgcnn.crystals.graphs import CrystalGraphs, NeighborList, measure, to_graphs
+from csgcnn.errors import StructureError, UserError, one_line
 from csgcnn.hardware import cores
 
 CHUNK = (
@@ -186,14 +186,14 @@ def _build(sources: list[StructureSource], settings: GraphSettings) -> _Result:
                 warned.setdefault(_told_apart(kind, warned), []).append(position)
             n_sites, n_pairs = n_sites + len(crystal.atomic_number), n_pairs + len(measured.center)
             if crystals and (n_sites > MOST_SITES or n_pairs > MOST_PAIRS):
-                parts.append(assemble(crystals, found, settings))
+                parts.append(to_graphs(crystals, found, settings))
                 crystals, found = [], []
                 n_sites, n_pairs = len(crystal.atomic_number), len(measured.center)
             kept.append(position)
             crystals.append(crystal)
             found.append(measured)
     if crystals:
-        parts.append(assemble(crystals, found, settings))
+        parts.append(to_graphs(crystals, found, settings))
     graphs = CrystalGraphs.concatenate(parts) if len(parts) > 1 else next(iter(parts), None)
     return _Result(kept, graphs, reasons, warned)
 

@@ -1,6 +1,5 @@
 """Crystals in, graphs out: which atoms are neighbors of which, at what distance, and how often."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from hashlib import blake2b
@@ -9,72 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.compression import merge_equivalent
 from csgcnn.crystals.crystal import Crystal
-from csgcnn.crystals.descriptors import NAMES, descriptors
+from csgcnn.crystals.descriptors import descriptors
 from csgcnn.crystals.neighbors import SHELL_TOLERANCE, neighbors
-from csgcnn.errors import ConfigError, StructureError
+from csgcnn.errors import StructureError
 
 MOST_SYMMETRIC_SITES = 2500  # some seconds for spglib
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class GraphSettings:
-    """How a crystal becomes a graph; part of the cache key and of every checkpoint.
-
-    `cutoff` in Å; `shells="complete"` keeps every neighbor up to the shell of the `max_neighbors`-th, so the graph
-    does not depend on the choice of cell; `shells="truncate"` keeps the `max_neighbors` nearest exactly, cutting
-    through shells, and of equally near ones those that pymatgen lists first, as CGCNN does; `compress` merges
-    symmetry-equivalent atoms and edges (lossless); `global_features` are those of `density`, `lattice`, `symmetry` and
-    `composition` that `descriptors` gives of the whole crystal; `vectors` keeps the direction of every edge, which only
-    noise on coordinates needs, and excludes `compress`.
-
-    Raises:
-        ConfigError: a setting is of the wrong type, or without a meaning.
-    """
-
-    cutoff: float = 8.0
-    max_neighbors: int = 12
-    shells: str = "complete"
-    compress: bool = True
-    global_features: tuple[str, ...] = ()
-    vectors: bool = False
-
-    def __post_init__(self) -> None:
-        names = (
-            (self.global_features,)
-            if isinstance(self.global_features, str)
-            else tuple(self.global_features or ())
-        )
-        object.__setattr__(
-            self, "global_features", tuple(sorted({str(name) for name in names} - {"none"}))
-        )
-        for name, is_right, expected in (
-            (
-                "cutoff",
-                type(self.cutoff) in (int, float) and 0 < self.cutoff < math.inf,
-                "a distance in Å > 0",
-            ),
-            (
-                "max_neighbors",
-                type(self.max_neighbors) is int and self.max_neighbors > 0,
-                "a whole number > 0",
-            ),
-            ("shells", self.shells in ("complete", "truncate"), "complete or truncate"),
-            ("compress", type(self.compress) is bool, "true or false"),
-            ("vectors", type(self.vectors) is bool, "true or false"),
-            (
-                "global_features",
-                set(self.global_features) <= NAMES.keys(),
-                f"some of {', '.join(NAMES)}",
-            ),
-        ):
-            if not is_right:
-                raise ConfigError(
-                    f"graph.{name} is {getattr(self, name)!r:.60}, expected {expected}"
-                )
 
 
 # Which number of a crystal says how much of an array is its part; of the other arrays it is one row.
@@ -85,7 +28,6 @@ _COUNTED_BY = {
     "edge_index": "n_edges",
     "distance": "n_edges",
     "edge_multiplicity": "n_edges",
-    "edge_vector": "n_edges",
 }
 
 
@@ -108,9 +50,6 @@ class CrystalGraphs:
     edge_index: Array  # [2, n_edges] int32, (neighbor, center)
     distance: Array  # [n_edges] float32, Å
     edge_multiplicity: Array  # [n_edges] float32, equal neighbors that the edge stands for
-    edge_vector: (
-        Array  # [n_edges, 3] float32, from center to neighbor, Å; [n_edges, 0] unless asked for
-    )
     global_features: Array  # [n_graphs, n_global] float32, descriptors of the whole crystal
 
     def __len__(self) -> int:
@@ -169,7 +108,7 @@ def connect(crystals: Sequence[Crystal], settings: GraphSettings) -> CrystalGrap
     Raises:
         StructureError: two atoms of a crystal lie on the same spot, or it has too many neighbors.
     """
-    return assemble(crystals, [measure(crystal, settings) for crystal in crystals], settings)
+    return to_graphs(crystals, [measure(crystal, settings) for crystal in crystals], settings)
 
 
 class NeighborList(NamedTuple):
@@ -178,7 +117,6 @@ class NeighborList(NamedTuple):
     center: Array  # [n_pairs] int64
     neighbor: Array  # [n_pairs] int64
     distance: Array  # [n_pairs] float64, Å
-    vector: Array  # [n_pairs, 3] float64, from center to neighbor, Å; [n_pairs, 0] unless asked for
     features: Array  # [n_global] float32
 
 
@@ -199,28 +137,23 @@ def measure(crystal: Crystal, settings: GraphSettings) -> NeighborList:
     everyone = (
         settings.shells == "truncate"
     )  # among equally near neighbors the order depends on the radius searched
-    pairs = neighbors(crystal, settings.cutoff, settings.max_neighbors, settings.vectors, everyone)
+    pairs = neighbors(crystal, settings.cutoff, settings.max_neighbors, everyone)
     return NeighborList(*pairs, descriptors(crystal, settings.global_features))
 
 
-def assemble(
+def to_graphs(
     crystals: Sequence[Crystal], found: Sequence[NeighborList], settings: GraphSettings
 ) -> CrystalGraphs:
     """Turn crystals and what was measured of each into graphs: nearest shells kept, equivalent atoms merged."""
     n_sites = np.array([len(c.atomic_number) for c in crystals], dtype=np.int64)
     first_site = np.cumsum(n_sites) - n_sites
     graph = np.repeat(np.arange(len(crystals)), [len(one.center) for one in found])
-    center, neighbor, distance, vector = (
-        np.concatenate(column) for column in list(zip(*found, strict=True))[:4]
+    center, neighbor, distance = (
+        np.concatenate(column) for column in list(zip(*found, strict=True))[:3]
     )
     center, neighbor = center + first_site[graph], neighbor + first_site[graph]
     nearest = _nearest(center, neighbor, distance, int(n_sites.sum()), settings)
-    center, neighbor, distance, vector = (
-        center[nearest],
-        neighbor[nearest],
-        distance[nearest],
-        vector[nearest],
-    )
+    center, neighbor, distance = center[nearest], neighbor[nearest], distance[nearest]
 
     atomic_number = np.concatenate([c.atomic_number for c in crystals])
     graph_of_site = np.repeat(np.arange(len(crystals)), n_sites)
@@ -229,7 +162,6 @@ def assemble(
             graph_of_site, atomic_number, center, neighbor, distance
         )
         (neighbor, center), distance, edge_multiplicity = edges
-        vector = np.empty((len(distance), 0))
         _, representative, multiplicity = np.unique(
             site_node, return_index=True, return_counts=True
         )
@@ -254,7 +186,6 @@ def assemble(
         edge_index=(np.stack([neighbor, center]) - first_atom[graph_of_edge]).astype(np.int32),
         distance=distance.astype(np.float32),
         edge_multiplicity=edge_multiplicity.astype(np.float32),
-        edge_vector=vector.astype(np.float32),
         global_features=np.stack([one.features for one in found]),
     )
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from csgcnn.crystals.structure_files import LARGEST_FILE, one_line, text_pieces
-from csgcnn.errors import StructureError, UserError
+from csgcnn.crystals.structure_files import LARGEST_FILE, text_pieces
+from csgcnn.errors import StructureError, UserError, one_line
 
 _LONE_SURROGATE = re.compile(
     r"\\u[dD][89a-fA-F]"

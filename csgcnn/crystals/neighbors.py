@@ -29,14 +29,13 @@ def neighbors(
     crystal: Crystal,
     cutoff: float,
     max_neighbors: int,
-    with_vectors: bool = False,
     everyone: bool = False,
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, Array, Array]:
     """Find, within the cutoff, at least every neighbor of each atom up to the shell of its `max_neighbors`-th.
 
     `everyone`: all within the cutoff, in the order in which `Structure.get_all_neighbors` lists them.
 
-    Returns center, neighbor [n] int64, distance [n] float64 and vector [n, 3] (else [n, 0]) float64, in Å.
+    Returns center, neighbor [n] int64, distance [n] float64, in Å.
 
     The search starts at the radius that should hold twice `max_neighbors` at the crystal's density and grows, up to the
     cutoff, until every atom has its shell: the same result as searching the whole cutoff, for a fraction of the work.
@@ -57,7 +56,7 @@ def neighbors(
     )
     while True:
         radius = min(radius, cutoff)
-        center, neighbor, distance, vector = _within(crystal, radius, with_vectors)
+        center, neighbor, distance = _within(crystal, radius)
         if len(distance) and distance.min() < CLASH:
             clash = distance.argmin()
             pair = center[clash] + 1, neighbor[clash] + 1
@@ -69,12 +68,10 @@ def neighbors(
         if safe.min() >= max_neighbors:
             break
         radius *= 1.3
-    return center, neighbor, distance, vector
+    return center, neighbor, distance
 
 
-def _within(
-    crystal: Crystal, radius: float, with_vectors: bool
-) -> tuple[Array, Array, Array, Array]:
+def _within(crystal: Crystal, radius: float) -> tuple[Array, Array, Array]:
     """All periodic neighbors within a radius, the atom itself (not its images) left out."""
     cart_coords = np.ascontiguousarray(crystal.frac_coords @ crystal.lattice)
     lattice = np.ascontiguousarray(crystal.lattice)
@@ -100,14 +97,7 @@ def _within(
     )
     other = (distance > 1e-8) | (center != neighbor)
     center, neighbor, distance = center[other], neighbor[other], distance[other]
-    if not with_vectors:
-        return center, neighbor, distance, np.empty((len(distance), 0))
-    return (
-        center,
-        neighbor,
-        distance,
-        cart_coords[neighbor] + image[other] @ lattice - cart_coords[center],
-    )
+    return center, neighbor, distance
 
 
 def _shares(crystal: Crystal, cart_coords: Array, radius: float) -> list[Array]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csgcnn.errors import StructureError
+from csgcnn.errors import StructureError, one_line
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -76,12 +76,6 @@ def read_structure_file(path: Path) -> "dict[str, Any] | Structure":
     except Exception as error:  # whatever a parser trips over is a fault of this one file
         reason = f"malformed, truncated or of another format ({one_line(error)})"
         raise StructureError(f"not a readable {kind} file: {reason}") from error
-
-
-def one_line(reason: object, longest: int = 200) -> str:
-    """A message, or the name of an error without one, as one line of at most `longest` printable characters."""
-    line = "".join(filter(str.isprintable, " ".join(str(reason).split()))) or type(reason).__name__
-    return line if len(line) <= longest else line[: longest - 3] + "..."
 
 
 def text_pieces(path: Path, largest: float = float("inf")) -> Iterator[str]:

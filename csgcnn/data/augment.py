@@ -7,10 +7,12 @@ relative to each other. All act in training only.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from csgcnn.config.settings import Setting
 from csgcnn.data.batch import GraphBatch
 
 SHORTEST = 0.1  # Å: noise never brings two atoms closer than this
@@ -25,7 +27,20 @@ class DistanceNoise:
     `decay` is the share of the training over which it fades to nothing, linearly; 0 keeps it constant.
     """
 
-    def __init__(self, sigma: float = 0.02, decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        sigma: Annotated[
+            float, Setting("Standard deviation of the noise.", unit="Å", at_least=0)
+        ] = 0.02,
+        decay: Annotated[
+            float,
+            Setting(
+                "Fraction of the training over which the noise fades to zero; 0 keeps it constant.",
+                at_least=0,
+                at_most=1,
+            ),
+        ] = 0.0,
+    ) -> None:
         self.sigma = sigma
         self.decay = decay
 
@@ -44,7 +59,18 @@ class Strain:
     `decay` is the share of the training over which it fades to nothing, linearly; 0 keeps it constant.
     """
 
-    def __init__(self, sigma: float = 0.01, decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        sigma: Annotated[float, Setting("Standard deviation of the strain.", at_least=0)] = 0.01,
+        decay: Annotated[
+            float,
+            Setting(
+                "Fraction of the training over which the noise fades to zero; 0 keeps it constant.",
+                at_least=0,
+                at_most=1,
+            ),
+        ] = 0.0,
+    ) -> None:
         self.sigma = sigma
         self.decay = decay
 
@@ -57,31 +83,12 @@ class Strain:
         return replace(batch, distance=stretched.clamp(min=SHORTEST))
 
 
-class CoordinateNoise:
-    """Gaussian noise of `sigma` Å on every coordinate of every atom: all distances change as the moved atoms say.
-
-    It moves atoms one by one, so it takes the full graph with vectors: `graph.compress=false graph.vectors=true`, as
-    `augment=coordinate_noise` sets them. The neighbors stay those of the unmoved crystal. `decay` as above.
-    """
-
-    def __init__(self, sigma: float = 0.01, decay: float = 0.0) -> None:
-        self.sigma = sigma
-        self.decay = decay
-
-    def __call__(self, batch: GraphBatch, progress: Tensor) -> GraphBatch:
-        moved = torch.randn(len(batch.atomic_number), 3, device=batch.distance.device)
-        moved *= self.sigma * fading(progress, self.decay)
-        neighbor, center = batch.edge_index
-        vector = batch.edge_vector + moved.index_select(0, neighbor) - moved.index_select(0, center)
-        return replace(batch, edge_vector=vector, distance=vector.norm(dim=1).clamp(min=SHORTEST))
-
-
 def fading(progress: Tensor, decay: float) -> Tensor:
     """1 at the start of the training, falling linearly to 0 at the share `decay` of it; constant for decay 0."""
     return (1 - progress / decay).clamp(min=0) if decay else torch.ones_like(progress)
 
 
-Augmentation = DistanceNoise | Strain | CoordinateNoise
+Augmentation = DistanceNoise | Strain
 
 
 class Augmentations:

@@ -37,9 +37,6 @@ class GraphBatch:
     edge_index: Tensor  # [2, n_edges] int64, (neighbor, center)
     distance: Tensor  # [n_edges] float, Å
     edge_multiplicity: Tensor  # [n_edges] float
-    edge_vector: (
-        Tensor  # [n_edges, 3] float, Å; [n_edges, 0] unless the graphs were built with vectors
-    )
     global_features: Tensor  # [n_graphs, n_global] float
     n_graphs: int
 

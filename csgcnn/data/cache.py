@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import Record, iter_records, source_files
 from csgcnn.crystals.graph_builder import (
     Rejected,
@@ -20,7 +21,6 @@ from csgcnn.crystals.graph_builder import (
     merge_warnings,
     warning_lines,
 )
-from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data.shards import Progress, build_store, parts_of, read_rejected, store_of
 from csgcnn.data.store import FORMAT, GraphStore, is_store, open_store
 from csgcnn.data.store_files import naming

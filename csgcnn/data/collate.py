@@ -74,7 +74,6 @@ def _laid_out(
         edge_index=packed["edge_index"].index_select(1, edges) + first_atom,
         distance=packed["distance"].index_select(0, edges),
         edge_multiplicity=packed["edge_multiplicity"].index_select(0, edges),
-        edge_vector=packed["edge_vector"].index_select(0, edges),
         global_features=packed["global_features"].index_select(0, index),
         n_graphs=len(index),
     )

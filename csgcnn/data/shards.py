@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import Record, check_unique
 from csgcnn.crystals.graph_builder import (
     GraphChunk,
@@ -20,7 +21,7 @@ from csgcnn.crystals.graph_builder import (
     build_graphs,
     merge_warnings,
 )
-from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
+from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.data.store import GraphStore, merge_stores
 from csgcnn.data.store_files import naming, write_pieces
 from csgcnn.errors import UserError

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, combinations, pairwise
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from csgcnn.config.settings.dataset import SplitSettings
 from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.data.store import GraphStore, Scalar
@@ -25,28 +25,6 @@ MOST_TOLD = 10  # values of a column in a message
 MATBENCH_FOLDS, MATBENCH_SEED = 5, 18012019
 
 Split = dict[str, Tensor]  # part -> positions in the store, int64
-
-
-@dataclass(frozen=True, slots=True)
-class SplitSettings:
-    """How to split; fractions are of the rows, `column` and `file` are needed by the methods that use them.
-
-    `column="composition"`, unless the data have a column of that name, is the reduced formula of each crystal: with the
-    method group, no compound is in two parts.
-
-    `stratify`, of the method random: a column each value of which (missing is one, too) gets these fractions, to a row
-    or two; of the method matbench: the classes, for the folds of a classification task.
-    """
-
-    method: str = "random"
-    train: float = 0.8
-    val: float = 0.1
-    test: float = 0.1
-    seed: int = 0
-    stratify: str | None = None
-    column: str | None = None
-    fold: int = 0
-    file: str | None = None
 
 
 def split_rows(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:

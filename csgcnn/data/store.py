@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import Scalar
-from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
+from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.collate import assemble, collate_padded
 from csgcnn.data.store_files import (
@@ -31,7 +32,9 @@ from csgcnn.data.store_files import (
 )
 from csgcnn.errors import UserError
 
-FORMAT = 5  # 2: global_features, edge_vector; 3: checksums; 4: rows.jsonl, a block of rows per line; 5: CGCNN's truncate
+FORMAT = (
+    6  # 2: global_features; 3: checksums; 4: rows.jsonl; 5: CGCNN's truncate; 6: no edge_vector
+)
 BLOCK = 1024  # crystals that lie next to each other in the files, and are read together
 WINDOW = 64  # blocks that are shuffled together
 AHEAD = 2  # batches that are read from files while the GPU computes
@@ -43,7 +46,6 @@ _PACKED = (
     "edge_index",
     "distance",
     "edge_multiplicity",
-    "edge_vector",
 )
 _LARGEST = 1e300  # of a column's integers: they become floats
 

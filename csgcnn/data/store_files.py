@@ -13,9 +13,10 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.descriptors import descriptor_names
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
-from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings
+from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.crystals.structure_files import MAX_SITES
 
 AT_ONCE = 2**20  # values that are looked at before their memory is given back
@@ -34,7 +35,6 @@ _EXPECTED: dict[str, tuple[str, tuple[str | int, ...], float, float]] = {
     "edge_index": ("int32", (2, "n_edges"), 0, MAX_SITES),
     "distance": ("float32", ("n_edges",), _LEAST, _MOST),
     "edge_multiplicity": ("float32", ("n_edges",), _LEAST, _MOST),
-    "edge_vector": ("float32", ("n_edges", "n_directions"), -_MOST, _MOST),
     "global_features": ("float32", ("n_graphs", "n_global"), -_MOST, _MOST),
 }
 
@@ -110,7 +110,6 @@ def load_graphs(folder: Path, n_graphs: int, settings: GraphSettings) -> Crystal
     sizes: dict[str | int, int] = {
         "n_graphs": n_graphs,
         "n_global": len(descriptor_names(settings.global_features)),
-        "n_directions": 3 if settings.vectors and not settings.compress else 0,
     }
     arrays: dict[str, Array] = {}
     for name, (dtype, shape, least, most) in _EXPECTED.items():

@@ -4,13 +4,14 @@ Each takes (hidden, edge_dim, norm, activation, message_layers) and maps x [n_at
 [n_edges, edge_dim] and the graph to an update [n_atoms, hidden]; skip, norm and activation around it are the block's.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from csgcnn.config.settings import Setting
 from csgcnn.data.batch import GraphBatch
 from csgcnn.nn.layers import (
     PairLinear,
@@ -56,7 +57,7 @@ class GatedConvolution(nn.Module):
         with torch.autocast(kind, enabled=False):
             aggregate, mean, var = _GatedConvolution.apply(
                 *(x.to(dtype), edge_attr.to(dtype), self.linear.weight.to(dtype), self.linear.bias),
-                *(norm.weight, norm.bias, norm.eps, norm.shared, graph.edge_count / total, graph),
+                *(norm.weight, norm.bias, norm.eps, graph.edge_count / total, graph),
             )
         norm.track(mean, var, total)
         return aggregate
@@ -81,21 +82,20 @@ class _GatedConvolution(torch.autograd.Function):
         norm_weight: Tensor,
         norm_bias: Tensor,
         eps: float,
-        shared: bool,
         p: Tensor,
         graph: GraphBatch,
     ) -> tuple[Tensor, Tensor, Tensor]:
         hidden = x.shape[1]
-        ctx.graph, ctx.shared = graph, shared
+        ctx.graph = graph
         of_ends, of_edge = split_pair(weight, hidden)
         z = graph.ends_of_edge.sum(F.linear(x, of_ends).view(2 * len(x), 2 * hidden)).addmm_(
             edge_attr, of_edge.t()
         )
         z = z.to(norm_weight.dtype)
-        mean = weighted_mean(p, z, shared)
+        mean = weighted_mean(p, z)
         centered = z.sub_(mean)
         squared = centered.square()
-        var = weighted_mean(p, squared, shared)
+        var = weighted_mean(p, squared)
         rstd = torch.rsqrt(var + eps)
         sign = torch.ones_like(norm_weight)
         sign[hidden:] = -1
@@ -131,7 +131,7 @@ class _GatedConvolution(torch.autograd.Function):
         torch.addcmul(
             by_core, by_core, closed, value=-1, out=by_turned[:, hidden:]
         )  # softplus' is the sigmoid
-        unscaled, grad_weight, grad_bias = norm_backward(by_turned, centered, p, rstd, ctx.shared)
+        unscaled, grad_weight, grad_bias = norm_backward(by_turned, centered, p, rstd)
         by_ends = (
             ctx.graph.edges_of_end.sum(unscaled).mul_(scale).view(len(x), 4 * hidden).to(x.dtype)
         )
@@ -139,7 +139,7 @@ class _GatedConvolution(torch.autograd.Function):
         of_weight = join_pair(by_ends.t() @ x, (edge_attr.t() @ unscaled).t() * scale)
         by_edge = unscaled @ (of_edge * scale) if ctx.needs_input_grad[1] else None
         by_norm = torch.zeros_like(grad_bias), grad_weight * sign, grad_bias * sign
-        return by_ends @ of_ends, by_edge, of_weight, *by_norm, *[None] * 4
+        return by_ends @ of_ends, by_edge, of_weight, *by_norm, *[None] * 3
 
 
 class AttentionConvolution(nn.Module):
@@ -161,7 +161,9 @@ class AttentionConvolution(nn.Module):
         norm: str,
         activation: str,
         message_layers: int,
-        heads: int = 4,
+        heads: Annotated[
+            int, Setting("Attention heads; hidden must be a multiple.", at_least=1, at_most=10_000)
+        ] = 4,
     ) -> None:
         super().__init__()
         if hidden % heads:

@@ -1,12 +1,14 @@
 """Distance in, edge features out."""
 
 import math
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from csgcnn.config.settings import Setting
 from csgcnn.data.batch import GraphBatch
 
 UNDERFLOW = 60.0  # exp(-60) is as good as 0, and not a denormal number, which CPUs handle a hundred times slower
@@ -49,7 +51,25 @@ class GaussianDistance(EdgeCalculator):
     center: Tensor
 
     def __init__(
-        self, cutoff: float, step: float = 0.2, learnable: bool = False, embedding: int = 64
+        self,
+        cutoff: Annotated[
+            float, Setting("Distance that the basis covers.", unit="Å", above=0, at_most=50)
+        ],
+        step: Annotated[
+            float,
+            Setting(
+                "Distance between the centers, and their width.",
+                unit="Å",
+                at_least=0.001,
+                at_most=100,
+            ),
+        ] = 0.2,
+        learnable: Annotated[
+            bool, Setting("Embed the basis; the network updates the embedding layer by layer.")
+        ] = False,
+        embedding: Annotated[
+            int, Setting("Size of the embedding, with learnable.", at_least=1, at_most=10_000)
+        ] = 64,
     ) -> None:
         center = torch.arange(round(cutoff / step) + 1, dtype=torch.float64) * step
         super().__init__(len(center), learnable, embedding)
@@ -75,7 +95,17 @@ class RadialBasis(EdgeCalculator):
     """
 
     def __init__(
-        self, cutoff: float, n_basis: int = 32, learnable: bool = False, embedding: int = 64
+        self,
+        cutoff: Annotated[
+            float, Setting("Distance that the basis covers.", unit="Å", above=0, at_most=50)
+        ],
+        n_basis: Annotated[int, Setting("Basis functions.", at_least=1, at_most=10_000)] = 32,
+        learnable: Annotated[
+            bool, Setting("Embed the basis; the network updates the embedding layer by layer.")
+        ] = False,
+        embedding: Annotated[
+            int, Setting("Size of the embedding, with learnable.", at_least=1, at_most=10_000)
+        ] = 64,
     ) -> None:
         super().__init__(n_basis, learnable, embedding)
         self.cutoff = cutoff
@@ -110,12 +140,33 @@ class PairGaussian(EdgeCalculator):
 
     def __init__(
         self,
-        cutoff: float,
+        cutoff: Annotated[
+            float, Setting("Distance that the basis covers.", unit="Å", above=0, at_most=50)
+        ],
         radius: NDArray[np.float32],
-        step: float = 0.2,
-        scale: float = 0.1,
-        learnable: bool = False,
-        embedding: int = 64,
+        step: Annotated[
+            float,
+            Setting(
+                "Distance between the centers, and their width.",
+                unit="Å",
+                at_least=0.001,
+                at_most=100,
+            ),
+        ] = 0.2,
+        scale: Annotated[
+            float,
+            Setting(
+                "Initial width, relative to the sum of the two atomic radii.",
+                at_least=0.001,
+                at_most=100,
+            ),
+        ] = 0.1,
+        learnable: Annotated[
+            bool, Setting("Embed the basis; the network updates the embedding layer by layer.")
+        ] = False,
+        embedding: Annotated[
+            int, Setting("Size of the embedding, with learnable.", at_least=1, at_most=10_000)
+        ] = 64,
     ) -> None:
         center = torch.arange(round(cutoff / step) + 1, dtype=torch.float64) * step
         super().__init__(len(center), learnable, embedding)
@@ -145,7 +196,17 @@ class ScreenedCoulomb(EdgeCalculator):
     """
 
     def __init__(
-        self, cutoff: float, n_basis: int = 16, learnable: bool = False, embedding: int = 64
+        self,
+        cutoff: Annotated[
+            float, Setting("Distance that the basis covers.", unit="Å", above=0, at_most=50)
+        ],
+        n_basis: Annotated[int, Setting("Basis functions.", at_least=1, at_most=10_000)] = 16,
+        learnable: Annotated[
+            bool, Setting("Embed the basis; the network updates the embedding layer by layer.")
+        ] = False,
+        embedding: Annotated[
+            int, Setting("Size of the embedding, with learnable.", at_least=1, at_most=10_000)
+        ] = 64,
     ) -> None:
         super().__init__(n_basis, learnable, embedding)
         self.cutoff = cutoff
@@ -170,7 +231,17 @@ class BesselBasis(EdgeCalculator):
     """
 
     def __init__(
-        self, cutoff: float, n_basis: int = 16, learnable: bool = False, embedding: int = 64
+        self,
+        cutoff: Annotated[
+            float, Setting("Distance that the basis covers.", unit="Å", above=0, at_most=50)
+        ],
+        n_basis: Annotated[int, Setting("Basis functions.", at_least=1, at_most=10_000)] = 16,
+        learnable: Annotated[
+            bool, Setting("Embed the basis; the network updates the embedding layer by layer.")
+        ] = False,
+        embedding: Annotated[
+            int, Setting("Size of the embedding, with learnable.", at_least=1, at_most=10_000)
+        ] = 64,
     ) -> None:
         super().__init__(n_basis, learnable, embedding)
         self.cutoff = cutoff
@@ -192,6 +263,11 @@ class BesselBasis(EdgeCalculator):
         )
 
 
-def cosine_envelope(distance: Tensor, cutoff: float) -> Tensor:
+def cosine_envelope(
+    distance: Tensor,
+    cutoff: Annotated[
+        float, Setting("Distance that the basis covers.", unit="Å", above=0, at_most=50)
+    ],
+) -> Tensor:
     """(1 + cos(pi d / cutoff)) / 2, and 0 beyond the cutoff: [n_edges]."""
     return torch.where(distance < cutoff, 0.5 * (1 + torch.cos(distance * (math.pi / cutoff))), 0.0)

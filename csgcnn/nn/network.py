@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
-from csgcnn.config.instantiate import build
+from csgcnn.config.instantiate import instantiate
+from csgcnn.config.settings import Setting
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.descriptors import descriptor_names
-from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data.batch import GraphBatch
 from csgcnn.nn.edge_calculators import EdgeCalculator
 from csgcnn.nn.global_features import GlobalFeatures
@@ -40,16 +41,42 @@ class CrystalGraphNetwork(nn.Module):
         convolution: Callable[[int, int, str, str, int], nn.Module],
         pooling: Callable[[int], SumPooling | MaxPooling | AttentionPooling | Set2Set],
         n_outputs: Sequence[int] = (1,),
-        hidden: int = 64,
-        n_convolutions: int = 3,
-        message_layers: int = 1,
-        norm: str = "batch",
-        activation: str = "softplus",
-        dropout: float = 0.0,
-        residual: str = "post",
-        head_hidden: int = 128,
-        n_head_layers: int = 1,
-        predict_std: bool = False,
+        hidden: Annotated[int, Setting("Features per atom.", at_least=1, at_most=10_000)] = 64,
+        n_convolutions: Annotated[int, Setting("Convolutions.", at_least=1, at_most=100)] = 3,
+        message_layers: Annotated[
+            int, Setting("Linear layers from atoms and edge to a message.", at_least=1, at_most=10)
+        ] = 1,
+        norm: Annotated[
+            str,
+            Setting("Normalization of messages and updates.", choices=("batch", "layer", "none")),
+        ] = "batch",
+        activation: Annotated[
+            str,
+            Setting("Activation function.", choices=("softplus", "silu", "relu", "gelu", "tanh")),
+        ] = "softplus",
+        dropout: Annotated[
+            float, Setting("Dropout of updates and of the head.", at_least=0, below=1, body=False)
+        ] = 0.0,
+        residual: Annotated[
+            str,
+            Setting(
+                "post: g(x + N(conv(x))), as in CGCNN; pre: x + N(g(conv(x))); none: g(N(conv(x))).",
+                choices=("post", "pre", "none"),
+            ),
+        ] = "post",
+        head_hidden: Annotated[
+            int, Setting("Width of the head.", at_least=1, at_most=10_000, body=False)
+        ] = 128,
+        n_head_layers: Annotated[
+            int, Setting("Hidden layers of the head.", at_least=0, at_most=100, body=False)
+        ] = 1,
+        predict_std: Annotated[
+            bool,
+            Setting(
+                "Predict the standard deviation of each number; set by loss=gaussian and loss=laplace.",
+                body=False,
+            ),
+        ] = False,
         n_global: int = 0,
     ) -> None:
         super().__init__()
@@ -137,6 +164,8 @@ def build_network(config: Mapping[str, Any], n_outputs: Sequence[int]) -> Crysta
 
     `n_outputs` per target: 1 for a number, the number of classes for a class.
     """
-    parts = {name: build(config[name]) for name in ("node_features", "edge_calculator", "pooling")}
+    parts = {
+        name: instantiate(config[name]) for name in ("node_features", "edge_calculator", "pooling")
+    }
     n_global = len(descriptor_names(GraphSettings(**config["graph"]).global_features))
-    return build(config["model"], **parts, n_outputs=n_outputs, n_global=n_global)
+    return instantiate(config["model"], **parts, n_outputs=n_outputs, n_global=n_global)

@@ -1,11 +1,14 @@
 """Atomic number in, node features out."""
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from csgcnn.config.settings import Setting
 
 
 class ElementTable(nn.Module):
@@ -16,7 +19,13 @@ class ElementTable(nn.Module):
 
     table: Tensor
 
-    def __init__(self, table: NDArray[np.float32], trainable: bool = False) -> None:
+    def __init__(
+        self,
+        table: NDArray[np.float32],
+        trainable: Annotated[
+            bool, Setting("Train the features, starting from the table.", body=False)
+        ] = False,
+    ) -> None:
         super().__init__()
         values = torch.tensor(table, dtype=torch.float32)
         self.dim = values.shape[1]
@@ -37,7 +46,16 @@ class LearnedEmbedding(nn.Module):
     Shapes: [n_atoms] int64 -> [n_atoms, dim].
     """
 
-    def __init__(self, dim: int = 64, std: float = 0.1) -> None:
+    def __init__(
+        self,
+        dim: Annotated[int, Setting("Features per element.", at_least=1, at_most=10_000)] = 64,
+        std: Annotated[
+            float,
+            Setting(
+                "Standard deviation of the initial values.", at_least=0.001, at_most=100, body=False
+            ),
+        ] = 0.1,
+    ) -> None:
         super().__init__()
         self.dim = dim
         self.embedding = nn.Embedding(101, dim)

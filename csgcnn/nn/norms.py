@@ -26,7 +26,6 @@ class WeightedBatchNorm(nn.Module):
         super().__init__()
         self.eps = eps
         self.momentum = momentum
-        self.shared = True
         self.weight = nn.Parameter(torch.ones(size))
         self.bias = nn.Parameter(torch.zeros(size))
         self.register_buffer("running_mean", torch.zeros(size))
@@ -40,14 +39,14 @@ class WeightedBatchNorm(nn.Module):
         with torch.autocast(kind, enabled=False):  # statistics stay in float32
             x = x.to(self.weight.dtype)
             out, mean, var = _WeightedNorm.apply(
-                x, weight / total, self.weight, self.bias, self.eps, self.shared
+                x, weight / total, self.weight, self.bias, self.eps
             )
         self.track(mean, var, total)
         return out
 
     def total(self, weight: Tensor) -> Tensor:
         """How many rows those of a batch stand for."""
-        return distributed.sum_over_ranks(weight.sum()) if self.shared else weight.sum()
+        return distributed.sum_over_ranks(weight.sum())
 
     @torch.no_grad()
     def track(self, mean: Tensor, var: Tensor, total: Tensor) -> None:
@@ -90,22 +89,22 @@ def make_norm(name: str, size: int) -> nn.Module:
     return NORMS[name](size)
 
 
-def weighted_mean(p: Tensor, x: Tensor, shared: bool) -> Tensor:
+def weighted_mean(p: Tensor, x: Tensor) -> Tensor:
     """Mean of x [n_rows, size], row i weighted by p[i]: [size].
 
     `shared`: the rows of all processes count, and `p` sums to 1 over them all.
     """
     mean = p @ x
-    return distributed.sum_over_ranks(mean) if shared else mean
+    return distributed.sum_over_ranks(mean)
 
 
 def norm_backward(
-    grad: Tensor, centered: Tensor, p: Tensor, rstd: Tensor, shared: bool
+    grad: Tensor, centered: Tensor, p: Tensor, rstd: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of weight * rstd * centered + bias: by x, divided by weight * rstd, in place of `grad`; weight; bias."""
     product = grad * centered
     sums = torch.stack([grad.sum(0), product.sum(0)])
-    by_bias, by_weight = distributed.sum_over_ranks(sums) if shared else sums
+    by_bias, by_weight = distributed.sum_over_ranks(sums)
     through_statistics = torch.addcmul(by_bias, centered, by_weight * rstd.square(), out=product)
     return grad.addcmul_(through_statistics, p.unsqueeze(1), value=-1), sums[1] * rstd, sums[0]
 
@@ -115,12 +114,11 @@ class _WeightedNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, p: Tensor, weight: Tensor, bias: Tensor, eps: float, shared: bool
+        ctx: Any, x: Tensor, p: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.shared = shared
-        mean = weighted_mean(p, x, shared)
+        mean = weighted_mean(p, x)
         centered = x - mean
-        var = weighted_mean(p, centered.square(), shared)
+        var = weighted_mean(p, centered.square())
         rstd = torch.rsqrt(var + eps)
         scale = weight * rstd
         ctx.save_for_backward(centered, p, rstd, scale)
@@ -131,7 +129,5 @@ class _WeightedNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         centered, p, rstd, scale = ctx.saved_tensors
-        unscaled, grad_weight, grad_bias = norm_backward(
-            grad.clone(), centered, p, rstd, ctx.shared
-        )
-        return unscaled.mul_(scale), None, grad_weight, grad_bias, None, None
+        unscaled, grad_weight, grad_bias = norm_backward(grad.clone(), centered, p, rstd)
+        return unscaled.mul_(scale), None, grad_weight, grad_bias, None

@@ -4,10 +4,13 @@ A node counts as often as its multiplicity, so compressed and full graphs agree.
 the same for every supercell of a crystal; the sum is not: it grows with the cell, for targets that do.
 """
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn.aggr import MaxAggregation
 
+from csgcnn.config.settings import Setting
 from csgcnn.data.batch import GraphBatch
 from csgcnn.nn.layers import weighted_softmax
 
@@ -82,7 +85,13 @@ class Set2Set(nn.Module):
     Shapes: x [n_atoms, hidden] -> [n_graphs, 2 hidden].
     """
 
-    def __init__(self, hidden: int, steps: int = 3) -> None:
+    def __init__(
+        self,
+        hidden: int,
+        steps: Annotated[
+            int, Setting("Times that the LSTM reads the crystal.", at_least=1, at_most=100)
+        ] = 3,
+    ) -> None:
         super().__init__()
         self.dim = 2 * hidden
         self.steps = steps

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from csgcnn.config.values import rename_targets
+from csgcnn.config.upgrade import removed_keys_in, upgrade_config
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
 from csgcnn.errors import UserError
 from csgcnn.io import write_bytes
@@ -63,7 +63,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         )
     for old in range(version, FORMAT):
         content = UPGRADES[old](content)
-    content = {**content, "config": rename_targets(content["config"])}
+    config = content["config"]
+    if isinstance(config, dict):
+        content = {**content, "config": upgrade_config(config), "removed": removed_keys_in(config)}
     content |= {
         key: _with_present_names(content[key])
         for key in ("state_dict", "training")

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from csgcnn.errors import UserError
+from csgcnn.errors import UserError, first_line
 
 LARGEST = 4 * 2**30  # bytes of a file
 MOST_MEMBERS = 100_000
@@ -246,9 +246,3 @@ class Copier:
         if size > tensor.untyped_storage().nbytes() or self.bytes_left < 0:
             raise NotPlainError(f"tensors {list(tensor.shape)} larger than the file")
         return tensor.detach()
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in a line that does not steer the terminal, whoever wrote the file that it is about."""
-    line = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return "".join(filter(str.isprintable, line))

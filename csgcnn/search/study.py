@@ -29,6 +29,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from csgcnn.config.keys import has_effect, section_keys
+from csgcnn.config.settings.run import RunSettings
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.io import write_csv, write_text
 
@@ -40,12 +42,6 @@ PATIENCE = 60  # seconds to wait while another process writes to the database
 TO_COMPARE = 5  # finished trials, before which none is given up
 MOST_REPORTS = 50  # of a training
 SHOWN = 5  # rows of the table on the terminal
-# Words that may change while a search goes on: they decide where and how its runs are made, not what they compute.
-CIRCUMSTANCES = {
-    *("resume", "dataset.cache_dir", "dataset.hint"),
-    *("trainer.checkpoint_every", "trainer.device", "trainer.keep_last", "trainer.max_minutes"),
-    *("trainer.progress", "trainer.threads", "trainer.workers"),
-}
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 Space = dict[str, BaseDistribution]
@@ -144,7 +140,8 @@ class Search:
 
     def _check_words(self, words: Mapping[str, str]) -> None:
         before = self._study.user_attrs["words"]
-        keys = sorted({*words, *before} - CIRCUMSTANCES)
+        run = section_keys(RunSettings)
+        keys = [key for key in sorted({*words, *before}) if not has_effect(key, "execution", run)]
         differing = [key for key in keys if words.get(key) != before.get(key)]
         if differing:
             told = ", ".join(

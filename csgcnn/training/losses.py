@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from csgcnn.config.instantiate import build
+from csgcnn.config.instantiate import instantiate
+from csgcnn.config.settings import Setting
 from csgcnn.data.targets import Target, check_names
 
 LEAST_LOG_STD = (
@@ -24,7 +25,12 @@ class WeightedRegressionLoss(nn.Module):
     Shapes: prediction, target [n_graphs, n_targets] -> scalar; a NaN target is a missing label.
     """
 
-    def __init__(self, mse: float = 0.0, l1: float = 0.0, huber: float = 0.0) -> None:
+    def __init__(
+        self,
+        mse: Annotated[float, Setting("Weight of the squared error.", at_least=0)] = 0.0,
+        l1: Annotated[float, Setting("Weight of the absolute error.", at_least=0)] = 0.0,
+        huber: Annotated[float, Setting("Weight of the Huber loss (delta 1).", at_least=0)] = 0.0,
+    ) -> None:
         super().__init__()
         self.mse = mse
         self.l1 = l1
@@ -56,7 +62,12 @@ class Likelihood(nn.Module):
     Shapes: prediction, target, log_std [n_graphs, n_targets] -> scalar; a NaN target is a missing label.
     """
 
-    def __init__(self, distribution: str) -> None:
+    def __init__(
+        self,
+        distribution: Annotated[
+            str, Setting("Distribution of the errors.", choices=("gaussian", "laplace"))
+        ],
+    ) -> None:
         super().__init__()
         if distribution not in ("gaussian", "laplace"):
             raise ValueError(f"distribution={distribution}: expected gaussian or laplace")
@@ -182,7 +193,7 @@ def build_loss(
     )
     is_balanced = options["class_weights"] == "balanced"
     return MultiTaskLoss(
-        build(config["loss"]),
+        instantiate(config["loss"]),
         [target.n_outputs for target in targets],
         [options["task_weights"].get(target.name, 1.0) for target in targets],
         [

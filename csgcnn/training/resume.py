@@ -1,13 +1,15 @@
 """Continuing a run: its last checkpoint, and whether it is still the same run."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from csgcnn.config.schemas import TrainerConfig
+from csgcnn.config.keys import described_key, section_keys
+from csgcnn.config.settings.run import RunSettings
+from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.config.tree import leaves
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.splits import Split
@@ -15,22 +17,6 @@ from csgcnn.errors import ConfigError, UserError
 from csgcnn.runs.checkpoint import load_checkpoint
 
 log = logging.getLogger(__name__)
-
-HARMLESS = {  # they decide how long and where a run goes on, not what it computes; data are compared by content
-    "resume",
-    "dataset.cache_dir",
-    "dataset.hint",
-    "dataset.path",
-    "recipe",
-    "trainer.checkpoint_every",
-    "trainer.device",
-    "trainer.keep_last",
-    "trainer.max_epochs",
-    "trainer.max_minutes",
-    "trainer.progress",
-    "trainer.threads",
-    "trainer.workers",
-}
 
 
 def last_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -58,36 +44,48 @@ def last_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def check_same_run(
-    checkpoint: Mapping[str, Any],
-    config: Mapping[str, Any],
-    data: str,
-    harmless: Collection[str] = HARMLESS,
+    checkpoint: Mapping[str, Any], config: Mapping[str, Any], data: str, is_fold: bool = False
 ) -> None:
-    """Check that a run goes on with the configuration, but for `harmless` keys, and the data it was started with.
+    """Check that a run is resumed with the configuration and the data that it was started with.
+
+    Args:
+        checkpoint: Content of its last checkpoint.
+        config: The present configuration, plain.
+        data: Digest of the present data and split.
+        is_fold: Whether the run is one of several that are averaged: trainer.max_epochs may not
+            differ, either.
 
     Raises:
-        ConfigError: keys differ that decide what is computed; it names them.
-        UserError: the data differ.
+        ConfigError: Keys that decide on the result differ, or no longer exist.
+        UserError: The data differ.
     """
-    newer = {
-        "trainer": asdict(TrainerConfig()) | checkpoint["config"]["trainer"]
-    }  # keys that came after the run
+    if removed := checkpoint.get("removed"):
+        raise ConfigError(f"cannot resume: {'; '.join(removed)}")
+    newer = {"trainer": asdict(TrainerSettings()) | checkpoint["config"]["trainer"]}
     before, now = (dict(leaves(tree)) for tree in (checkpoint["config"] | newer, config))
     differing = [
-        f"{key}={_told(now, key)} (the run has {_told(before, key)})"
+        f"{key}={_value(now, key)} (the run has {_value(before, key)})"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key, ...) != now.get(key, ...) and key not in harmless
+        if before.get(key, ...) != now.get(key, ...) and not _may_differ(key, config, is_fold)
     ]
     if differing:
         more = f", and {len(differing) - 4} more" if len(differing) > 4 else ""
         raise ConfigError(
-            f"a run goes on as it was started, but {', '.join(differing[:4])}{more}; "
-            "leave these words out, or start another run"
+            f"cannot resume with a different configuration: {', '.join(differing[:4])}{more}. "
+            "Remove these overrides or start a new run"
         )
     if checkpoint.get("data") != data:
         raise UserError(
-            f"{config['dataset']['path']} is no longer the data that the run was started with; start another run"
+            f"cannot resume: {config['dataset']['path']} no longer holds the data that the run was "
+            "started with; start a new run"
         )
+
+
+def _may_differ(name: str, config: Mapping[str, Any], is_fold: bool) -> bool:
+    key = described_key(name, config, section_keys(RunSettings))
+    if key is None or (is_fold and name == "trainer.max_epochs"):
+        return False
+    return key.setting.effect == "execution" or key.setting.resumable
 
 
 def data_digest(dataset: Dataset, split: Split) -> str:
@@ -98,5 +96,5 @@ def data_digest(dataset: Dataset, split: Split) -> str:
     return digest.hexdigest()
 
 
-def _told(leaves: Mapping[str, Any], key: str) -> str:
+def _value(leaves: Mapping[str, Any], key: str) -> str:
     return str(leaves[key]) if key in leaves else "nothing"

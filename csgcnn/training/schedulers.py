@@ -1,12 +1,21 @@
 """Learning-rate schedules, each told the length of the training."""
 
 import math
+from typing import Annotated
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from csgcnn.config.settings import Setting
 
-def one_cycle(optimizer: Optimizer, n_steps: int, warmup: float = 0.2) -> LRScheduler:
+
+def one_cycle(
+    optimizer: Optimizer,
+    n_steps: int,
+    warmup: Annotated[
+        float, Setting("Fraction of the steps with a rising rate.", at_least=0, below=1)
+    ] = 0.2,
+) -> LRScheduler:
     """Rise to the optimizer's learning rate over `warmup` of the steps, then fall to nothing (Smith & Topin 2018)."""
     peak = [group["lr"] for group in optimizer.param_groups]
     length = n_steps + 1
@@ -17,7 +26,13 @@ def one_cycle(optimizer: Optimizer, n_steps: int, warmup: float = 0.2) -> LRSche
     )
 
 
-def cosine(optimizer: Optimizer, n_steps: int, warmup: float = 0.05) -> LRScheduler:
+def cosine(
+    optimizer: Optimizer,
+    n_steps: int,
+    warmup: Annotated[
+        float, Setting("Fraction of the steps with a rising rate.", at_least=0, below=1)
+    ] = 0.05,
+) -> LRScheduler:
     """Linear rise over `warmup` of the steps, then half a cosine to zero (Loshchilov & Hutter 2017)."""
     n_warmup = max(1, round(warmup * n_steps))
 
@@ -29,13 +44,25 @@ def cosine(optimizer: Optimizer, n_steps: int, warmup: float = 0.05) -> LRSchedu
     return LambdaLR(optimizer, factor)
 
 
-def step(optimizer: Optimizer, n_steps: int, at: float = 0.8, factor: float = 0.1) -> LRScheduler:
+def step(
+    optimizer: Optimizer,
+    n_steps: int,
+    at: Annotated[
+        float, Setting("Fraction of the steps after which the rate changes.", at_least=0, below=1)
+    ] = 0.8,
+    factor: Annotated[float, Setting("Factor of the learning rate.", above=0)] = 0.1,
+) -> LRScheduler:
     """Multiply by `factor` once, after the fraction `at` of the steps."""
     return LambdaLR(optimizer, lambda done: factor if done >= at * n_steps else 1.0)
 
 
 def plateau(
-    optimizer: Optimizer, n_steps: int, factor: float = 0.5, patience: int = 20
+    optimizer: Optimizer,
+    n_steps: int,
+    factor: Annotated[float, Setting("Factor of the learning rate.", above=0)] = 0.5,
+    patience: Annotated[
+        int, Setting("Epochs without improvement before the rate changes.", at_least=1)
+    ] = 20,
 ) -> ReduceLROnPlateau:
     """Multiply by `factor` whenever the validation loss has not improved for `patience` epochs."""
     return ReduceLROnPlateau(optimizer, factor=factor, patience=patience)

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -13,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from tqdm import tqdm
 
 from csgcnn import distributed
+from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.data.batch import GraphBatch, cut
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
@@ -21,7 +21,6 @@ from csgcnn.errors import UserError
 from csgcnn.evaluation.inference import in_batches, predict_rows
 from csgcnn.evaluation.metrics import Metrics, target_metrics
 from csgcnn.nn.network import CrystalGraphNetwork
-from csgcnn.nn.norms import WeightedBatchNorm
 from csgcnn.training.cuda_graphs import RecordedStep
 from csgcnn.training.ema import ExponentialMovingAverage
 from csgcnn.training.state import random_state, set_random_state
@@ -50,25 +49,6 @@ LENGTH = (
     "total_steps",
     "_schedule_phases",
 )  # what a schedule knows of max_epochs, which may change on resume
-
-
-@dataclass(frozen=True, slots=True)
-class TrainerSettings:
-    """How to train; `schemas.TrainerConfig` says what each means."""
-
-    max_epochs: int
-    batch_size: int
-    patience: int | None = None
-    grad_clip: float | None = None
-    ema: float | None = None
-    precision: str = "float32"
-    progress: bool = True
-    max_skipped: int = 0
-    sync_norm: bool = True
-    compile: bool = False
-    cuda_graphs: bool = True
-    freeze_body: bool = False
-    layer_decay: float = 1.0
 
 
 class DivergenceError(UserError):
@@ -144,12 +124,6 @@ class Trainer:
             n_batches, device=store.device
         )  # of the batches done in the present epoch
         self.n_done = 0  # batches of it
-        norms = [module for module in model.modules() if isinstance(module, WeightedBatchNorm)]
-        for norm in norms:
-            norm.shared = settings.sync_norm
-        self.own_statistics = (
-            [] if settings.sync_norm else [buffer for norm in norms for buffer in norm.buffers()]
-        )
         if distributed.rank():
             torch.manual_seed(
                 torch.initial_seed() + distributed.rank()
@@ -311,7 +285,6 @@ class Trainer:
         loss = self.loss(distributed.gather(prediction.float(), len(rows)), target)
         loss.backward()
         distributed.sum_gradients(self.model.parameters())
-        distributed.average_tensors(self.own_statistics)
         limit, may_skip = self.settings.grad_clip, self.settings.max_skipped > 0
         if limit or may_skip:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)

@@ -1,19 +1,19 @@
 """Beginning with the weights of another training: its body, and its head where that answers the same question."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from csgcnn.config.tree import leaves, selected
+from csgcnn.config.keys import described_key, section_keys
+from csgcnn.config.settings.run import RunSettings
+from csgcnn.config.tree import leaves, select
 from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
 
 HEAD = ("head.", "scaler.", "spread.")  # all else is the body, from features to pooling
 BODY_KEYS = ("model", "node_features", "edge_calculator", "pooling", "graph.global_features")
 SEVERAL = ("node_features",)  # of which one may have more than the other
-HARMLESS = re.compile(r"model\.(head_hidden|n_head_layers|predict_std|dropout)|.*\.trainable")
 
 Weights = Mapping[str, Tensor]
 
@@ -97,9 +97,14 @@ def _differences(
 ) -> Iterator[tuple[str, Any, Any]]:
     """Keys of what makes the body whose values differ: here, there."""
     for key in BODY_KEYS:
-        here, there = (dict(leaves(selected(tree, key), key)) for tree in (config, other))
+        here, there = (dict(leaves(select(tree, key), key)) for tree in (config, other))
         for name in sorted(
             here.keys() | there.keys() if key in SEVERAL else here.keys() & there.keys()
         ):
-            if here.get(name) != there.get(name) and not HARMLESS.fullmatch(name):
+            if here.get(name) != there.get(name) and _is_of_body(name, config):
                 yield name, here.get(name), there.get(name)
+
+
+def _is_of_body(name: str, config: Mapping[str, Any]) -> bool:
+    key = described_key(name, config, section_keys(RunSettings))
+    return key is None or key.setting.body

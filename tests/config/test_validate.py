@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from csgcnn.config.values import ALLOWED_TARGETS
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from csgcnn.config import instantiate as config
-from csgcnn.config.instantiate import build
+from csgcnn.config.instantiate import instantiate
 from csgcnn.config.paths import CONF, claim_directory, data_path
 from csgcnn.config.resolved import save_resolved
 from csgcnn.config.validate import validate
-from csgcnn.config.values import ALLOWED_TARGETS
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.nn.heads import Head
 
@@ -201,13 +201,13 @@ def test_build_makes_nested_objects() -> None:
     )
     root = object()
     for node in (cfg.tree, OmegaConf.to_container(cfg, resolve=True)["tree"]):
-        tree = build(node, root=root)
+        tree = instantiate(node, root=root)
         assert [leaf.width for leaf in tree.leaves] == [3]
         assert type(tree.leaves) is list
         assert tree.parts["a"].name == "a"
         assert tree.make(width=5).width == 5
         assert tree.root is root
-    assert build({"a": {"_target_": LEAF, "width": 2}})["a"].width == 2
+    assert instantiate({"a": {"_target_": LEAF, "width": 2}})["a"].width == 2
 
 
 @pytest.mark.parametrize(
@@ -239,14 +239,14 @@ def test_a_foreign_target_is_refused_by_name(target: Any) -> None:
         {"_target_": LEAF, "width": [{"deep": {"_target_": target}}]},
     ):
         with pytest.raises(ConfigError, match=re.escape(str(target))):
-            build(node)
+            instantiate(node)
 
 
 @pytest.mark.parametrize("key", ["_args_", "_recursive_", "_convert_", "_anything_"])
 @pytest.mark.usefixtures("forest")
 def test_special_keys_are_refused(key: str) -> None:
     with pytest.raises(ConfigError, match=key):
-        build({"_target_": LEAF, "width": 1, key: []})
+        instantiate({"_target_": LEAF, "width": 1, key: []})
 
 
 @pytest.mark.usefixtures("forest")
@@ -255,11 +255,11 @@ def test_wrong_arguments_name_key_and_target() -> None:
         with pytest.raises(
             ConfigError, match=rf"widht is no argument of {LEAF}; did you mean width"
         ):
-            build({"_target_": LEAF, "_partial_": partial, "widht": 1})
+            instantiate({"_target_": LEAF, "_partial_": partial, "widht": 1})
     with pytest.raises(ConfigError, match=rf"{LEAF}.*width"):
-        build({"_target_": LEAF})
+        instantiate({"_target_": LEAF})
     with pytest.raises(ConfigError, match=rf"{LEAF}: width must not be negative"):
-        build({"_target_": LEAF, "width": -1})
+        instantiate({"_target_": LEAF, "width": -1})
 
 
 def test_data_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from csgcnn.config.values import NUMBERS, check_values
 
 from csgcnn import load
-from csgcnn.config.values import NUMBERS, check_values
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.runs.checkpoint import save_checkpoint
 

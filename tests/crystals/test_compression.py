@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals import compression
 from csgcnn.crystals.compression import WIDEST_CLUSTER, merge_equivalent
 from csgcnn.crystals.crystal import Crystal, to_crystal
-from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings, connect
+from csgcnn.crystals.graphs import CrystalGraphs, connect
 from csgcnn.crystals.transforms import SAME_CRYSTAL
 
 FULL = GraphSettings(compress=False)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import Crystal, to_crystal
-from csgcnn.crystals.graphs import SHELL_TOLERANCE, CrystalGraphs, GraphSettings, connect
+from csgcnn.crystals.graphs import SHELL_TOLERANCE, CrystalGraphs, connect
 from csgcnn.errors import StructureError
 
 FULL = GraphSettings(compress=False)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import spglib
 
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import Crystal
-from csgcnn.crystals.graphs import GraphSettings, connect
+from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.transforms import SAME_CRYSTAL
 
 IN_PLACE = [name for name in SAME_CRYSTAL if name not in ("rotation", "translation")]

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals import structure_files
 from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.datasets import Record, iter_structures, read_records
 from csgcnn.crystals.graph_builder import GraphChunk, Rejected, build_graphs
-from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.errors import StructureError, UserError
 
 Write = Callable[..., Path]

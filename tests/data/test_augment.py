@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.datasets import Record
-from csgcnn.crystals.graphs import GraphSettings, connect
+from csgcnn.crystals.graphs import connect
 from csgcnn.data.augment import Augmentations, CoordinateNoise, DistanceNoise, Strain, fading
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore

@@ -16,8 +16,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import Record
-from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data import cache, shards
 from csgcnn.data.cache import default_cache_folder, open_dataset
 from csgcnn.data.store import GraphStore

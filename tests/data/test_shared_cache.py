@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from csgcnn.config.settings.dataset import SplitSettings
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import Crystal, to_crystal
 from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.elements import SYMBOLS
-from csgcnn.crystals.graphs import GraphSettings, connect
+from csgcnn.crystals.graphs import connect
 from csgcnn.data.leakage import count_duplicates, shared_compositions
-from csgcnn.data.splits import PARTS, SplitSettings, compositions, split_rows
+from csgcnn.data.splits import PARTS, compositions, split_rows
 from csgcnn.data.store import GraphStore
 from csgcnn.errors import UserError
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from csgcnn.data.splits import PARTS, Split, SplitSettings, matbench_folds, split_ids, split_rows
+from csgcnn.config.settings.dataset import SplitSettings
+from csgcnn.data.splits import PARTS, Split, matbench_folds, split_ids, split_rows
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.errors import UserError
 

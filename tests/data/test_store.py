@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch_geometric.loader import DataLoader
 
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import Crystal, to_crystal
 from csgcnn.crystals.datasets import Record
-from csgcnn.crystals.graphs import CrystalGraphs, GraphSettings, connect
+from csgcnn.crystals.graphs import CrystalGraphs, connect
 from csgcnn.data.batch import GraphBatch, ranges
 from csgcnn.data.store import GraphStore
 

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from csgcnn import distributed
+from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.crystals import elements
 from csgcnn.crystals.crystal import to_crystal
-from csgcnn.crystals.graphs import GraphSettings, connect
+from csgcnn.crystals.graphs import connect
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
@@ -24,7 +26,7 @@ from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.nn.node_features import ElementTable
 from csgcnn.training.losses import MultiTaskLoss, WeightedRegressionLoss
 from csgcnn.training.schedulers import constant
-from csgcnn.training.trainer import Trainer, TrainerSettings
+from csgcnn.training.trainer import Trainer
 
 DATA = Path(__file__).parents[2] / "data" / "dielectric.json.gz"
 N_ROWS = (13, 1)  # 1: fewer than processes

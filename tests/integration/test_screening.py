@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from csgcnn import load, predictor
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals import graph_builder as build
-from csgcnn.crystals.graphs import GraphSettings
 from csgcnn.data.cache import open_dataset
 from csgcnn.errors import UserError
 from csgcnn.runs.checkpoint import load_checkpoint, save_checkpoint

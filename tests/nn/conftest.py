@@ -15,8 +15,9 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from csgcnn.config.paths import CONF
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import to_crystal
-from csgcnn.crystals.graphs import GraphSettings, connect
+from csgcnn.crystals.graphs import connect
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.nn.network import CrystalGraphNetwork, build_network

@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from csgcnn.config.instantiate import build
+from csgcnn.config.instantiate import instantiate
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 
@@ -45,7 +45,7 @@ def edges(structures: list[Any], pack: Callable[..., GraphStore]) -> Callable[..
 
 @pytest.fixture
 def calculator(composed: Composed) -> Callable[..., Any]:
-    return lambda option, *words: build(
+    return lambda option, *words: instantiate(
         composed(f"edge_calculator={option}", *words).edge_calculator
     )
 

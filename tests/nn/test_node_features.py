@@ -5,7 +5,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from csgcnn.config.instantiate import build
+from csgcnn.config.instantiate import instantiate
 from csgcnn.crystals import elements
 from csgcnn.nn.node_features import NodeFeatures
 
@@ -17,7 +17,7 @@ TABLES = {"atom_init": 92, "onehot": 100, "bits": 7, "elemental": 8}
 def test_a_table_is_looked_up_and_not_trained(
     option: str, dim: int, composed: Callable[..., DictConfig]
 ) -> None:
-    features = NodeFeatures(build(composed(f"node_features={option}").node_features))
+    features = NodeFeatures(instantiate(composed(f"node_features={option}").node_features))
     assert features.dim == dim
     assert np.array_equal(features(Z).numpy(), getattr(elements, option)()[Z.numpy()])
     assert not list(features.parameters())
@@ -29,7 +29,7 @@ def test_a_trainable_table_starts_from_it_and_learns(
     option: str, composed: Callable[..., DictConfig]
 ) -> None:
     words = (f"node_features={option}", f"node_features.{option}.trainable=true")
-    features = NodeFeatures(build(composed(*words).node_features))
+    features = NodeFeatures(instantiate(composed(*words).node_features))
     (table,) = features.parameters()
     assert np.array_equal(table.detach().numpy(), getattr(elements, option)())
     features(Z).square().sum().backward()
@@ -44,7 +44,7 @@ def test_a_trainable_table_starts_from_it_and_learns(
 
 def test_several_are_concatenated_in_order(composed: Callable[..., DictConfig]) -> None:
     cfg = composed("node_features=[bits,learned]", "node_features.learned.dim=5")
-    features = NodeFeatures(build(cfg.node_features))
+    features = NodeFeatures(instantiate(cfg.node_features))
     assert features.dim == 12
     x = features(Z)
     assert np.array_equal(x[:, :7].detach().numpy(), elements.bits()[Z.numpy()])

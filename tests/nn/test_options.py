@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from csgcnn.config.instantiate import build
+from csgcnn.config.instantiate import instantiate
 from csgcnn.config.paths import CONF
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
@@ -105,7 +105,10 @@ def after_two_steps(config: DictConfig, batch: GraphBatch) -> Tensor:
     """Predictions of a network after two steps of training."""
     torch.manual_seed(0)
     model = build_network(config, n_outputs=[1]).train()
-    optimizer, loss = build(config.optimizer)(model.parameters()), MultiTaskLoss(build(config.loss))
+    optimizer, loss = (
+        instantiate(config.optimizer)(model.parameters()),
+        MultiTaskLoss(instantiate(config.loss)),
+    )
     target = torch.linspace(-2, 2, len(batch)).unsqueeze(1)
     for _ in range(2):
         optimizer.zero_grad()

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.compression import EQUAL_DISTANCE, WIDEST_CLUSTER
 from csgcnn.crystals.crystal import Crystal
-from csgcnn.crystals.graphs import GraphSettings, measure
+from csgcnn.crystals.graphs import measure
 from csgcnn.crystals.neighbors import SHELL_TOLERANCE
 from csgcnn.crystals.transforms import FILE_PRECISION, SAME_CRYSTAL
 from csgcnn.data.batch import GraphBatch

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from csgcnn.config.instantiate import build
+from csgcnn.config.instantiate import instantiate
 from csgcnn.config.paths import CONF
 from csgcnn.training.losses import Likelihood, MultiTaskLoss
 
@@ -18,7 +18,7 @@ ERRORS = torch.tensor([[2.0], [-0.5]])
 )
 def test_closed_forms(option: str, of_2: float, of_half: float) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        loss = build(compose("train", [f"loss={option}"]).loss)
+        loss = instantiate(compose("train", [f"loss={option}"]).loss)
     target = torch.tensor([[1.0], [3.0]])
     assert loss(target + ERRORS, target).item() == pytest.approx((of_2 + of_half) / 2)
     assert loss(target, target) == 0
@@ -26,7 +26,7 @@ def test_closed_forms(option: str, of_2: float, of_half: float) -> None:
 
 def test_missing_labels_reach_neither_loss_nor_gradient() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        loss = build(compose("train").loss)
+        loss = instantiate(compose("train").loss)
     target = torch.tensor([[0.0, NAN], [NAN, NAN], [1.0, 2.0]])
     prediction = torch.tensor([[2.0, 7.0], [8.0, 9.0], [3.0, 4.0]], requires_grad=True)
     value = loss(prediction, target)
@@ -47,7 +47,7 @@ def test_likelihoods(option: str, misfit: float) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [f"loss={option}"])
     assert cfg.model.predict_std
-    loss, log_std = build(cfg.loss), torch.full((4, 1), math.log(0.5))
+    loss, log_std = instantiate(cfg.loss), torch.full((4, 1), math.log(0.5))
     target = torch.tensor([[1.0], [2.0], [NAN], [3.0]])
     prediction = (target.nan_to_num(5.0) + 1).requires_grad_()
     assert loss(prediction, target, log_std).item() == pytest.approx(math.log(0.5) + misfit)

@@ -1,0 +1,144 @@
+"""Every key of a configuration with its description, collected from where it is defined.
+
+Keys of a run are fields of the classes in `config.settings`; keys of an option are annotated
+arguments of the class or function that its `_target_` names. The arguments are read from the
+source, without importing it: importing torch would take seconds, and `--help` must not wait.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import fields, is_dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from csgcnn.config.settings.optimizer import OPTIMIZER_KEYS
+from csgcnn.config.settings.setting import MISSING, Effect, Key, Setting
+
+
+@cache
+def section_keys(section: type) -> dict[str, Key]:
+    """Return the keys of a settings class by their full names, nested sections included.
+
+    Args:
+        section: A class of `csgcnn.config.settings`.
+    """
+    hints, found = get_type_hints(section, include_extras=True), dict[str, Key]()
+    for item in fields(section):
+        hint = hints[item.name]
+        if is_dataclass(hint):
+            nested = section_keys(hint)  # type: ignore[arg-type]
+            found |= {f"{item.name}.{name}": key for name, key in nested.items()}
+        elif hint is not Any:
+            kind, setting = get_args(hint)
+            default = item.default
+            if item.default_factory is not NO_DEFAULT:
+                default = item.default_factory()
+            name = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+            found[item.name] = Key(item.name, name.replace("typing.", ""), default, setting)
+    return found
+
+
+@cache
+def option_keys(target: str) -> dict[str, Key]:
+    """Return the keys of an option: the annotated arguments of what `_target_` names.
+
+    Args:
+        target: Full name of a class or function.
+
+    Returns:
+        The keys by their names; none if the source cannot be found.
+    """
+    module, _, name = target.rpartition(".")
+    if module == "torch.optim":
+        return OPTIMIZER_KEYS
+    definitions = _definitions(module)
+    while name in definitions:
+        node = definitions[name]
+        function = node if isinstance(node, ast.FunctionDef) else _constructor(node)
+        if function is not None:
+            return dict(_annotated_arguments(function))
+        bases = [base.id for base in node.bases if isinstance(base, ast.Name)]  # type: ignore[union-attr]
+        name = bases[0] if bases else ""
+    return {}
+
+
+@cache
+def _definitions(module: str) -> dict[str, ast.FunctionDef | ast.ClassDef]:
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):
+        return {}
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return {}
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    kinds = ast.FunctionDef | ast.ClassDef
+    return {node.name: node for node in tree.body if isinstance(node, kinds)}
+
+
+def _constructor(node: ast.ClassDef) -> ast.FunctionDef | None:
+    functions = (child for child in node.body if isinstance(child, ast.FunctionDef))
+    return next((function for function in functions if function.name == "__init__"), None)
+
+
+def _annotated_arguments(function: ast.FunctionDef) -> Iterator[tuple[str, Key]]:
+    arguments = [*function.args.posonlyargs, *function.args.args]
+    defaults = [None] * (len(arguments) - len(function.args.defaults)) + function.args.defaults
+    arguments, defaults = arguments + function.args.kwonlyargs, defaults + function.args.kw_defaults
+    for argument, default in zip(arguments, defaults, strict=True):
+        match argument.annotation:
+            case ast.Subscript(
+                value=ast.Name(id="Annotated"),
+                slice=ast.Tuple(elts=[kind, ast.Call(func=ast.Name(id="Setting")) as call]),
+            ):
+                setting = Setting(
+                    *map(ast.literal_eval, call.args),
+                    **{str(word.arg): ast.literal_eval(word.value) for word in call.keywords},
+                )
+                value = MISSING if default is None else ast.literal_eval(default)
+                yield argument.arg, Key(argument.arg, ast.unparse(kind), value, setting)
+
+
+def described_keys(
+    config: Mapping[str, Any], sections: Mapping[str, Key]
+) -> Iterator[tuple[str, Key]]:
+    """Yield the full name and the description of every key that a configuration can have.
+
+    Args:
+        config: A plain configuration, whose `_target_`s say which options were chosen.
+        sections: Keys of the command, as `section_keys` returns them.
+    """
+    yield from sections.items()
+    for name, node in config.items():
+        if name not in {key.partition(".")[0] for key in sections}:
+            yield from _keys_below(name, node)
+
+
+def _keys_below(path: str, node: Any) -> Iterator[tuple[str, Key]]:
+    if isinstance(node, Mapping):
+        if isinstance(target := node.get("_target_"), str):
+            for name, key in option_keys(target).items():
+                yield f"{path}.{name}", key
+        for name, child in node.items():
+            yield from _keys_below(f"{path}.{name}", child)
+
+
+def described_key(name: str, config: Mapping[str, Any], sections: Mapping[str, Key]) -> Key | None:
+    """Return the description of a key, or of the key that holds it as an entry of a dict.
+
+    Args:
+        name: Full name, such as dataset.units.band_gap.
+        config: A plain configuration.
+        sections: Keys of the command, as `section_keys` returns them.
+    """
+    known, parts = dict(described_keys(config, sections)), name.split(".")
+    names = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next((known[name] for name in names if name in known), None)
+
+
+def has_effect(name: str, effect: Effect, sections: Mapping[str, Key]) -> bool:
+    """Return whether a key of the run, given by its full name, has this effect."""
+    key = described_key(name, {}, sections)
+    return key is not None and key.setting.effect == effect

@@ -1,0 +1,32 @@
+"""The settings classes as schemas of Hydra, which gives keys their types and defaults."""
+
+from hydra.core.config_store import ConfigStore
+
+from csgcnn.config.settings.commands import BuildSettings, EvaluateSettings, PredictSettings
+from csgcnn.config.settings.dataset import DatasetSettings
+from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.config.settings.run import BenchmarkSettings, RunSettings, TaskSettings
+from csgcnn.config.settings.trainer import TrainerSettings
+
+COMMANDS: dict[str, type] = {
+    "train": RunSettings,
+    "benchmark": BenchmarkSettings,
+    "build": BuildSettings,
+    "predict": PredictSettings,
+    "evaluate": EvaluateSettings,
+}
+
+
+def register_schemas() -> None:
+    """Register the schemas at the root of Hydra's store, so that no group lists them."""
+    store = ConfigStore.instance().store
+    for command, settings in COMMANDS.items():
+        store(f"{command}_schema", settings)
+    # Sections by themselves: config.yaml of a run lists them in its defaults.
+    store("trainer_schema", TrainerSettings)
+    store("graph_schema", GraphSettings)
+    store("dataset_schema", DatasetSettings)
+    store("task_schema", TaskSettings)
+
+
+register_schemas()

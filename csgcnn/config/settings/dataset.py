@@ -1,0 +1,116 @@
+"""Keys of the section `dataset`: structures, targets and their split."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from csgcnn.config.settings.setting import MISSING, Setting
+
+SPLIT_METHODS = ("random", "group", "column", "fold", "matbench", "file")
+
+
+@dataclass(slots=True)
+class SplitSettings:
+    """Describe how the rows are divided into train, val and test.
+
+    The column `composition` always exists: unless the data have a column of that name, it is the
+    reduced formula of each crystal.
+    """
+
+    method: Annotated[
+        str,
+        Setting(
+            "random: by fractions; group: likewise, rows with one value of `column` stay together; "
+            "column: `column` holds train, val or test; fold: rows whose `column` equals `fold` "
+            "test; matbench: the official folds; file: ids per part.",
+            choices=SPLIT_METHODS,
+        ),
+    ] = "random"
+    train: Annotated[float, Setting("Fraction of training rows.", above=0, at_most=1)] = 0.8
+    val: Annotated[float, Setting("Fraction of validation rows.", at_least=0, below=1)] = 0.1
+    test: Annotated[float, Setting("Fraction of test rows.", at_least=0, below=1)] = 0.1
+    seed: Annotated[
+        int, Setting("Seed of the split.", at_least=0, at_most=2**63 - 1, effect="seed")
+    ] = 0
+    stratify: Annotated[
+        str | None,
+        Setting(
+            "Column whose values get the same shares in every part (random) or fold (matbench).",
+            null="none",
+        ),
+    ] = None
+    column: Annotated[
+        str | None,
+        Setting("Column of the group, the part or the fold.", null="none"),
+    ] = None
+    fold: Annotated[int, Setting("Fold whose rows are the test part.", at_least=0)] = 0
+    file: Annotated[str | None, Setting("JSON file with a list of ids per part.", null="none")] = (
+        None
+    )
+
+
+@dataclass(slots=True)
+class DatasetSettings:
+    """Describe structures and their targets."""
+
+    path: Annotated[
+        str,
+        Setting(
+            "Data file, folder of structure files, or folder of built graphs.",
+            resumable=True,  # resume compares the content
+        ),
+    ] = MISSING
+    targets: Annotated[
+        list[str] | None, Setting("Columns to predict.", null="the only column that can be one")
+    ] = None
+    units: Annotated[
+        dict[str, str], Setting("Units of the targets, by column.", effect="execution")
+    ] = field(default_factory=dict)
+    derived: Annotated[
+        dict[str, str],
+        Setting("New columns of 0 and 1 from comparisons, such as is_metal: band_gap == 0."),
+    ] = field(default_factory=dict)
+    tasks: Annotated[
+        dict[str, str],
+        Setting(
+            "Task of a target, where it is not regression.",
+            choices=("regression", "classification"),
+        ),
+    ] = field(default_factory=dict)
+    task_weights: Annotated[
+        dict[str, float], Setting("Weights of the targets in the loss, 1 where not given.", above=0)
+    ] = field(default_factory=dict)
+    class_weights: Annotated[
+        str | None,
+        Setting(
+            "balanced: weight the classes by their inverse frequency in the training rows.",
+            choices=("balanced",),
+            null="equal weights",
+        ),
+    ] = None
+    split: SplitSettings = field(default_factory=SplitSettings)
+    id_column: Annotated[
+        str | None, Setting("Column of the ids.", null="material_id, jid, mbid or id")
+    ] = None
+    structure_column: Annotated[
+        str | None,
+        Setting("Column of the structures.", null="crystal_structure, structure or atoms"),
+    ] = None
+    on_error: Annotated[
+        str,
+        Setting(
+            "raise: an unusable record aborts the run; skip: it is left out and listed in "
+            "rejected.csv.",
+            choices=("raise", "skip"),
+        ),
+    ] = "raise"
+    cache_dir: Annotated[
+        str | None,
+        Setting(
+            "Folder of cached graphs.",
+            null="$CSGCNN_CACHE, or csgcnn in the cache folder of the user",
+            effect="execution",
+        ),
+    ] = None
+    hint: Annotated[
+        str, Setting("Advice that is printed if the data are missing.", effect="execution")
+    ] = ""

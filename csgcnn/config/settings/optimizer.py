@@ -1,0 +1,18 @@
+"""Keys of the group `optimizer`, whose classes belong to torch and carry no descriptions."""
+
+from csgcnn.config.settings.setting import MISSING, Key, Setting
+
+OPTIMIZER_KEYS = {
+    key.name: key
+    for key in (
+        Key("lr", "float", MISSING, Setting("Learning rate, the peak of the schedule.", above=0)),
+        Key("weight_decay", "float", 0.0, Setting("Decay of the weights.", at_least=0)),
+        Key("momentum", "float", 0.0, Setting("Momentum of SGD.", at_least=0, below=1)),
+        Key(
+            "fused",
+            "bool",
+            False,
+            Setting("Update all parameters in one kernel.", effect="execution"),
+        ),
+    )
+}

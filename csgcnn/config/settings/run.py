@@ -1,0 +1,96 @@
+"""Keys at the root of a training configuration, and of `csgcnn benchmark`."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from csgcnn.config.settings.dataset import DatasetSettings
+from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.config.settings.setting import MISSING, Setting
+from csgcnn.config.settings.trainer import TrainerSettings
+
+
+@dataclass(slots=True)
+class RunSettings:
+    """Describe a training run; sections without a class here are options of their groups."""
+
+    seed: Annotated[
+        int,
+        Setting(
+            "Seed of weights, batches and noise.", at_least=0, at_most=2**63 - 1, effect="seed"
+        ),
+    ] = 0
+    ensemble: Annotated[
+        int,
+        Setting(
+            "Members, trained with seed, seed + 1, ...; one checkpoint predicts their mean and "
+            "standard deviation.",
+            at_least=1,
+            at_most=100,
+        ),
+    ] = 1
+    init_from: Annotated[
+        str | None,
+        Setting("Checkpoint whose weights the training starts from.", null="random weights"),
+    ] = None
+    init_parts: Annotated[
+        str,
+        Setting(
+            "Weights to take from init_from; body re-initializes the head.",
+            choices=("all", "body"),
+        ),
+    ] = "all"
+    recipe: Annotated[
+        str | None, Setting("Name of the recipe, set by recipe=NAME.", effect="execution")
+    ] = None
+    resume: Annotated[
+        str | None,
+        Setting(
+            "Folder of the run to resume, or auto: resume if hydra.run.dir holds a run.",
+            null="start a new run",
+            effect="execution",
+        ),
+    ] = None
+    plugins: Annotated[
+        list[str],
+        Setting("Packages whose classes may be named by _target_.", effect="execution"),
+    ] = field(default_factory=list)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    graph: GraphSettings = field(default_factory=GraphSettings)
+    dataset: DatasetSettings = field(default_factory=DatasetSettings)
+    model: Any = MISSING
+    edge_calculator: Any = MISSING
+    node_features: Any = MISSING
+    pooling: Any = MISSING
+    augment: Any = MISSING
+    loss: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = MISSING
+
+
+@dataclass(slots=True)
+class TaskSettings:
+    """Describe a public benchmark task."""
+
+    name: Annotated[str, Setting("Official name of the task.")] = MISSING
+    n_folds: Annotated[int, Setting("Number of folds.", at_least=2)] = 5
+    n_rows: Annotated[
+        int | None,
+        Setting(
+            "Rows of the official data; a score needs all of them.", at_least=1, null="any number"
+        ),
+    ] = None
+    published: Annotated[
+        dict[str, float],
+        Setting("Published scores: MAE, or balanced accuracy of classes, mean over the folds."),
+    ] = field(default_factory=dict)
+    source: Annotated[str, Setting("Source of the published scores.")] = ""
+
+
+@dataclass(slots=True)
+class BenchmarkSettings(RunSettings):
+    """Describe `csgcnn benchmark`: a run for each fold of a task."""
+
+    task: TaskSettings = field(default_factory=TaskSettings)
+    folds: Annotated[
+        Any, Setting("Folds to run now, one or a list.", null="all that are not finished")
+    ] = None
