@@ -6,11 +6,12 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, NamedTuple
 
 from csgcnn.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 _CPUS = Path("/sys/devices/system/cpu")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -105,7 +106,7 @@ def _quota() -> int:
 
 def select_device(
     name: str, threads: int | None = None, deterministic: bool = False
-) -> torch.device:
+) -> "torch.device":
     """The device to run on; `auto` is the GPU where there is one, `cuda` this process's among those of its node.
 
     `threads` of the CPU; None: the cores that this process has for itself.
@@ -115,6 +116,8 @@ def select_device(
     Raises:
         ConfigError: there is no such device.
     """
+    import torch  # late: commands that do not compute start without it
+
     torch.set_num_threads(threads or min(cores(), torch.get_num_threads()))
     torch.set_flush_denormal(True)
     keep_freed_memory()

@@ -97,6 +97,9 @@ def _number(bound: float) -> str:
     return f"{bound:g}" if abs(bound) < 1e6 else f"{bound:,}"
 
 
+KINDS = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text"}
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """A key with its type, its default and its description.
