@@ -1,35 +1,43 @@
-"""Errors that are answers to a user: they are shown in a line or two, never as a traceback."""
+"""Errors that the user can fix: printed in one or two lines, without a traceback."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """Something the user can mend: the message names the culprit, what was expected and what to do."""
+    """An error the user can fix; the message names the cause, what was expected and what to do."""
 
     exit_code = 1
 
 
 class ConfigError(UserError):
-    """The command line or the configuration is wrong."""
+    """A mistake on the command line or in the configuration."""
 
     exit_code = 2
 
 
 class StructureError(UserError):
-    """One structure cannot be used; the message says why (disorder, unknown element, malformed file, ...)."""
+    """A structure that cannot be used: disordered, of an unknown element, malformed, ..."""
 
 
 class AbortError(Exception):
-    """End the program, and a sweep with all its jobs; its cause is the reason."""
+    """End the program, including a sweep with all its jobs; `__cause__` holds the reason."""
 
 
 class FailedJobError(UserError):
-    """A job of a sweep failed; its message names the job and says why. A launcher may carry it between processes."""
+    """A failed job of a sweep; picklable, because a launcher may pass it between processes."""
 
 
 def nearest(word: str, options: Sequence[str]) -> str:
-    """The end of an error message that proposes the option spelled most like `word`, or nothing."""
+    """Return the end of an error message that proposes the most similar spelling.
+
+    Args:
+        word: What was given.
+        options: What is allowed.
+
+    Returns:
+        "; did you mean OPTION?", or "" if none is similar.
+    """
     matches = get_close_matches(word, options, n=1, cutoff=0.5)
     return f"; did you mean {matches[0]}?" if matches else ""
 
@@ -50,6 +58,14 @@ def first_line(error: BaseException, longest: int = 200) -> str:
 
 
 def one_line(reason: object, longest: int = 200) -> str:
-    """A message, or the name of an error without one, as one line of at most `longest` printable characters."""
+    """Return a whole message as one line, or the name of an error without a message.
+
+    Args:
+        reason: An error or a text, which may come from an untrusted file.
+        longest: Largest number of characters; a longer line ends with "...".
+
+    Returns:
+        Printable characters only, so that the line cannot control a terminal.
+    """
     line = "".join(filter(str.isprintable, " ".join(str(reason).split()))) or type(reason).__name__
     return line if len(line) <= longest else line[: longest - 3] + "..."

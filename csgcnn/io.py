@@ -1,25 +1,31 @@
-"""Files that are whole or not there: temporary name, flush to the disk, rename."""
+"""Files that are complete or absent, file digests and locks between processes."""
 
 import csv
+import hashlib
 import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
 
 from csgcnn.errors import UserError
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` that takes its place when the block ends well, and vanishes otherwise.
+    """Open a temporary file that replaces `path` when the block succeeds.
+
+    The content is flushed to the disk before the rename. If the block fails, the temporary file is
+    removed and an earlier file remains unchanged.
 
     Raises:
-        UserError: it cannot be written (a full disk, a read-only or vanished folder); an earlier file stays as it was.
+        UserError: The file cannot be written: full disk, read-only or missing folder.
     """
     temporary = ""
     try:
@@ -31,7 +37,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
-        take_place(Path(temporary), path)
+        move_into_place(Path(temporary), path)
     except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
@@ -41,20 +47,27 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def whole_folder(path: Path, on_disk: bool = True) -> Iterator[Path]:
-    """Make a temporary folder beside `path` that takes its name when the block ends well, and vanishes otherwise.
+def whole_folder(path: Path, flush: bool = True) -> Iterator[Path]:
+    """Make a temporary folder that is renamed to `path` when the block succeeds.
 
-    `on_disk`: its files are flushed to the disk before. Where `path` exists by then, as another process was first, the
-    temporary folder vanishes as well.
+    If the block fails, or if another process has made `path` meanwhile, the temporary folder is
+    removed.
+
+    Args:
+        path: The folder to make.
+        flush: Whether its files are flushed to the disk before the rename.
+
+    Yields:
+        The temporary folder.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: The folder cannot be written.
     """
     temporary = Path(tempfile.mkdtemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent))
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
-        if on_disk:
+        if flush:
             flush_files(temporary)
         temporary.rename(path)
         _flush_folder(path.parent)
@@ -65,51 +78,133 @@ def whole_folder(path: Path, on_disk: bool = True) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def take_place(finished: Path, path: Path) -> None:
-    """Rename a finished file, on the disk when this returns."""
+def move_into_place(finished: Path, path: Path) -> None:
+    """Rename a finished file and flush the rename to the disk.
+
+    Args:
+        finished: The file, on the same file system.
+        path: The new name; a file of that name is replaced.
+    """
     os.replace(finished, path)
     _flush_folder(path.parent)
 
 
 def flush_files(folder: Path) -> None:
-    """Have the files of a folder lie on the disk."""
+    """Flush the files of a folder to the disk."""
     for path in folder.iterdir():
         with open(path, "rb") as file:
             os.fsync(file.fileno())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file as `replacing` does."""
+    """Write a file atomically, see `replacing`."""
     with replacing(path) as file:
         file.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file as `replacing` does."""
+    """Write a UTF-8 file atomically, see `replacing`."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file as `replacing` does; numbers that are not finite become null, as JSON knows none."""
+    """Write a JSON file atomically, see `replacing`; numbers that are not finite become null."""
     strict = json.loads(json.dumps(content), parse_constant=lambda _: None)
     write_text(path, json.dumps(strict, indent=2, ensure_ascii=False) + "\n")
 
 
 @contextmanager
 def replacing_csv(path: Path, header: Sequence[str]) -> Iterator[Any]:
-    """A csv writer, its header written, of a file that `replacing` makes."""
+    """Open a csv writer of a file that is written atomically, see `replacing`.
+
+    Args:
+        path: The file.
+        header: Names of the columns, which are written first.
+
+    Yields:
+        A writer as `csv.writer` returns it.
+    """
     with replacing(path) as file:
         text = io.TextIOWrapper(file, "utf-8", newline="")
         writer = csv.writer(text)
         writer.writerow(header)
         yield writer
-        text.detach()  # flushed; `replacing` closes the file
+        # Flush the text, but leave closing the file to `replacing`.
+        text.detach()
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a csv file as `replacing` does."""
+    """Write a csv file atomically, see `replacing`.
+
+    Args:
+        path: The file.
+        header: Names of the columns.
+        rows: Cells of each row.
+    """
     with replacing_csv(path, header) as writer:
         writer.writerows(rows)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def exclusive(path: Path, busy_message: str) -> Iterator[None]:
+    """Hold a lock for the block, or fail at once if another process holds it.
+
+    The operating system releases the lock when the process dies.
+
+    Args:
+        path: The lock file, in an existing folder.
+        busy_message: Message of the error if another process holds the lock.
+
+    Raises:
+        UserError: Another process holds the lock, or the file cannot be written or locked.
+    """
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(busy_message) from None
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write to {path.parent}: {reason}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def exclusive_when_free(
+    path: Path, on_wait: Callable[[], None] = lambda: None, patience: float = 1.0
+) -> Iterator[None]:
+    """Wait for a lock and hold it for the block.
+
+    The operating system releases the lock when the process dies.
+
+    Args:
+        path: The lock file, in an existing folder.
+        on_wait: Called once if the lock is not free after `patience`.
+        patience: Time before `on_wait` is called, in seconds.
+
+    Raises:
+        OSError: The file cannot be written.
+        NotImplementedError: The file system does not support locks.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout:
+        on_wait()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _umask() -> int:
@@ -119,7 +214,8 @@ def _umask() -> int:
 
 
 def _flush_folder(folder: Path) -> None:
-    with suppress(OSError):  # some systems and file systems cannot
+    # Some operating systems and file systems cannot flush a folder.
+    with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)

@@ -6,11 +6,9 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import Record, iter_records, source_files
@@ -25,7 +23,7 @@ from csgcnn.data.shards import Progress, build_store, parts_of, read_rejected, s
 from csgcnn.data.store import FORMAT, GraphStore, is_store, open_store
 from csgcnn.data.store_files import naming
 from csgcnn.errors import ConfigError
-from csgcnn.io import write_csv
+from csgcnn.io import exclusive_when_free, file_digest, write_csv
 
 log = logging.getLogger(__name__)
 
@@ -130,25 +128,20 @@ def _load(folder: Path, settings: GraphSettings) -> tuple[GraphStore, list[Rejec
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from building the same, where the file system has locks."""
+    """Keep other processes from building the same store, where the file system has locks."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f"{folder.name}.lock")
-    lock = FileLock(path)
-    try:
+    with ExitStack() as stack:
+        # Without locks every process builds the store, and the first one to finish wins.
+        with suppress(NotImplementedError):
+            message = "waiting for another process that builds these graphs"
+            stack.enter_context(exclusive_when_free(path, lambda: log.info(message)))
         try:
-            lock.acquire(timeout=1)
-        except Timeout:
-            log.info("waiting for another process that builds these graphs")
-            lock.acquire()
-    except NotImplementedError:  # then all build, and the first wins
-        yield
-        return
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            path.unlink()  # who holds the old file finds the graphs there, or builds them once more
-        lock.release()
+            yield
+        finally:
+            # A process that holds the removed file finds the store, or builds it once more.
+            with suppress(OSError):
+                path.unlink()
 
 
 def _tell(warned: Warnings) -> None:
@@ -165,13 +158,8 @@ def content_key(
     )
     folder = path if path.is_dir() else path.parent
     for file in source_files(path, id_column, structure_column):
-        digest.update(f"{os.path.relpath(file, folder)}\0{_content_hash(file)}\0".encode())
+        digest.update(f"{os.path.relpath(file, folder)}\0{file_digest(file)}\0".encode())
     return f"{path.name.split('.')[0]}-{digest.hexdigest()[:16]}"
-
-
-def _content_hash(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:

@@ -139,7 +139,7 @@ def _write(parts: Sequence[GraphChunk], settings: GraphSettings, folder: Path) -
 
     One that is damaged as the power failed is known by its checksums, so nothing waits for the disk.
     """
-    with whole_folder(folder, on_disk=False) as temporary:
+    with whole_folder(folder, flush=False) as temporary:
         rejected = [entry for part in parts for entry in part.rejected]
         write_pieces(temporary / REJECTED, [json.dumps(rejected).encode()])
         write_pieces(

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from csgcnn.crystals.graph_builder import Rejected, Warnings, merge_warnings
 from csgcnn.errors import UserError
-from csgcnn.io import take_place, write_text
+from csgcnn.io import move_into_place, write_text
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class PartialTable:
     def publish(self, name: str, path: Path) -> None:
         """Let a file of the folder, which is whole, take its place outside."""
         with self._writing():
-            take_place(self.folder / name, path)
+            move_into_place(self.folder / name, path)
 
     def _append(self, name: str, rows: Iterable[Sequence[str]]) -> int:
         text = io.StringIO(newline="")
