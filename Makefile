@@ -1,33 +1,56 @@
-# `make train` and `make test` do everything on a fresh machine: environment, installation, then the command.
+# Every target creates the environment and installs what it needs; `make train` installs the run-time dependencies only.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+RUNTIME := $(VENV)/.installed-runtime
+DEV := $(VENV)/.installed-dev
+DOCS := $(VENV)/.installed-docs
 
-.PHONY: train test lint format clean
+.PHONY: train test test-slow lint format docs reference clean
 
-train: $(INSTALLED)
+train: $(RUNTIME)
 	$(BIN)/csgcnn train
 
-# a process per core, each with one thread; the tests of a file stay together and share its fixtures
-test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+# One process per core, one thread each. The tests of a file share fixtures, so they run in one process.
+test: $(DEV)
+	$(PYTEST) -m "not slow and not slurm"
 
-lint: $(INSTALLED)
+# torchrun, search, kills, SLURM, wheel and sdist.
+test-slow: $(DEV)
+	$(PYTEST) -m "slow or slurm"
+
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-format: $(INSTALLED)
+format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# torch comes first and under the constraint, so that the exact build is the one installed
-$(INSTALLED): pyproject.toml constraints.txt
+docs: $(DOCS)
+	$(BIN)/mkdocs build --strict
+
+# Regenerate docs/reference/configuration.md from the descriptions of the keys.
+reference: $(RUNTIME)
+	$(BIN)/python -m csgcnn.config.reference
+
+# The constraint on torch selects the exact build, so torch is installed first.
+$(RUNTIME): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(DEV): $(RUNTIME)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+$(DOCS): $(RUNTIME)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist site

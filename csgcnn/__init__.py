@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
     from csgcnn.predictor import Predictor
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load(path: "str | Path | Sequence[str | Path]", device: str = "cpu") -> "Predictor":
