@@ -101,7 +101,7 @@ def _join(
     run.write_json("environment.json", environment(device))
     run.write_json("splits.json", content["split"])
     _join_rows(folders, run.folder / "metrics.csv")
-    write_results(run, model, store, dataset, split, batch_size, facts)
+    write_results(run, model, store, dataset, split, batch_size, facts, figures=cfg.trainer.figures)
     epochs = ", ".join(str(metrics["best_epoch"]) for metrics in found)
     log.info("best epochs of the members %s; everything is in %s", epochs, run.folder)
     return facts["val_score"]

@@ -191,15 +191,21 @@ def _train(
             4 * trainer.settings.batch_size,
         )
         keeper.save_best(model.state_dict())
-    if not distributed.rank():
+    if cfg.trainer.figures and not distributed.rank():
         from csgcnn.evaluation.plots import plot_learning_curve
 
         plot_learning_curve(
             run.folder / "metrics.csv", dataset.targets, run.folder / "learning_curve.png"
         )
-    batch_size = 4 * trainer.settings.batch_size
     write_results(
-        run, model, store, dataset, split, batch_size, {**_summary(trainer, dataset), **facts}
+        run,
+        model,
+        store,
+        dataset,
+        split,
+        batch_size=4 * trainer.settings.batch_size,
+        facts={**_summary(trainer, dataset), **facts},
+        figures=cfg.trainer.figures,
     )
     _log_end(run, trainer, facts)
     return trainer.best_score

@@ -1,13 +1,14 @@
-"""What a finished training says of the validation and test rows: predictions.csv, figures, metrics.json."""
+"""Results of a finished training: predictions.csv, metrics.json and figures."""
 
 import csv
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from csgcnn import distributed
 from csgcnn.data.dataset import Dataset
@@ -35,95 +36,126 @@ def write_results(
     split: Split,
     batch_size: int,
     facts: Mapping[str, Any],
+    figures: bool = True,
 ) -> None:
-    """Test once, and write what came of it and, when all else is there, metrics.json with the `facts`."""
-    targets, values = dataset.targets, {part: dataset.values[rows] for part, rows in split.items()}
+    """Evaluate the validation and test rows once and write the results, metrics.json last.
+
+    Every rank must call it; rank 0 writes.
+
+    Args:
+        run: Directory of the run.
+        model: The trained model.
+        store: Graphs of the data set, on the device of the model.
+        dataset: Targets and their values.
+        split: Rows of train, val and test.
+        batch_size: Crystals per batch.
+        facts: Further entries of metrics.json.
+        figures: Whether to draw the parity plot, confusion matrices, ROC and calibration curves.
+    """
     predicted = {
         part: predict_with_std(model, store, split[part], batch_size) for part in ("val", "test")
     }
-    if distributed.rank():  # the first one writes
+    if distributed.rank():
         return
-    from csgcnn.evaluation.plots import plot_calibration, plot_test
-
+    targets, values = dataset.targets, {part: dataset.values[rows] for part, rows in split.items()}
     prediction = {part: of_part.cpu() for part, (of_part, _) in predicted.items()}
     std = {part: of_part.cpu() for part, (_, of_part) in predicted.items() if of_part is not None}
+    write_predictions(
+        run.folder / "predictions.csv",
+        ["id", "split", *compared_columns(targets, bool(std))],
+        _prediction_rows(prediction, std, store, dataset, split),
+    )
+    if figures:
+        from csgcnn.evaluation.plots import plot_calibration, plot_test
+
+        plot_test(prediction["test"], values["test"], targets, run.folder)
+        if std:
+            test = prediction["test"], std["test"], values["test"], targets
+            plot_calibration(*test, run.folder / "calibration.png")
     metrics = {part: target_metrics(prediction[part], values[part], targets) for part in prediction}
     baseline = baseline_metrics(values["train"], values["test"], targets)
-    rows = (
-        [store.ids[row], part, *cells]
-        for part in prediction
-        for row, cells in zip(
-            split[part].tolist(),
-            compared_rows(prediction[part], values[part], targets, std.get(part)),
-            strict=True,
-        )
-    )
-    write_predictions(
-        run.folder / "predictions.csv", ["id", "split", *compared_columns(targets, bool(std))], rows
-    )
-    plot_test(prediction["test"], values["test"], targets, run.folder)
-    covered: dict[str, dict[str, float]] = {}
+    calibration, covered = {}, dict[str, dict[str, float]]()
     if std:
-        tested = prediction["test"], std["test"], values["test"], targets
-        covered = coverage(*tested)
-        plot_calibration(*tested, run.folder / "calibration.png")
-    calibration = {"calibration": covered, "std_scale": _scales(model, targets)} if std else {}
+        covered = coverage(prediction["test"], std["test"], values["test"], targets)
+        calibration = {"calibration": covered, "std_scale": _std_scales(model, targets)}
     run.write_json(
-        "metrics.json", {**metrics, **_baselines(baseline, targets), **calibration, **facts}
+        "metrics.json", {**metrics, **_baseline_entries(baseline, targets), **calibration, **facts}
     )
     for target in targets:
-        log.info(
-            "test %s", format_metrics(target, metrics["test"][target.name], baseline[target.name])
-        )
-        if target.name in covered and metrics["test"][target.name]["n"]:
+        tested = metrics["test"][target.name]
+        log.info("test %s", format_metrics(target, tested, baseline[target.name]))
+        if target.name in covered and tested["n"]:
             log.info("test %s", format_coverage(covered[target.name], target.name))
 
 
-def _scales(model: CrystalGraphNetwork | Ensemble, targets: Sequence[Target]) -> dict[str, float]:
+def _prediction_rows(
+    prediction: Mapping[str, Tensor],
+    std: Mapping[str, Tensor],
+    store: GraphStore,
+    dataset: Dataset,
+    split: Split,
+) -> Iterator[list[Any]]:
+    for part, of_part in prediction.items():
+        values = dataset.values[split[part]]
+        cells = compared_rows(of_part, values, dataset.targets, std.get(part))
+        for row, of_row in zip(split[part].tolist(), cells, strict=True):
+            yield [store.ids[row], part, *of_row]
+
+
+def _std_scales(
+    model: CrystalGraphNetwork | Ensemble, targets: Sequence[Target]
+) -> dict[str, float]:
     columns = [target for target in targets for _ in target.outputs]
     scales = zip(columns, model.std_scale.tolist(), strict=True)
     return {target.name: scale for target, scale in scales if not target.classes}
 
 
-def _baselines(
+def _baseline_entries(
     baseline: Mapping[str, Metrics], targets: Sequence[Target]
 ) -> dict[str, dict[str, float]]:
-    """The test metrics that any model must beat: of predicting the mean, or always the most frequent class."""
     maes = {target.name: baseline[target.name]["mae"] for target in targets if not target.classes}
     accuracies = {
         target.name: baseline[target.name]["accuracy"] for target in targets if target.classes
     }
-    told = {"baseline_test_mae": maes, "baseline_test_accuracy": accuracies}
-    return {key: values for key, values in told.items() if values}
+    entries = {"baseline_test_mae": maes, "baseline_test_accuracy": accuracies}
+    return {key: values for key, values in entries.items() if values}
 
 
 def read_fold(number: int, folder: Path, target: Target) -> Fold:
-    """Read what a finished run left in its folder."""
-    known, predicted, *more = compared_columns([target])
-    outputs = more if target.classes else [predicted]
-    with open(folder / "predictions.csv", newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
-    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
-        seconds = sum(
-            float(row["seconds"]) for row in csv.DictReader(file)
-        )  # of every start of the run
-    metrics, machine = (_json(folder / name) for name in ("metrics.json", "environment.json"))
+    """Read the results of a finished run on one fold.
+
+    Args:
+        number: Number of the fold.
+        folder: Directory of the run.
+        target: The target to read.
+    """
+    truth, predicted, *probabilities = compared_columns([target])
+    outputs = probabilities if target.classes else [predicted]
+    rows = [row for row in _read_csv(folder / "predictions.csv") if row["split"] == "test"]
+    metrics, machine = (_read_json(folder / name) for name in ("metrics.json", "environment.json"))
+    known = [row[truth] if target.classes else float(row[truth]) for row in rows]
+    threads = machine["threads"]
     return Fold(
-        number,
-        [row["id"] for row in rows],
-        torch.tensor(
-            [target.encode(row[known] if target.classes else float(row[known])) for row in rows]
-        ).double(),
-        torch.tensor([[float(row[name]) for name in outputs] for row in rows], dtype=torch.float64),
-        metrics["test"][target.name],
-        metrics["n_rows"],
-        metrics["best_epoch"],
-        metrics["epochs"],
-        seconds / 60,
-        metrics["n_parameters"],
-        f"{machine['device']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}",
+        number=number,
+        ids=[row["id"] for row in rows],
+        truth=torch.tensor([target.encode(value) for value in known]).double(),
+        prediction=torch.tensor(
+            [[float(row[name]) for name in outputs] for row in rows], dtype=torch.float64
+        ),
+        metrics=metrics["test"][target.name],
+        n_rows=metrics["n_rows"],
+        best_epoch=metrics["best_epoch"],
+        epochs=metrics["epochs"],
+        minutes=sum(float(row["seconds"]) for row in _read_csv(folder / "metrics.csv")) / 60,
+        n_parameters=metrics["n_parameters"],
+        machine=f"{machine['device']}, {threads} thread{'s' * (threads > 1)}",
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))

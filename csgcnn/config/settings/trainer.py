@@ -57,6 +57,9 @@ class TrainerSettings:
         ),
     ] = None
     progress: Annotated[bool, Setting("Show progress bars.", effect="execution")] = True
+    figures: Annotated[bool, Setting("Draw the figures of a finished run.", effect="execution")] = (
+        True
+    )
     workers: Annotated[
         int | None,
         Setting(
