@@ -16,7 +16,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from csgcnn.cli.overrides import ALIASES
+from csgcnn.config.compose import ALIASES
 from csgcnn.config.paths import CONF
 from csgcnn.errors import UserError, first_line, nearest
 

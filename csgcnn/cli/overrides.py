@@ -8,11 +8,9 @@ from pathlib import Path
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Quote, QuotedString
 
+from csgcnn.config.compose import ALIASES
 from csgcnn.config.paths import CONF
 from csgcnn.errors import ConfigError, UserError
-
-ALIASES = {"edge": "edge_calculator", "global_features": "graph.global_features"}
-
 
 OPEN_KEYS = (
     "dataset.units.",

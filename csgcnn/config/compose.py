@@ -1,0 +1,129 @@
+"""Compose configurations from `conf/` and overrides, any number of times in one process."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+
+from csgcnn.config.paths import CONF
+from csgcnn.config.schema import COMMANDS
+from csgcnn.errors import ConfigError
+
+# Short names of keys and groups.
+ALIASES = {"edge": "edge_calculator", "global_features": "graph.global_features"}
+
+
+def compose(
+    command: str,
+    overrides: Sequence[str] = (),
+    *,
+    config_dir: Path | None = None,
+    config_name: str | None = None,
+    return_hydra_config: bool = False,
+) -> DictConfig:
+    """Compose the configuration of a command. It executes nothing and leaves no global state.
+
+    Args:
+        command: train, benchmark, predict, evaluate or build.
+        overrides: Overrides in the form that Hydra reads, such as "model=csgcnn"; `to_overrides`
+            writes them from Python values.
+        config_dir: Further folder of configurations.
+        config_name: Configuration to start from, by default the one named after the command.
+        return_hydra_config: Keep the node `hydra`.
+
+    Returns:
+        The configuration, not validated yet.
+
+    Raises:
+        ConfigError: There is no such command.
+        HydraException: An override or a configuration is wrong.
+        OmegaConfBaseException: A value has the wrong type.
+    """
+    if command not in COMMANDS:
+        raise ConfigError(f"{command} has no configuration; expected {', '.join(COMMANDS)}")
+    with hydra_session(command, config_dir=config_dir) as hydra:
+        cfg = hydra.compose_config(
+            config_name or command, list(overrides), RunMode.RUN, from_shell=False
+        )
+    if not return_hydra_config:
+        with open_dict(cfg):
+            del cfg["hydra"]
+    return cfg
+
+
+@contextmanager
+def hydra_session(
+    command: str, *, config_path: Path = CONF, config_dir: Path | None = None
+) -> Iterator[Hydra]:
+    """Open Hydra for one command within the block, also in a process that uses Hydra otherwise.
+
+    Args:
+        command: Name of the command, which becomes the name of the job.
+        config_path: Folder of the configurations.
+        config_dir: Further folder of configurations.
+
+    Yields:
+        Hydra, which composes configurations and runs jobs.
+    """
+    version.setbase("1.3")
+    search_path = create_config_search_path(str(config_path.absolute()))
+    if config_dir is not None:
+        search_path.prepend(
+            "command-line", f"file://{config_dir.absolute()}", SearchPathQuery(provider="schema")
+        )
+    state = GlobalHydra.instance()
+    outer, state.hydra = state.hydra, None
+    try:
+        hydra = Hydra(command, ConfigLoaderImpl(search_path))
+        state.initialize(hydra)
+        yield hydra
+    finally:
+        state.hydra = outer
+
+
+def to_overrides(values: Mapping[str, Any]) -> list[str]:
+    """Return overrides, in the form that Hydra reads, that set keys and options to Python values.
+
+    Args:
+        values: Values by full key, such as {"trainer.max_epochs": 50, "model": "csgann"}.
+    """
+    return [
+        f"{'++' if isinstance(value, Mapping) else ''}{full_key(key)}={_literal(value)}"
+        for key, value in values.items()
+    ]
+
+
+def full_key(key: str) -> str:
+    """Return a key with its first part spelled out, where that is an alias."""
+    first, dot, rest = key.partition(".")
+    return f"{ALIASES.get(first, first)}{dot}{rest}"
+
+
+def _literal(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        # Hydra accepts no quotes around the keys of a dict.
+        keys = (re.sub(r"([\\()\[\]{}:=, ])", r"\\\1", str(key)) for key in value)
+        entries = zip(keys, map(_literal, value.values()), strict=True)
+        return f"{{{','.join(map(':'.join, entries))}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_literal, value))}]"
+    return _quoted(str(value))
+
+
+def _quoted(text: str) -> str:
+    return QuotedString(text, Quote.single).with_quotes()
