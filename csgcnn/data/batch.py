@@ -1,4 +1,4 @@
-"""The one thing a model takes: a batch of crystal graphs as plain tensors."""
+"""A batch of crystal graphs as plain tensors: the input of every network."""
 
 import math
 from dataclasses import dataclass, fields
@@ -12,54 +12,67 @@ from torch.autograd.function import once_differentiable
 
 
 class SegmentSum(NamedTuple):
-    """Which rows of a table are summed up, and how often each counts: a sparse matrix."""
+    """Sum chosen rows of a table, segment by segment, with weights: a sparse matrix."""
 
-    row: Tensor  # [n_entries] int64
-    first: Tensor  # [n_bags] int64, where the entries of each bag start
-    weight: Tensor | None = None  # [n_entries]
+    # [n_entries] int64: row of the table
+    row: Tensor
+    # [n_segments] int64: first entry of each segment
+    first: Tensor
+    # [n_entries]: weight of each entry, 1 without
+    weight: Tensor | None = None
 
     def sum(self, table: Tensor) -> Tensor:
-        """Sum the rows of each bag: table [n_rows, size] -> [n_bags, size]."""
+        """Sum the rows of each segment: table [n_rows, size] -> [n_segments, size]."""
         weight = None if self.weight is None else self.weight.to(table.dtype)
         return F.embedding_bag(self.row, table, self.first, mode="sum", per_sample_weights=weight)
 
 
 @dataclass(frozen=True)
 class GraphBatch:
-    """Crystals laid end to end; nodes and edges may stand for several equal atoms and neighbors.
+    """Crystal graphs end to end; a node or an edge may stand for several equal ones.
 
     Edges are sorted by their center, `edge_index[1]`.
+
+    Attributes:
+        atomic_number: [n_atoms] int64.
+        atom_multiplicity: [n_atoms] float, number of equal sites that the node stands for.
+        graph_index: [n_atoms] int64, crystal of each node.
+        edge_index: [2, n_edges] int64, (neighbor, center).
+        distance: [n_edges] float, in Å.
+        edge_multiplicity: [n_edges] float, number of equal neighbors that the edge stands for.
+        global_features: [n_graphs, n_global] float.
+        n_graphs: Number of crystals.
     """
 
-    atomic_number: Tensor  # [n_atoms] int64
-    atom_multiplicity: Tensor  # [n_atoms] float
-    graph_index: Tensor  # [n_atoms] int64, crystal of the atom
-    edge_index: Tensor  # [2, n_edges] int64, (neighbor, center)
-    distance: Tensor  # [n_edges] float, Å
-    edge_multiplicity: Tensor  # [n_edges] float
-    global_features: Tensor  # [n_graphs, n_global] float
+    atomic_number: Tensor
+    atom_multiplicity: Tensor
+    graph_index: Tensor
+    edge_index: Tensor
+    distance: Tensor
+    edge_multiplicity: Tensor
+    global_features: Tensor
     n_graphs: int
 
     @cached_property
     def edge_count(self) -> Tensor:
-        """How many edges of the uncompressed graph each edge stands for: [n_edges]."""
+        """Number of edges of the uncompressed graph that each edge stands for: [n_edges]."""
         return self.edge_multiplicity * self.atom_multiplicity.index_select(0, self.edge_index[1])
 
     @cached_property
     def n_sites(self) -> Tensor:
-        """Sites (uncompressed atoms) per crystal: [n_graphs] float."""
+        """Number of sites (uncompressed nodes) per crystal: [n_graphs] float."""
         return self.atom_multiplicity.new_zeros(self.n_graphs).index_add(
             0, self.graph_index, self.atom_multiplicity
         )
 
     @cached_property
     def degree(self) -> Tensor:
-        """Neighbors of one site that each node stands for: [n_atoms] float."""
+        """Number of neighbors of one site that each node stands for: [n_atoms] float."""
         return self.sum_neighbors(self.edge_multiplicity.new_ones(len(self.distance), 1)).squeeze(1)
 
     @cached_property
     def edges_of_center(self) -> SegmentSum:
-        """The edges of each node, counted with their multiplicities."""
+        """The edges of each node, weighted with their multiplicities."""
         nodes = torch.arange(len(self.atomic_number), device=self.distance.device)
         return SegmentSum(
             self._edges,
@@ -90,21 +103,16 @@ class GraphBatch:
         return torch.arange(len(self.distance), device=self.distance.device)
 
     def sum_neighbors(self, message: Tensor) -> Tensor:
-        """Sum messages [n_edges, size] over the neighbors of each node, with their multiplicities: [n_atoms, size]."""
+        """Sum messages over the neighbors of each node: [n_edges, size] -> [n_atoms, size].
+
+        Each message is weighted with the multiplicity of its edge.
+        """
         return sum_rows(message, self.edges_of_center, self.center_of_edge)
 
     def to(self, device: torch.device) -> "GraphBatch":
-        """The same on another device; a GPU takes it while it computes."""
-
-        def moved(tensor: Tensor) -> Tensor:
-            return (
-                tensor.pin_memory().to(device, non_blocking=True)
-                if device.type == "cuda"
-                else tensor.to(device)
-            )
-
+        """Return the batch on another device; the copy to a GPU is asynchronous."""
         tensors = {
-            field.name: moved(getattr(self, field.name))
+            field.name: _moved(getattr(self, field.name), device)
             for field in fields(self)
             if field.name != "n_graphs"
         }
@@ -114,20 +122,35 @@ class GraphBatch:
         return self.n_graphs
 
 
-def sum_rows(table: Tensor, bags: SegmentSum, transposed: SegmentSum) -> Tensor:
-    """`bags.sum` with a gradient: table [n_rows, size] -> [n_bags, size].
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
-    A gather (bags of one row, or of two) and a sum over the neighbors (bags of edges) alike; each is the other's
-    gradient. Many times faster than `index_add` on a CPU, and the same sum each time on a GPU.
+
+def sum_rows(table: Tensor, segments: SegmentSum, transposed: SegmentSum) -> Tensor:
+    """Compute `segments.sum(table)` with a gradient.
+
+    Gathering rows (segments of one or two entries) and summing over neighbors (segments of edges)
+    are the same operation, and each is the gradient of the other. It is many times faster than
+    `index_add` on a CPU, and deterministic on a GPU.
+
+    Args:
+        table: [n_rows, size].
+        segments: The sum.
+        transposed: Its transpose, which computes the gradient.
+
+    Returns:
+        [n_segments, size].
     """
-    return _SumRows.apply(table, bags, transposed)
+    return _SumRows.apply(table, segments, transposed)
 
 
 class _SumRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, table: Tensor, bags: SegmentSum, transposed: SegmentSum) -> Tensor:
+    def forward(ctx: Any, table: Tensor, segments: SegmentSum, transposed: SegmentSum) -> Tensor:
         ctx.transposed = transposed
-        return bags.sum(table)
+        return segments.sum(table)
 
     @staticmethod
     @once_differentiable
@@ -135,21 +158,19 @@ class _SumRows(torch.autograd.Function):
         return ctx.transposed.sum(grad.contiguous()), None, None
 
 
-def cut(rows: Tensor, size: int) -> tuple[Tensor, ...]:
-    """Cut rows [n_rows] into batches of `size`; a rest of one, or up to a sixteenth of `size`, joins the last batch.
+def split_batches(rows: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Split rows into batches of `size`.
 
-    Alone, the statistics and the gradient of so few crystals would weigh as much as those of a whole batch.
+    A remainder of one row, or of at most size/16 rows, is merged into the last batch: the
+    statistics and the gradient of so few crystals would weigh as much as those of a whole batch.
+
+    Args:
+        rows: [n_rows].
+        size: Number of rows per batch.
+
+    Returns:
+        The batches, in order.
     """
-    rest = min(size - 1, max(1, size // 16))
-    n_batches = max(1, math.ceil((len(rows) - rest) / size))
+    merged = min(size - 1, max(1, size // 16))
+    n_batches = max(1, math.ceil((len(rows) - merged) / size))
     return rows.split([size] * (n_batches - 1) + [len(rows) - size * (n_batches - 1)])
-
-
-def ranges(start: Tensor, length: Tensor, total: int) -> tuple[Tensor, Tensor]:
-    """Concatenate the ranges [start, start + length): positions [total], and the number of the range of each [total].
-
-    `total`, the sum of the lengths, is passed so that a GPU need not be asked.
-    """
-    owner = torch.repeat_interleave(length, output_size=total)
-    shift = start - (length.cumsum(0) - length)
-    return torch.arange(total, device=start.device) + shift.index_select(0, owner), owner

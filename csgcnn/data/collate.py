@@ -1,4 +1,8 @@
-"""Packed graphs in, a batch out: index arithmetic on any device, without a Python loop over crystals."""
+"""Collate packed graphs to a batch by index arithmetic, on any device, without a loop over crystals.
+
+Packed graphs are tensors by name: those of `GraphBatch`, end to end for all crystals, and `n_atoms`,
+`n_edges`, `first_atom` and `first_edge` [n_crystals], the size and the position of each crystal.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,67 +10,98 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from csgcnn.data.batch import GraphBatch, ranges
+from csgcnn.data.batch import GraphBatch
 
 Packed = Mapping[str, Tensor]
 
 
-def assemble(packed: Packed, index: Tensor, n_atoms: int, n_edges: int) -> GraphBatch:
-    """Lay the crystals `index` [n_graphs] end to end, of `n_atoms` and `n_edges` in all, which the host has to know."""
-    return _laid_out(packed, index, *_sizes(packed, index), n_atoms, n_edges)
+def collate(packed: Packed, index: Tensor, n_atoms: int, n_edges: int) -> GraphBatch:
+    """Collate crystals to a batch.
+
+    Args:
+        packed: The packed graphs.
+        index: [n_graphs] int64, the crystals, on the device of `packed`.
+        n_atoms: Number of their nodes, which is passed to avoid a synchronization with the GPU.
+        n_edges: Number of their edges.
+
+    Returns:
+        The batch, on the device of `packed`.
+    """
+    return _collate(packed, index, *_sizes(packed, index), n_atoms, n_edges)
 
 
 def collate_padded(packed: Packed, index: Tensor, n_atoms: int, n_edges: int) -> GraphBatch:
-    """Lay crystals end to end and fill up to `n_atoms` and `n_edges` with what counts nothing.
+    """Collate crystals to a batch of a given size, filled up with padding.
 
-    Every tensor then has the same shape for all batches of as many crystals. The atoms that fill up have multiplicity 0
-    and belong to the last crystal; theirs are the edges that fill up, each from an atom to itself. No norm, pooling,
-    loss or gradient of the others depends on them. At least one atom has to be filled up, and no more of either than
-    there are in `packed`.
+    All batches of equally many crystals then have tensors of the same shapes. Padding nodes have
+    multiplicity 0 and belong to the last crystal. Padding edges connect a padding node with itself.
+    No norm, pooling, loss or gradient of the crystals depends on the padding.
+
+    Args:
+        packed: The packed graphs.
+        index: [n_graphs] int64, the crystals, on the device of `packed`.
+        n_atoms: Number of nodes of the batch, more than those of the crystals. At most as many
+            padding nodes are possible as there are nodes in `packed`.
+        n_edges: Number of edges of the batch, at least those of the crystals; likewise.
+
+    Returns:
+        The batch, on the device of `packed`.
     """
-    of_graph_atoms, of_graph_edges = _sizes(packed, index)
-    first_atom, first_edge = of_graph_atoms.sum(), of_graph_edges.sum()
-    more_atoms, more_edges = n_atoms - first_atom, n_edges - first_edge
-    batch = _laid_out(
+    graph_atoms, graph_edges = _sizes(packed, index)
+    real_atoms, real_edges = graph_atoms.sum(), graph_edges.sum()
+    padding_atoms, padding_edges = n_atoms - real_atoms, n_edges - real_edges
+    batch = _collate(
         packed,
         torch.cat([index, torch.zeros_like(index[:1])]),
-        torch.cat([of_graph_atoms, more_atoms.view(1)]),
-        torch.cat([of_graph_edges, more_edges.view(1)]),
+        torch.cat([graph_atoms, padding_atoms.view(1)]),
+        torch.cat([graph_edges, padding_edges.view(1)]),
         *(n_atoms, n_edges),
     )
-    place = (
-        torch.arange(n_edges, device=index.device) - first_edge
-    )  # among the edges that fill up; negative before
-    own = first_atom + place * more_atoms // more_edges.clamp(min=1)
+    # Number of each edge among the padding edges; negative for the edges of the crystals.
+    number = torch.arange(n_edges, device=index.device) - real_edges
+    padding_node = real_atoms + number * padding_atoms // padding_edges.clamp(min=1)
     return replace(
         batch,
         atom_multiplicity=torch.where(batch.graph_index < len(index), batch.atom_multiplicity, 0.0),
         graph_index=batch.graph_index.clamp(max=len(index) - 1),
-        edge_index=torch.where(place < 0, batch.edge_index, own),
+        edge_index=torch.where(number < 0, batch.edge_index, padding_node),
         global_features=batch.global_features[:-1],
         n_graphs=len(index),
     )
+
+
+def ranges(start: Tensor, length: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """Concatenate the integer ranges [start, start + length).
+
+    Args:
+        start: [n_ranges] int64.
+        length: [n_ranges] int64.
+        total: Sum of the lengths, which is passed to avoid a synchronization with the GPU.
+
+    Returns:
+        The integers [total], and the number of the range of each [total].
+    """
+    owner = torch.repeat_interleave(length, output_size=total)
+    shift = start - (length.cumsum(0) - length)
+    return torch.arange(total, device=start.device) + shift.index_select(0, owner), owner
 
 
 def _sizes(packed: Packed, index: Tensor) -> tuple[Tensor, Tensor]:
     return packed["n_atoms"].index_select(0, index), packed["n_edges"].index_select(0, index)
 
 
-def _laid_out(
+def _collate(
     packed: Packed,
     index: Tensor,
-    of_graph_atoms: Tensor,
-    of_graph_edges: Tensor,
+    graph_atoms: Tensor,
+    graph_edges: Tensor,
     n_atoms: int,
     n_edges: int,
 ) -> GraphBatch:
-    atoms, graph_index = ranges(
-        packed["first_atom"].index_select(0, index), of_graph_atoms, n_atoms
-    )
-    edges, graph_of_edge = ranges(
-        packed["first_edge"].index_select(0, index), of_graph_edges, n_edges
-    )
-    first_atom = (of_graph_atoms.cumsum(0) - of_graph_atoms).index_select(0, graph_of_edge)
+    """Collate crystals whose sizes [n_graphs] are known."""
+    atoms, graph_index = ranges(packed["first_atom"].index_select(0, index), graph_atoms, n_atoms)
+    edges, graph_of_edge = ranges(packed["first_edge"].index_select(0, index), graph_edges, n_edges)
+    first_atom = (graph_atoms.cumsum(0) - graph_atoms).index_select(0, graph_of_edge)
     return GraphBatch(
         atomic_number=packed["atomic_number"].index_select(0, atoms).long(),
         atom_multiplicity=packed["atom_multiplicity"].index_select(0, atoms),

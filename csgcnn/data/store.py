@@ -21,7 +21,7 @@ from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import Scalar
 from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.data.batch import GraphBatch
-from csgcnn.data.collate import assemble, collate_padded
+from csgcnn.data.collate import collate, collate_padded
 from csgcnn.data.store_files import (
     load_graphs,
     merge_graphs,
@@ -147,7 +147,7 @@ class GraphStore:
     def batch(self, index: Tensor) -> GraphBatch:
         """Assemble the crystals `index` [n_graphs] (int64, on the host) into one batch on the store's device."""
         here = self._tensors["n_atoms"].device
-        batch = assemble(self._tensors, index.to(here, non_blocking=True), *self.size(index))
+        batch = collate(self._tensors, index.to(here, non_blocking=True), *self.size(index))
         return batch if self.is_resident else self._moved(batch)
 
     def padded(self, index: Tensor, n_atoms: int, n_edges: int) -> GraphBatch:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from csgcnn import distributed
 from csgcnn.config.settings.trainer import TrainerSettings
-from csgcnn.data.batch import GraphBatch, cut
+from csgcnn.data.batch import GraphBatch, split_batches
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
@@ -109,7 +109,7 @@ class Trainer:
         self.optimizer = make_optimizer(_parameter_groups(model, loss, settings.layer_decay))
         for group in self.optimizer.param_groups:
             group["lr"] *= group.pop("factor", 1.0)
-        n_batches = len(cut(split["train"], settings.batch_size))
+        n_batches = len(split_batches(split["train"], settings.batch_size))
         self.scheduler = make_scheduler(self.optimizer, settings.max_epochs * n_batches)
         self.n_steps = 0
         self.average = ExponentialMovingAverage(model, settings.ema) if settings.ema else None
@@ -226,7 +226,7 @@ class Trainer:
         if not len(self.order):
             self.order = distributed.broadcast_tensor(self.store.shuffled(rows))
             self.lr = self.optimizer.param_groups[0]["lr"]
-        batches = cut(self.order, self.settings.batch_size)
+        batches = split_batches(self.order, self.settings.batch_size)
         self.model.train()
         for module in self.frozen:  # batch norms keep their statistics, too
             module.eval()
@@ -312,14 +312,14 @@ class Trainer:
         ).all():  # one question to the device
             return
         if len(bad := (~losses.isfinite()).nonzero()):
-            first, batches = int(bad[0]), cut(self.order, self.settings.batch_size)
+            first, batches = int(bad[0]), split_batches(self.order, self.settings.batch_size)
             raise self._diverged(
                 f"the loss of batch {first + 1} is {self.losses[first]:.3g}",
                 self._ids(
                     torch.cat(batches[max(0, first - 1) : first + 1])
                 ),  # a gradient spoils the next loss
             )
-        last = cut(self.order, self.settings.batch_size)[: self.n_done][-1:]
+        last = split_batches(self.order, self.settings.batch_size)[: self.n_done][-1:]
         raise self._diverged(
             "the weights are not finite", [id_ for rows in last for id_ in self._ids(rows)]
         )

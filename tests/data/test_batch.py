@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from csgcnn.data.batch import cut
+from csgcnn.data.batch import split_batches
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,6 @@ from csgcnn.data.batch import cut
 )
 def test_a_few_rows_make_no_batch(n_rows: int, size: int, expected: list[int]) -> None:
     rows = torch.randperm(n_rows)
-    batches = cut(rows, size)
+    batches = split_batches(rows, size)
     assert [len(batch) for batch in batches] == expected
     assert torch.equal(torch.cat(batches), rows)

@@ -18,7 +18,8 @@ from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import Crystal, to_crystal
 from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.graphs import CrystalGraphs, connect
-from csgcnn.data.batch import GraphBatch, ranges
+from csgcnn.data.batch import GraphBatch
+from csgcnn.data.collate import ranges
 from csgcnn.data.store import GraphStore
 
 LONE_ATOM = Crystal(np.eye(3) * 30, np.array([54], dtype=np.uint8), np.zeros((1, 3)))
