@@ -1,10 +1,10 @@
-"""Several processes that train one model together, through `torch.distributed`; alone, each function does nothing.
+"""Data-parallel training over `torch.distributed`; with one process each function is a no-op.
 
-They take the same steps at the same time. What they tell each other are tensors and text, never pickles.
+All processes take the same steps at the same time, so each calls every function here.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -14,20 +14,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from csgcnn.errors import UserError, first_line
-from csgcnn.hardware import Rank, meeting_point
+from csgcnn.hardware import Rank, rendezvous
 
-PATIENCE = timedelta(
-    minutes=10
-)  # for a process that is alive but does not answer; a dead one is noticed at once
+TIMEOUT = timedelta(minutes=10)  # for a process that does not answer; a dead one is noticed at once
 T = TypeVar("T")
 
 
 class RankLostError(UserError):
-    """Another process of the run ended, or answers no more."""
+    """Another process of the run ended, or does not answer."""
 
 
 class CollectiveError(UserError):
-    """What all processes raise, as one of them met it; the first one tells."""
+    """Raised on all ranks when one fails; rank 0 reports it."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
@@ -35,18 +33,22 @@ class CollectiveError(UserError):
 
 
 @contextmanager
-def process_group(place: Rank) -> Iterator[None]:
-    """Meet the other processes, and part at the end.
+def process_group(own: Rank) -> Iterator[None]:
+    """Connect the processes of a run within the block.
+
+    Args:
+        own: Rank of this process.
 
     Raises:
-        RankLostError: they do not come.
+        RankLostError: The others cannot be reached.
     """
-    os.environ.update(meeting_point())
+    os.environ.update(rendezvous())
     try:
-        dist.init_process_group(rank=place.rank, world_size=place.size, timeout=PATIENCE)
+        dist.init_process_group(rank=own.rank, world_size=own.world_size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise RankLostError(
-            f"process {place.rank} cannot join the {place.size - 1} others: {first_line(error)}"
+            f"process {own.rank} cannot connect to the {own.world_size - 1} others: "
+            f"{first_line(error)}"
         ) from error
     try:
         yield
@@ -55,67 +57,78 @@ def process_group(place: Rank) -> Iterator[None]:
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """The number of this one; the first, 0, writes and tells what all do."""
+    """Return the number of this process; rank 0 writes files and messages."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def shard_rows(rows: Tensor) -> Tensor:
-    """The part of rows [n_rows] that is this process's; they differ in length by at most one."""
+    """Return the part of rows [n_rows] of this rank; parts differ in length by at most one."""
     return rows if world_size() == 1 else rows.tensor_split(world_size())[rank()]
 
 
 def gather(own: Tensor, n_rows: int) -> Tensor:
-    """Lay what the processes made of their shares of `n_rows` end to end: [n_rows, ...].
+    """Concatenate the results that the ranks computed for their shards.
 
-    The gradient flows to this process's own part alone, so that all gradients add up to that of one process.
+    The gradient flows to the part of this rank only, so that the sum of the gradients of all ranks
+    is the gradient of one process.
+
+    Args:
+        own: Result of this rank [n_rows of its shard, ...].
+        n_rows: Rows of all shards.
+
+    Returns:
+        Results of all ranks [n_rows, ...].
     """
     if world_size() == 1:
         return own
     lengths = [len(part) for part in torch.empty(n_rows).tensor_split(world_size())]
     padded = own.new_zeros(max(lengths), *own.shape[1:])
     padded[: len(own)] = own.detach()
-    parts = [part[:length] for part, length in zip(_exchange(padded), lengths, strict=True)]
+    parts = [part[:length] for part, length in zip(all_gather(padded), lengths, strict=True)]
     parts[rank()] = own
     return torch.cat(parts)
 
 
+def all_gather(tensor: Tensor) -> Tensor:
+    """Return the tensors of all ranks, of the same shape: [world_size, ...]."""
+    if world_size() == 1:
+        return tensor.unsqueeze(0)
+    parts = [torch.empty_like(tensor) for _ in range(world_size())]
+    with _connected():
+        dist.all_gather(parts, tensor.contiguous())
+    return torch.stack(parts)
+
+
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """The sum over the processes."""
+    """Return the sum over the ranks."""
     if world_size() > 1:
         with _connected():
             dist.all_reduce(tensor := tensor.clone())
     return tensor
 
 
-def all_gather(tensor: Tensor) -> Tensor:
-    """The tensors of all processes: [size, ...]."""
-    return torch.stack(_exchange(tensor)) if world_size() > 1 else tensor.unsqueeze(0)
-
-
-def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Add up the gradients of all processes."""
-    _add_up([parameter.grad for parameter in parameters if parameter.grad is not None])
-
-
-def average_tensors(tensors: Sequence[Tensor]) -> None:
-    """Make tensors their means over the processes."""
-    _add_up(tensors)
-    for tensor in tensors:
-        tensor.div_(world_size())
-
-
 def max_over_ranks(value: int) -> int:
-    """The largest of the processes' values."""
+    """Return the largest value of the ranks."""
     return int(all_gather(torch.tensor(value)).max())
 
 
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace gradients by their sums over the ranks."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if world_size() > 1 and gradients:
+        summed = sum_over_ranks(torch.cat([gradient.flatten() for gradient in gradients]))
+        parts = summed.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
 def broadcast_tensor(tensor: Tensor) -> Tensor:
-    """The first process's tensor, of the same shape everywhere."""
+    """Return the tensor of rank 0, which has the same shape on all ranks."""
     if world_size() > 1:
         with _connected():
             dist.broadcast(tensor := tensor.clone(), 0)
@@ -123,73 +136,59 @@ def broadcast_tensor(tensor: Tensor) -> Tensor:
 
 
 def broadcast_text(text: str = "") -> str:
-    """The first process's text."""
-    return _text(text, 0)
+    """Return the text of rank 0."""
+    if world_size() == 1:
+        return text
+    box = [text]
+    with _connected():
+        dist.broadcast_object_list(box, 0, device=torch.device("cpu"))
+    return box[0]
 
 
-def run_on_all_ranks(make: Callable[[], T]) -> T:
-    """What `make` gives, if it succeeds in all processes.
+def run_on_all_ranks(function: Callable[[], T]) -> T:
+    """Return the result of a function that may fail on any rank.
+
+    Args:
+        function: Function without collective operations.
 
     Raises:
-        CollectiveError: it failed in one, for the user's reason.
+        CollectiveError: It raised a UserError on at least one rank.
     """
     if world_size() == 1:
-        return make()
-    made, failure = None, None
+        return function()
+    result, failure = None, None
     try:
-        made = make()
+        result = function()
     except UserError as error:
         failure = error
-    codes = all_gather(torch.tensor(failure.exit_code if failure else 0)).tolist()
-    for source, code in enumerate(codes):
-        if code:
-            told = _text(str(failure), source)
-            raise CollectiveError(
-                told if source == 0 else f"process {source}: {told}", code
-            ) from failure
-    return made  # type: ignore[return-value]
+    failures: list[tuple[str, int] | None] = [None] * world_size()
+    with _connected():
+        dist.all_gather_object(failures, failure and (str(failure), failure.exit_code))
+    for source, found in enumerate(failures):
+        if found:
+            message, exit_code = found
+            message = f"process {source}: {message}" if source else message
+            raise CollectiveError(message, exit_code) from failure
+    return result  # type: ignore[return-value]
 
 
-def check_agreed(text: str, advice: str) -> None:
-    """Check that a text is the same in all processes.
+def check_equal_on_all_ranks(text: str, advice: str) -> None:
+    """Check that a text is the same on all ranks.
+
+    Args:
+        text: The text of this rank.
+        advice: End of the error message.
 
     Raises:
-        CollectiveError: it is not, with the advice.
+        CollectiveError: It is not.
     """
-    if world_size() > 1:
-        first = broadcast_text(text)
-        run_on_all_ranks(lambda: _check_equal(text, first, advice))
+    first = broadcast_text(text)
 
+    def check() -> None:
+        if text != first:
+            raise UserError(f"it has {text}, but process 0 has {first}; {advice}")
 
-def _check_equal(text: str, first: str, advice: str) -> None:
-    if text != first:
-        raise UserError(f"it has {text}, but the first has {first}; {advice}")
-
-
-def _add_up(tensors: Sequence[Tensor]) -> None:
-    if world_size() > 1 and tensors:
-        summed = sum_over_ranks(torch.cat([tensor.flatten() for tensor in tensors]))
-        for tensor, part in zip(
-            tensors, summed.split([tensor.numel() for tensor in tensors]), strict=True
-        ):
-            tensor.copy_(part.view_as(tensor))
-
-
-def _text(text: str, source: int) -> str:
-    """The text of the process `source`."""
-    content = torch.tensor(list(text.encode()), dtype=torch.uint8)
-    with _connected():
-        dist.broadcast(length := torch.tensor(len(content)), source)
-        content = content if rank() == source else torch.empty(int(length), dtype=torch.uint8)
-        dist.broadcast(content, source)
-    return bytes(content.tolist()).decode()
-
-
-def _exchange(tensor: Tensor) -> list[Tensor]:
-    parts = [torch.empty_like(tensor) for _ in range(world_size())]
-    with _connected():
-        dist.all_gather(parts, tensor.contiguous())
-    return parts
+    run_on_all_ranks(check)
 
 
 @contextmanager
@@ -197,5 +196,7 @@ def _connected() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        told = "another process of this run ended or does not answer; resume= goes on from the last checkpoint"
-        raise RankLostError(f"{told} ({first_line(error)})") from error
+        raise RankLostError(
+            "another process of this run ended or does not answer; csgcnn train resume=DIR "
+            f"continues from the last checkpoint ({first_line(error)})"
+        ) from error

@@ -26,7 +26,7 @@ from csgcnn.config.paths import CONF
 from csgcnn.config.schema import COMMANDS as SCHEMAS
 from csgcnn.config.validate import validate
 from csgcnn.errors import AbortError, ConfigError, FailedJobError, UserError, nearest
-from csgcnn.hardware import Rank, launch
+from csgcnn.hardware import Rank, read_rank
 from csgcnn.training.interruption import Interruption
 
 USAGE = """\
@@ -74,9 +74,9 @@ def main(words: Sequence[str] | None = None) -> int:
         return compare(rest)
     if command == "import-cgcnn":
         return import_cgcnn(rest)
-    place = launch()
+    own = read_rank()
     with Interruption():  # while torch is imported, too
-        return run(command, rest) if place.size == 1 else run_together(command, rest, place)
+        return run(command, rest) if own.world_size == 1 else run_on_rank(command, rest, own)
 
 
 def compare(words: Sequence[str]) -> int:
@@ -130,11 +130,11 @@ def import_cgcnn(words: Sequence[str]) -> int:
     return 0
 
 
-def run_together(command: str, words: Sequence[str], place: Rank) -> int:
-    """Run the command as one of several processes, of which the first reads the words and tells the others."""
+def run_on_rank(command: str, words: Sequence[str], own: Rank) -> int:
+    """Run the command on this rank; rank 0 reads the overrides and broadcasts the configuration."""
     if command != "train":
         print(
-            f"csgcnn {command}: runs in one process, {place.size} were started together",
+            f"csgcnn {command}: runs in one process, {own.world_size} were started together",
             file=sys.stderr,
         )
         return 2
@@ -142,15 +142,15 @@ def run_together(command: str, words: Sequence[str], place: Rank) -> int:
         importlib.import_module(f"csgcnn.{name}") for name in ("distributed", "commands.train")
     )
     try:
-        with distributed.process_group(place):
-            if place.rank:
+        with distributed.process_group(own):
+            if own.rank:
                 logging.disable()
                 return train.follow()
             code = run(command, words)
             distributed.broadcast_text()  # nothing more to do
             return code
     except Exception as error:
-        return report(f"{command} (process {place.rank} of {place.size})", error)
+        return report(f"{command} (process {own.rank} of {own.world_size})", error)
 
 
 def run(command: str, words: Sequence[str]) -> int:

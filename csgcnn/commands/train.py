@@ -29,7 +29,6 @@ from csgcnn.data.splits import Split, split_ids, split_rows
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import check_labels
 from csgcnn.errors import AbortError, one_line
-from csgcnn.evaluation.baselines import baseline_metrics
 from csgcnn.evaluation.calibration import calibrate
 from csgcnn.evaluation.metrics import target_metrics
 from csgcnn.hardware import select_device
@@ -40,7 +39,6 @@ from csgcnn.runs.results import write_results
 from csgcnn.training.checkpointing import Checkpointer, PrunedError
 from csgcnn.training.interruption import Interruption
 from csgcnn.training.losses import MultiTaskLoss, build_loss
-from csgcnn.training.outcome import outcome
 from csgcnn.training.resume import check_same_run, data_digest, last_checkpoint
 from csgcnn.training.trainer import DivergenceError, Trainer
 
@@ -151,10 +149,10 @@ def _train(
     )
     reached = f"epoch {trainer.epoch}, batch {trainer.n_done}{', the end' if is_done else ''}"
     advice = "dataset.path and the folder of the run must lie on a disk that all processes see"
-    distributed.check_agreed(f"data {description['data'][:8]} and {reached}", advice)
+    distributed.check_equal_on_all_ranks(f"data {description['data'][:8]} and {reached}", advice)
     if is_done:
         log.info(
-            "nothing to continue, all %d epochs are done; everything is in %s",
+            "nothing to continue, all %d epochs are done. Results: %s",
             trainer.epoch,
             run.folder,
         )
@@ -175,7 +173,7 @@ def _train(
             ", ".join(f"{target.name} {weight:.3g}" for target, weight in weights),
         )
     facts = shared | {
-        "outcome": pruned or _outcome(trainer),
+        "outcome": pruned or "finished",
         "seconds": time.perf_counter() - start,
     }
     if pruned:
@@ -255,7 +253,7 @@ def _fit(trainer: Trainer, keeper: Checkpointer, interruption: Interruption) -> 
     """Train to the end, or else say why not."""
     try:
         with interruption.deferred():
-            trainer.fit(keeper.watch)
+            trainer.fit(keeper.on_step)
             keeper.save()
         return ""
     except PrunedError:
@@ -312,15 +310,6 @@ def _report_data(dataset: Dataset, split: Split) -> dict[str, Any]:
     }
 
 
-def _outcome(trainer: Trainer) -> str:
-    train, val = (trainer.values_of(part).cpu() for part in ("train", "val"))
-    return outcome(
-        trainer.history,
-        trainer.best_score,
-        trainer.score(baseline_metrics(train, val, trainer.targets)),
-    )
-
-
 def _write_pruned(
     run: RunDirectory, trainer: Trainer, dataset: Dataset, facts: Mapping[str, Any]
 ) -> None:
@@ -345,11 +334,8 @@ def _summary(trainer: Trainer, dataset: Dataset) -> dict[str, Any]:
 
 
 def _log_end(run: RunDirectory, trainer: Trainer, facts: Mapping[str, Any]) -> None:
-    log.info(
-        "best epoch %d of %d, %s, %.0f s; everything is in %s",
-        trainer.best_epoch,
-        trainer.epoch,
-        facts["outcome"],
-        facts["seconds"],
-        run.folder,
-    )
+    epochs = f"{trainer.epoch} epoch{'s' * (trainer.epoch != 1)}"
+    done = f"trained {epochs} in {facts['seconds']:.0f} s"
+    if facts["outcome"] != "finished":
+        done = facts["outcome"]
+    log.info("%s; best epoch %d. Results: %s", done, trainer.best_epoch, run.folder)

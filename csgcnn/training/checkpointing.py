@@ -53,7 +53,7 @@ class Checkpointer:
         self._saved_best = 0
         self._saved_at = time.monotonic()
 
-    def watch(self) -> None:
+    def on_step(self) -> None:
         """Do what is due after a batch or an epoch.
 
         Raises:

@@ -173,8 +173,8 @@ class Trainer:
         self.evaluated.load_state_dict(self.model.state_dict())
         self.best = _copied(self.evaluated.state_dict())
 
-    def fit(self, watch: Callable[[], None]) -> None:
-        """Train to the end; `watch` is called after each batch and each epoch and may take the `state`, or stop.
+    def fit(self, on_step: Callable[[], None]) -> None:
+        """Train to the end; `on_step` is called after each batch and each epoch and may take the `state`, or stop.
 
         Raises:
             DivergenceError: a loss or a weight is no longer finite.
@@ -184,7 +184,7 @@ class Trainer:
             total=total, initial=self.epoch, unit="epoch", disable=None if progress else True
         ) as bar:
             while not self.is_over:
-                row = self._run_epoch(watch)
+                row = self._run_epoch(on_step)
                 bar.set_postfix(
                     train=f"{row['train_loss']:.4f}",
                     val=f"{row['val_loss']:.4f}",
@@ -192,11 +192,11 @@ class Trainer:
                     refresh=False,
                 )
                 bar.update()
-                watch()
+                on_step()
 
-    def _run_epoch(self, watch: Callable[[], None]) -> Row:
+    def _run_epoch(self, on_step: Callable[[], None]) -> Row:
         start, n_before = time.perf_counter(), self.n_done
-        train_loss = self._train_epoch(watch)
+        train_loss = self._train_epoch(on_step)
         seconds = time.perf_counter() - start
         val_loss, metrics = self._validate()
         row = {
@@ -220,7 +220,7 @@ class Trainer:
             self.best = _copied(self.evaluated.state_dict())
         return row
 
-    def _train_epoch(self, watch: Callable[[], None]) -> float:
+    def _train_epoch(self, on_step: Callable[[], None]) -> float:
         """One pass over the training rows in random order, or the rest of one; their mean loss."""
         rows = self.split["train"]
         if not len(self.order):
@@ -237,7 +237,7 @@ class Trainer:
             if not isinstance(self.scheduler, ReduceLROnPlateau):
                 self.scheduler.step()
             self.n_done += 1
-            watch()
+            on_step()
         self.check()
         sizes = torch.tensor(
             [float(len(batch_rows)) for batch_rows in batches], device=self.store.device

@@ -161,9 +161,8 @@ def test_one_run_directory_and_every_row_once(
     assert json.loads((runs[0] / "environment.json").read_text())["processes"] == 2
 
 
-@pytest.mark.parametrize("sync_norm", ["true", "false"])
-def test_told_to_stop_and_continued(sync_norm: str, together: Together, tmp_path: Path) -> None:
-    words = [*RANDOM, f"trainer.sync_norm={sync_norm}"]
+def test_told_to_stop_and_continued(together: Together, tmp_path: Path) -> None:
+    words = RANDOM
     assert [answer.code for answer in together(*words, "hydra.run.dir=whole")] == [0, 0]
     first, second = together(
         *words, "hydra.run.dir=run", variables=[{}, {"AT": "step 4", "DO": "SIGUSR1"}]

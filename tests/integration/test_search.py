@@ -161,7 +161,7 @@ def test_a_search_that_is_cut_off_goes_on(
     with monkeypatch.context() as patch:  # after the run, before the study has heard of it
         patch.setattr(Search, "tell", stop)
         assert csgcnn(*command, cwd=tmp_path).code == 9
-    calls, watch = [], Checkpointer.watch
+    calls, watch = [], Checkpointer.on_step
 
     def stop_late(keeper: Checkpointer) -> None:
         calls.append(watch(keeper))
@@ -170,7 +170,7 @@ def test_a_search_that_is_cut_off_goes_on(
             stop()
 
     with monkeypatch.context() as patch:  # within a training
-        patch.setattr(Checkpointer, "watch", stop_late)
+        patch.setattr(Checkpointer, "on_step", stop_late)
         assert csgcnn(*command, "trainer.max_minutes=60", cwd=tmp_path).code == 9
     assert [(run / "metrics.json").exists() for run in sorted(sweep.glob("[0-9]"))].count(
         False
