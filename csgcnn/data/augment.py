@@ -1,13 +1,13 @@
-"""Noise on the crystals of a training batch, on its device.
+"""Augmentation: random changes of a training batch, on its device.
 
-Random rotations and translations are not among them: graphs of distances are the same for every orientation and
-origin, so those would change nothing; `csgcnn evaluate check_invariance=true` shows it. What matters moves atoms
-relative to each other. All act in training only.
+Random rotations and translations are not among them, because a graph of distances does not depend
+on orientation and origin (`csgcnn evaluate check_invariance=true` verifies this). Augmentations
+change distances, and act during training only.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import torch
 from torch import Tensor
@@ -15,16 +15,30 @@ from torch import Tensor
 from csgcnn.config.settings import Setting
 from csgcnn.data.batch import GraphBatch
 
-SHORTEST = 0.1  # Å: noise never brings two atoms closer than this
+# Å: smallest distance that noise may lead to.
+SHORTEST = 0.1
+
+
+class Augmentation(Protocol):
+    """Change a training batch; a class of a plugin needs this method only."""
+
+    def __call__(self, batch: GraphBatch, progress: Tensor) -> GraphBatch:
+        """Return a changed batch.
+
+        Args:
+            batch: The batch, which must not be changed in place. Padding nodes and edges must stay
+                finite. Shapes must not change, and values must not be read on the host.
+            progress: Completed fraction of the training, a scalar from 0 to 1 on the device of the
+                batch.
+        """
 
 
 class DistanceNoise:
-    """Gaussian noise of `sigma` Å on every distance, as from coordinates that are not quite relaxed.
+    """Add Gaussian noise to every distance, as from coordinates that are not quite relaxed.
 
-    An edge that stands for n neighbors gets the mean of n draws, sigma / sqrt(n): to first order, compressed and full
-    graphs are disturbed alike.
-
-    `decay` is the share of the training over which it fades to nothing, linearly; 0 keeps it constant.
+    distance' = max(distance + sigma / sqrt(n) * N(0, 1), 0.1 Å) for an edge that stands for n equal
+    edges. It gets the mean of n draws: to first order, the noise of compressed and full graphs
+    has the same effect.
     """
 
     def __init__(
@@ -45,18 +59,17 @@ class DistanceNoise:
         self.decay = decay
 
     def __call__(self, batch: GraphBatch, progress: Tensor) -> GraphBatch:
-        # edges that fill up a batch count 0 times
-        deviation = (
-            self.sigma * fading(progress, self.decay) * batch.edge_count.clamp(min=1).rsqrt()
-        )
+        sigma = self.sigma * fading(progress, self.decay)
+        # Padding edges have count 0.
+        deviation = sigma * batch.edge_count.clamp(min=1).rsqrt()
         noise = torch.randn_like(batch.distance) * deviation
         return replace(batch, distance=(batch.distance + noise).clamp(min=SHORTEST))
 
 
 class Strain:
-    """A random isotropic strain of deviation `sigma` for each crystal: all its distances grow or shrink together.
+    """Scale all distances of a crystal by one random factor: an isotropic strain.
 
-    `decay` is the share of the training over which it fades to nothing, linearly; 0 keeps it constant.
+    distance' = max(distance * (1 + sigma * N(0, 1)), 0.1 Å), with one draw per crystal.
     """
 
     def __init__(
@@ -75,30 +88,30 @@ class Strain:
         self.decay = decay
 
     def __call__(self, batch: GraphBatch, progress: Tensor) -> GraphBatch:
-        strain = torch.randn(batch.n_graphs, device=batch.distance.device) * (
-            self.sigma * fading(progress, self.decay)
-        )
+        sigma = self.sigma * fading(progress, self.decay)
+        strain = torch.randn(batch.n_graphs, device=batch.distance.device) * sigma
         graph_of_edge = batch.graph_index.index_select(0, batch.edge_index[1])
         stretched = batch.distance * (1 + strain.index_select(0, graph_of_edge))
         return replace(batch, distance=stretched.clamp(min=SHORTEST))
 
 
 def fading(progress: Tensor, decay: float) -> Tensor:
-    """1 at the start of the training, falling linearly to 0 at the share `decay` of it; constant for decay 0."""
+    """Return a factor that falls linearly from 1 to 0, or a constant 1.
+
+    Args:
+        progress: Completed fraction of the training, a scalar.
+        decay: Fraction of the training at which the factor reaches 0; 0 keeps it constant.
+    """
     return (1 - progress / decay).clamp(min=0) if decay else torch.ones_like(progress)
 
 
-Augmentation = DistanceNoise | Strain
-
-
 class Augmentations:
-    """Several augmentations, one after the other."""
+    """Apply several augmentations, one after the other."""
 
     def __init__(self, parts: Mapping[str, Augmentation]) -> None:
         self.parts = parts
 
     def __call__(self, batch: GraphBatch, progress: Tensor) -> GraphBatch:
-        """Change a batch; `progress` is the share of the training that is over, a number from 0 to 1 on its device."""
         for part in self.parts.values():
             batch = part(batch, progress)
         return batch

@@ -1,7 +1,8 @@
-"""Collate packed graphs to a batch by index arithmetic, on any device, without a loop over crystals.
+"""Collate packed graphs to a batch by index arithmetic, without a loop over crystals.
 
-Packed graphs are tensors by name: those of `GraphBatch`, end to end for all crystals, and `n_atoms`,
-`n_edges`, `first_atom` and `first_edge` [n_crystals], the size and the position of each crystal.
+Packed graphs are tensors by name: those of `GraphBatch`, end to end for all crystals, and
+`n_atoms`, `n_edges`, `first_atom` and `first_edge` [n_crystals], the size and the position of each
+crystal.
 """
 
 from collections.abc import Mapping

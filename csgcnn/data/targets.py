@@ -1,56 +1,69 @@
-"""What a model learns: the targets with their units, tasks and classes, and columns derived from others."""
+"""Targets of a model: names, units, tasks and classes, and columns derived from others."""
 
 import math
-import operator
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from csgcnn.data.comparisons import parse_comparison
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.errors import ConfigError, UserError
 
-LARGEST = (
-    1e37  # the largest float32 is 3e38: that leaves room for differences and for predictions beyond
-)
-RESOLVED = 1e-5  # float32 has 7 digits: numbers that are equal but for this part of them cannot be told apart well
-MOST_CLASSES = 230  # as many as there are space groups; more are rather a number to be regressed
+# Largest absolute value of a target. The largest float32 is 3e38; the rest of the range is left
+# for differences and for predictions beyond the data.
+LARGEST = 1e37
+# Smallest relative spread of a target: float32 has 7 digits.
+RESOLVED = 1e-5
+# Largest number of classes, that of the space groups; a column with more is rather a number.
+MOST_CLASSES = 230
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One property that a model learns: a number (regression) or one of several classes (classification).
+    """A property that a model predicts: a number (regression) or a class (classification).
 
-    A model answers a regression target by one value, in `unit`, and a classification target by the probability of each
-    of its `classes`. Among the targets of a data set, a class is its position in `classes`.
+    A regression target has one output, the value in `unit`. A classification target has one output
+    per class, its probability. Among the values of a data set, a class is its position in
+    `classes`.
+
+    Attributes:
+        name: Name of the column.
+        unit: Unit of a regression target.
+        task: "regression" or "classification".
+        classes: Sorted labels of a classification target.
+        derived: Comparison that makes the column from another one, such as "band_gap == 0".
     """
 
     name: str
     unit: str = ""
-    task: str = "regression"  # or classification
-    classes: tuple[str, ...] = ()  # labels of a classification target, sorted
-    derived: str | None = (
-        None  # the comparison that makes it from another column, such as "band_gap == 0"
-    )
+    task: str = "regression"
+    classes: tuple[str, ...] = ()
+    derived: str | None = None
 
     @property
     def n_outputs(self) -> int:
-        """How many numbers a model answers."""
+        """Number of outputs of a model for this target."""
         return len(self.classes) or 1
 
     @property
     def outputs(self) -> list[str]:
-        """Names of the numbers a model answers: `band_gap`, or `is_metal_probability_0`, `is_metal_probability_1`."""
+        """Names of the outputs: ["band_gap"], or ["is_metal_probability_0", ...]."""
         return [f"{self.name}_probability_{label}" for label in self.classes] or [self.name]
 
     def encode(self, value: Scalar) -> float:
-        """The number that stands for a value of the column: NaN if missing, the position in `classes` of a class.
+        """Return the number that stands for a value of the column.
+
+        Args:
+            value: A cell of the column.
+
+        Returns:
+            NaN if the value is missing, the position of a class in `classes`, or the value.
 
         Raises:
-            ValueError: a regression target is text or not finite, or the class is none of `classes`.
+            ValueError: The value is not a finite number, or not one of the classes.
         """
         if value is None:
             return math.nan
@@ -66,7 +79,10 @@ class Target:
 
 
 def label_of(value: float | int | str | bool) -> str:
-    """The name of a class: text as it is, numbers in their shortest form, so that 1, 1.0 and true are one class."""
+    """Return the label of a class: text unchanged, a number in its shortest form.
+
+    1, 1.0, true and "1" are the same class.
+    """
     if isinstance(value, str):
         return value
     return str(int(value)) if isinstance(value, int) or value.is_integer() else repr(value)
@@ -80,12 +96,20 @@ def describe_targets(
     derived: Mapping[str, str],
     source: Path,
 ) -> list[Target]:
-    """Describe the target columns; `names`: None means the only column that can be one.
+    """Describe the target columns of a data set.
+
+    Args:
+        store: The data set.
+        names: Names of the columns; None for the only column that can be a target.
+        tasks: Task of each target that is not a regression.
+        units: Units by column.
+        derived: Comparisons by the columns that they make.
+        source: Path of the data, for messages.
 
     Raises:
-        UserError: a column does not exist, there is no single one to choose, or a classification target has one class
-            or too many.
-        ConfigError: a task is given for what is no target.
+        UserError: A column does not exist, there is not exactly one column to choose, or a
+            classification target has one class or too many.
+        ConfigError: A task is given for a column that is not a target.
     """
     if names is None:
         names = [
@@ -93,7 +117,8 @@ def describe_targets(
         ]
         if len(names) != 1:
             raise UserError(
-                f"{source}: say which column is the target: dataset.targets=[…] of {_listed(store)}"
+                f"{source}: choose the target column with dataset.targets=[…]; "
+                f"the columns are {_column_names(store)}"
             )
     check_names("dataset.tasks", tasks, names)
     targets = []
@@ -102,22 +127,27 @@ def describe_targets(
             name, units.get(name, ""), tasks.get(name, "regression"), derived=derived.get(name)
         )
         values = column_of(store, target, source)
-        is_class = target.task == "classification"
-        targets.append(
-            replace(target, classes=_classes(name, values, source)) if is_class else target
-        )
+        if target.task == "classification":
+            target = replace(target, classes=_classes(name, values, source))
+        targets.append(target)
     return targets
 
 
 def column_of(store: GraphStore, target: Target, source: Path) -> list[Scalar]:
-    """The target's column in the data set.
+    """Return the column of a target.
+
+    Args:
+        store: The data set.
+        target: The target.
+        source: Path of the data, for messages.
 
     Raises:
-        UserError: there is none.
+        UserError: The column does not exist.
     """
     if target.name not in store.columns:
         raise UserError(
-            f"{source}: there is no column {target.name!r} to be the target; there are {_listed(store)}"
+            f"{source}: the target column {target.name!r} does not exist; "
+            f"the columns are {_column_names(store)}"
         )
     return store.columns[target.name]
 
@@ -125,70 +155,77 @@ def column_of(store: GraphStore, target: Target, source: Path) -> list[Scalar]:
 def check_names(key: str, given: Mapping[str, object], names: Sequence[str]) -> None:
     """Check that the entries of a configuration key belong to targets.
 
+    Args:
+        key: Full name of the key.
+        given: The entries by name of a target.
+        names: Names of the targets.
+
     Raises:
-        ConfigError: one does not.
+        ConfigError: One does not.
     """
     if unknown := [name for name in given if name not in names]:
         raise ConfigError(
-            f"{key}.{unknown[0]}: {unknown[0]} is no target; the targets are {', '.join(names)}"
+            f"{key}.{unknown[0]}: {unknown[0]} is not a target; the targets are {', '.join(names)}"
         )
 
 
 def check_labels(values: Tensor, targets: Sequence[Target]) -> None:
-    """Check that every target can be learned from the training rows' `values` [n_rows, n_targets], NaN where missing.
+    """Check that every target can be learned from the training rows.
+
+    Args:
+        values: [n_rows, n_targets], NaN where missing.
+        targets: The targets.
 
     Raises:
-        UserError: a target has no known label, a classification target labels of one class only, or a regression
-            target no spread that float32 resolves.
+        UserError: A target has no known label, a classification target labels of one class only,
+            or a regression target no spread that float32 resolves.
     """
     for target, column in zip(targets, values.T, strict=True):
-        known = column[column.isfinite()].unique().tolist()
-        if not known:
+        known = column[column.isfinite()]
+        if not len(known):
             raise UserError(
-                f"no training row has a value of {target.name}: change dataset.split or dataset.targets"
+                f"no training row has a value of {target.name}; "
+                "change dataset.split or dataset.targets"
             )
-        if target.classes and len(known) < 2:
-            raise UserError(
-                f"all training rows are of one class, {target.name} = {target.classes[int(known[0])]}: there is nothing"
-                f" to learn; keep the classes' shares with dataset.split.stratify={target.name}, or drop the target"
-            )
-        if not target.classes:
-            _check_spread(target.name, column[column.isfinite()].double())
+        if target.classes:
+            _check_classes(target, known)
+        else:
+            _check_spread(target.name, known.double())
+
+
+def _check_classes(target: Target, known: Tensor) -> None:
+    present = known.unique().tolist()
+    if len(present) < 2:
+        raise UserError(
+            f"all training rows are of one class, {target.name} = "
+            f"{target.classes[int(present[0])]}: there is nothing to learn. Keep the shares of "
+            f"the classes with dataset.split.stratify={target.name}, or remove the target"
+        )
 
 
 def _check_spread(name: str, known: Tensor) -> None:
     low, high = known.min().item(), known.max().item()
-    if (
-        high - low <= RESOLVED * max(abs(low), abs(high))
-        or high - low < torch.finfo(torch.float32).tiny
-    ):
-        told = f"is {low:.7g}" if low == high else f"lies between {low:.9g} and {high:.9g}"
+    spread, smallest = high - low, torch.finfo(torch.float32).tiny
+    if spread <= RESOLVED * max(abs(low), abs(high)) or spread < smallest:
+        values = f"is {low:.7g}" if low == high else f"lies between {low:.9g} and {high:.9g}"
         raise UserError(
-            f"{name} {told} in all training rows that have it ({len(known)}): there is nothing to learn; change "
-            "dataset.split, drop the target, or subtract a constant from its column, as numbers are kept to 7 digits"
+            f"{name} {values} in all training rows that have it ({len(known)}): there is nothing "
+            "to learn; change dataset.split, remove the target, or subtract a constant from its "
+            "column, because numbers have 7 digits"
         )
 
 
-COMPARISON = re.compile(
-    r"\s*(?P<column>[^<>=!]*[^<>=!\s])\s*(?P<sign><=|>=|==|!=|<|>)"
-    r"\s*(?P<number>[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?)\s*"
-)
-SIGNS: dict[str, Callable[[float, float], bool]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
-}
-
-
 def derive_columns(store: GraphStore, derived: Mapping[str, str], source: Path) -> None:
-    """Add a column of 0 and 1 for each comparison `<column> <sign> <number>`; where the column is missing, so is it.
+    """Add columns of 0 and 1 made by comparisons; a missing value remains missing.
+
+    Args:
+        store: The data set, which is changed.
+        derived: Comparisons `<column> <sign> <number>` by names of new columns.
+        source: Path of the data, for messages.
 
     Raises:
-        ConfigError: an expression is no such comparison, or its name is that of a column of the data set.
-        UserError: the column does not exist or holds text.
+        ConfigError: An expression is not a comparison, or its name is that of a column.
+        UserError: The compared column does not exist or holds text.
     """
     for name, expression in derived.items():
         if name in store.columns:
@@ -199,24 +236,21 @@ def derive_columns(store: GraphStore, derived: Mapping[str, str], source: Path) 
 
 
 def _derive(store: GraphStore, name: str, expression: str, source: Path) -> list[Scalar]:
-    parsed = COMPARISON.fullmatch(expression)
-    if parsed is None:
-        raise ConfigError(
-            f"dataset.derived.{name}={expression!r}: expected <column> <sign> <number> with one of {' '.join(SIGNS)}, "
-            "such as 'band_gap == 0'"
-        )
-    column, compare, number = parsed["column"], SIGNS[parsed["sign"]], float(parsed["number"])
+    key = f"dataset.derived.{name}={expression!r}"
+    try:
+        comparison = parse_comparison(expression)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}, such as 'band_gap == 0'") from None
+    column = comparison.column
     if column not in store.columns:
         raise UserError(
-            f"dataset.derived.{name}={expression!r}: {source} has no column {column!r}; there are {_listed(store)}"
+            f"{key}: {source} has no column {column!r}; the columns are {_column_names(store)}"
         )
     values: list[Scalar] = []
     for id_, value in zip(store.ids, store.columns[column], strict=True):
         if isinstance(value, str):
-            raise UserError(
-                f"dataset.derived.{name}={expression!r}: {column} of {id_} is {value!r:.40}, expected a number"
-            )
-        values.append(None if value is None or value != value else int(compare(value, number)))
+            raise UserError(f"{key}: {column} of {id_} is {value!r:.40}, expected a number")
+        values.append(None if value is None or value != value else int(comparison.holds(value)))
     return values
 
 
@@ -225,13 +259,15 @@ def _classes(name: str, values: Sequence[Scalar], source: Path) -> tuple[str, ..
     if not 2 <= len(labels) <= MOST_CLASSES:
         some = ", ".join(sorted(labels, key=_class_order)[:3])
         raise UserError(
-            f"{source}: {name} has {len(labels)} different values{f' ({some}, …)' if some else ''}, expected 2 to "
-            f"{MOST_CLASSES} classes; classes can be made of numbers with dataset.derived.NAME='{name} > 0'"
+            f"{source}: {name} has {len(labels)} different values{f' ({some}, …)' if some else ''},"
+            f" expected 2 to {MOST_CLASSES} classes. Make classes from numbers with "
+            f"dataset.derived.NAME='{name} > 0'"
         )
     return tuple(sorted(labels, key=_class_order))
 
 
 def _class_order(label: str) -> tuple[bool, float, str]:
+    """Numbers first, in order, then text."""
     try:
         return False, float(label), label
     except ValueError:
@@ -242,10 +278,10 @@ def _any_text(values: Sequence[Scalar]) -> bool:
     return any(isinstance(value, str) for value in values)
 
 
-def _listed(store: GraphStore) -> str:
+def _column_names(store: GraphStore) -> str:
     return ", ".join(store.columns) or "none"
 
 
 def with_unit(name: str, unit: str) -> str:
-    """A column header or axis label: `band_gap [eV]`."""
+    """Return a column header or axis label: "band_gap [eV]"."""
     return f"{name} [{unit}]" if unit else name

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import NamedTuple
 
-from csgcnn.data.targets import COMPARISON, SIGNS
+from csgcnn.data.comparisons import parse_comparison
 from csgcnn.errors import ConfigError, nearest
 
 Row = Sequence[str]
@@ -80,14 +80,15 @@ def selection(
 
 
 def _limit(text: str, columns: Sequence[str], numbers: Sequence[str], where: str) -> Limit:
-    parsed = COMPARISON.fullmatch(text)
-    if parsed is None:
+    try:
+        comparison = parse_comparison(text)
+    except ValueError as error:
         raise ConfigError(
-            f"where={where!r}: expected <column> <sign> <number> with one of {' '.join(SIGNS)}, several joined by "
+            f"where={where!r}: {error}, several joined by "
             f"'and', such as '{(numbers or columns)[0]} < 1.5'"
-        )
-    column = _position(parsed["column"], columns, numbers, f"where={where!r}")
-    return Limit(column, SIGNS[parsed["sign"]], float(parsed["number"]))
+        ) from None
+    column = _position(comparison.column, columns, numbers, f"where={where!r}")
+    return Limit(column, comparison.compare, comparison.number)
 
 
 def _position(name: str, columns: Sequence[str], numbers: Sequence[str], key: str) -> int:

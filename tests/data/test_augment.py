@@ -1,6 +1,7 @@
-"""Noise on batches: what it changes, by how much, and what it leaves alone."""
+"""What an augmentation changes, by how much, and what it leaves unchanged."""
 
 import math
+from dataclasses import fields
 
 import pytest
 import torch
@@ -9,95 +10,80 @@ from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.graphs import connect
-from csgcnn.data.augment import Augmentations, CoordinateNoise, DistanceNoise, Strain, fading
+from csgcnn.data.augment import Augmentation, Augmentations, DistanceNoise, Strain, fading
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 
 SIGMA = 0.02
+START = torch.tensor(0.0)
 
 
-def batch_of(records: list[Record], **settings: bool) -> GraphBatch:
-    crystals = [to_crystal(record.source) for record in records[:60]]
-    graphs = connect(crystals, GraphSettings(**settings))
-    return GraphStore(
-        graphs, [record.id for record in records[:60]], {}, GraphSettings(**settings)
-    ).batch(torch.arange(60))
-
-
-@pytest.fixture
-def batch(dielectric_records: list[Record]) -> GraphBatch:
-    torch.manual_seed(0)
-    return batch_of(dielectric_records)
+@pytest.fixture(scope="module")
+def noise_store(dielectric_records: list[Record]) -> GraphStore:
+    records, settings = dielectric_records[:60], GraphSettings()
+    graphs = connect([to_crystal(record.source) for record in records], settings)
+    return GraphStore(graphs, [record.id for record in records], {}, settings)
 
 
 @pytest.fixture
-def full(dielectric_records: list[Record]) -> GraphBatch:
+def batch(noise_store: GraphStore) -> GraphBatch:
     torch.manual_seed(0)
-    return batch_of(dielectric_records, compress=False, vectors=True)
+    return noise_store.batch(torch.arange(60))
 
 
-def test_vectors_are_those_of_the_distances(full: GraphBatch) -> None:
-    assert torch.allclose(full.edge_vector.norm(dim=1), full.distance, atol=1e-5)
-    center_sum = torch.zeros(len(full.atomic_number), 3).index_add(
-        0, full.edge_index[1], full.edge_vector
-    )
-    assert (center_sum.norm(dim=1) < 1e-4).any()  # inversion centers: the vectors of a site cancel
-
-
-def test_distance_noise_has_its_deviation_and_leaves_the_rest(batch: GraphBatch) -> None:
-    before = batch.distance.clone()
-    noisy = DistanceNoise(SIGMA)(batch, progress=torch.tensor(0.5))
-    change = (
-        noisy.distance - before
-    ) * batch.edge_count.sqrt()  # the mean of n draws deviates sqrt(n) times less
+def test_distance_noise_has_the_given_deviation(batch: GraphBatch) -> None:
+    noisy = DistanceNoise(SIGMA)(batch, torch.tensor(0.5))
+    # The mean of n draws deviates sqrt(n) times less.
+    change = (noisy.distance - batch.distance) * batch.edge_count.sqrt()
     assert change.std().item() == pytest.approx(SIGMA, rel=0.1)
     assert abs(change.mean().item()) < 5 * SIGMA / math.sqrt(len(change))
-    assert torch.equal(batch.distance, before)
-    assert noisy.edge_index is batch.edge_index
 
 
-def test_strain_stretches_each_crystal_as_one(batch: GraphBatch) -> None:
-    ratio = Strain(SIGMA)(batch, progress=torch.tensor(0.0)).distance / batch.distance
+def test_strain_scales_each_crystal_by_one_factor(batch: GraphBatch) -> None:
+    ratio = Strain(SIGMA)(batch, START).distance / batch.distance
     graph = batch.graph_index[batch.edge_index[1]]
     of_graph = torch.stack([ratio[graph == i].mean() for i in range(60)])
     assert torch.allclose(ratio, of_graph[graph], atol=1e-5)
     assert of_graph.std().item() == pytest.approx(SIGMA, rel=0.4)
 
 
-def test_coordinate_noise_moves_atoms_and_not_images_against_their_atom(full: GraphBatch) -> None:
-    noisy = CoordinateNoise(SIGMA)(full, progress=torch.tensor(0.0))
-    neighbor, center = full.edge_index
-    image = neighbor == center
-    assert image.any()
-    assert torch.allclose(noisy.distance[image], full.distance[image], atol=1e-5)
-    moved = noisy.edge_vector - full.edge_vector
-    assert moved[~image].std().item() == pytest.approx(SIGMA * math.sqrt(2), rel=0.15)
-    assert torch.allclose(noisy.edge_vector.norm(dim=1), noisy.distance)
+@pytest.mark.parametrize("noise", [DistanceNoise(SIGMA), Strain(SIGMA)])
+def test_only_the_distances_of_the_returned_batch_change(
+    batch: GraphBatch, noise: Augmentation
+) -> None:
+    before = batch.distance.clone()
+    noisy = noise(batch, START)
+    assert torch.equal(batch.distance, before)
+    assert not torch.equal(noisy.distance, before)
+    for field in fields(GraphBatch):
+        if field.name != "distance":
+            assert getattr(noisy, field.name) is getattr(batch, field.name)
 
 
 def test_noise_fades(batch: GraphBatch) -> None:
-    assert [fading(torch.tensor(progress), 0.5).item() for progress in (0, 0.25, 0.5, 1)] == [
-        1,
-        0.5,
-        0,
-        0,
-    ]
+    factors = [fading(torch.tensor(progress), 0.5).item() for progress in (0, 0.25, 0.5, 1)]
+    assert factors == [1, 0.5, 0, 0]
     assert fading(torch.tensor(0.9), 0) == 1
-    assert torch.equal(
-        DistanceNoise(SIGMA, decay=0.5)(batch, progress=torch.tensor(0.6)).distance, batch.distance
-    )
+    for noise in (DistanceNoise(SIGMA, decay=0.5), Strain(SIGMA, decay=0.5)):
+        assert torch.equal(noise(batch, torch.tensor(0.6)).distance, batch.distance)
 
 
 def test_several_act_one_after_the_other(batch: GraphBatch) -> None:
     both = Augmentations({"strain": Strain(SIGMA), "distance_noise": DistanceNoise(SIGMA)})
     torch.manual_seed(1)
-    together = both(batch, torch.tensor(0.0)).distance
+    together = both(batch, START).distance
     torch.manual_seed(1)
-    one_by_one = DistanceNoise(SIGMA)(
-        Strain(SIGMA)(batch, torch.tensor(0.0)), torch.tensor(0.0)
-    ).distance
+    one_by_one = DistanceNoise(SIGMA)(Strain(SIGMA)(batch, START), START).distance
     assert torch.equal(together, one_by_one)
 
 
-def test_no_noise_brings_atoms_together(batch: GraphBatch) -> None:
-    assert DistanceNoise(100.0)(batch, torch.tensor(0.0)).distance.min() > 0.05
+def test_noise_does_not_bring_atoms_together(batch: GraphBatch) -> None:
+    assert DistanceNoise(100.0)(batch, START).distance.min() > 0.05
+
+
+@pytest.mark.parametrize("noise", [DistanceNoise(), Strain()])
+def test_padding_stays_finite(noise_store: GraphStore, noise: Augmentation) -> None:
+    rows = torch.tensor([5, 3, 30])
+    n_atoms, n_edges = noise_store.size(rows)
+    padded = noise_store.padded(rows, n_atoms + 20, n_edges + 300)
+    assert noise(padded, START).distance.isfinite().all()

@@ -42,16 +42,16 @@ def test_the_only_column_is_the_target(store_with: StoreMaker) -> None:
         (
             ["gap", "n"],
             ["gpa"],
-            r"mine/set\.json: there is no column 'gpa' to be the target; there are gap, n$",
+            r"mine/set\.json: the target column 'gpa' does not exist; the columns are gap, n$",
         ),
-        (["gap", "n"], ["gap", "x"], r"there is no column 'x'"),
+        (["gap", "n"], ["gap", "x"], r"the target column 'x' does not exist"),
         (
             ["gap", "n"],
             None,
-            r"mine/set\.json: say which column is the target: dataset\.targets=.* of gap, n$",
+            r"mine/set\.json: choose the target column with dataset\.targets=.* are gap, n$",
         ),
-        ([], None, r"say which column .* of none$"),
-        ([], ["gap"], r"no column 'gap' .* there are none$"),
+        ([], None, r"choose the target column .* the columns are none$"),
+        ([], ["gap"], r"column 'gap' does not exist; the columns are none$"),
     ],
 )
 def test_a_target_that_is_not_there(

@@ -79,7 +79,7 @@ def test_what_is_no_comparison(
     [
         (
             {"new": "gpa > 0"},
-            r"new='gpa > 0': mine/set\.json has no column 'gpa'; there are gap, text",
+            r"new='gpa > 0': mine/set\.json has no column 'gpa'; the columns are gap, text",
         ),
         ({"new": "text > 0"}, r"new='text > 0': text of c1 is 'metal', expected a number"),
         ({"gap": "gap > 0"}, r"mine/set\.json already has a column gap; choose another name"),
@@ -139,7 +139,9 @@ def test_what_are_no_classes(store_with: StoreMaker, values: list[Scalar], answe
 
 
 def test_a_task_of_no_target(store_with: StoreMaker) -> None:
-    with pytest.raises(ConfigError, match=r"dataset\.tasks\.y: y is no target; the targets are x"):
+    with pytest.raises(
+        ConfigError, match=r"dataset\.tasks\.y: y is not a target; the targets are x"
+    ):
         describe_targets(
             store_with({"x": [1, 2], "y": [0, 1]}), ["x"], {"y": "classification"}, {}, {}, SOURCE
         )

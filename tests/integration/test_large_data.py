@@ -109,7 +109,7 @@ def test_graphs_of_structures_without_targets(
     assert "no id_prop.csv in this folder" in answer.err
     answer = csgcnn("train", "dataset=cif_folder", "dataset.path=cifs.graphs", cwd=tmp_path)
     assert answer.code == 1
-    assert "say which column is the target: dataset.targets=[…] of none" in answer.err
+    assert "choose the target column with dataset.targets=[…]; the columns are none" in answer.err
 
 
 def test_what_cannot_be_used_is_listed(

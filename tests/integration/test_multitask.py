@@ -208,7 +208,7 @@ def test_weights_reach_the_loss() -> None:
             ["dataset.tasks.kind=classify", "did you mean classification"],
         ),
         (["dataset.task_weights.kind=0"], 2, ["dataset.task_weights.kind=0", "above 0"]),
-        (["dataset.task_weights.gap=2"], 2, ["gap is no target", "band_gap, is_wide, kind"]),
+        (["dataset.task_weights.gap=2"], 2, ["gap is not a target", "band_gap, is_wide, kind"]),
         (
             ["dataset.task_weights.kind=2", "trainer.learn_task_weights=true"],
             2,
