@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from csgcnn.crystals.datasets import Record, read_records
+from csgcnn.crystals.datasets import read_records
+from csgcnn.crystals.records import Record
 
 CGCNN = [
     "model=csgcnn",

@@ -20,8 +20,8 @@ from pymatgen.io.cif import CifWriter
 
 import csgcnn
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.datasets import iter_structures
 from csgcnn.crystals.graph_builder import build_graphs
+from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.store import GraphStore
 from csgcnn.errors import UserError

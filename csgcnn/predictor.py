@@ -16,10 +16,10 @@ from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.validate import check_values
 from csgcnn.crystals.crystal import Crystal, StructureSource
-from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.descriptors import descriptor_names
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
 from csgcnn.crystals.graph_builder import Rejected, Warnings, build_graphs
+from csgcnn.crystals.records import Record
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, with_unit

@@ -15,8 +15,9 @@ from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.crystals import elements
 from csgcnn.crystals.crystal import Crystal, to_crystal
-from csgcnn.crystals.datasets import Record, read_records
+from csgcnn.crystals.datasets import read_records
 from csgcnn.crystals.graphs import connect
+from csgcnn.crystals.records import Record
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.data.targets import Target

@@ -10,6 +10,7 @@ from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import iter_records
 from csgcnn.crystals.graph_builder import Rejected
+from csgcnn.crystals.records import ReadOptions
 from csgcnn.data.cache import build_or_wait, content_key, write_rejected
 from csgcnn.errors import UserError
 from csgcnn.runs.tables import rejected_path
@@ -26,14 +27,14 @@ def build(cfg: DictConfig) -> int:
         raise UserError(f"output={output}: there is no folder {output.parent}")
     path, columns = (
         data_path(cfg.dataset.path, cfg.dataset.hint),
-        (cfg.dataset.id_column, cfg.dataset.structure_column),
+        ReadOptions(cfg.dataset.id_column, cfg.dataset.structure_column),
     )
     # what is complete of a build that was stopped lies under this name, by which it is known to be of the same content
-    unfinished = output.with_name(f".{output.name}.{content_key(path, settings, *columns)}")
+    unfinished = output.with_name(f".{output.name}.{content_key(path, settings, columns)}")
     with tqdm(desc="building graphs", unit="crystal", delay=1, disable=None) as bar:
         try:
             store, rejected = build_or_wait(
-                lambda: iter_records(path, *columns),
+                lambda: iter_records(path, columns),
                 settings,
                 unfinished,
                 path,

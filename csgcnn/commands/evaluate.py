@@ -11,6 +11,7 @@ from torch import Tensor
 from csgcnn.commands.prepare import load_dataset, move_to_device
 from csgcnn.config.paths import data_path, user_path
 from csgcnn.crystals.datasets import read_records
+from csgcnn.crystals.records import ReadOptions
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
@@ -57,7 +58,8 @@ def evaluate(cfg: DictConfig) -> None:
     if cfg.check_invariance:
         wanted = {dataset.store.ids[row] for row in rows.tolist()}
         path = data_path(cfg.dataset.path, cfg.dataset.hint)
-        records = read_records(path, cfg.dataset.id_column, cfg.dataset.structure_column)
+        columns = ReadOptions(cfg.dataset.id_column, cfg.dataset.structure_column)
+        records = read_records(path, columns)
         _tell_changes(
             largest_changes(
                 predictor.predict_usable,

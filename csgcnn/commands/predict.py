@@ -11,9 +11,9 @@ from omegaconf import DictConfig, ListConfig
 from tqdm import tqdm
 
 from csgcnn.config.paths import user_path
-from csgcnn.crystals.datasets import iter_structures
 from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.crystals.graph_builder import Rejected, warning_lines
+from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.data.store import is_store, open_store
 from csgcnn.data.targets import with_unit
 from csgcnn.errors import ConfigError

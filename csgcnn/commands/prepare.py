@@ -11,6 +11,7 @@ from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import check_labeled
+from csgcnn.crystals.records import ReadOptions
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.dataset import Dataset, check_rejected, select_targets
 from csgcnn.data.store import GraphStore, is_store
@@ -44,8 +45,7 @@ def load_dataset(
         store, rejected = open_dataset(
             path,
             graph,
-            options.id_column,
-            options.structure_column,
+            ReadOptions(options.id_column, options.structure_column),
             cache_folder,
             workers,
             bar.update,

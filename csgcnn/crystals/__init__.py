@@ -1,1 +1,1 @@
-"""Structures in, graphs out: the only room that knows pymatgen."""
+"""Crystal structures and their graphs; the only package that uses pymatgen and spglib."""

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER, atomic_number
-from csgcnn.crystals.structure_files import FARTHEST_CELL, MAX_SITES, read_structure_file
+from csgcnn.crystals.limits import MAX_FRAC_COORD, MAX_SITES
+from csgcnn.crystals.structure_files import read_structure_file
 from csgcnn.errors import StructureError, one_line
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def _crystal(
         raise StructureError(
             f"{len(species)} species but coordinates of shape {list(frac_coords.shape)}; expected [{len(species)}, 3]"
         )
-    near = np.abs(frac_coords) <= FARTHEST_CELL
+    near = np.abs(frac_coords) <= MAX_FRAC_COORD
     if not near.all():
         site = int(np.argmin(near.all(axis=1)))
         found = frac_coords[site].tolist()

@@ -1,4 +1,4 @@
-"""Data-set tables as they lie in json and csv files: columns and rows, read one by one, not yet records."""
+"""Tables of data sets in JSON and csv files: columns and rows, read row by row."""
 
 import csv
 import reprlib
@@ -11,21 +11,23 @@ from typing import Any
 
 from csgcnn.crystals.crystal import is_structure_dict
 from csgcnn.crystals.json_stream import JsonStream
-from csgcnn.crystals.structure_files import text_pieces
+from csgcnn.crystals.text_files import text_pieces
 from csgcnn.errors import StructureError, UserError, one_line
 
-HEAD = 1000  # records that are looked at to know the columns of a list of them
+# Records of a JSON list that are read ahead to find its columns.
+_N_HEAD_RECORDS = 1000
 _SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl"}
 _EXPECTED_JSON = "expected a list of records, or a DataFrame with columns and data"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A data-set file: its columns, and an index and a dict for each row.
+    """A table of a data-set file.
 
-    ``is_text`` says that numbers are still text, as in csv.
-
-    Raises: UserError naming the file and the row, from ``rows``, where it is malformed.
+    Attributes:
+        columns: Names of the columns; later rows of a JSON list may have more.
+        rows: Index and values by column of each row; raises UserError at a malformed row.
+        is_text: Whether numbers are still text, as in csv.
     """
 
     columns: list[str]
@@ -34,32 +36,34 @@ class Table:
 
 
 def table_format(path: Path) -> str | None:
-    """The table format that a file name promises ("csv", "json" or "jsonl"), or None; ``.gz`` may follow."""
+    """Return "csv", "json" or "jsonl" by the suffix, which `.gz` may follow, or None."""
     return _SUFFIXES.get(Path(path.name.removesuffix(".gz")).suffix.lower())
 
 
-def json_table(path: Path) -> Table:
-    """The table in a json file: a list of records, or a DataFrame in split orient.
+def json_table(stream: JsonStream) -> Table:
+    """Return the table of a JSON file: a list of records, or a DataFrame in split orient.
 
-    Raises: UserError naming the file and what it holds instead.
+    Raises:
+        UserError: The file holds something else; the message says what.
     """
-    found = json_table_or_value(path)
+    found = json_table_or_value(stream)
     if isinstance(found, Table):
         return found
-    told = "a single structure" if is_structure_dict(found) else reprlib.repr(found)
+    content = "a single structure" if is_structure_dict(found) else reprlib.repr(found)
     if isinstance(found, dict) and not is_structure_dict(found):
-        told = f"an object with the keys {', '.join(found)}"
-    raise UserError(f"{path}: holds {one_line(told)}; {_EXPECTED_JSON}")
+        content = f"an object with the keys {', '.join(found)}"
+    raise UserError(f"{stream.path}: holds {one_line(content)}; {_EXPECTED_JSON}")
 
 
-def json_table_or_value(path: Path) -> Any:
-    """The table in a json file, or the value in a file that is none.
+def json_table_or_value(stream: JsonStream) -> Any:
+    """Return the table of a JSON file, or the value of a file without a table.
 
-    Raises: UserError naming the file if it holds no valid json.
+    Raises:
+        UserError: The file is not valid JSON.
     """
-    stream = JsonStream(path)
+    path = stream.path
     if stream.peek() == "[":
-        return _record_table(path, _data(stream))
+        return _record_table(path, _last_list(stream))
     if stream.peek() != "{":
         value = stream.value()
         stream.end()
@@ -68,7 +72,8 @@ def json_table_or_value(path: Path) -> Any:
     keys = stream.entries()
     for key in keys:
         if key == "data" and {"columns", "index"} <= content.keys() and stream.peek() == "[":
-            return _split_table(path, content["columns"], content["index"], _data(stream, keys))
+            rows = _last_list(stream, keys)
+            return _split_table(path, content["columns"], content["index"], rows)
         content[key] = stream.value()
     stream.end()
     if {"columns", "data"} <= content.keys():
@@ -76,32 +81,33 @@ def json_table_or_value(path: Path) -> Any:
     return content
 
 
-def json_lines_table(path: Path) -> Table:
-    """The table in a file of JSON records one after the other, a line each.
+def json_lines_table(stream: JsonStream) -> Table:
+    """Return the table of a file with one JSON record per line.
 
-    Raises: UserError naming the file and what it holds instead.
+    Raises:
+        UserError: A value is not a record.
     """
-    stream = JsonStream(path)
-    return _record_table(path, (stream.value() for _ in iter(stream.peek, "")))
+    return _record_table(stream.path, (stream.value() for _ in iter(stream.peek, "")))
 
 
 def csv_table(path: Path) -> Table:
-    """The table in a csv file with a header.
+    """Return the table of a csv file with a header.
 
-    Raises: UserError naming the file and line that is malformed.
+    Raises:
+        UserError: A line is malformed, or two columns have one name.
     """
     rows = csv_rows(path)
     columns = next(rows)
     _check_columns(path, columns)
-    return Table(
-        columns, enumerate(dict(zip(columns, row, strict=True)) for row in rows), is_text=True
-    )
+    values = (dict(zip(columns, row, strict=True)) for row in rows)
+    return Table(columns, enumerate(values), is_text=True)
 
 
 def csv_rows(path: Path) -> Iterator[list[str]]:
-    """The rows of a csv file, at least one, all of one length, cells stripped, blank lines left out.
+    """Yield the rows of a csv file with stripped cells; blank lines are skipped.
 
-    Raises: UserError naming the file and line that is malformed.
+    Raises:
+        UserError: A line is malformed or has another number of cells, or there are no rows.
     """
     reader = csv.reader(_lines(path), strict=True)
     length = 0
@@ -136,9 +142,17 @@ def _lines(path: Path) -> Iterator[str]:
 def find_column(
     path: Path, table: Table, wanted: str | None, usual: Iterable[str], role: str
 ) -> str:
-    """The wanted column, or else the first of the usual ones that the table has.
+    """Return a column of a table.
 
-    Raises: UserError that says which columns exist.
+    Args:
+        path: File of the table, for messages.
+        table: The table.
+        wanted: Name that the user gave, or None.
+        usual: Names to look for otherwise; the first that exists is returned.
+        role: What the column holds, for messages.
+
+    Raises:
+        UserError: The table has no such column; the message lists its columns.
     """
     exist = f"the columns are {one_line(', '.join(map(str, table.columns)))}"
     if wanted is not None and wanted not in table.columns:
@@ -154,13 +168,12 @@ def find_column(
 def _check_columns(path: Path, columns: list[str]) -> None:
     repeated = [name for name, count in Counter(columns).items() if count > 1]
     if repeated:
-        raise UserError(
-            f"{path}: several columns are called {one_line(', '.join(repeated))}; give each its own name"
-        )
+        names = one_line(", ".join(repeated))
+        raise UserError(f"{path}: several columns are called {names}; give each its own name")
 
 
-def _data(stream: JsonStream, keys: Iterable[str] = ()) -> Iterator[Any]:
-    """The items of a list, after which other entries of an object may follow, of no interest, and nothing else."""
+def _last_list(stream: JsonStream, keys: Iterable[str] = ()) -> Iterator[Any]:
+    """Yield the items of a list, skip the entries of the object after it, and expect the end."""
     yield from stream.items()
     for _ in keys:
         stream.value()
@@ -171,22 +184,20 @@ def _record_table(path: Path, values: Iterator[Any]) -> Table:
     def rows() -> Iterator[dict[str, Any]]:
         for number, row in enumerate(values, 1):
             if not isinstance(row, dict):
-                raise UserError(
-                    f"{path}: entry {number} is {reprlib.repr(row):.60}; {_EXPECTED_JSON}"
-                )
+                found = f"entry {number} is {reprlib.repr(row):.60}"
+                raise UserError(f"{path}: {found}; {_EXPECTED_JSON}")
             yield row
 
     all_rows = rows()
-    head = list(islice(all_rows, HEAD))
+    head = list(islice(all_rows, _N_HEAD_RECORDS))
     columns = list(dict.fromkeys(chain.from_iterable(head)))
     return Table(columns, enumerate(chain(head, all_rows)), is_text=False)
 
 
 def _split_table(path: Path, columns: Any, index: Any, data: Any) -> Table:
     if not isinstance(columns, list) or any(isinstance(name, list | dict) for name in columns):
-        raise UserError(
-            f"{path}: columns is {reprlib.repr(columns):.60}, not a list of names; {_EXPECTED_JSON}"
-        )
+        found = f"columns is {reprlib.repr(columns):.60}, not a list of names"
+        raise UserError(f"{path}: {found}; {_EXPECTED_JSON}")
     columns = list(map(str, columns))
     _check_columns(path, columns)
     if not isinstance(index, list | None):

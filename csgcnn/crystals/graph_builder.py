@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import Crystal, StructureSource, to_crystal
-from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.graphs import CrystalGraphs, NeighborList, measure, to_graphs
+from csgcnn.crystals.records import Record
 from csgcnn.errors import StructureError, UserError, one_line
 from csgcnn.hardware import cores
 

@@ -1,4 +1,4 @@
-"""JSON files read value by value: of a list of a million records, one is in memory at a time."""
+"""JSON files read value by value: only one record of a long list is in memory at a time."""
 
 import json
 import re
@@ -6,37 +6,43 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from csgcnn.crystals.structure_files import LARGEST_FILE, text_pieces
+from csgcnn.crystals.text_files import ONE_STRUCTURE, UNBOUNDED, TextLimits, text_pieces
 from csgcnn.errors import StructureError, UserError, one_line
 
-_LONE_SURROGATE = re.compile(
-    r"\\u[dD][89a-fA-F]"
-)  # half a character, which can be read but not written: or a pair
+# The escape of half a character, which JSON can hold but UTF-8 cannot; a pair of them is valid.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SPACE = re.compile(r"[ \t\n\r]*")
-_ENDS = frozenset(
-    " \t\n\r,:]}"
-)  # what may follow a value: a number that ends with the text read may go on
+# What may follow a value. A number at the end of the text read so far may continue.
+_ENDS = frozenset(" \t\n\r,:]}")
 
 
 class JsonStream:
-    """A json file, gzip-compressed or not, of which `peek` and `skip` find the punctuation and `value` the values.
+    """Read a JSON file step by step: `peek` and `skip` find punctuation, `value` values.
 
-    Raises: UserError naming the file, from any method, where it cannot be read or is no valid json.
+    Every method raises UserError, which names the file, where it cannot be read or is not JSON.
+
+    Args:
+        path: The file; it may be gzip-compressed.
+        limits: Bounds on the whole file.
+        max_value_bytes: Largest length of one value.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        limits: TextLimits = UNBOUNDED,
+        max_value_bytes: float = ONE_STRUCTURE.max_bytes,
+    ) -> None:
         self.path = path
-        self._pieces = text_pieces(path)
-        self._text, self._at, self._n_before = (
-            "",
-            0,
-            0,
-        )  # the text at hand, how far it is read, what came before it
+        self._pieces = text_pieces(path, limits)
+        self._max_value_bytes = max_value_bytes
+        # The text at hand, the position in it, and the number of characters before it.
+        self._text, self._at, self._n_before = "", 0, 0
         self._start = ""
         self._scan = json.JSONDecoder().raw_decode
 
     def peek(self) -> str:
-        """The next character that is no space, "" at the end."""
+        """Return the next character that is not white space; "" at the end."""
         while True:
             self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
             if self._at < len(self._text):
@@ -45,17 +51,16 @@ class JsonStream:
                 return ""
 
     def skip(self, *expected: str) -> str:
-        """Pass one of the expected characters, and return it; "" stands for the end."""
+        """Skip and return one of the expected characters; "" stands for the end."""
         found = self.peek()
         if found not in expected:
-            raise self.malformed(
-                f"expected {' or '.join(expected) or 'the end'} at character {self._position}"
-            )
+            wanted = " or ".join(expected) or "the end"
+            raise self.malformed(f"expected {wanted} at character {self._position}")
         self._at += len(found)
         return found
 
     def value(self) -> Any:
-        """The next value."""
+        """Return the next value."""
         self.peek()
         while True:
             try:
@@ -66,17 +71,18 @@ class JsonStream:
                 is_whole, failure = False, f"{error.msg} at character {self._n_before + error.pos}"
             except (ValueError, RecursionError) as error:
                 raise self.malformed(one_line(error)) from None
-            if not is_whole and len(self._text) - self._at <= LARGEST_FILE and self._read_more():
+            may_grow = len(self._text) - self._at <= self._max_value_bytes
+            if not is_whole and may_grow and self._read_more():
                 continue
             if failure:
                 raise self.malformed(failure)
-            if _LONE_SURROGATE.search(self._text, self._at, end):
+            if _SURROGATE.search(self._text, self._at, end):
                 value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
             self._at = end
             return value
 
     def items(self) -> Iterator[Any]:
-        """The values of a list."""
+        """Yield the values of a list."""
         self.skip("[")
         is_over = self.peek() == "]" and bool(self.skip("]"))
         while not is_over:
@@ -84,7 +90,7 @@ class JsonStream:
             is_over = self.skip(",", "]") == "]"
 
     def entries(self) -> Iterator[str]:
-        """The keys of an object; whoever takes one reads its `value` before the next."""
+        """Yield the keys of an object; the caller reads the `value` of each before the next."""
         self.skip("{")
         is_over = self.peek() == "}" and bool(self.skip("}"))
         while not is_over:
@@ -100,7 +106,7 @@ class JsonStream:
         self.skip("")
 
     def malformed(self, reason: str) -> UserError:
-        """What to raise."""
+        """Return the error for a file that is not JSON."""
         return UserError(f"{self.path}: not valid JSON ({reason}); it starts with {self._start!r}")
 
     @property
@@ -108,7 +114,7 @@ class JsonStream:
         return self._n_before + self._at
 
     def _read_more(self) -> bool:
-        """Append to the text at hand what follows, at least as much as there is, so that reading stays linear."""
+        """Read on, at least as many characters as are unread, so that the total time is linear."""
         rest, wanted = self._text[self._at :], len(self._text) - self._at
         more: list[str] = []
         try:

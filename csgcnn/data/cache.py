@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.datasets import Record, iter_records, source_files
+from csgcnn.crystals.datasets import iter_records, reader_version, source_files
 from csgcnn.crystals.graph_builder import (
     Rejected,
     Warnings,
@@ -19,6 +19,7 @@ from csgcnn.crystals.graph_builder import (
     merge_warnings,
     warning_lines,
 )
+from csgcnn.crystals.records import DEFAULT_OPTIONS, ReadOptions, Record
 from csgcnn.data.shards import Progress, build_store, parts_of, read_rejected, store_of
 from csgcnn.data.store import FORMAT, GraphStore, is_store, open_store
 from csgcnn.data.store_files import naming
@@ -37,8 +38,7 @@ def default_cache_folder() -> Path:
 def open_dataset(
     path: Path,
     settings: GraphSettings,
-    id_column: str | None = None,
-    structure_column: str | None = None,
+    options: ReadOptions = DEFAULT_OPTIONS,
     cache_folder: Path | None = None,
     workers: int | None = None,
     progress: Progress = lambda _: None,
@@ -54,15 +54,13 @@ def open_dataset(
     """
     if is_store(path):
         return _own_store(path, settings)
-    folder = (cache_folder or default_cache_folder()) / content_key(
-        path, settings, id_column, structure_column
-    )
+    folder = (cache_folder or default_cache_folder()) / content_key(path, settings, options)
     if folder.exists():
         with suppress(ValueError):  # damaged, which is told by who repairs it
             return _load(folder, settings)
 
     def records() -> Iterator[Record]:
-        return iter_records(path, id_column, structure_column)
+        return iter_records(path, options)
 
     try:
         return build_or_wait(records, settings, folder, path, workers, progress)
@@ -149,15 +147,13 @@ def _tell(warned: Warnings) -> None:
         log.warning("%s", line)
 
 
-def content_key(
-    path: Path, settings: GraphSettings, id_column: str | None, structure_column: str | None
-) -> str:
+def content_key(path: Path, settings: GraphSettings, options: ReadOptions) -> str:
     """The name of the graphs of a data set: its bytes, the graph settings, the reading options and the format."""
-    digest = hashlib.sha256(
-        json.dumps([FORMAT, asdict(settings), id_column, structure_column]).encode()
-    )
+    key = [FORMAT, asdict(settings), options.id_column, options.structure_column]
+    key += filter(None, [reader_version(path)])
+    digest = hashlib.sha256(json.dumps(key).encode())
     folder = path if path.is_dir() else path.parent
-    for file in source_files(path, id_column, structure_column):
+    for file in source_files(path, options):
         digest.update(f"{os.path.relpath(file, folder)}\0{file_digest(file)}\0".encode())
     return f"{path.name.split('.')[0]}-{digest.hexdigest()[:16]}"
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.datasets import Record, check_unique
+from csgcnn.crystals.datasets import check_unique
 from csgcnn.crystals.graph_builder import (
     GraphChunk,
     Rejected,
@@ -22,6 +22,7 @@ from csgcnn.crystals.graph_builder import (
     merge_warnings,
 )
 from csgcnn.crystals.graphs import CrystalGraphs
+from csgcnn.crystals.records import Record
 from csgcnn.data.store import GraphStore, merge_stores
 from csgcnn.data.store_files import naming, write_pieces
 from csgcnn.errors import UserError

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.datasets import Scalar
 from csgcnn.crystals.graphs import CrystalGraphs
+from csgcnn.crystals.records import Scalar
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.collate import collate, collate_padded
 from csgcnn.data.store_files import (

@@ -17,7 +17,7 @@ from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.descriptors import descriptor_names
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
 from csgcnn.crystals.graphs import CrystalGraphs
-from csgcnn.crystals.structure_files import MAX_SITES
+from csgcnn.crystals.limits import MAX_SITES
 
 AT_ONCE = 2**20  # values that are looked at before their memory is given back
 _LEAST, _MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csgcnn.crystals.crystal import Crystal, to_crystal
-from csgcnn.crystals.datasets import Record
+from csgcnn.crystals.records import Record
 from csgcnn.crystals.transforms import SAME_CRYSTAL, Transform
 from csgcnn.data.targets import Target
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from csgcnn.crystals.crystal import to_crystal
-from csgcnn.crystals.datasets import Record, check_labeled, read_records, source_files
+from csgcnn.crystals.datasets import check_labeled, read_records, source_files
+from csgcnn.crystals.records import ReadOptions, Record
 from csgcnn.errors import StructureError, UserError
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +112,7 @@ def test_gzip_is_known_by_its_content(write):
 
 def test_columns_can_be_named(write):
     path = write("set.json", [{"id": 1, "name": "a", "structure": None, "relaxed": CRYSTAL}])
-    (record,) = read_records(path, id_column="name", structure_column="relaxed")
+    (record,) = read_records(path, ReadOptions("name", "relaxed"))
     assert (record.id, record.source) == ("a", CRYSTAL)
 
 
@@ -155,7 +156,7 @@ ROW = {"id": "a", "structure": CRYSTAL}
             "0 entries in index but 1 rows",
         ),
         ("a.json", [{"id": 1, "gap": 2}], "no column for the structure .*the columns are id, gap"),
-        ("a.json", [ROW, ROW, ROW | {"id": "b"}], r"1 ids occur more than once \(a\)"),
+        ("a.json", [ROW, ROW, ROW | {"id": "b"}], r"1 id occurs more than once \(a\)"),
         ("a.json", [ROW, {"structure": CRYSTAL}], "record 2 has no id"),
         ("a.csv", "", "the file is empty"),
         ("a.csv", ",,\n", "the table is empty"),
@@ -164,7 +165,7 @@ ROW = {"id": "a", "structure": CRYSTAL}
         ("a.csv", "id,file\na,b,c\n", "line 2 has 3 fields, expected 2"),
         ("a.csv", 'id,file\na,"b\n', "line 2 is not csv"),
         ("a.csv", "id,file,id\na,b,c\n", "several columns are called id"),
-        ("a.csv", "id,file\na,b\na,c\n", r"1 ids occur more than once \(a\)"),
+        ("a.csv", "id,file\na,b\na,c\n", r"1 id occurs more than once \(a\)"),
         ("a.csv", b"\0\1\2", "binary data"),
         ("a.txt", "hello", "not a data set by its name; expected .json, .jsonl, .csv"),
     ],
@@ -188,11 +189,11 @@ def test_named_columns_must_exist(write):
     with pytest.raises(
         UserError, match="no column 'mpid' for the id; the columns are id, structure"
     ):
-        read_records(path, id_column="mpid")
+        read_records(path, ReadOptions(id_column="mpid"))
     with pytest.raises(
         UserError, match="no column 'cell' for the structure; the columns are id, structure"
     ):
-        read_records(path, structure_column="cell")
+        read_records(path, ReadOptions(structure_column="cell"))
 
 
 def test_a_missing_data_set(tmp_path):
@@ -221,7 +222,9 @@ def test_csv_table_of_structure_files(write, tmp_path, column, compressed):
     assert second.columns == {"gap": None, "label": "1_2"}
     assert to_crystal(second.source).atomic_number.tolist() == [55, 17]
     assert sorted(source_files(path)) == sorted([path, *files])
-    assert sorted(source_files(path, structure_column=column)) == sorted([path, *files])
+    assert sorted(source_files(path, ReadOptions(structure_column=column))) == sorted(
+        [path, *files]
+    )
 
 
 def test_csv_without_ids_counts_its_rows(write):
@@ -272,7 +275,7 @@ def test_id_prop_names_a_missing_structure_file_when_it_is_read(write, tmp_path)
     ("table", "message"),
     [
         ("id,gap\n", "the data set is empty"),
-        ("a,1\na,2\n", r"1 ids occur more than once \(a\)"),
+        ("a,1\na,2\n", r"1 id occurs more than once \(a\)"),
         ("a,1\nb,2,3\n", "line 2 has 3 fields, expected 2"),
     ],
 )

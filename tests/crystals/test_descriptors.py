@@ -6,7 +6,6 @@ import spglib
 from pymatgen.core import Lattice, Structure
 
 from csgcnn.crystals.crystal import Crystal, to_crystal
-from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.descriptors import (
     NAMES,
     SYMMETRY_TOLERANCE,
@@ -16,6 +15,7 @@ from csgcnn.crystals.descriptors import (
     find_symmetry,
 )
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER, masses, properties, radii
+from csgcnn.crystals.records import Record
 from csgcnn.crystals.transforms import SAME_CRYSTAL
 
 Change = Callable[[Crystal, np.random.Generator], Crystal]

@@ -7,9 +7,9 @@ import pytest
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals import graph_builder as build
-from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.graph_builder import Rejected, build_graphs, merge_warnings, warning_lines
 from csgcnn.crystals.graphs import CrystalGraphs
+from csgcnn.crystals.records import Record
 from csgcnn.errors import UserError
 
 SETTINGS = GraphSettings()

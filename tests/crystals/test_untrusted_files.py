@@ -17,10 +17,13 @@ from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals import structure_files
 from csgcnn.crystals.crystal import to_crystal
-from csgcnn.crystals.datasets import Record, iter_structures, read_records
+from csgcnn.crystals.datasets import read_records
 from csgcnn.crystals.graph_builder import GraphChunk, Rejected, build_graphs
+from csgcnn.crystals.records import Record
+from csgcnn.crystals.structure_files import read_structure_file
+from csgcnn.crystals.structure_inputs import iter_structures
+from csgcnn.crystals.text_files import TextLimits
 from csgcnn.errors import StructureError, UserError
 
 Write = Callable[..., Path]
@@ -177,7 +180,7 @@ TRAPS: dict[
         "a.cif",
         cif("_chemical_formula_sum 'Cs1 Cl" + "1" * 30_000 + "'"),
         cif("_chemical_formula_sum 'Cs1 Cl1'"),
-        "formula_sum holds 'Cs1 Cl1+', which no",
+        "formula_sum holds 'Cs1 Cl1+'; this is not a valid",
     ),
     "many blocks": (
         "a.cif",
@@ -293,30 +296,42 @@ def test_impossible_names(name: str, reason: str, tmp_path: Path) -> None:
         to_crystal(tmp_path / name)
 
 
-def test_a_file_may_be_so_large_and_no_larger(
-    write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_may_have_the_largest_size_and_no_more(write: Write) -> None:
     packed, plain = write("a.cif.gz", gzip.compress(CIF.encode())), write("a.cif", CIF)
-    monkeypatch.setattr(structure_files, "LARGEST_FILE", len(CIF))
-    accepted(packed)
-    accepted(plain)
-    monkeypatch.setattr(structure_files, "LARGEST_FILE", len(CIF) - 1)
-    refused(packed, "unpacks to more than")
-    refused(plain, "bytes; a structure file may have up to")
+    for path in (packed, plain):
+        read_structure_file(path, TextLimits(max_bytes=len(CIF)))
+    too_small = TextLimits(max_bytes=len(CIF) - 1)
+    with pytest.raises(StructureError, match="unpacks to more than"):
+        read_structure_file(packed, too_small)
+    with pytest.raises(StructureError, match="bytes; a structure file may have up to"):
+        read_structure_file(plain, too_small)
 
 
-def test_a_bomb_is_not_unpacked(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(structure_files, "_ALWAYS_FINE", 2**20)
-    accepted(write("a.cif.gz", gzip.compress(CIF.encode() + b"\n" * 2**19)))
+def test_a_structure_file_above_the_default_limit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.cif"
+    with open(path, "wb") as file:
+        file.truncate(2**27 + 1)
+    refused(path, r"the file has 1\.34e\+08 bytes; a structure file may have up to")
+
+
+def test_a_decompression_bomb_is_not_unpacked(write: Write) -> None:
+    limits = TextLimits(free_gzip_bytes=2**20)
+    read_structure_file(write("a.cif.gz", gzip.compress(CIF.encode() + b"\n" * 2**19)), limits)
     bomb = gzip.compress(b"\n" * 2**25)
     path = write("a.cif.gz", gzip.compress(CIF.encode()) + bomb)
+    reason = f"gzip file of {path.stat().st_size} bytes unpacks to more than"
     tracemalloc.start()
-    refused(path, f"gzip file of {path.stat().st_size} bytes unpacks to more than")
+    with pytest.raises(StructureError, match=reason):
+        read_structure_file(path, limits)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**24
+
+
+def test_a_data_set_that_is_a_decompression_bomb_is_refused(write: Write) -> None:
+    bomb = write("set.json.gz", gzip.compress(b"\n" * 2**24) * 8)
     with pytest.raises(UserError, match=r"set\.json\.gz: the gzip file of .* unpacks to more than"):
-        read_records(write("set.json.gz", bomb))
+        read_records(bomb)
 
 
 # --- data sets ---
@@ -364,7 +379,7 @@ def test_tables_name_no_file_elsewhere(write: Write, tmp_path: Path, name: str) 
         (
             "a.json",
             [{"id": "\n\x1b[2J", "structure": CSCL}] * 2,
-            r"1 ids occur more than once \(\[2J\)",
+            r"1 id occurs more than once \(\[2J\)",
         ),
     ],
 )

@@ -8,8 +8,8 @@ import torch
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import to_crystal
-from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.graphs import connect
+from csgcnn.crystals.records import Record
 from csgcnn.data.augment import Augmentation, Augmentations, DistanceNoise, Strain, fading
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore

@@ -17,7 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.datasets import Record
+from csgcnn.crystals.records import ReadOptions, Record
 from csgcnn.data import cache, shards
 from csgcnn.data.cache import default_cache_folder, open_dataset
 from csgcnn.data.store import GraphStore
@@ -98,9 +98,9 @@ def test_the_key_is_bytes_settings_and_reading_options(
     ):
         store, _ = open_dataset(data, other)
         assert store.settings == other
-    by_name, _ = open_dataset(data, SETTINGS, id_column="name")
+    by_name, _ = open_dataset(data, SETTINGS, ReadOptions(id_column="name"))
     assert by_name.ids[0] == f"row {rows[0]['material_id']}"
-    open_dataset(data, SETTINGS, structure_column="structure")
+    open_dataset(data, SETTINGS, ReadOptions(structure_column="structure"))
     assert len(entries(folder)) == 8
 
     elsewhere = data.parents[1] / "elsewhere" / data.name
@@ -137,7 +137,7 @@ def test_a_csv_whose_columns_have_unusual_names(
     (data.parent / "a.json").write_text(json.dumps(rows[0]["structure"]))
     table = data.parent / "table.csv"
     table.write_text("label,where,id,gap\nfirst,a.json,same,1\nsecond,a.json,same,2\n")
-    store, rejected = open_dataset(table, SETTINGS, id_column="label", structure_column="where")
+    store, rejected = open_dataset(table, SETTINGS, ReadOptions("label", "where"))
     assert (store.ids, rejected) == (["first", "second"], [])
 
 

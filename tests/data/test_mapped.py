@@ -9,8 +9,8 @@ import torch
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import to_crystal
-from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.graphs import connect
+from csgcnn.crystals.records import Record
 from csgcnn.data import store as store_module
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore

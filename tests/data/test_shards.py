@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.graph_builder import Rejected, WorkerLostError, build_graphs
+from csgcnn.crystals.records import Record
 from csgcnn.data import shards
 from csgcnn.data.shards import build_store, parts_of, read_rejected, store_of
 from csgcnn.data.store import GraphStore

@@ -11,9 +11,9 @@ import torch
 from csgcnn.config.settings.dataset import SplitSettings
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import Crystal, to_crystal
-from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.crystals.graphs import connect
+from csgcnn.crystals.records import Record
 from csgcnn.data.leakage import count_duplicates, shared_compositions
 from csgcnn.data.splits import PARTS, compositions, split_rows
 from csgcnn.data.store import GraphStore

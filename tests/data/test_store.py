@@ -16,8 +16,8 @@ from torch_geometric.loader import DataLoader
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import Crystal, to_crystal
-from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.graphs import CrystalGraphs, connect
+from csgcnn.crystals.records import Record
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.collate import ranges
 from csgcnn.data.store import GraphStore

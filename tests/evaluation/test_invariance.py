@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from csgcnn import load
-from csgcnn.crystals.datasets import Record
+from csgcnn.crystals.records import Record
 from csgcnn.crystals.transforms import SAME_CRYSTAL
 from csgcnn.data.targets import Target
 from csgcnn.evaluation import invariance

@@ -5,8 +5,8 @@ import torch
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import to_crystal
-from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.graphs import connect
+from csgcnn.crystals.records import Record
 from csgcnn.data.store import GraphStore
 from csgcnn.training.cuda_graphs import WARM_UP, RecordedStep
 

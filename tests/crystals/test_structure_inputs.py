@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from csgcnn.crystals.crystal import to_crystal
-from csgcnn.crystals.datasets import iter_structures
+from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.errors import StructureError, UserError
 
 CRYSTAL = {
