@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from csgcnn import __version__
 from csgcnn.commands.prepare import load_dataset
 from csgcnn.commands.train import train_in
-from csgcnn.config.paths import words_of_result
+from csgcnn.config.paths import overrides_of_result
 from csgcnn.config.settings.dataset import SplitSettings
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.data.dataset import Dataset
@@ -191,7 +191,7 @@ def _write_summary(
 
 def _words() -> list[str]:
     """The words of the command line that decide what is trained, as they decide on the folder."""
-    return words_of_result(HydraConfig.get().overrides.task)
+    return overrides_of_result(HydraConfig.get().overrides.task)
 
 
 def _shortfall(cfg: DictConfig, n_done: int, n_rows: int) -> str:

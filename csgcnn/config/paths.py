@@ -15,41 +15,53 @@ from csgcnn.errors import ConfigError, UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-
-# A wheel holds the configuration inside the package, a checkout (or an editable install) beside it.
+# A wheel holds configurations and data inside the package, a checkout beside it.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+INCLUDED_DATA = PACKAGE / "included" if (PACKAGE / "included").is_dir() else PACKAGE.parent / "data"
 
 
 def user_path(text: str) -> Path:
-    """The path a user typed, with ~ expanded."""
+    """Return the path that a user gave, with ~ expanded."""
     return Path(text).expanduser()
 
 
-def data_path(text: str, hint: str = "") -> Path:
-    """Find a data file or folder: as typed, else in the checkout that holds conf/.
+def data_path(text: str, hint: str = "", included: Path = INCLUDED_DATA) -> Path:
+    """Return the path of a data file or folder.
 
-    Raises: UserError listing the places looked at, with the data set's `hint`.
+    A relative path is looked for in the working directory, then, without a leading `data/`, in
+    the folder $CSGCNN_DATA and among the data sets that come with the package.
+
+    Args:
+        text: The path that the configuration gives.
+        hint: Advice of the data set, for the message.
+        included: Folder of the data sets that come with the package.
+
+    Raises:
+        UserError: Nothing is there.
     """
-    roots = [Path.cwd()] if CONF.parent == PACKAGE else [Path.cwd(), CONF.parent]
-    places = list(
-        dict.fromkeys(root / user_path(text) for root in roots)
-    )  # one, if `text` is absolute
+    path = user_path(text)
+    name = Path(*path.parts[1:]) if path.parts[:1] == ("data",) and path.parts[1:] else path
+    folders = [user_path(os.environ["CSGCNN_DATA"])] if os.environ.get("CSGCNN_DATA") else []
+    places = [Path.cwd() / path, *(folder / name for folder in [*folders, included])]
+    if path.is_absolute():
+        places = [path]
     for place in places:
         if place.exists():
             return place
+    advice = f" ({hint})" if hint else ""
     raise UserError(
-        f"no data at {' or '.join(map(str, places))}"
-        + (f" ({hint})" if hint else "")
-        + "; give dataset.path=PATH, or the folder of all data sets in the environment: CSGCNN_DATA=FOLDER"
+        f"no data at {' or '.join(map(str, places))}{advice}; "
+        "give dataset.path=PATH, or the folder of your data sets in the environment: CSGCNN_DATA=FOLDER"
     )
 
 
 def claim_directory(path: str) -> str:
-    """Make the directory `path`, or `path`-1, `path`-2, ... if another run has it; returns its name."""
+    """Create the folder `path`, or `path`-1, `path`-2, ... if it exists; return its name."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     for name in chain([path], (f"{path}-{attempt}" for attempt in count(1))):
         with suppress(FileExistsError):
-            os.mkdir(name)  # atomic: of a hundred runs started in one second each gets its own
+            # mkdir is atomic: of a hundred runs started in one second each gets its own folder.
+            os.mkdir(name)
             break
     return name
 
@@ -69,18 +81,18 @@ def benchmark_directory(task: str | None, recipe: str, overrides: Sequence[str])
     if not task:
         options = sorted(path.stem for path in CONF.glob("task/*.yaml"))
         raise ConfigError(f"please give task=…, one of {', '.join(options)}")
-    deciding = ",".join(sorted(words_of_result(overrides)))
+    deciding = ",".join(sorted(overrides_of_result(overrides)))
     code = f"_{blake2b(deciding.encode(), digest_size=4).hexdigest()}" if deciding else ""
     return f"runs/{task}/{recipe}{code}"
 
 
-def words_of_result(overrides: Sequence[str]) -> list[str]:
+def overrides_of_result(overrides: Sequence[str]) -> list[str]:
     """Return the overrides of a benchmark that change what is trained, but for task and recipe."""
     keys = section_keys(RunSettings)
     own = ("task", "recipe", "folds")
-    names = ((word, word.partition("=")[0].lstrip("+")) for word in overrides)
+    names = ((given, given.partition("=")[0].lstrip("+")) for given in overrides)
     return [
-        word for word, name in names if name not in own and not has_effect(name, "execution", keys)
+        given for given, name in names if name not in own and not has_effect(name, "execution", keys)
     ]
 
 

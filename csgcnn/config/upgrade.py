@@ -3,16 +3,23 @@
 from collections.abc import Mapping
 from typing import Any
 
-from csgcnn.config.settings.removed import REMOVED_KEYS, RENAMED_TARGETS
+from csgcnn.config.settings.removed import FORMER_DEFAULTS, REMOVED_KEYS, RENAMED_TARGETS
 
 
 def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a plain configuration without removed keys, with the present names of classes.
 
+    A section that lacks a key which is newer than the section gets the value that the key had
+    before it existed.
+
     Args:
         config: A plain configuration of any version.
     """
-    return _upgraded(config, "")
+    upgraded = _upgraded(config, "")
+    for section, values in FORMER_DEFAULTS.items():
+        if isinstance(upgraded.get(section), dict):
+            upgraded[section] = values | upgraded[section]
+    return upgraded
 
 
 def removed_keys_in(config: Mapping[str, Any]) -> list[str]:

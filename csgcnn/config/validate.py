@@ -11,7 +11,7 @@ from csgcnn.config.settings.setting import Key
 from csgcnn.config.targets import check_targets
 from csgcnn.config.tree import select
 from csgcnn.config.upgrade import removed_keys_in
-from csgcnn.errors import ConfigError, first_line, nearest
+from csgcnn.errors import ConfigError, first_line, nearest, one_line
 
 
 def validate(cfg: DictConfig, settings: type) -> None:
@@ -64,12 +64,12 @@ def check_values(config: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
     check_targets(config)
     for name, key in described_keys(config, keys):
         value = select(config, name)
-        entries = value if isinstance(value, Mapping) and key.setting.choices else {"": value}
+        entries = value if isinstance(value, Mapping) else {"": value}
         for entry, item in entries.items():
             if item is not None and not key.accepts(item):
                 shown = f"{name}.{entry}" if entry else name
-                hint = nearest(str(item), [*map(str, key.setting.choices)])
-                raise ConfigError(f"{shown}={item}: expected {key.expected}{hint}")
+                hint = nearest(str(item), key.setting.choices)
+                raise ConfigError(f"{shown}={one_line(item, 60)}: expected {key.expected}{hint}")
 
 
 def _check_missing(cfg: DictConfig) -> None:

@@ -28,3 +28,6 @@ RENAMED_TARGETS = {
     "csgcnn.nn.models.CrystalGraphNetwork": "csgcnn.nn.network.CrystalGraphNetwork",
     "csgcnn.training.losses.Weighted": "csgcnn.training.losses.WeightedRegressionLoss",
 }
+
+# Values of keys that are absent from checkpoints made before the key existed.
+FORMER_DEFAULTS = {"graph": {"global_features": "none"}}

@@ -66,7 +66,7 @@ class Setting:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         return (
-            math.isfinite(value)
+            (isinstance(value, int) or math.isfinite(value))
             and (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
             and (self.at_most is None or value <= self.at_most)

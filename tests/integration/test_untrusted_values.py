@@ -1,4 +1,4 @@
-"""Configurations inside checkpoints, which may be a stranger's: no value makes a model that is huge or absurd."""
+"""Untrusted checkpoints: a value out of range is refused, without taking memory."""
 
 import json
 import math
@@ -11,29 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from csgcnn.config.values import NUMBERS, check_values
 
 from csgcnn import load
-from csgcnn.errors import ConfigError, UserError
+from csgcnn.errors import UserError
 from csgcnn.runs.checkpoint import save_checkpoint
 
 STORED = Path(__file__).parents[1] / "runs" / "format_1.ckpt"
-BOUNDED = {key: accepts for keys, accepts in NUMBERS.values() for key in keys.split()}
-SIZES = [
-    *(
-        "model.hidden",
-        "model.head_hidden",
-        "model.n_convolutions",
-        "model.n_head_layers",
-        "model.message_layers",
-    ),
-    *(
-        "edge_calculator.n_basis",
-        "edge_calculator.embedding",
-        "node_features.learned.dim",
-        "graph.max_neighbors",
-    ),
-]
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +34,8 @@ def with_value(content: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     return changed
 
 
-NO_NUMBERS: list[Any] = [-1, math.nan, math.inf, True, "1", [1], {"a": 1}]
-
-
-@pytest.mark.parametrize("key", BOUNDED)
-def test_a_number_is_in_its_range_and_nothing_else(key: str) -> None:
-    for value in [*NO_NUMBERS, *([10**9, 10**300, 8.0] if key in SIZES else [])]:
-        with pytest.raises(ConfigError) as caught:
-            check_values(with_value({"config": {}}, key, value)["config"])
-        assert str(caught.value).startswith(f"{key}={value}: expected ")
-
-
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "expected"),
     [
         ("model.hidden", 10**9, "model.hidden=1000000000: expected an integer from 1 to 10000"),
         ("model.n_convolutions", 10**9, "model.n_convolutions=1000000000"),
@@ -81,17 +53,17 @@ def test_a_number_is_in_its_range_and_nothing_else(key: str) -> None:
     ids=lambda value: repr(value)[:40],
 )
 def test_a_checkpoint_with_such_a_value_is_refused_in_a_line(
-    key: str, value: Any, told: str, content: dict[str, Any], tmp_path: Path
+    key: str, value: Any, expected: str, content: dict[str, Any], tmp_path: Path
 ) -> None:
     save_checkpoint(with_value(content, key, value), tmp_path / "a.ckpt")
     with pytest.raises(UserError) as caught:
         load(tmp_path / "a.ckpt")
     assert str(tmp_path / "a.ckpt") in str(caught.value)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert str(caught.value).isprintable()
 
 
-# Each is the largest that the bounds allow: 100 layers of 10,000 by 10,000 would be 40 GB.
+# The largest networks that the bounds allow: 100 layers of 10,000 by 10,000 are 40 GB.
 LARGEST = """
 import json, resource, sys
 from csgcnn import load
