@@ -92,7 +92,9 @@ def overrides_of_result(overrides: Sequence[str]) -> list[str]:
     own = ("task", "recipe", "folds")
     names = ((given, given.partition("=")[0].lstrip("+")) for given in overrides)
     return [
-        given for given, name in names if name not in own and not has_effect(name, "execution", keys)
+        given
+        for given, name in names
+        if name not in own and not has_effect(name, "execution", keys)
     ]
 
 
