@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from csgcnn import __version__
 from csgcnn.cli.messages import format_error, report, report_refusal
 from csgcnn.cli.overrides import QUOTED_KEYS, canonical, config_folders, resumed
+from csgcnn.commands.job import Job
 from csgcnn.config.hydra_guard import refuse_foreign_code
 from csgcnn.config.paths import CONF
 from csgcnn.config.schema import COMMANDS as SCHEMAS
@@ -190,7 +191,11 @@ def application(command: str, failures: list[str]) -> Callable[[], None]:
         name = " ".join(HydraConfig.get().overrides.task) if trial is None else f"trial {trial}"
         try:
             validate(cfg, SCHEMAS[command])
-            result = getattr(importlib.import_module(f"csgcnn.commands.{command}"), command)(cfg)
+            run_command = getattr(importlib.import_module(f"csgcnn.commands.{command}"), command)
+            if command in ("train", "benchmark"):
+                result = run_command(cfg, Job.of_hydra())
+            else:
+                result = run_command(cfg)
         except AbortError as error:
             raise SystemExit(report(command, cast(Exception, error.__cause__))) from error
         except Exception as error:

@@ -1,23 +1,23 @@
-"""`csgcnn benchmark`: the folds of a public task, each a run of its own, and their mean beside published models."""
+"""`csgcnn benchmark`: train on each fold of a public task and compare with published models."""
 
 import gzip
 import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from csgcnn import __version__
-from csgcnn.commands.prepare import load_dataset
-from csgcnn.commands.train import train_in
+from csgcnn.commands.ensemble import minutes_left
+from csgcnn.commands.job import Job
+from csgcnn.commands.prepare import plain, read_dataset, split_settings
+from csgcnn.commands.train import train
 from csgcnn.config.paths import overrides_of_result
-from csgcnn.config.settings.dataset import SplitSettings
-from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.splits import Split, split_rows
 from csgcnn.data.targets import Target
@@ -27,7 +27,7 @@ from csgcnn.evaluation.baselines import (
     composition_features,
     predict_by_composition,
 )
-from csgcnn.evaluation.benchmark_summary import COMPOSITION, MEAN, markdown, summarize
+from csgcnn.evaluation.benchmark_summary import COMPOSITION, MEAN, Fold, markdown, summarize
 from csgcnn.evaluation.matbench import matbench_record
 from csgcnn.evaluation.metrics import Metrics, target_metrics
 from csgcnn.hardware import select_device
@@ -38,39 +38,52 @@ from csgcnn.training.resume import check_same_run, data_digest, last_checkpoint
 
 log = logging.getLogger(__name__)
 
-OWN_KEYS = ("task", "folds")  # the others are those of a training
+# all other keys are those of a training
+BENCHMARK_KEYS = ("task", "folds")
 
 
-def benchmark(cfg: DictConfig) -> None:
-    """Run the folds that are asked for and not finished, and say what all that are finished amount to."""
-    start, folder = time.monotonic(), Path(HydraConfig.get().runtime.output_dir)
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """What the summary needs to know of the data.
+
+    Attributes:
+        target: The first target, which the benchmark measures.
+        digests: Digest of data and split for each fold.
+        n_test: Test rows of all folds.
+        baselines: Metrics of each baseline, fold by fold.
+    """
+
+    target: Target
+    digests: list[str]
+    n_test: int
+    baselines: dict[str, list[Metrics]]
+
+
+def benchmark(cfg: DictConfig, job: Job) -> None:
+    """Train on the folds that are not finished, and summarize all that are.
+
+    Args:
+        cfg: Configuration of the benchmark.
+        job: Its folder.
+
+    Raises:
+        ConfigError: The configuration is not that of a benchmark, or not that of earlier folds.
+    """
+    start = time.monotonic()
     _check(cfg)
-    folds = _wanted(cfg.folds, cfg.task.n_folds)
+    n_folds = cfg.task.n_folds
+    folds = _folds_to_run(cfg.folds, n_folds)
     select_device(cfg.trainer.device, cfg.trainer.threads, cfg.trainer.deterministic)
-    graph, rejected = GraphSettings(**cfg.graph), folder / "rejected.csv"
-    dataset = load_dataset(cfg.dataset, graph, rejected, cfg.trainer.workers, cfg.trainer.progress)
-    settings = [
-        SplitSettings(**_training(cfg, fold).dataset.split) for fold in range(cfg.task.n_folds)
-    ]
-    splits = [split_rows(dataset.store, dataset.rows, of_fold) for of_fold in settings]
-    data = [data_digest(dataset, split) for split in splits]
-    target, n_rows = dataset.targets[0], sum(len(split["test"]) for split in splits)
-    baselines = _baselines(dataset, splits)
-    del dataset, splits  # each run has its own
+    data = _read(cfg, job.folder / "rejected.csv")
     for fold in folds:
-        run = folder / f"fold-{fold}"
-        if fold in _finished(folder, cfg, data):
-            log.info("fold %d of %d is finished: %s", fold, cfg.task.n_folds, run)
+        name = f"fold-{fold}"
+        if fold in _finished(cfg, job.folder, data.digests):
+            log.info("fold %d of %d is finished: %s", fold, n_folds, job.folder / name)
             continue
-        log.info("fold %d of %d: %s", fold, cfg.task.n_folds, run)
-        run.mkdir(exist_ok=True)
-        train_in(run, _training(cfg, fold, time.monotonic() - start))
-        _write_summary(cfg, folder, target, data, n_rows, baselines)
-    log.info(
-        "%s\neverything is in %s",
-        _write_summary(cfg, folder, target, data, n_rows, baselines),
-        folder,
-    )
+        log.info("fold %d of %d: %s", fold, n_folds, job.folder / name)
+        train(_fold_config(cfg, fold, time.monotonic() - start), job.within(name))
+        _write_summary(cfg, job, data)
+    log.info("%s\nResults: %s", _write_summary(cfg, job, data), job.folder)
 
 
 def _check(cfg: DictConfig) -> None:
@@ -81,71 +94,77 @@ def _check(cfg: DictConfig) -> None:
         )
     if cfg.resume not in (None, "auto"):
         raise ConfigError(
-            f"resume={cfg.resume}: a benchmark goes on by itself; to say where, hydra.run.dir=FOLDER"
+            f"resume={cfg.resume}: the same command resumes a benchmark; for another folder give "
+            "hydra.run.dir=FOLDER"
         )
     if not cfg.dataset.targets:
-        raise ConfigError(
-            "dataset.targets: the first is what the benchmark measures; please name it"
-        )
+        raise ConfigError("dataset.targets: expected a list; its first entry is measured")
 
 
-def _wanted(folds: Any, n_folds: int) -> list[int]:
+def _folds_to_run(folds: Any, n_folds: int) -> list[int]:
     if folds is None:
         return list(range(n_folds))
-    wanted = [folds] if isinstance(folds, int) else folds
-    is_wrong = [
-        type(fold) is not int or fold not in range(n_folds) or list(wanted).count(fold) > 1
-        for fold in wanted
-    ]
-    if not wanted or any(is_wrong):
+    listed = [folds] if isinstance(folds, int) else list(folds) if folds else []
+    is_valid = all(type(fold) is int and 0 <= fold < n_folds for fold in listed)
+    if not listed or isinstance(folds, str) or not is_valid or len(set(listed)) < len(listed):
         raise ConfigError(
             f"folds={folds}: expected one or a list of 0 to {n_folds - 1}, such as folds=[0,1]"
         )
-    return list(wanted)
+    return listed
 
 
-def _training(cfg: DictConfig, fold: int, seconds: float = 0) -> DictConfig:
-    """The configuration of a fold's run, `seconds` after the start of the benchmark."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    own = OmegaConf.create({key: value for key, value in plain.items() if key not in OWN_KEYS})
-    own.resume, own.dataset.split.fold = "auto", fold
-    if own.trainer.max_minutes:
-        own.trainer.max_minutes = max(own.trainer.max_minutes - seconds / 60, 1e-3)
-    return own
+def _fold_config(cfg: DictConfig, fold: int, seconds: float = 0) -> DictConfig:
+    """Return the configuration of a fold's run, which starts `seconds` after the benchmark."""
+    run = OmegaConf.create({key: v for key, v in plain(cfg).items() if key not in BENCHMARK_KEYS})
+    run.resume, run.dataset.split.fold = "auto", fold
+    run.trainer.max_minutes = minutes_left(run.trainer.max_minutes, seconds)
+    return run
 
 
-def _finished(folder: Path, cfg: DictConfig, data: Sequence[str]) -> list[int]:
-    """The folds whose runs are finished; `data`: what `data_digest` says of each.
+def _read(cfg: DictConfig, rejected: Path) -> _Data:
+    dataset = read_dataset(cfg, rejected)
+    settings = split_settings(cfg)
+    folds = [replace(settings, fold=fold) for fold in range(cfg.task.n_folds)]
+    splits = [split_rows(dataset.store, dataset.rows, fold) for fold in folds]
+    return _Data(
+        dataset.targets[0],
+        [data_digest(dataset, split) for split in splits],
+        sum(len(split["test"]) for split in splits),
+        _baselines(dataset, splits),
+    )
+
+
+def _finished(cfg: DictConfig, folder: Path, digests: Sequence[str]) -> list[int]:
+    """Return the finished folds, also those that other processes ran.
 
     Raises:
-        ConfigError: a run was started with another configuration.
-        UserError: or with other data.
+        ConfigError: A fold was started with another configuration.
+        UserError: A fold was started with other data.
     """
     finished = []
-    for fold, digest in enumerate(data):
+    for fold, digest in enumerate(digests):
         run = folder / f"fold-{fold}"
         if checkpoint := _checkpoint(run, cfg.ensemble > 1):
-            config: Any = OmegaConf.to_container(_training(cfg, fold))
-            check_same_run(checkpoint, config, digest, is_fold=True)
+            check_same_run(checkpoint, plain(_fold_config(cfg, fold)), digest, is_fold=True)
             finished += [fold] if (run / "metrics.json").exists() else []
     return finished
 
 
 def _checkpoint(run: Path, is_ensemble: bool) -> dict[str, Any] | None:
-    """What says of a run with which configuration and data it was started; an ensemble's lies there when it is done."""
+    """Return the checkpoint of a run; an ensemble has one when it is finished."""
     best = run / "checkpoints" / "best.ckpt"
     if is_ensemble:
         return load_checkpoint(best) if best.exists() else None
     return last_checkpoint(best.parent)
 
 
-def _baselines(dataset: Dataset, splits: list[Split]) -> dict[str, list[Metrics]]:
-    """Metrics per fold of the mean (of classes: the shares) of all rows but the test rows, and of the composition."""
-    target, values, features = (
-        dataset.targets[0],
-        dataset.values[:, :1],
-        composition_features(dataset.store),
-    )
+def _baselines(dataset: Dataset, splits: Sequence[Split]) -> dict[str, list[Metrics]]:
+    """Return metrics by fold of two baselines, fitted on all rows but the test rows.
+
+    The baselines are the mean (of classes: the frequencies), and a model of the composition.
+    """
+    target, values = dataset.targets[0], dataset.values[:, :1]
+    features = composition_features(dataset.store)
     found: dict[str, list[Metrics]] = {MEAN: [], COMPOSITION: []}
     for split in splits:
         known, test = values[torch.cat([split["train"], split["val"]])], values[split["test"]]
@@ -155,49 +174,48 @@ def _baselines(dataset: Dataset, splits: list[Split]) -> dict[str, list[Metrics]
     return found
 
 
-def _write_summary(
-    cfg: DictConfig,
-    folder: Path,
-    target: Target,
-    data: Sequence[str],
-    n_rows: int,
-    baselines: Mapping[str, list[Metrics]],
-) -> str:
-    """Write summary.json, summary.md and, if the score is one, results.json.gz; returns the text.
+def _write_summary(cfg: DictConfig, job: Job, data: _Data) -> str:
+    """Write summary.json, summary.md and, for a complete score, results.json.gz; return the text."""
+    finished = _finished(cfg, job.folder, data.digests)
+    folds = [read_fold(fold, job.folder / f"fold-{fold}", data.target) for fold in finished]
+    shortfall = _shortfall(cfg, len(folds), data.n_test)
+    facts = _facts(cfg, job)
+    summary = summarize(facts, data.target, folds, data.baselines, cfg.task.published, shortfall)
+    write_json(job.folder / "summary.json", summary)
+    write_text(job.folder / "summary.md", text := markdown(summary))
+    if not shortfall and len(data.target.classes) in (0, 2):
+        _write_record(cfg, job.folder, data.target, folds, {**facts, "score": summary["score"]})
+    return text
 
-    Finished are also folds that other processes ran meanwhile.
-    """
-    folds = [
-        read_fold(fold, folder / f"fold-{fold}", target) for fold in _finished(folder, cfg, data)
-    ]
-    facts = {
+
+def _facts(cfg: DictConfig, job: Job) -> dict[str, Any]:
+    return {
         "task": cfg.task.name,
         "csgcnn": __version__,
-        "recipe": HydraConfig.get().runtime.choices["recipe"],
-        "words": _words(),
+        "recipe": job.recipe,
+        "words": overrides_of_result(job.overrides),
         "seed": cfg.seed,
         "split_seed": cfg.dataset.split.seed,
         "source": cfg.task.source,
     }
-    shortfall = _shortfall(cfg, len(folds), n_rows)
-    summary = summarize(facts, target, folds, baselines, cfg.task.published, shortfall)
-    write_json(folder / "summary.json", summary)
-    write_text(folder / "summary.md", text := markdown(summary))
-    if not shortfall and len(target.classes) in (0, 2):
-        record = matbench_record(cfg.task.name, target, folds, {**facts, "score": summary["score"]})
-        write_bytes(folder / "results.json.gz", gzip.compress(json.dumps(record).encode()))
-    return text
 
 
-def _words() -> list[str]:
-    """The words of the command line that decide what is trained, as they decide on the folder."""
-    return overrides_of_result(HydraConfig.get().overrides.task)
+def _write_record(
+    cfg: DictConfig,
+    folder: Path,
+    target: Target,
+    folds: Sequence[Fold],
+    facts: Mapping[str, Any],
+) -> None:
+    record = matbench_record(cfg.task.name, target, folds, facts)
+    write_bytes(folder / "results.json.gz", gzip.compress(json.dumps(record).encode()))
 
 
-def _shortfall(cfg: DictConfig, n_done: int, n_rows: int) -> str:
+def _shortfall(cfg: DictConfig, n_finished: int, n_test: int) -> str:
+    """Return what is missing for an official score, or nothing."""
     missing = []
-    if n_done < cfg.task.n_folds:
-        missing.append(f"{n_done} of {cfg.task.n_folds} folds")
-    if cfg.task.n_rows not in (None, n_rows):
-        missing.append(f"{n_rows:,} of {cfg.task.n_rows:,} crystals")
+    if n_finished < cfg.task.n_folds:
+        missing.append(f"{n_finished} of {cfg.task.n_folds} folds")
+    if cfg.task.n_rows not in (None, n_test):
+        missing.append(f"{n_test:,} of {cfg.task.n_rows:,} crystals")
     return f"{' and '.join(missing)}: not a Matbench score" if missing else ""

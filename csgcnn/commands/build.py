@@ -1,11 +1,13 @@
-"""`csgcnn build`: a data set in, a folder with its graphs out, to train on or to predict from."""
+"""`csgcnn build`: build the graphs of a data set in a folder, to train on or to predict."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from csgcnn.commands.prepare import plain
 from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import iter_records
@@ -19,22 +21,30 @@ log = logging.getLogger(__name__)
 
 
 def build(cfg: DictConfig) -> int:
-    """Build the graphs, or go on building them; returns the exit code, 1 if a record was rejected and may not be."""
-    output, settings = user_path(cfg.output), GraphSettings(**cfg.graph)
+    """Build the graphs, or resume building them.
+
+    Args:
+        cfg: Configuration of the command.
+
+    Returns:
+        The exit code: 1 if records were rejected and dataset.on_error is not skip.
+
+    Raises:
+        UserError: The output exists, or cannot be written.
+    """
+    output, settings = user_path(cfg.output), GraphSettings(**plain(cfg.graph))
     if output.exists():
-        raise UserError(f"output={output} is there already; choose another, or remove it")
+        raise UserError(f"output={output} exists; choose another folder, or remove it")
     if not output.parent.is_dir():
         raise UserError(f"output={output}: there is no folder {output.parent}")
-    path, columns = (
-        data_path(cfg.dataset.path, cfg.dataset.hint),
-        ReadOptions(cfg.dataset.id_column, cfg.dataset.structure_column),
-    )
-    # what is complete of a build that was stopped lies under this name, by which it is known to be of the same content
-    unfinished = output.with_name(f".{output.name}.{content_key(path, settings, columns)}")
+    path = data_path(cfg.dataset.path, cfg.dataset.hint)
+    options = ReadOptions(cfg.dataset.id_column, cfg.dataset.structure_column)
+    # The name identifies data and settings, so that an interrupted build is resumed only for them.
+    unfinished = output.with_name(f".{output.name}.{content_key(path, settings, options)}")
     with tqdm(desc="building graphs", unit="crystal", delay=1, disable=None) as bar:
         try:
             store, rejected = build_or_wait(
-                lambda: iter_records(path, columns),
+                lambda: iter_records(path, options),
                 settings,
                 unfinished,
                 path,
@@ -48,7 +58,7 @@ def build(cfg: DictConfig) -> int:
     return _report(rejected, cfg.dataset.on_error, rejected_path(output)) if rejected else 0
 
 
-def _report(rejected: list[Rejected], on_error: str, report: Path) -> int:
+def _report(rejected: Sequence[Rejected], on_error: str, report: Path) -> int:
     write_rejected(rejected, report)
     log.warning("%d records could not be used: %s", len(rejected), report)
     return 0 if on_error == "skip" else 1

@@ -1,14 +1,16 @@
-"""`csgcnn evaluate`: a checkpoint and a data set with known targets in, its errors out."""
+"""`csgcnn evaluate`: measure the errors of a trained model on a data set with known targets."""
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from csgcnn.commands.prepare import load_dataset, move_to_device
+from csgcnn.commands.prepare import dataset_settings, load_dataset, move_to_device
 from csgcnn.config.paths import data_path, user_path
 from csgcnn.crystals.datasets import read_records
 from csgcnn.crystals.records import ReadOptions
@@ -19,7 +21,7 @@ from csgcnn.evaluation.baselines import baseline_metrics
 from csgcnn.evaluation.calibration import coverage, format_coverage
 from csgcnn.evaluation.inference import predict_with_std
 from csgcnn.evaluation.invariance import Changes, largest_changes
-from csgcnn.evaluation.metrics import format_metrics, target_metrics
+from csgcnn.evaluation.metrics import Metrics, format_metrics, target_metrics
 from csgcnn.hardware import select_device
 from csgcnn.predictor import Predictor
 from csgcnn.runs.tables import compared_columns, compared_rows, rejected_path, write_predictions
@@ -27,87 +29,115 @@ from csgcnn.runs.tables import compared_columns, compared_rows, rejected_path, w
 log = logging.getLogger(__name__)
 
 
-def evaluate(cfg: DictConfig) -> None:
-    """Predict the rows of a data set, all or those of one part of its split, and report the errors per target."""
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Errors of a model on a data set.
+
+    Attributes:
+        metrics: Metrics by target.
+        columns: Names of the columns of `rows`, with units.
+        rows: Id, known value, prediction and error of each crystal.
+    """
+
+    metrics: dict[str, Metrics]
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+def evaluate(cfg: DictConfig) -> Evaluation:
+    """Predict all rows of a data set, or those of one part of its split, and log the errors.
+
+    Args:
+        cfg: Configuration of the command.
+
+    Raises:
+        UserError: The checkpoint or the data cannot be used.
+    """
     predictor = Predictor.load(cfg.ckpt, select_device(cfg.device))
     output = user_path(cfg.output) if cfg.output else None
     if output and not output.parent.is_dir():
         raise UserError(f"output={output}: there is no folder {output.parent}")
-    report = rejected_path(output or Path("evaluation.csv"))
-    dataset = load_dataset(cfg.dataset, predictor.graph, report, targets=predictor.targets)
-    rows, trained_on = _rows(dataset, predictor, cfg.split)
-    store = move_to_device(dataset.store, predictor.device)
-    prediction, std = predict_with_std(predictor.network, store, rows, cfg.batch_size)
-    prediction, std = prediction.cpu(), std if std is None else std.cpu()
+    rejected = rejected_path(output or Path("evaluation.csv"))
+    settings = dataset_settings(cfg)
+    dataset = load_dataset(settings, predictor.graph, rejected, targets=predictor.targets)
+    rows, train_rows = _rows(dataset, predictor, cfg.split)
+    evaluation = _evaluate(predictor, dataset, rows, train_rows, cfg.batch_size)
+    if output:
+        write_predictions(output, evaluation.columns, evaluation.rows)
+        log.info("predictions: %s", output)
+    if cfg.check_invariance:
+        ids = {dataset.store.ids[row] for row in rows.tolist()}
+        options = ReadOptions(settings.id_column, settings.structure_column)
+        records = read_records(data_path(settings.path, settings.hint), options)
+        described = (record for record in records if record.id in ids)
+        targets = dataset.targets
+        _log_changes(largest_changes(predictor.predict_usable, targets, described), targets)
+    return evaluation
+
+
+def _evaluate(
+    predictor: Predictor, dataset: Dataset, rows: Tensor, train_rows: Tensor, batch_size: int
+) -> Evaluation:
     targets, values = dataset.targets, dataset.values[rows]
+    store = move_to_device(dataset.store, predictor.device)
+    prediction, std = predict_with_std(predictor.network, store, rows, batch_size)
+    prediction, std = prediction.cpu(), std if std is None else std.cpu()
     metrics = target_metrics(prediction, values, targets)
-    baseline = baseline_metrics(
-        dataset.values[trained_on] if len(trained_on) else values, values, targets
-    )
+    known = dataset.values[train_rows] if len(train_rows) else values
+    baseline = baseline_metrics(known, values, targets)
     covered = {} if std is None else coverage(prediction, std, values, targets)
     for target in targets:
         log.info(format_metrics(target, metrics[target.name], baseline[target.name]))
         if target.name in covered and metrics[target.name]["n"]:
             log.info(format_coverage(covered[target.name], target.name))
-    if output:
-        ids = [dataset.store.ids[row] for row in rows.tolist()]
-        compared = compared_rows(prediction, values, targets, std)
-        table = ([id_, *cells] for id_, cells in zip(ids, compared, strict=True))
-        write_predictions(output, ["id", *compared_columns(targets, std is not None)], table)
-        log.info("predictions: %s", output)
-    if cfg.check_invariance:
-        wanted = {dataset.store.ids[row] for row in rows.tolist()}
-        path = data_path(cfg.dataset.path, cfg.dataset.hint)
-        columns = ReadOptions(cfg.dataset.id_column, cfg.dataset.structure_column)
-        records = read_records(path, columns)
-        _tell_changes(
-            largest_changes(
-                predictor.predict_usable,
-                targets,
-                (record for record in records if record.id in wanted),
-            ),
-            targets,
-        )
-
-
-def _tell_changes(changes: Mapping[str, Changes], targets: Sequence[Target]) -> None:
-    for transform, found in changes.items():
-        for target in targets if found.largest else ():
-            what = f"a probability of {target.name}" if target.classes else target.name
-            unit = f" {target.unit}" if target.unit else ""
-            largest, id_ = found.largest[target.name]
-            where = f" ({id_})" if largest else ""
-            log.info("largest change of %s by %s: %.2g%s%s", what, transform, largest, unit, where)
-        if found.n_left_out:
-            log.warning(
-                "%s: %d left out (spglib finds none, or it is too large)",
-                transform,
-                found.n_left_out,
-            )
+    ids = [dataset.store.ids[row] for row in rows.tolist()]
+    cells = compared_rows(prediction, values, targets, std)
+    return Evaluation(
+        metrics,
+        ["id", *compared_columns(targets, std is not None)],
+        [[id_, *of_row] for id_, of_row in zip(ids, cells, strict=True)],
+    )
 
 
 def _rows(dataset: Dataset, predictor: Predictor, part: str | None) -> tuple[Tensor, Tensor]:
-    """The rows to evaluate, all or those that were `part` when the model was trained, and those it was trained on.
-
-    Raises:
-        UserError: none of the data set's ids was in that part, or the checkpoint does not say.
-    """
+    """Return the rows to evaluate, and those that the model was trained on."""
     row_of = {dataset.store.ids[row]: row for row in dataset.rows.tolist()}
     parts = {
         name: torch.tensor([row_of[id_] for id_ in ids if id_ in row_of], dtype=torch.long)
         for name, ids in (predictor.split or {"train": []}).items()
     }
     if part is None:
-        if len(parts["train"]):
-            told = "%d of these crystals trained the model: the errors are too small; split=test is honest"
-            log.warning(told, len(parts["train"]))
+        if n_train := len(parts["train"]):
+            log.warning(
+                "%d of these crystals were in the training set; the errors are optimistic. "
+                "split=test evaluates the test set",
+                n_train,
+            )
         return dataset.rows, parts["train"]
     if part not in parts:
-        raise UserError(
-            f"split={part}: the checkpoint does not say which crystals those were; leave split out"
-        )
+        raise UserError(f"split={part}: the checkpoint does not name these crystals; omit split")
     if not len(parts[part]):
-        raise UserError(
-            f"split={part}: no crystal of this data set was in that part of the training; leave split out"
-        )
+        raise UserError(f"split={part}: this data set has no crystal of that part; omit split")
     return parts[part], parts["train"]
+
+
+def _log_changes(changes: Mapping[str, Changes], targets: Sequence[Target]) -> None:
+    for transform, found in changes.items():
+        for target in targets if found.largest else ():
+            quantity = f"a probability of {target.name}" if target.classes else target.name
+            unit = f" {target.unit}" if target.unit else ""
+            largest, id_ = found.largest[target.name]
+            log.info(
+                "largest change of %s by %s: %.2g%s%s",
+                quantity,
+                transform,
+                largest,
+                unit,
+                f" ({id_})" if largest else "",
+            )
+        if found.n_left_out:
+            log.warning(
+                "%s: %d crystals have no such description, or one that is too large",
+                transform,
+                found.n_left_out,
+            )

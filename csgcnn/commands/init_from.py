@@ -1,11 +1,11 @@
-"""`csgcnn train init_from=CHECKPOINT`: a training that begins with the weights of another."""
+"""`csgcnn train init_from=CHECKPOINT`: start from the weights of another training."""
 
 import logging
 from collections.abc import Sequence
-from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from csgcnn.commands.prepare import plain
 from csgcnn.config.paths import user_path
 from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
@@ -17,29 +17,34 @@ log = logging.getLogger(__name__)
 
 
 def initialize_from(trainer: Trainer, cfg: DictConfig, targets: Sequence[Target]) -> None:
-    """Take the weights over from another training, and say which."""
+    """Load the weights of another training into the network, and log which.
+
+    Args:
+        trainer: A training that has not started.
+        cfg: Its configuration.
+        targets: Its targets.
+
+    Raises:
+        UserError: There is no such file, or its network does not fit.
+    """
     if not (path := user_path(cfg.init_from)).is_file():
         raise UserError(f"init_from={path}: there is no such file")
-    content, config = load_checkpoint(path), cast(Any, OmegaConf.to_container(cfg, resolve=True))
-    state = trainer.model.state_dict()
-    weights, told = weights_to_take(cfg.init_from, content, state, config, targets, cfg.init_parts)
+    content, state = load_checkpoint(path), trainer.model.state_dict()
+    weights, summary = weights_to_take(
+        cfg.init_from, content, state, plain(cfg), targets, cfg.init_parts
+    )
     trainer.initialize_from({name: tensor.to(state[name]) for name, tensor in weights.items()})
-    n_frozen = sum(
-        weight.numel() for weight in trainer.model.parameters() if not weight.requires_grad
-    )
-    log.info(
-        "init_from=%s: %s%s",
-        cfg.init_from,
-        told,
-        f"; {n_frozen:,} stay as they are" if n_frozen else "",
-    )
-    trained = set(content.get("split", {}).get("train", ()))
-    if n_known := sum(trainer.store.ids[row] in trained for row in trainer.split["test"].tolist()):
+    parameters = list(trainer.model.parameters())
+    n_frozen = sum(weight.numel() for weight in parameters if not weight.requires_grad)
+    frozen = f"; {n_frozen:,} are frozen" if n_frozen else ""
+    log.info("init_from=%s: %s%s", cfg.init_from, summary, frozen)
+    train_ids = set(content.get("split", {}).get("train", ()))
+    test_ids = [trainer.store.ids[row] for row in trainer.split["test"].tolist()]
+    if n_known := sum(id_ in train_ids for id_ in test_ids):
         log.warning(
-            "init_from: %d test crystals have ids of crystals that trained that model", n_known
+            "init_from: %d test crystals have ids of the training set of that model", n_known
         )
-    theirs = content["config"]["graph"]
-    if differing := [
-        f"graph.{key}={value}" for key, value in theirs.items() if value != cfg.graph.get(key)
-    ]:
-        log.warning("init_from: that training had other graphs, %s", ", ".join(differing))
+    other = content["config"]["graph"]
+    differing = [f"{key}={value}" for key, value in other.items() if value != cfg.graph.get(key)]
+    if differing:
+        log.warning("init_from: that model was trained on other graphs: graph.%s", ", graph.".join(differing))

@@ -1,92 +1,214 @@
-"""What several commands make from their configuration: a data set, a network, a device."""
+"""Build what a configuration describes: settings, data set, split, network and trainer."""
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from csgcnn import distributed
+from csgcnn.config.instantiate import instantiate
 from csgcnn.config.paths import data_path, user_path
-from csgcnn.config.settings.dataset import DatasetSettings
+from csgcnn.config.settings.dataset import DatasetSettings, SplitSettings
 from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.crystals.datasets import check_labeled
 from csgcnn.crystals.records import ReadOptions
+from csgcnn.data.augment import Augmentations
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.dataset import Dataset, check_rejected, select_targets
+from csgcnn.data.splits import Split, split_rows
 from csgcnn.data.store import GraphStore, is_store
-from csgcnn.data.targets import Target, derive_columns, describe_targets
+from csgcnn.data.targets import Target, check_labels, derive_columns, describe_targets
+from csgcnn.hardware import select_device
+from csgcnn.nn.network import build_network
+from csgcnn.training.losses import build_loss
+from csgcnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The data of a run, ready to train on.
+
+    Attributes:
+        trainer: Settings of the training.
+        device: Device of the run.
+        dataset: Graphs on the host, with targets and values.
+        split: Rows of train, val and test.
+        store: The graphs where the training reads them.
+    """
+
+    trainer: TrainerSettings
+    device: torch.device
+    dataset: Dataset
+    split: Split
+    store: GraphStore
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a batch without gradients."""
+        return 4 * self.trainer.batch_size
+
+
+def prepare(cfg: DictConfig, rejected: Path) -> Prepared:
+    """Select the device, read the data set, split it and place the graphs.
+
+    Args:
+        cfg: Configuration of a training.
+        rejected: File that lists the rejected records, if there are any.
+
+    Raises:
+        UserError: The data cannot be used; every rank raises what one met.
+    """
+    trainer = TrainerSettings(**plain(cfg.trainer))
+    device = select_device(trainer.device, trainer.threads, trainer.deterministic)
+
+    def read() -> tuple[Dataset, Split]:
+        dataset = read_dataset(cfg, rejected)
+        split = split_rows(dataset.store, dataset.rows, split_settings(cfg))
+        check_labels(dataset.values[split["train"]], dataset.targets)
+        return dataset, split
+
+    dataset, split = distributed.run_on_all_ranks(read)
+    store = move_to_device(dataset.store, device, trainer.resident_gib)
+    return Prepared(trainer, device, dataset, split, store)
+
+
+def read_dataset(cfg: DictConfig, rejected: Path) -> Dataset:
+    """Read the data set of a training.
+
+    Args:
+        cfg: Configuration of a training.
+        rejected: File that lists the rejected records, if there are any.
+    """
+    graph, trainer = GraphSettings(**plain(cfg.graph)), cfg.trainer
+    settings = dataset_settings(cfg)
+    return load_dataset(settings, graph, rejected, trainer.workers, trainer.progress)
+
+
+def build_trainer(cfg: DictConfig, data: Prepared) -> Trainer:
+    """Build the network, the loss and all else that trains it.
+
+    Args:
+        cfg: Configuration of a training.
+        data: Its data.
+    """
+    dataset, split = data.dataset, data.split
+    network = build_network(cfg, [target.n_outputs for target in dataset.targets])
+    loss = build_loss(cfg, dataset.targets, dataset.values[split["train"]])
+    return Trainer(
+        network,
+        data.store,
+        dataset.targets,
+        dataset.values,
+        split,
+        loss,
+        instantiate(cfg.optimizer),
+        instantiate(cfg.scheduler),
+        data.trainer,
+        Augmentations(instantiate(cfg.augment)),
+    )
+
+
 def load_dataset(
-    options: DatasetSettings,
+    settings: DatasetSettings,
     graph: GraphSettings,
-    report: Path,
+    rejected: Path,
     workers: int | None = None,
     progress: bool = True,
     targets: Sequence[Target] | None = None,
 ) -> Dataset:
-    """Open the data set that the group `dataset` describes; rejected records are written to `report`.
+    """Read a data set: its graphs, from the cache if they are there, and its targets.
 
-    `targets`: those of a trained model, in place of those that `dataset` names.
+    Args:
+        settings: The data set.
+        graph: How its crystals become graphs.
+        rejected: File that lists the rejected records, if there are any.
+        workers: Processes that build graphs; None: one per core.
+        progress: Whether to show a progress bar.
+        targets: Targets of a trained model, which replace those of the settings.
 
     Raises:
-        UserError: it cannot be read, a target does not exist, or records were rejected that may not be skipped.
+        UserError: The data cannot be read, a target does not exist, or rejected records may not
+            be left out.
     """
-    path = data_path(options.path, options.hint)
+    path = data_path(settings.path, settings.hint)
     if not is_store(path):
         check_labeled(path)
-    with tqdm(
-        desc="building graphs", unit="crystal", delay=1, disable=None if progress else True
-    ) as bar:
-        cache_folder = user_path(options.cache_dir) if options.cache_dir else None
-        store, rejected = open_dataset(
+    with _progress_bar(progress) as bar:
+        store, records = open_dataset(
             path,
             graph,
-            ReadOptions(options.id_column, options.structure_column),
-            cache_folder,
+            ReadOptions(settings.id_column, settings.structure_column),
+            user_path(settings.cache_dir) if settings.cache_dir else None,
             workers,
             bar.update,
         )
     learned = {target.name: target.derived for target in targets or () if target.derived}
-    absent = {name: comparison for name, comparison in learned.items() if name not in store.columns}
-    derive_columns(store, {**absent, **options.derived}, path)
+    absent = {name: formula for name, formula in learned.items() if name not in store.columns}
+    derive_columns(store, {**absent, **settings.derived}, path)
     if targets is None:
-        names, tasks, units, derived = (
-            options.targets,
-            options.tasks,
-            options.units,
-            options.derived,
-        )
-        targets = describe_targets(store, names, tasks, units, derived, path)
-    dataset = select_targets(store, targets, rejected, path)
-    check_rejected(dataset, path, options.on_error, report)
-    if isolated := sum(int((block.n_isolated > 0).sum()) for block in store.blocks()):
-        log.warning(
-            "%d crystals have atoms without a neighbor within %g Å; they are kept",
-            isolated,
-            graph.cutoff,
-        )
+        names, tasks, units = settings.targets, settings.tasks, settings.units
+        targets = describe_targets(store, names, tasks, units, settings.derived, path)
+    dataset = select_targets(store, targets, records, path)
+    check_rejected(dataset, path, settings.on_error, rejected)
+    _warn_about_isolated_atoms(store, graph.cutoff)
     return dataset
 
 
 def move_to_device(
     store: GraphStore, device: torch.device, resident_gib: float | None = None
 ) -> GraphStore:
-    """Have the graphs in the memory of the device, or leave them in their files if they take more than `resident_gib`.
+    """Copy the graphs to the device, or leave them in their files if they are too large.
 
-    None: 1 GiB on the CPU, half of the memory of a GPU.
+    Args:
+        store: The graphs.
+        device: Device that computes.
+        resident_gib: Largest size of graphs in memory, in GiB. None: 1 on the CPU, half of the
+            memory of a GPU.
     """
     if resident_gib is None:
-        on_gpu = device.type == "cuda"
-        resident_gib = (
-            torch.cuda.get_device_properties(device).total_memory / 2**31 if on_gpu else 1.0
-        )
+        resident_gib = 1.0
+        if device.type == "cuda":
+            resident_gib = torch.cuda.get_device_properties(device).total_memory / 2**31
     gib = store.n_bytes / 2**30
     if gib > resident_gib:
-        log.info(
-            "%.1f GiB of graphs stay in their files (trainer.resident_gib=%.3g)", gib, resident_gib
-        )
+        log.info("%.1f GiB of graphs stay in files (trainer.resident_gib=%.3g)", gib, resident_gib)
     return store.to(device, resident=gib <= resident_gib)
+
+
+def dataset_settings(cfg: DictConfig) -> DatasetSettings:
+    """Return the section `dataset` of a configuration."""
+    keys = plain(cfg.dataset)
+    return DatasetSettings(**{**keys, "split": SplitSettings(**keys["split"])})
+
+
+def split_settings(cfg: DictConfig) -> SplitSettings:
+    """Return the section `dataset.split` of a configuration."""
+    return dataset_settings(cfg).split
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """Return a node of a configuration as dicts, lists and values."""
+    return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+
+
+def _progress_bar(is_shown: bool) -> "tqdm[Any]":
+    # None: only on a terminal
+    disable = None if is_shown else True
+    return tqdm(desc="building graphs", unit="crystal", delay=1, disable=disable)
+
+
+def _warn_about_isolated_atoms(store: GraphStore, cutoff: float) -> None:
+    if n_crystals := sum(int((block.n_isolated > 0).sum()) for block in store.blocks()):
+        log.warning(
+            "%d crystals have atoms without a neighbor within %g Å; they are kept",
+            n_crystals,
+            cutoff,
+        )

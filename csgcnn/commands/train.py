@@ -1,8 +1,6 @@
-"""`csgcnn train`: crystals and a property in, a trained model in a run directory out."""
+"""`csgcnn train`: train a network on a data set and write the run directory."""
 
-import json
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -10,113 +8,68 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from csgcnn import __version__, distributed
 from csgcnn.commands.ensemble import train_ensemble
 from csgcnn.commands.init_from import initialize_from
-from csgcnn.commands.prepare import load_dataset, move_to_device
-from csgcnn.config.instantiate import instantiate
+from csgcnn.commands.job import Job
+from csgcnn.commands.prepare import Prepared, build_trainer, prepare
+from csgcnn.commands.ranks import follow_rank_0, leading
 from csgcnn.config.resolved import save_resolved
-from csgcnn.config.settings.dataset import SplitSettings
-from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.config.settings.trainer import TrainerSettings
-from csgcnn.data.augment import Augmentations
 from csgcnn.data.dataset import Dataset, label_warnings
 from csgcnn.data.leakage import count_duplicates, shared_compositions
-from csgcnn.data.splits import Split, split_ids, split_rows
-from csgcnn.data.store import GraphStore
-from csgcnn.data.targets import check_labels
-from csgcnn.errors import AbortError, one_line
+from csgcnn.data.splits import split_ids
+from csgcnn.errors import first_line
 from csgcnn.evaluation.calibration import calibrate
 from csgcnn.evaluation.metrics import target_metrics
-from csgcnn.hardware import select_device
-from csgcnn.nn.network import build_network
 from csgcnn.runs.directory import RunDirectory, finished_epochs
 from csgcnn.runs.environment import environment
 from csgcnn.runs.results import write_results
 from csgcnn.training.checkpointing import Checkpointer, PrunedError
 from csgcnn.training.interruption import Interruption
-from csgcnn.training.losses import MultiTaskLoss, build_loss
+from csgcnn.training.losses import MultiTaskLoss
 from csgcnn.training.resume import check_same_run, data_digest, last_checkpoint
 from csgcnn.training.trainer import DivergenceError, Trainer
 
 log = logging.getLogger(__name__)
 
-
-def train(cfg: DictConfig) -> float:
-    """Train, or go on training, test once, write everything; returns the best validation score (see `Trainer`)."""
-    return train_in(Path(HydraConfig.get().runtime.output_dir), cfg)
+# (epoch, best score so far) -> whether to stop
+ShouldPrune = Callable[[int, float], bool]
 
 
-def train_in(folder: Path, cfg: DictConfig) -> float:
-    """`train` in an existing folder."""
-    return train_ensemble(folder, cfg, _train_one) if cfg.ensemble > 1 else _train_one(folder, cfg)
+def train(cfg: DictConfig, job: Job) -> float:
+    """Train one network or an ensemble; return the validation score of the best epoch.
+
+    Args:
+        cfg: Configuration of the training.
+        job: Its folder. A run that is there is resumed if `resume` is set.
+    """
+    if cfg.ensemble > 1:
+        return train_ensemble(cfg, job, train_network)
+    return train_network(cfg, job)
 
 
-def _train_one(folder: Path, cfg: DictConfig) -> float:
+def train_network(cfg: DictConfig, job: Job) -> float:
+    """Train one network in an existing folder; return the validation score of the best epoch.
+
+    Args:
+        cfg: Configuration of the training.
+        job: Its folder, and the search that it belongs to.
+    """
     with (
         Interruption(cfg.trainer.max_minutes) as interruption,
-        RunDirectory(folder, may_resume=cfg.resume is not None) as run,
+        RunDirectory(job.folder, may_resume=cfg.resume is not None) as run,
     ):
-        source = folder if run.holds_run else None
-        should_prune = _pruning(cfg, folder)
-        if distributed.world_size() == 1:
+        source = job.folder if run.holds_run else None
+        should_prune = _pruning(job, cfg.trainer.max_epochs)
+        with leading(cfg, source):
             return _train(cfg, run, source, interruption, should_prune)
-        job = {
-            "config": OmegaConf.to_container(cfg, resolve=True),
-            "source": source and str(source.absolute()),
-        }
-        distributed.broadcast_text(json.dumps(job))
-        try:
-            return _train(cfg, run, source, interruption, should_prune)
-        except distributed.CollectiveError:
-            raise
-        except (
-            Exception
-        ) as error:  # the others do not know of it: a sweep cannot go on with its next job
-            raise AbortError from error
-
-
-def _pruning(cfg: DictConfig, folder: Path) -> Callable[[int, float], bool] | None:
-    """What decides after each epoch whether to give up, if the run is a trial of a search."""
-    sweeper = HydraConfig.get().sweeper
-    if sweeper.get("trial") is None:
-        return None
-    from csgcnn.search.study import Pruning
-
-    return Pruning(folder, cfg.trainer.max_epochs, sweeper.prune_after)
 
 
 def follow() -> int:
-    """Train together with the first process of several, as long as it tells what; returns the exit code.
-
-    What a run leaves behind is written by the first process alone: the others write into a folder that they remove.
-    """
-    code = 0
-    while job := _next_job():
-        cfg, source = OmegaConf.create(job["config"]), job["source"]
-        cfg.trainer.progress = False
-        try:
-            with (
-                tempfile.TemporaryDirectory() as scratch,
-                Interruption(cfg.trainer.max_minutes) as interruption,
-                RunDirectory(Path(scratch)) as run,
-            ):
-                _train(cfg, run, source and Path(source), interruption)
-        except SystemExit as stop:  # the first process ends its sweep, too
-            return int(stop.code or 0)
-        except distributed.CollectiveError:
-            code = 1
-    return code
-
-
-def _next_job() -> dict[str, Any]:
-    try:
-        return json.loads(distributed.broadcast_text() or "{}")
-    except distributed.RankLostError:  # the first process has ended, and said why
-        return {}
+    """Train on a rank other than 0 what rank 0 trains; return the exit code."""
+    return follow_rank_0(_train)
 
 
 def _train(
@@ -124,179 +77,114 @@ def _train(
     run: RunDirectory,
     source: Path | None,
     interruption: Interruption,
-    should_prune: Callable[[int, float], bool] | None = None,
+    should_prune: ShouldPrune | None = None,
 ) -> float:
-    """`source`: the folder of the run to go on with, if there is one; `should_prune`: see `Checkpointer`."""
+    """Prepare, build, fit, evaluate and write.
+
+    Args:
+        cfg: Configuration of the training.
+        run: Run directory to write to.
+        source: Folder of the run to resume, if there is one.
+        interruption: Signals and the time limit.
+        should_prune: Decides after each epoch whether to stop a trial of a search.
+
+    Returns:
+        The validation score of the best epoch.
+    """
     start = time.perf_counter()
-    device = select_device(cfg.trainer.device, cfg.trainer.threads, cfg.trainer.deterministic)
-    torch.manual_seed(cfg.seed)
-    dataset, split = distributed.run_on_all_ranks(lambda: _load(cfg, run))
-    store = move_to_device(dataset.store, device, cfg.trainer.resident_gib)
-    description = _description(cfg, dataset, split)
+    data = prepare(cfg, run.folder / "rejected.csv")
+    description = _description(cfg, data)
     checkpoint = distributed.run_on_all_ranks(lambda: _checkpoint(source, description))
-    save_resolved(cfg, run.folder / "config.yaml")
-    run.write_json("environment.json", environment(device))
-    run.write_json("splits.json", description["split"])
-    shared = _report_data(dataset, split)
+    _write_inputs(run, cfg, data, description)
+    facts = _report_data(data)
 
-    trainer = make_trainer(cfg, dataset, split, store)
-    if checkpoint:
-        _restore(trainer, checkpoint["training"])
-    elif cfg.init_from:
-        distributed.run_on_all_ranks(lambda: initialize_from(trainer, cfg, dataset.targets))
-    is_done = bool(
-        checkpoint and trainer.is_over and source and finished_epochs(source) == trainer.epoch
-    )
-    reached = f"epoch {trainer.epoch}, batch {trainer.n_done}{', the end' if is_done else ''}"
-    advice = "dataset.path and the folder of the run must lie on a disk that all processes see"
-    distributed.check_equal_on_all_ranks(f"data {description['data'][:8]} and {reached}", advice)
+    torch.manual_seed(cfg.seed)
+    trainer = build_trainer(cfg, data)
+    _load_weights(trainer, checkpoint, cfg, data.dataset)
+    is_done = _is_done(trainer, source if checkpoint else None)
+    _check_ranks_agree(trainer, description, is_done)
     if is_done:
-        log.info(
-            "nothing to continue, all %d epochs are done. Results: %s",
-            trainer.epoch,
-            run.folder,
-        )
+        log.info("nothing to do: all %d epochs are done. Results: %s", trainer.epoch, run.folder)
         return trainer.best_score
-    if checkpoint:
-        log.info("going on in epoch %d", trainer.epoch + 1)
-    every, n_kept = cfg.trainer.checkpoint_every, cfg.trainer.keep_last
-    keeper = Checkpointer(run, trainer, description, interruption, every, n_kept, should_prune)
-    pruned = _fit(trainer, keeper, interruption)
-    model = trainer.evaluated
-    model.load_state_dict(trainer.best)
-    if cfg.trainer.learn_task_weights:
-        weights = zip(
-            dataset.targets, cast(MultiTaskLoss, trainer.loss).task_weights.tolist(), strict=True
-        )
-        log.info(
-            "learned task weights: %s",
-            ", ".join(f"{target.name} {weight:.3g}" for target, weight in weights),
-        )
-    facts = shared | {
-        "outcome": pruned or "finished",
-        "seconds": time.perf_counter() - start,
-    }
-    if pruned:
-        _write_pruned(run, trainer, dataset, facts)
-        return trainer.best_score
-    if model.has_std:
-        calibrate(
-            model,
-            store,
-            dataset.targets,
-            dataset.values,
-            split["val"],
-            4 * trainer.settings.batch_size,
-        )
-        keeper.save_best(model.state_dict())
-    if cfg.trainer.figures and not distributed.rank():
-        from csgcnn.evaluation.plots import plot_learning_curve
 
-        plot_learning_curve(
-            run.folder / "metrics.csv", dataset.targets, run.folder / "learning_curve.png"
-        )
-    write_results(
+    checkpointer = Checkpointer(
         run,
-        model,
-        store,
-        dataset,
-        split,
-        batch_size=4 * trainer.settings.batch_size,
-        facts={**_summary(trainer, dataset), **facts},
-        figures=cfg.trainer.figures,
+        trainer,
+        description,
+        interruption,
+        data.trainer.checkpoint_every,
+        data.trainer.keep_last,
+        should_prune,
     )
+    pruned = _fit(trainer, checkpointer, interruption)
+    network = trainer.evaluated
+    network.load_state_dict(trainer.best)
+    facts |= _summary(trainer, data.dataset)
+    facts |= {"outcome": pruned or "finished", "seconds": time.perf_counter() - start}
+    if pruned:
+        _write_pruned(run, trainer, facts)
+    else:
+        if network.has_std:
+            dataset, rows = data.dataset, data.split["val"]
+            calibrate(
+                network, data.store, dataset.targets, dataset.values, rows, data.batch_size
+            )
+            checkpointer.save_best(network.state_dict())
+        _plot_learning_curve(run, data)
+        write_results(
+            run,
+            network,
+            data.store,
+            data.dataset,
+            data.split,
+            data.batch_size,
+            facts,
+            data.trainer.figures,
+        )
     _log_end(run, trainer, facts)
     return trainer.best_score
 
 
-def make_trainer(cfg: DictConfig, dataset: Dataset, split: Split, store: GraphStore) -> Trainer:
-    """The model and everything that trains it; `store`: the data set's, where the training shall find it."""
-    model = build_network(cfg, [target.n_outputs for target in dataset.targets])
-    loss = build_loss(cfg, dataset.targets, dataset.values[split["train"]])
-    settings = TrainerSettings(
-        **{name: cfg.trainer[name] for name in TrainerSettings.__dataclass_fields__}
-    )
-    parts = (
-        instantiate(cfg.optimizer),
-        instantiate(cfg.scheduler),
-        settings,
-        Augmentations(instantiate(cfg.augment)),
-    )
-    return Trainer(model, store, dataset.targets, dataset.values, split, loss, *parts)
+def _pruning(job: Job, max_epochs: int) -> ShouldPrune | None:
+    if not job.is_trial:
+        return None
+    # optuna is installed by an extra
+    from csgcnn.search.study import Pruning
+
+    return Pruning(job.folder, max_epochs, job.prune_after)
 
 
-def _load(cfg: DictConfig, run: RunDirectory) -> tuple[Dataset, Split]:
-    graph, rejected = GraphSettings(**cfg.graph), run.folder / "rejected.csv"
-    dataset = load_dataset(cfg.dataset, graph, rejected, cfg.trainer.workers, cfg.trainer.progress)
-    split = split_rows(dataset.store, dataset.rows, SplitSettings(**cfg.dataset.split))
-    check_labels(dataset.values[split["train"]], dataset.targets)
-    return dataset, split
-
-
-def _checkpoint(source: Path | None, description: Mapping[str, Any]) -> dict[str, Any] | None:
-    checkpoint = last_checkpoint(source / "checkpoints") if source else None
-    if checkpoint:
-        check_same_run(checkpoint, description["config"], description["data"])
-    return checkpoint
-
-
-def _restore(trainer: Trainer, state: Mapping[str, Any]) -> None:
-    try:
-        trainer.load_state(state)
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise distributed.CollectiveError(
-            f"resume: the state of the training is damaged: {one_line(error)}"
-        ) from error
-
-
-def _fit(trainer: Trainer, keeper: Checkpointer, interruption: Interruption) -> str:
-    """Train to the end, or else say why not."""
-    try:
-        with interruption.deferred():
-            trainer.fit(keeper.on_step)
-            keeper.save()
-        return ""
-    except PrunedError:
-        return f"pruned after epoch {trainer.epoch}: other trials of the search were better by then"
-    except DivergenceError as error:
-        run = keeper.run
-        run.write_json(
-            "diverged.json", {"epoch": error.epoch, "reason": str(error), "ids": error.culprits}
-        )
-        if keeper.should_prune and distributed.world_size() == 1:  # a search goes on
-            return f"pruned after epoch {trainer.epoch}: {error}"
-        kept = (
-            "; the last good state is kept in checkpoints/"
-            if any(run.checkpoints.iterdir())
-            else ""
-        )
-        raise distributed.CollectiveError(
-            f"{error}. The crystals of these batches are in {run.folder / 'diverged.json'}{kept}"
-        ) from error
-
-
-def _description(cfg: DictConfig, dataset: Dataset, split: Split) -> dict[str, Any]:
-    """What a checkpoint says besides weights: all that prediction needs, and where it came from."""
+def _description(cfg: DictConfig, data: Prepared) -> dict[str, Any]:
+    """Return what a checkpoint holds beside weights: what prediction needs, and the origin."""
+    dataset = data.dataset
     return {
         "csgcnn": __version__,
         "config": OmegaConf.to_container(cfg, resolve=True),
         "targets": [asdict(target) for target in dataset.targets],
-        "elements": sorted(dataset.store.elements_of(split["train"])),
-        "split": split_ids(dataset.store, split),
-        "data": data_digest(dataset, split),
+        "elements": sorted(dataset.store.elements_of(data.split["train"])),
+        "split": split_ids(dataset.store, data.split),
+        "data": data_digest(dataset, data.split),
     }
 
 
-def _report_data(dataset: Dataset, split: Split) -> dict[str, Any]:
-    """Say what is trained on, what is odd about it, and what its parts share."""
-    store = dataset.store
+def _write_inputs(
+    run: RunDirectory, cfg: DictConfig, data: Prepared, description: Mapping[str, Any]
+) -> None:
+    save_resolved(cfg, run.folder / "config.yaml")
+    run.write_json("environment.json", environment(data.device))
+    run.write_json("splits.json", description["split"])
+
+
+def _report_data(data: Prepared) -> dict[str, Any]:
+    """Log the data and warn of what may mislead; return the facts for metrics.json."""
+    dataset, store, split = data.dataset, data.dataset.store, data.split
     sizes = ", ".join(f"{len(rows)} {part}" for part, rows in split.items())
     names = ", ".join(target.name for target in dataset.targets)
     log.info("%d crystals: %s; target %s", len(dataset.rows), sizes, names)
     if dataset.rejected:
         log.warning("%d records were left out, see rejected.csv", len(dataset.rejected))
-    for oddity in label_warnings(dataset, split["train"]):
-        log.warning("%s", oddity)
+    for warning in label_warnings(dataset, split["train"]):
+        log.warning("%s", warning)
     n_duplicates, example = count_duplicates(store, split)
     if example:
         log.warning(
@@ -310,14 +198,71 @@ def _report_data(dataset: Dataset, split: Split) -> dict[str, Any]:
     }
 
 
-def _write_pruned(
-    run: RunDirectory, trainer: Trainer, dataset: Dataset, facts: Mapping[str, Any]
+def _checkpoint(source: Path | None, description: Mapping[str, Any]) -> dict[str, Any] | None:
+    checkpoint = last_checkpoint(source / "checkpoints") if source else None
+    if checkpoint:
+        check_same_run(checkpoint, description["config"], description["data"])
+    return checkpoint
+
+
+def _load_weights(
+    trainer: Trainer, checkpoint: Mapping[str, Any] | None, cfg: DictConfig, dataset: Dataset
 ) -> None:
-    """Write metrics.json of a training that was given up; its test rows stay unseen."""
-    values = trainer.values_of("val").cpu()
-    metrics = target_metrics(trainer.predict("val").cpu(), values, dataset.targets)
-    run.write_json("metrics.json", {"val": metrics, **_summary(trainer, dataset), **facts})
-    _log_end(run, trainer, facts)
+    """Load the state of the run to resume, or the weights of `init_from`."""
+    if checkpoint:
+        try:
+            trainer.load_state(checkpoint["training"])
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise distributed.CollectiveError(
+                f"cannot resume: the training state is damaged: {first_line(error)}"
+            ) from error
+        log.info("resumed in epoch %d", trainer.epoch + 1)
+    elif cfg.init_from:
+        distributed.run_on_all_ranks(lambda: initialize_from(trainer, cfg, dataset.targets))
+
+
+def _is_done(trainer: Trainer, source: Path | None) -> bool:
+    return bool(trainer.is_over and source and finished_epochs(source) == trainer.epoch)
+
+
+def _check_ranks_agree(trainer: Trainer, description: Mapping[str, Any], is_done: bool) -> None:
+    position = f"epoch {trainer.epoch}, batch {trainer.n_done}{', the end' if is_done else ''}"
+    distributed.check_equal_on_all_ranks(
+        f"data {description['data'][:8]} and {position}",
+        "dataset.path and the run directory must be on a disk that all ranks see",
+    )
+
+
+def _fit(trainer: Trainer, checkpointer: Checkpointer, interruption: Interruption) -> str:
+    """Train to the end; return why a trial of a search was pruned, or nothing."""
+    try:
+        with interruption.deferred():
+            trainer.fit(checkpointer.on_step)
+            checkpointer.save()
+    except PrunedError:
+        return f"pruned after epoch {trainer.epoch}: other trials had better scores by then"
+    except DivergenceError as error:
+        run = checkpointer.run
+        facts = {"epoch": error.epoch, "reason": str(error), "ids": error.culprits}
+        run.write_json("diverged.json", facts)
+        if checkpointer.should_prune and distributed.world_size() == 1:
+            # the search continues
+            return f"pruned after epoch {trainer.epoch}: {error}"
+        has_checkpoint = any(run.checkpoints.iterdir())
+        kept = "; the last good state is in checkpoints/" if has_checkpoint else ""
+        raise distributed.CollectiveError(
+            f"{error}. The crystals of these batches are in {run.folder / 'diverged.json'}{kept}"
+        ) from error
+    _log_task_weights(trainer)
+    return ""
+
+
+def _log_task_weights(trainer: Trainer) -> None:
+    if trainer.settings.learn_task_weights:
+        weights = cast(MultiTaskLoss, trainer.loss).task_weights.tolist()
+        learned = zip(trainer.targets, weights, strict=True)
+        text = ", ".join(f"{target.name} {weight:.3g}" for target, weight in learned)
+        log.info("learned task weights: %s", text)
 
 
 def _summary(trainer: Trainer, dataset: Dataset) -> dict[str, Any]:
@@ -333,9 +278,29 @@ def _summary(trainer: Trainer, dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def _plot_learning_curve(run: RunDirectory, data: Prepared) -> None:
+    if data.trainer.figures and not distributed.rank():
+        # matplotlib takes a second to import
+        from csgcnn.evaluation.plots import plot_learning_curve
+
+        path = run.folder / "learning_curve.png"
+        plot_learning_curve(run.folder / "metrics.csv", data.dataset.targets, path)
+
+
+def _write_pruned(run: RunDirectory, trainer: Trainer, facts: Mapping[str, Any]) -> None:
+    """Write metrics.json of a pruned trial, without predicting the test rows."""
+    values = trainer.values_of("val").cpu()
+    metrics = target_metrics(trainer.predict("val").cpu(), values, trainer.targets)
+    run.write_json("metrics.json", {"val": metrics, **facts})
+
+
 def _log_end(run: RunDirectory, trainer: Trainer, facts: Mapping[str, Any]) -> None:
-    epochs = f"{trainer.epoch} epoch{'s' * (trainer.epoch != 1)}"
-    done = f"trained {epochs} in {facts['seconds']:.0f} s"
-    if facts["outcome"] != "finished":
-        done = facts["outcome"]
-    log.info("%s; best epoch %d. Results: %s", done, trainer.best_epoch, run.folder)
+    log.info(
+        "trained %d epoch%s in %.0f s; best epoch %d%s. Results: %s",
+        trainer.epoch,
+        "s" * (trainer.epoch != 1),
+        facts["seconds"],
+        trainer.best_epoch,
+        "" if facts["outcome"] == "finished" else f"; {facts['outcome']}",
+        run.folder,
+    )

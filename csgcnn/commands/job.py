@@ -1,0 +1,43 @@
+"""What a command knows beside its configuration: its folder, its overrides, its place in a search."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Describe one run of a command.
+
+    Attributes:
+        folder: Folder of the run.
+        overrides: Overrides of the command line.
+        recipe: Name of the recipe that was chosen.
+        is_trial: Whether the run is a trial of a search; `folder` is then named by its number.
+        prune_after: Fraction of the epochs after which a trial may be pruned; None: never.
+    """
+
+    folder: Path
+    overrides: Sequence[str] = ()
+    recipe: str | None = None
+    is_trial: bool = False
+    prune_after: float | None = None
+
+    @classmethod
+    def of_hydra(cls) -> "Job":
+        """Return the job that Hydra is running."""
+        config = HydraConfig.get()
+        return cls(
+            folder=Path(config.runtime.output_dir),
+            overrides=tuple(config.overrides.task),
+            recipe=config.runtime.choices.get("recipe"),
+            is_trial=config.sweeper.get("trial") is not None,
+            prune_after=config.sweeper.get("prune_after"),
+        )
+
+    def within(self, name: str) -> "Job":
+        """Return the job with a folder inside this one, created if needed."""
+        (folder := self.folder / name).mkdir(exist_ok=True)
+        return replace(self, folder=folder)
