@@ -175,7 +175,7 @@ def _baselines(dataset: Dataset, splits: Sequence[Split]) -> dict[str, list[Metr
 
 
 def _write_summary(cfg: DictConfig, job: Job, data: _Data) -> str:
-    """Write summary.json, summary.md and, for a complete score, results.json.gz; return the text."""
+    """Write summary.json, summary.md and, for a score, results.json.gz; return the text."""
     finished = _finished(cfg, job.folder, data.digests)
     folds = [read_fold(fold, job.folder / f"fold-{fold}", data.target) for fold in finished]
     shortfall = _shortfall(cfg, len(folds), data.n_test)

@@ -45,6 +45,9 @@ def initialize_from(trainer: Trainer, cfg: DictConfig, targets: Sequence[Target]
             "init_from: %d test crystals have ids of the training set of that model", n_known
         )
     other = content["config"]["graph"]
-    differing = [f"{key}={value}" for key, value in other.items() if value != cfg.graph.get(key)]
+    differing = [
+        f"graph.{key}={value}" for key, value in other.items() if value != cfg.graph.get(key)
+    ]
     if differing:
-        log.warning("init_from: that model was trained on other graphs: graph.%s", ", graph.".join(differing))
+        keys = ", ".join(differing)
+        log.warning("init_from: that model was trained on other graphs: %s", keys)

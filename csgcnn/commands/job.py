@@ -1,4 +1,4 @@
-"""What a command knows beside its configuration: its folder, its overrides, its place in a search."""
+"""Facts about a run that are not in its configuration: folder, overrides, search."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

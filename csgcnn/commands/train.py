@@ -126,9 +126,7 @@ def _train(
     else:
         if network.has_std:
             dataset, rows = data.dataset, data.split["val"]
-            calibrate(
-                network, data.store, dataset.targets, dataset.values, rows, data.batch_size
-            )
+            calibrate(network, data.store, dataset.targets, dataset.values, rows, data.batch_size)
             checkpointer.save_best(network.state_dict())
         _plot_learning_curve(run, data)
         write_results(
@@ -216,7 +214,7 @@ def _load_weights(
             raise distributed.CollectiveError(
                 f"cannot resume: the training state is damaged: {first_line(error)}"
             ) from error
-        log.info("resumed in epoch %d", trainer.epoch + 1)
+        log.info("resuming in epoch %d", trainer.epoch + 1)
     elif cfg.init_from:
         distributed.run_on_all_ranks(lambda: initialize_from(trainer, cfg, dataset.targets))
 

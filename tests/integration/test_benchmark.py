@@ -274,7 +274,7 @@ def test_a_part_of_the_official_data_is_no_score(benchmark: Command, folder: Pat
         (["folds=0..4"], 2, ["folds=0..4"]),
         (["folds=[0,0]"], 2, ["folds=[0, 0]"]),
         (["dataset.split.method=random"], 2, ["dataset.split.method=random", "fold or matbench"]),
-        (["resume=somewhere"], 2, ["resume=somewhere", "goes on by itself"]),
+        (["resume=somewhere"], 2, ["resume=somewhere", "resumes a benchmark"]),
         (["dataset.split.column=fole"], 1, ["fole", "there are"]),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",

@@ -171,7 +171,7 @@ def test_told_to_stop_and_continued(together: Together, tmp_path: Path) -> None:
     assert "another process" in first.out
     answers = together(*words, "hydra.run.dir=run", "resume=auto")
     assert [answer.code for answer in answers] == [0, 0], answers[0].err
-    assert "going on in epoch" in answers[0].out
+    assert "resuming in epoch" in answers[0].out
     one, other = weights(tmp_path / "run"), weights(tmp_path / "whole")
     assert all(torch.equal(one[name], other[name]) for name in one), (
         "dropout and noise of both processes, too"

@@ -25,7 +25,7 @@ def ensemble(csgcnn: Command, small: list[str], tmp_path_factory: pytest.TempPat
     words = [*small, "ensemble=3", "hydra.run.dir=three", "seed=5"]
     stopped = csgcnn("train", *words, "trainer.max_minutes=1e-9", cwd=folder)
     assert stopped.code == 75, stopped.said
-    assert f"resume={folder / 'three'} goes on with the whole ensemble" in stopped.said
+    assert f"resume={folder / 'three'} resumes the whole ensemble" in stopped.said
     assert not (folder / "three" / "metrics.json").exists()
     answer = csgcnn("train", "resume=three", "trainer.max_minutes=null", cwd=folder)
     assert answer.code == 0, answer.said

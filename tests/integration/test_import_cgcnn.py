@@ -207,7 +207,7 @@ def test_predict_and_evaluate_take_it(
         "split=test",
         cwd=tmp_path,
     )
-    assert (answer.code, "does not say which crystals" in answer.said) == (1, True)
+    assert (answer.code, "does not name these crystals" in answer.said) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_what_cannot_be_used_is_listed(
     [
         (["dataset=dielectric"], 2, "please give output=…"),
         (["output=x.graphs"], 2, "please give dataset.path=… (or one of csgcnn train --help"),
-        (["output=there", "dataset=dielectric"], 1, "output=there is there already"),
+        (["output=there", "dataset=dielectric"], 1, "output=there exists"),
         (["output=no/where", "dataset=dielectric"], 1, "there is no folder no"),
         (["output=x.graphs", "dataset.path=nowhere.json"], 1, "no data at "),
         (

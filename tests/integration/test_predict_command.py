@@ -199,7 +199,7 @@ def test_evaluate_takes_the_rows_of_the_training_not_those_of_the_default_split(
         f"MAE of band_gap: {metrics['mae']:.4g} eV"
         in csgcnn("evaluate", *words, "split=test", cwd=tmp_path).out
     )
-    assert "48 of these crystals trained the model" in csgcnn("evaluate", *words, cwd=tmp_path).said
+    assert "48 of these crystals were in the training set" in csgcnn("evaluate", *words, cwd=tmp_path).said
 
 
 def test_tables_cannot_be_written_where_there_is_no_folder(
@@ -231,5 +231,5 @@ def test_a_checkpoint_that_does_not_say_its_split_is_not_guessed(
     words = ["evaluate", "dataset=dielectric", f"dataset.path={data_file}", f"ckpt={old}"]
     answer = csgcnn(*words, "split=test", cwd=tmp_path)
     assert answer.code == 1
-    assert "does not say which crystals" in answer.err
+    assert "does not name these crystals" in answer.err
     assert csgcnn(*words, cwd=tmp_path).code == 0

@@ -134,7 +134,7 @@ def test_killed_and_continued(
     )
     answer = csgcnn("train", *small, *QUICK, "hydra.run.dir=run", "resume=auto", cwd=tmp_path)
     assert answer.code == 0, answer.said
-    assert "going on in epoch" in answer.out
+    assert "resuming in epoch" in answer.out
     same_run(tmp_path / "run", run, table)
     assert not list((tmp_path / "run").rglob(".*.tmp")), "what the kill left is cleared away"
 
@@ -199,7 +199,7 @@ def test_a_finished_run(csgcnn: Command, run: Path, small: list[str], tmp_path: 
     for words in ([f"resume={run}"], [*small, "resume=auto", f"hydra.run.dir={run}"]):
         answer = csgcnn("train", *words, cwd=tmp_path)
         assert answer.code == 0, answer.said
-        assert "nothing to continue, all 3 epochs are done" in answer.out
+        assert "nothing to do: all 3 epochs are done" in answer.out
     after = snapshot(run)
     assert {path.name for path in before if after[path] != before[path]} <= {
         "environment.json",
@@ -307,7 +307,7 @@ def test_a_sweep_goes_on(csgcnn: Command, small: list[str], tmp_path: Path) -> N
         (tmp_path / "sweep" / "1" / path).unlink()
     answer = csgcnn("train", *words, cwd=tmp_path)
     assert answer.code == 0, answer.said
-    assert answer.out.count("nothing to continue") == 1
+    assert answer.out.count("nothing to do") == 1
     assert (tmp_path / "sweep" / "1" / "metrics.json").exists()
 
 

@@ -177,7 +177,7 @@ def test_a_search_that_is_cut_off_goes_on(
     ) == 1
     answer = csgcnn(*command, cwd=tmp_path)
     assert answer.code == 0, answer.said
-    assert "going on in epoch" in answer.said
+    assert "resuming in epoch" in answer.said
     assert trials(sweep) == trials(search[0])
     for row in trials(sweep):
         assert metrics(sweep / row["trial"]) == metrics(search[0] / row["trial"])

@@ -266,7 +266,7 @@ def test_interrupted_and_requeued(
     for job in (*cluster.ended(number), *cluster.ended(whole)):
         assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0"), cluster.output(number)
     said = cluster.output(number)
-    assert "going on in epoch" in said  # more than once if a minute is not enough on a busy machine
+    assert "resuming in epoch" in said  # more than once if a minute is not enough on a busy machine
     assert ("stopped by SIGUSR1 in epoch" in said) == (way == "stopped_before_its_limit"), said
     rows, others = (table(cluster.run(job) / "metrics.csv") for job in (number, whole))
     for name in rows[0].keys() - {"seconds", "graphs_per_second"}:
@@ -281,7 +281,7 @@ def test_processes_on_two_nodes(cluster: Cluster, numbers: Numbers, table: Table
     (job,) = cluster.ended(number)
     said = cluster.output(number)
     assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0"), said
-    assert (said.count("going on in epoch"), said.count("test MAE of band_gap")) == (1, 1), said
+    assert (said.count("resuming in epoch"), said.count("test MAE of band_gap")) == (1, 1), said
     epochs = [row["epoch"] for row in table(cluster.run(number) / "metrics.csv")]
     assert epochs == [str(epoch) for epoch in range(1, N_EPOCHS + 1)]
     assert '"processes": 2' in (cluster.run(number) / "environment.json").read_text()
