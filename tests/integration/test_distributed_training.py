@@ -48,7 +48,7 @@ Together = Callable[..., list[Answer]]
 
 def process(words: Sequence[str], variables: dict[str, str], cwd: Path, said: Path) -> None:
     """The command line in a process; `AT` a point, which `trap` knows, it does what `DO` says: a signal, or to fail."""
-    from csgcnn.commands import train
+    from csgcnn.commands import prepare, train
     from csgcnn.training.trainer import Trainer
 
     for number, stream in ((1, "out"), (2, "err")):
@@ -58,8 +58,8 @@ def process(words: Sequence[str], variables: dict[str, str], cwd: Path, said: Pa
     steps, step, load, checkpoint = (
         iter(range(1, 10**6)),
         Trainer._step,
-        train._load,
-        train._checkpoint,
+        prepare.read_dataset,
+        train.last_checkpoint,
     )
 
     def trap(point: str) -> None:
@@ -72,8 +72,8 @@ def process(words: Sequence[str], variables: dict[str, str], cwd: Path, said: Pa
         return None if os.environ.get("AT") == "checkpoint" else checkpoint(*args)
 
     Trainer._step = lambda *args: (trap(f"step {next(steps)}"), step(*args))[1]  # type: ignore[method-assign]
-    train._load = lambda *args: (load(*args), trap("load"))[0]
-    train._checkpoint = found
+    prepare.read_dataset = lambda *args: (load(*args), trap("load"))[0]
+    train.last_checkpoint = found
     sys.exit(cli.main(words))
 
 
