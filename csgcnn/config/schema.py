@@ -22,9 +22,6 @@ def register_schemas() -> None:
     store = ConfigStore.instance().store
     for command, settings in COMMANDS.items():
         store(f"{command}_schema", settings)
-    # conf/benchmark.yaml merges the schema of a training into this one; OmegaConf refuses to merge
-    # a class into one of its subclasses.
-    store("benchmark_schema", {"task": TaskSettings, "folds": None})
     # Sections by themselves: config.yaml of a run lists them in its defaults.
     store("trainer_schema", TrainerSettings)
     store("graph_schema", GraphSettings)

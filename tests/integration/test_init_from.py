@@ -113,7 +113,7 @@ def test_other_graphs_are_told(
         (
             ["init_from=null", "trainer.freeze_body=true"],
             2,
-            "expected init_from=CHECKPOINT with it",
+            "trainer.freeze_body=true needs init_from=CHECKPOINT",
         ),
         (["trainer.layer_decay=0"], 2, "trainer.layer_decay=0"),
     ],
