@@ -199,7 +199,10 @@ def test_evaluate_takes_the_rows_of_the_training_not_those_of_the_default_split(
         f"MAE of band_gap: {metrics['mae']:.4g} eV"
         in csgcnn("evaluate", *words, "split=test", cwd=tmp_path).out
     )
-    assert "48 of these crystals were in the training set" in csgcnn("evaluate", *words, cwd=tmp_path).said
+    assert (
+        "48 of these crystals were in the training set"
+        in csgcnn("evaluate", *words, cwd=tmp_path).said
+    )
 
 
 def test_tables_cannot_be_written_where_there_is_no_folder(
