@@ -1,8 +1,9 @@
 """Every key of a configuration with its description, collected from where it is defined.
 
 Keys of a run are fields of the classes in `config.settings`; keys of an option are annotated
-arguments of the class or function that its `_target_` names. The arguments are read from the
-source, without importing it: importing torch would take seconds, and `--help` must not wait.
+arguments of the class or function that its `_target_` names: annotated in place, or with a name
+that is assigned such an annotation. The arguments are read from the source, without importing it:
+importing torch would take seconds, and `--help` must not wait.
 """
 
 import ast
@@ -16,6 +17,7 @@ from typing import Any, get_args, get_type_hints
 
 from csgcnn.config.settings.optimizer import OPTIMIZER_KEYS
 from csgcnn.config.settings.setting import MISSING, Effect, Key, Setting
+from csgcnn.config.targets import is_allowed
 
 
 @cache
@@ -54,28 +56,50 @@ def option_keys(target: str) -> dict[str, Key]:
     module, _, name = target.rpartition(".")
     if module == "torch.optim":
         return OPTIMIZER_KEYS
-    definitions = _definitions(module)
-    while name in definitions:
-        node = definitions[name]
-        function = node if isinstance(node, ast.FunctionDef) else _constructor(node)
-        if function is not None:
-            return dict(_annotated_arguments(function))
-        bases = [base.id for base in node.bases if isinstance(base, ast.Name)]  # type: ignore[union-attr]
-        name = bases[0] if bases else ""
+    home, node = _definition(module, name)
+    if isinstance(node, ast.FunctionDef):
+        return dict(_annotated_arguments(home, node))
+    while isinstance(node, ast.ClassDef):
+        if constructor := _constructor(node):
+            return dict(_annotated_arguments(home, constructor))
+        bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+        home, node = _definition(home, bases[0]) if bases else (home, None)
     return {}
 
 
+def _definition(module: str, name: str) -> tuple[str, ast.AST | None]:
+    """Return what a name stands for in a module, and the module that defines it.
+
+    Imports are followed within the package and into csgcnn only: looking for a module imports its
+    parent packages.
+    """
+    node = _names(module).get(name)
+    packages = ("csgcnn", module.partition(".")[0])
+    if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in packages:
+        original = next(item.name for item in node.names if name in (item.asname, item.name))
+        return _definition(str(node.module), original)
+    return module, node
+
+
 @cache
-def _definitions(module: str) -> dict[str, ast.FunctionDef | ast.ClassDef]:
+def _names(module: str) -> dict[str, ast.AST]:
+    """Return the classes, functions, assigned values and imports of a module by their names."""
     try:
         spec = find_spec(module)
     except (ImportError, ValueError):
         return {}
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return {}
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    kinds = ast.FunctionDef | ast.ClassDef
-    return {node.name: node for node in tree.body if isinstance(node, kinds)}
+    found: dict[str, ast.AST] = {}
+    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        match node:
+            case ast.ClassDef() | ast.FunctionDef():
+                found[node.name] = node
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                found[name] = value
+            case ast.ImportFrom():
+                found |= {item.asname or item.name: node for item in node.names}
+    return found
 
 
 def _constructor(node: ast.ClassDef) -> ast.FunctionDef | None:
@@ -83,12 +107,15 @@ def _constructor(node: ast.ClassDef) -> ast.FunctionDef | None:
     return next((function for function in functions if function.name == "__init__"), None)
 
 
-def _annotated_arguments(function: ast.FunctionDef) -> Iterator[tuple[str, Key]]:
+def _annotated_arguments(module: str, function: ast.FunctionDef) -> Iterator[tuple[str, Key]]:
     arguments = [*function.args.posonlyargs, *function.args.args]
     defaults = [None] * (len(arguments) - len(function.args.defaults)) + function.args.defaults
     arguments, defaults = arguments + function.args.kwonlyargs, defaults + function.args.kw_defaults
     for argument, default in zip(arguments, defaults, strict=True):
-        match argument.annotation:
+        annotation: ast.AST | None = argument.annotation
+        if isinstance(annotation, ast.Name):
+            annotation = _definition(module, annotation.id)[1]
+        match annotation:
             case ast.Subscript(
                 value=ast.Name(id="Annotated"),
                 slice=ast.Tuple(elts=[kind, ast.Call(func=ast.Name(id="Setting")) as call]),
@@ -118,7 +145,7 @@ def described_keys(
 
 def _keys_below(path: str, node: Any) -> Iterator[tuple[str, Key]]:
     if isinstance(node, Mapping):
-        if isinstance(target := node.get("_target_"), str):
+        if is_allowed(target := node.get("_target_")):
             for name, key in option_keys(target).items():
                 yield f"{path}.{name}", key
         for name, child in node.items():

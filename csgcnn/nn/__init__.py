@@ -1,1 +1,5 @@
-"""Batches in, predictions out: plain tensors, usable from a notebook."""
+"""The network: graph batches to predictions.
+
+`interfaces` lists what a convolution, pooling, edge calculator or node feature must provide;
+`network` connects them.
+"""

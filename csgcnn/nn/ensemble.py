@@ -1,4 +1,4 @@
-"""Several networks that answer together."""
+"""Ensembles of networks."""
 
 from collections.abc import Iterable, Sequence
 from typing import cast
@@ -11,10 +11,10 @@ from csgcnn.nn.network import CrystalGraphNetwork
 
 
 class Ensemble(nn.Module):
-    """The mean of several networks of the same targets, of classes the mean probability, and how far they differ.
+    """Average the predictions of several networks for the same targets.
 
-    Deep ensembles: Lakshminarayanan, Pritzel & Blundell, NeurIPS 30, 2017. `std_scale` is what the deviations are
-    multiplied by to be those of unseen crystals, see `csgcnn.evaluation.calibration`.
+    Deep ensembles (Lakshminarayanan, Pritzel & Blundell, NeurIPS 2017). The standard deviations are
+    multiplied by `std_scale`, which `csgcnn.evaluation.calibration` determines on validation rows.
 
     Shapes: GraphBatch -> [n_graphs, sum of n_outputs].
     """
@@ -28,16 +28,21 @@ class Ensemble(nn.Module):
         self.register_buffer("std_scale", torch.ones(sum(members[0].scaler.n_outputs)))
 
     def forward(self, graph: GraphBatch) -> Tensor:
+        """Return mean values and mean class probabilities [n_graphs, sum of n_outputs]."""
         return torch.stack([member(graph) for member in self.members]).mean(0)
 
     def with_std(self, graph: GraphBatch) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation: [n_graphs, sum of n_outputs].
+        """Return the mean and the standard deviation of the predictions.
 
-        The variance is that of the members (with n - 1), and the mean of those that they predict, if they do.
+        Args:
+            graph: The crystals.
+
+        Returns:
+            Mean and standard deviation, both [n_graphs, sum of n_outputs]. The variance is that of
+            the members' predictions (with n - 1) plus the mean of the variances they predict.
         """
         members = cast("Iterable[CrystalGraphNetwork]", self.members)
-        values, std = map(
-            torch.stack, zip(*(member.with_std(graph) for member in members), strict=True)
-        )
+        predicted = [member.with_std(graph) for member in members]
+        values, std = (torch.stack(parts) for parts in zip(*predicted, strict=True))
         variance = values.var(0) + std.square().mean(0).nan_to_num(0.0)
         return values.mean(0), variance.sqrt() * self.std_scale

@@ -1,14 +1,18 @@
-"""Descriptors of the whole crystal in, columns of the crystal vector out."""
+"""Descriptors of the whole crystal as features of the network."""
 
 import torch
 from torch import Tensor, nn
 
+NEGLIGIBLE_STD = 1e-5  # relative to 1 + |mean|: 90.00001° and 90° are the same angle
+
 
 class GlobalFeatures(nn.Module):
-    """Standardized descriptors, mixed by a linear map so that the head's activation loses none of them.
+    """Standardize descriptors and mix them linearly: W (u - mean) / std + b.
 
-    W (u - mean) / std + b, with the statistics of the training rows; of a descriptor that is constant there, std is 1.
-    Concatenated with the pooled vector, as the global state u of MEGNet is (Chen et al., Chem. Mater. 31, 3564, 2019).
+    Mean and std are those of the training rows; the std of a constant descriptor is 1. The linear
+    map keeps the activation of the head from cutting off single descriptors. The result is
+    concatenated with the pooled vector, like the global state u of MEGNet (Chen et al., Chem.
+    Mater. 31, 3564, 2019).
 
     Shapes: [n_graphs, n_global] -> [n_graphs, n_global].
     """
@@ -23,12 +27,10 @@ class GlobalFeatures(nn.Module):
         self.linear = nn.Linear(n_global, n_global)
 
     def fit(self, values: Tensor) -> None:
-        """Take mean and standard deviation of the descriptors of the training rows [n_rows, n_global]."""
+        """Set mean and standard deviation to those of the training rows [n_rows, n_global]."""
         std, mean = torch.std_mean(values.double(), dim=0, correction=0)
         self.mean.copy_(mean)
-        self.std.copy_(
-            torch.where(std > 1e-5 * (1 + mean.abs()), std, 1.0)
-        )  # 90.00001 degrees are 90 degrees
+        self.std.copy_(torch.where(std > NEGLIGIBLE_STD * (1 + mean.abs()), std, 1.0))
 
     def forward(self, values: Tensor) -> Tensor:
         return self.linear((values - self.mean) / self.std)

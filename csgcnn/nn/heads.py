@@ -1,4 +1,4 @@
-"""Crystal vector in, targets out."""
+"""Heads, which turn the vector of a crystal into targets, and the scaler of the targets."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,24 +8,25 @@ from torch import Tensor, nn
 
 from csgcnn.nn.layers import activation_function
 
+NEGLIGIBLE_STD = 1e-12  # relative to the mean: rounding, not variation of the target
+
 
 class Head(nn.Module):
-    """CGCNN's head: activation on the pooled vector, `n_layers` layers with activation, a linear map to the outputs.
+    """The head of CGCNN: activation, hidden layers with activation, linear map to the outputs.
 
-    Shapes: [n_graphs, hidden] -> [n_graphs, n_outputs].
+    Shapes: [n_graphs, widths[0]] -> [n_graphs, n_outputs].
+
+    Args:
+        widths: Size of the crystal vector, then of each hidden layer.
+        n_outputs: Number of outputs.
+        activation: Name of the activation function.
+        dropout: Probability of dropout before the last linear map.
     """
 
     def __init__(
-        self,
-        hidden: int,
-        head_hidden: int,
-        n_layers: int,
-        n_outputs: int,
-        activation: str = "softplus",
-        dropout: float = 0,
+        self, widths: Sequence[int], n_outputs: int, activation: str, dropout: float = 0
     ) -> None:
         super().__init__()
-        widths = [hidden] + [head_hidden] * n_layers
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.activation = activation_function(activation)
         self.dropout = nn.Dropout(dropout)
@@ -39,34 +40,40 @@ class Head(nn.Module):
 
 
 class StdHead(nn.Module):
-    """How far off the numbers may be: the logarithm of each one's standard deviation, from the crystal vector.
+    """Predict the logarithm of the standard deviation of each regression target.
 
-    Nix & Weigend, ICNN 1994. `std_scale` is what the deviations are multiplied by to be those of unseen crystals, see
-    `csgcnn.evaluation.calibration`.
+    Nix & Weigend, ICNN 1994. The standard deviations are multiplied by `std_scale`, which
+    `csgcnn.evaluation.calibration` determines on validation rows.
 
-    Shapes: [n_graphs, hidden] -> [n_graphs, n_numbers], in standardized units.
+    Shapes: [n_graphs, widths[0]] -> [n_graphs, n_regression_targets], of standardized targets.
+
+    Args:
+        widths: Size of the crystal vector, then of each hidden layer.
+        n_outputs: Outputs per target: 1 for regression; for classification one per class.
+        activation: Name of the activation function.
     """
 
     std_scale: Tensor
 
-    def __init__(
-        self,
-        hidden: int,
-        head_hidden: int,
-        n_layers: int,
-        n_outputs: Sequence[int],
-        activation: str = "softplus",
-    ) -> None:
+    def __init__(self, widths: Sequence[int], n_outputs: Sequence[int], activation: str) -> None:
         super().__init__()
         self.n_outputs = list(n_outputs)
-        self.head = Head(hidden, head_hidden, n_layers, self.n_outputs.count(1), activation)
+        self.head = Head(widths, self.n_outputs.count(1), activation)
         self.register_buffer("std_scale", torch.ones(sum(n_outputs)))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(x)
 
     def std(self, log_std: Tensor, scaler: "TargetScaler") -> Tensor:
-        """Deviations in physical units, NaN in the columns of classes: [n_graphs, sum of n_outputs]."""
+        """Return standard deviations in physical units.
+
+        Args:
+            log_std: What `forward` returns [n_graphs, n_regression_targets].
+            scaler: The scaler of the targets.
+
+        Returns:
+            Standard deviations [n_graphs, sum of n_outputs], NaN in the columns of classes.
+        """
         columns, number = [], 0
         for i, n in enumerate(self.n_outputs):
             if n > 1:
@@ -78,12 +85,15 @@ class StdHead(nn.Module):
 
 
 class TargetScaler(nn.Module):
-    """Standardizes targets with statistics of the training rows; part of the model, which answers in physical units.
+    """Standardize targets with the statistics of the training rows.
 
-    `n_outputs` per target: 1 for a number; for a class, one logit each, which becomes a probability. Classes themselves
-    (positions) stay as they are.
+    It is a part of the network, which therefore predicts in physical units. Classification
+    targets are class numbers and stay as they are.
 
-    Shapes: targets [n_graphs, n_targets] -> the same; outputs [n_graphs, sum of n_outputs] -> the same.
+    Shapes: targets [n_graphs, n_targets]; outputs [n_graphs, sum of n_outputs].
+
+    Args:
+        n_outputs: Outputs per target: 1 for regression; for classification one per class.
     """
 
     mean: Tensor
@@ -96,30 +106,34 @@ class TargetScaler(nn.Module):
         self.register_buffer("std", torch.ones(len(n_outputs)))
 
     def fit(self, targets: Tensor) -> None:
-        """Take mean and standard deviation of training targets [n_graphs, n_targets]; NaN means missing.
+        """Set mean and standard deviation to those of training targets.
 
-        A target without spread keeps the standard deviation 1.
+        A constant target keeps the standard deviation 1.
+
+        Args:
+            targets: [n_graphs, n_targets], NaN where a label is missing.
         """
-        targets = targets.cpu().double()  # squares of what float32 can hold need not fit into it
+        # Squares of float32 values may exceed the range of float32.
+        targets = targets.cpu().double()
         known = targets.isfinite()
         mean = targets.nanmean(0)
         std = (torch.where(known, targets - mean, 0.0).square().sum(0) / known.sum(0)).sqrt()
-        std = torch.where(std > 1e-12 * mean.abs(), std, 1.0)  # less is the rounding of the mean
+        std = torch.where(std > NEGLIGIBLE_STD * mean.abs(), std, 1.0)
         is_number = torch.tensor(self.n_outputs) == 1
         self.mean.copy_(torch.where(is_number, mean, 0.0))
         self.std.copy_(torch.where(is_number, std, 1.0))
 
     def standardize(self, targets: Tensor) -> Tensor:
-        """Physical units -> mean 0, standard deviation 1."""
+        """Return targets with mean 0 and standard deviation 1 on the training rows."""
         return (targets - self.mean) / self.std
 
     def forward(self, outputs: Tensor) -> Tensor:
-        """Standardized values -> physical units, logits -> probabilities; columns that follow these are left out."""
-        known = outputs[:, : sum(self.n_outputs)]
+        """Return values in physical units and probabilities; further columns are dropped."""
+        parts = outputs[:, : sum(self.n_outputs)].split(self.n_outputs, dim=1)
         return torch.cat(
             [
                 part.softmax(1) if part.shape[1] > 1 else part * self.std[i] + self.mean[i]
-                for i, part in enumerate(known.split(self.n_outputs, dim=1))
+                for i, part in enumerate(parts)
             ],
             dim=1,
         )

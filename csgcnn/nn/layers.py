@@ -1,10 +1,12 @@
-"""The small parts that convolutions are made of."""
+"""Layers that the network and its convolutions share."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from csgcnn.data.batch import GraphBatch, sum_rows
+from csgcnn.nn.fused import split_pair
+from csgcnn.nn.interfaces import Convolution, LayerConfig
 from csgcnn.nn.norms import make_norm
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -17,10 +19,10 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def activation_function(name: str) -> nn.Module:
-    """One of softplus, silu, relu, gelu, tanh.
+    """Return the activation function softplus, silu, relu, gelu or tanh.
 
     Raises:
-        ValueError: there is no such activation.
+        ValueError: The name is unknown.
     """
     if name not in ACTIVATIONS:
         raise ValueError(f"activation={name}: expected one of {', '.join(ACTIVATIONS)}")
@@ -28,21 +30,23 @@ def activation_function(name: str) -> nn.Module:
 
 
 def hidden_layers(size: int, activation: str, n: int) -> nn.Sequential:
-    """Make `n` times an activation and a linear layer of `size`; nothing at all for n = 0."""
-    return nn.Sequential(
-        *(
-            layer
-            for _ in range(n)
-            for layer in (activation_function(activation), nn.Linear(size, size))
-        )
-    )
+    """Build n pairs of an activation and a linear layer; without any, the identity.
+
+    Args:
+        size: Width of the linear layers.
+        activation: Name of the activation function.
+        n: Number of pairs.
+    """
+    pairs = ((activation_function(activation), nn.Linear(size, size)) for _ in range(n))
+    return nn.Sequential(*(layer for pair in pairs for layer in pair))
 
 
 class PairLinear(nn.Linear):
-    """One linear map of [x_i, x_j, e_ij] for every edge i <- j, computed as W_i x_i + W_j x_j + W_e e_ij.
+    """Linear map of [x_i, x_j, e_ij] for every edge i <- j.
 
-    The first two products are taken once per atom instead of once per edge: the same function and the same parameters
-    as `Linear(2 * hidden + edge_dim, out)` on the concatenation, for a third of the multiplications.
+    It is computed as W_i x_i + W_j x_j + W_e e_ij + b, the first two products once per atom instead
+    of once per edge: the function and the parameters of `Linear(2 * hidden + edge_dim, out)` on the
+    concatenation, for a third of the multiplications.
 
     Shapes: x [n_atoms, hidden], edge_attr [n_edges, edge_dim] -> [n_edges, out].
     """
@@ -53,72 +57,54 @@ class PairLinear(nn.Linear):
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:  # type: ignore[override]
         of_ends, of_edge = split_pair(self.weight, self.hidden)
-        ends = F.linear(
-            x, of_ends, F.pad(self.bias, (0, len(self.bias)))
-        )  # the bias once, with the center
-        pairs = sum_rows(
-            ends.view(2 * len(x), len(self.bias)), graph.ends_of_edge, graph.edges_of_end
-        )
+        # The bias is added once, with the center.
+        ends = F.linear(x, of_ends, F.pad(self.bias, (0, len(self.bias))))
+        ends = ends.view(2 * len(x), len(self.bias))
+        pairs = sum_rows(ends, graph.ends_of_edge, graph.edges_of_end)
         return torch.addmm(pairs, edge_attr, of_edge.t())
 
 
-def split_pair(weight: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
-    """What acts on an atom, as a center and below as a neighbor, and on an edge: [2 out, hidden], [out, edge_dim]."""
-    return weight[:, : 2 * hidden].unflatten(1, (2, -1)).transpose(0, 1).flatten(0, 1), weight[
-        :, 2 * hidden :
-    ]
-
-
-def join_pair(of_ends: Tensor, of_edge: Tensor) -> Tensor:
-    """The weight that `split_pair` splits: [out, 2 hidden + edge_dim]."""
-    return torch.cat([*of_ends.chunk(2), of_edge], dim=1)
-
-
 class EdgeUpdate(nn.Module):
-    r"""Learnable edge features, updated from their two atoms: e_ij' = e_ij + g(N(W [x_i, x_j, e_ij] + b)).
+    r"""Update of learnable edge features from their two atoms.
 
-    The residual form of the edge update in iCGCNN (Park & Wolverton, PRMaterials 4, 063801, 2020), without its gate.
+    .. math:: e_{ij}' = e_{ij} + g(N(W [x_i, x_j, e_{ij}] + b))
+
+    The residual form of the edge update of iCGCNN (Park & Wolverton, PRMaterials 4, 063801, 2020),
+    without its gate.
 
     Shapes: x [n_atoms, hidden], edge_attr [n_edges, edge_dim] -> [n_edges, edge_dim].
     """
 
-    def __init__(self, hidden: int, edge_dim: int, norm: str, activation: str) -> None:
+    def __init__(self, config: LayerConfig) -> None:
         super().__init__()
-        self.linear = PairLinear(hidden, edge_dim, edge_dim)
-        self.norm = make_norm(norm, edge_dim)
-        self.activation = activation_function(activation)
+        self.linear = PairLinear(config.hidden, config.edge_dim, config.edge_dim)
+        self.norm = make_norm(config.norm, config.edge_dim)
+        self.activation = activation_function(config.activation)
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
-        return edge_attr + self.activation(
-            self.norm(self.linear(x, edge_attr, graph), graph.edge_count)
-        )
+        z = self.linear(x, edge_attr, graph)
+        return edge_attr + self.activation(self.norm(z, graph.edge_count))
 
 
 class Block(nn.Module):
-    """A convolution with norm, activation, dropout and skip around it.
+    """A convolution with norm N, activation g, dropout and skip connection.
 
-    - `residual="post"`: g(x + N(conv(x))), CGCNN's as published
-    - `residual="pre"`: x + N(g(conv(x))), the plain residual block
+    - `residual="post"`: g(x + N(conv(x))), as in CGCNN
+    - `residual="pre"`: x + N(g(conv(x)))
     - `residual="none"`: g(N(conv(x)))
 
-    Shapes: x [n_atoms, hidden] -> [n_atoms, hidden].
+    Shapes: x [n_atoms, hidden], edge_attr [n_edges, edge_dim] -> [n_atoms, hidden].
     """
 
     def __init__(
-        self,
-        convolution: nn.Module,
-        hidden: int,
-        norm: str,
-        activation: str,
-        dropout: float,
-        residual: str,
+        self, convolution: Convolution, config: LayerConfig, dropout: float, residual: str
     ) -> None:
         super().__init__()
         if residual not in ("post", "pre", "none"):
             raise ValueError(f"residual={residual}: expected post, pre or none")
         self.convolution = convolution
-        self.norm = make_norm(norm, hidden)
-        self.activation = activation_function(activation)
+        self.norm = make_norm(config.norm, config.hidden)
+        self.activation = activation_function(config.activation)
         self.dropout = nn.Dropout(dropout)
         self.residual = residual
 
@@ -131,14 +117,20 @@ class Block(nn.Module):
 
 
 def weighted_softmax(logits: Tensor, weight: Tensor, index: Tensor, size: int) -> Tensor:
-    """Softmax over the rows of each group, row k counted weight[k] times; the weights of a group sum to 1.
+    """Return the softmax over the rows of each group, row k counted weight[k] times.
 
-    Shapes: logits [n_rows, heads], weight, index [n_rows] -> [n_rows, heads], groups 0 .. size - 1.
+    Args:
+        logits: [n_rows, heads].
+        weight: Multiplicity of each row [n_rows].
+        index: Group of each row [n_rows], from 0 to size - 1.
+        size: Number of groups.
+
+    Returns:
+        Weights [n_rows, heads], which sum to 1 in each group.
     """
     highest = logits.new_full((size, logits.shape[1]), -torch.inf)
-    highest = highest.scatter_reduce(
-        0, index.unsqueeze(1).expand_as(logits), logits.detach(), "amax"
-    )
+    rows = index.unsqueeze(1).expand_as(logits)
+    highest = highest.scatter_reduce(0, rows, logits.detach(), "amax")
     exp = torch.exp(logits - highest.index_select(0, index)) * weight.unsqueeze(1)
     total = exp.new_zeros(size, logits.shape[1]).index_add(0, index, exp)
     return exp / total.index_select(0, index)

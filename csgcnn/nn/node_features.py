@@ -1,7 +1,7 @@
-"""Atomic number in, node features out."""
+"""Node features, which implement `csgcnn.nn.interfaces.NodeFeature`."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, cast
 
 import numpy as np
 import torch
@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from csgcnn.config.settings import Setting
+from csgcnn.nn.interfaces import NodeFeature
 
 
 class ElementTable(nn.Module):
-    """Look features up in a table of the elements; `trainable` starts from the table and learns from there.
+    """Look up features in a table of the elements.
 
-    Shapes: table [n_elements, n_features], row = atomic number; forward: [n_atoms] int64 -> [n_atoms, n_features].
+    Shapes: table [n_elements, n_features], row = atomic number; [n_atoms] int64 -> [n_atoms, dim].
     """
 
     table: Tensor
@@ -39,9 +40,10 @@ class ElementTable(nn.Module):
 
 
 class LearnedEmbedding(nn.Module):
-    """A learned vector for each element, Z = 1 to 100, at first random with deviation `std`.
+    """A trained vector for each element, Z = 1 to 100, with random initial values.
 
-    Beside other features a small `std` keeps elements that training hardly sees, or never, from random vectors.
+    A small initial standard deviation, beside other features, keeps the random vectors of rare
+    elements from dominating.
 
     Shapes: [n_atoms] int64 -> [n_atoms, dim].
     """
@@ -67,14 +69,14 @@ class LearnedEmbedding(nn.Module):
 
 
 class NodeFeatures(nn.Module):
-    """One or several featurizations, concatenated, by name.
+    """Concatenate node features, given by name.
 
-    Shapes: [n_atoms] int64 -> [n_atoms, dim], dim = sum of the parts' dims.
+    Shapes: [n_atoms] int64 -> [n_atoms, dim], dim = sum of the dims of the parts.
     """
 
-    def __init__(self, parts: Mapping[str, ElementTable | LearnedEmbedding]) -> None:
+    def __init__(self, parts: Mapping[str, NodeFeature]) -> None:
         super().__init__()
-        self.parts = nn.ModuleDict(parts)
+        self.parts = nn.ModuleDict(cast("Mapping[str, nn.Module]", parts))
         self.dim = sum(part.dim for part in parts.values())
 
     def forward(self, atomic_number: Tensor) -> Tensor:

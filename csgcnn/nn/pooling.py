@@ -1,7 +1,8 @@
-"""Node features of a crystal in, one vector for the crystal out.
+"""Poolings, which implement `csgcnn.nn.interfaces.Pooling`.
 
-A node counts as often as its multiplicity, so compressed and full graphs agree. Mean, max, attention and Set2Set are
-the same for every supercell of a crystal; the sum is not: it grows with the cell, for targets that do.
+An atom counts as often as its multiplicity, so compressed and full graphs give the same vector.
+Mean, max, attention and Set2Set give the same vector for every supercell of a crystal; the sum
+grows with the cell.
 """
 
 from typing import Annotated
@@ -16,7 +17,7 @@ from csgcnn.nn.layers import weighted_softmax
 
 
 class SumPooling(nn.Module):
-    """Sum over the sites of each crystal, for properties of the whole cell: doubled by a doubled cell.
+    """Sum over the sites of each crystal, for extensive properties of the cell.
 
     Shapes: x [n_atoms, hidden] -> [n_graphs, hidden].
     """
@@ -26,14 +27,13 @@ class SumPooling(nn.Module):
         self.dim = hidden
 
     def forward(self, x: Tensor, graph: GraphBatch) -> Tensor:
+        weighted = x * graph.atom_multiplicity.unsqueeze(1).to(x.dtype)
         total = x.new_zeros(graph.n_graphs, x.shape[1])
-        return total.index_add(
-            0, graph.graph_index, x * graph.atom_multiplicity.unsqueeze(1).to(x.dtype)
-        )
+        return total.index_add(0, graph.graph_index, weighted)
 
 
 class MeanPooling(SumPooling):
-    """Mean over the sites of each crystal, CGCNN's pooling: the same for any supercell.
+    """Mean over the sites of each crystal, as in CGCNN.
 
     Shapes: x [n_atoms, hidden] -> [n_graphs, hidden].
     """
@@ -43,7 +43,7 @@ class MeanPooling(SumPooling):
 
 
 class MaxPooling(nn.Module):
-    """Largest value of each feature in the crystal: the same for any supercell.
+    """Largest value of each feature in the crystal.
 
     Shapes: x [n_atoms, hidden] -> [n_graphs, hidden].
     """
@@ -54,15 +54,18 @@ class MaxPooling(nn.Module):
         self.max = MaxAggregation()
 
     def forward(self, x: Tensor, graph: GraphBatch) -> Tensor:
-        # atoms that fill up a batch have multiplicity 0
+        # Atoms that fill up a batch have multiplicity 0.
         counting = torch.where(graph.atom_multiplicity.unsqueeze(1) > 0, x, -torch.inf)
         return self.max(counting, graph.graph_index, dim_size=graph.n_graphs)
 
 
 class AttentionPooling(nn.Module):
-    """Gated attention (Li et al., ICLR 2016): a mean weighted by a learned softmax; the same for any supercell.
+    r"""Mean with learned weights: gated attention (Li et al., ICLR 2016).
 
-    Unlike PyG's `AttentionalAggregation`, a node counts with its multiplicity.
+    .. math:: \sum_i a_i V x_i, \quad a_i = \mathrm{softmax}_i (u \cdot x_i)
+
+    Unlike in PyG's `AttentionalAggregation`, the softmax counts an atom with its multiplicity. The
+    logits need no bias: a softmax is invariant to a common shift.
 
     Shapes: x [n_atoms, hidden] -> [n_graphs, hidden].
     """
@@ -70,7 +73,7 @@ class AttentionPooling(nn.Module):
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.dim = hidden
-        self.gate = nn.Linear(hidden, 1, bias=False)  # a softmax ignores a common shift
+        self.gate = nn.Linear(hidden, 1, bias=False)
         self.value = nn.Linear(hidden, hidden)
 
     def forward(self, x: Tensor, graph: GraphBatch) -> Tensor:
@@ -78,19 +81,20 @@ class AttentionPooling(nn.Module):
 
 
 class Set2Set(nn.Module):
-    """Set2Set (Vinyals, Bengio & Kudlur, ICLR 2016): an LSTM that reads the crystal `steps` times by attention.
+    r"""Set2Set (Vinyals, Bengio & Kudlur, ICLR 2016): an LSTM attends to the atoms several times.
 
-    Unlike PyG's `Set2Set`, a node counts with its multiplicity; the same for any supercell.
+    .. math:: q, h = \mathrm{LSTM}([q, r], h), \quad r = \sum_i a_i x_i, \quad
+              a_i = \mathrm{softmax}_i (q \cdot x_i)
 
-    Shapes: x [n_atoms, hidden] -> [n_graphs, 2 hidden].
+    Unlike in PyG's `Set2Set`, the softmax counts an atom with its multiplicity.
+
+    Shapes: x [n_atoms, hidden] -> [q, r] [n_graphs, 2 hidden].
     """
 
     def __init__(
         self,
         hidden: int,
-        steps: Annotated[
-            int, Setting("Times that the LSTM reads the crystal.", at_least=1, at_most=100)
-        ] = 3,
+        steps: Annotated[int, Setting("Steps of the LSTM.", at_least=1, at_most=100)] = 3,
     ) -> None:
         super().__init__()
         self.dim = 2 * hidden
@@ -109,9 +113,17 @@ class Set2Set(nn.Module):
 
 
 def attend(logits: Tensor, value: Tensor, graph: GraphBatch) -> Tensor:
-    """Mean of values [n_atoms, size] over each crystal with the softmax of logits [n_atoms, 1]: [n_graphs, size]."""
+    """Return the mean over each crystal, weighted by a softmax.
+
+    Args:
+        logits: [n_atoms, 1].
+        value: [n_atoms, size].
+        graph: The crystals.
+
+    Returns:
+        Means [n_graphs, size].
+    """
     alpha = weighted_softmax(logits, graph.atom_multiplicity, graph.graph_index, graph.n_graphs)
     weighted = alpha * value
-    return weighted.new_zeros(graph.n_graphs, value.shape[1]).index_add(
-        0, graph.graph_index, weighted
-    )
+    total = weighted.new_zeros(graph.n_graphs, value.shape[1])
+    return total.index_add(0, graph.graph_index, weighted)

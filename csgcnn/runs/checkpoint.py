@@ -78,15 +78,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _with_present_names(tree: Any) -> Any:
-    """Weights by the names that they have in this version, in dicts of any depth."""
+    """Return weights by their names in this version, in dicts of any depth."""
     if not isinstance(tree, dict):
         return tree
-    return {
-        re.sub(r"\.centre$", ".center", name)
-        if isinstance(name, str)
-        else name: _with_present_names(part)
-        for name, part in tree.items()
-    }
+    return {_present_name(name): _with_present_names(part) for name, part in tree.items()}
+
+
+def _present_name(name: Any) -> Any:
+    if not isinstance(name, str):
+        return name
+    return re.sub(r"(^|\.)spread\.", r"\1std_head.", re.sub(r"\.centre$", ".center", name))
 
 
 def _is_text(value: Any) -> bool:

@@ -10,8 +10,9 @@ from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.tree import leaves, select
 from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
+from csgcnn.nn import network
 
-HEAD = ("head.", "scaler.", "spread.")  # all else is the body, from features to pooling
+HEAD = tuple(f"{name}." for name in network.HEAD)
 BODY_KEYS = ("model", "node_features", "edge_calculator", "pooling", "graph.global_features")
 SEVERAL = ("node_features",)  # of which one may have more than the other
 
