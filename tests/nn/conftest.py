@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import Tensor
 
-from csgcnn.config.paths import CONF
+from csgcnn.config.compose import compose
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.graphs import connect
@@ -66,8 +65,7 @@ def composed() -> Callable[..., DictConfig]:
     def of(*words: str) -> DictConfig:
         given = {word.partition("=")[0] for word in words}
         network = [f"{key}={value}" for key, value in CGCNN.items() if key not in given]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("train", [*network, *words])
+        return compose("train", [*network, *words])
 
     return of
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from csgcnn.data.store import GraphStore
 from csgcnn.nn.convolutions import GatedConvolution
+from csgcnn.nn.interfaces import LayerConfig
 from csgcnn.nn.layers import Block, PairLinear
 from csgcnn.nn.network import CrystalGraphNetwork
 
@@ -86,12 +87,8 @@ def test_the_convolution_is_the_published_one(
     torch.manual_seed(0)
     graph = pack(structures[:6], shells="truncate", compress=False).batch(torch.arange(6))
     hidden, edge_dim = 16, 8
-    convolution = GatedConvolution(
-        hidden, edge_dim, norm="batch", activation="softplus", message_layers=1
-    )
-    ours = Block(
-        convolution, hidden, norm="batch", activation="softplus", dropout=0.0, residual="post"
-    )
+    config = LayerConfig(hidden, edge_dim, "batch", "softplus", message_layers=1)
+    ours = Block(GatedConvolution(config), config, dropout=0.0, residual="post")
     published = PublishedConvolution(hidden, edge_dim)
     with torch.no_grad():
         for tensor in (*ours.parameters(), *ours.buffers()):

@@ -47,7 +47,7 @@ def test_a_store_hands_out_the_descriptors_of_each_crystal(
     expected = np.stack([descriptors(to_crystal(structures[i]), sorted(ALL)) for i in picked])
     np.testing.assert_array_equal(store.batch(picked).global_features.numpy(), expected)
     assert store[4].global_features.tolist() == expected[:1].tolist()
-    assert pack(structures[:6]).batch(picked).global_features.shape == (3, 0)
+    assert pack(structures[:6], global_features=[]).batch(picked).global_features.shape == (3, 0)
 
 
 def test_one_name_is_a_list_of_one(

@@ -9,7 +9,7 @@ NAN = float("nan")
 
 @pytest.mark.parametrize("n_layers", [0, 1, 3])
 def test_head(n_layers: int) -> None:
-    head = Head(hidden=5, head_hidden=7, n_layers=n_layers, n_outputs=2)
+    head = Head([5, *[7] * n_layers], n_outputs=2, activation="softplus")
     x = torch.randn(4, 5)
     expected = F.softplus(x)
     for layer in head.layers:

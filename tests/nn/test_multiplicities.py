@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution, IsomorphismConvolution
+from csgcnn.nn.interfaces import LayerConfig
 from csgcnn.nn.layers import Block, EdgeUpdate, weighted_softmax
 
 HIDDEN, EDGE_DIM = 8, 5
@@ -20,19 +21,12 @@ class Body(nn.Module):
 
     def __init__(self, convolution: Any, norm: str, residual: str, message_layers: int) -> None:
         super().__init__()
+        config = LayerConfig(HIDDEN, EDGE_DIM, norm, "silu", message_layers)
         self.of_distance = nn.Linear(1, EDGE_DIM)
         self.blocks = nn.ModuleList(
-            Block(
-                convolution(HIDDEN, EDGE_DIM, norm, "silu", message_layers),
-                HIDDEN,
-                norm,
-                "silu",
-                0.0,
-                residual,
-            )
-            for _ in range(2)
+            Block(convolution(config), config, dropout=0.0, residual=residual) for _ in range(2)
         )
-        self.edge_update = EdgeUpdate(HIDDEN, EDGE_DIM, norm, "silu")
+        self.edge_update = EdgeUpdate(config)
 
     def forward(self, x: Tensor, graph: GraphBatch) -> Tensor:
         edge_attr = torch.tanh(self.of_distance(graph.distance.unsqueeze(1)))

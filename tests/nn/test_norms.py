@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from csgcnn.nn.norms import WeightedBatchNorm, _WeightedNorm
+from csgcnn.nn.fused import BatchNormFunction
+from csgcnn.nn.norms import WeightedBatchNorm
 
 
 def affine(norm: WeightedBatchNorm | nn.BatchNorm1d, size: int) -> None:
@@ -38,14 +39,14 @@ def test_it_is_batch_norm_on_repeated_rows() -> None:
         )
 
 
-def test_gradcheck_in_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradcheck_in_double_precision() -> None:
     torch.manual_seed(0)
     x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     p = torch.softmax(torch.randn(5, dtype=torch.float64), 0)
     weight = torch.rand(3, dtype=torch.float64, requires_grad=True)
     bias = torch.rand(3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
-        lambda *inputs: _WeightedNorm.apply(*inputs, 1e-5, False)[0], (x, p, weight, bias)
+        lambda *inputs: BatchNormFunction.apply(*inputs, 1e-5)[0], (x, p, weight, bias)
     )
 
 

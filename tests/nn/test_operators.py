@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution, IsomorphismConvolution
+from csgcnn.nn.interfaces import LayerConfig
 
 HIDDEN, EDGE_DIM = 8, 5
 CONVOLUTIONS = [GatedConvolution, AttentionConvolution, IsomorphismConvolution]
@@ -22,7 +23,7 @@ ToDouble = Callable[[GraphBatch], GraphBatch]
 def made(convolution: Any, norm: str = "batch", message_layers: int = 1) -> Any:
     """A convolution in float64 whose weights and statistics are away from their start."""
     torch.manual_seed(0)
-    layer = convolution(HIDDEN, EDGE_DIM, norm, "silu", message_layers).double()
+    layer = convolution(LayerConfig(HIDDEN, EDGE_DIM, norm, "silu", message_layers)).double()
     with torch.no_grad():
         for tensor in (*layer.parameters(), *layer.buffers()):
             tensor.add_(0.3 * torch.rand_like(tensor))
