@@ -66,7 +66,7 @@ def stages(ckpt: Path, source: Path, n: int) -> None:
 
     from csgcnn.commands.predict import _short
     from csgcnn.crystals.crystal import to_crystal
-    from csgcnn.crystals.graphs import assemble, measure
+    from csgcnn.crystals.graphs import find_neighbors, to_graphs
     from csgcnn.crystals.structure_inputs import iter_structures
     from csgcnn.data.store import GraphStore
     from csgcnn.predictor import Predictor
@@ -91,8 +91,8 @@ def stages(ckpt: Path, source: Path, n: int) -> None:
             crystals = [to_crystal(record.source) for record in chunk]
             between = clock()
             settings = predictor.graph
-            graphs = assemble(
-                crystals, [measure(crystal, settings) for crystal in crystals], settings
+            graphs = to_graphs(
+                crystals, [find_neighbors(crystal, settings) for crystal in crystals], settings
             )
             seconds["read"] += between - start
             seconds["graph"] += clock() - between

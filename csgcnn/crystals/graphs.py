@@ -1,4 +1,4 @@
-"""Crystals in, graphs out: which atoms are neighbors of which, at what distance, and how often."""
+"""Graphs of crystals: pairs of neighboring atoms with their distances and multiplicities."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.compression import merge_equivalent
+from csgcnn.crystals.compression import cluster_distances, merge_equivalent
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.descriptors import descriptors
-from csgcnn.crystals.neighbors import SHELL_TOLERANCE, neighbors
+from csgcnn.crystals.neighbors import SHELL_TOLERANCE, search_neighbors
 from csgcnn.errors import StructureError
 
-MOST_SYMMETRIC_SITES = 2500  # some seconds for spglib
+# Sites for which spglib finds the symmetry within seconds.
+MAX_SYMMETRY_SITES = 2500
 
 Array = NDArray[Any]
 
-
-# Which number of a crystal says how much of an array is its part; of the other arrays it is one row.
+# The count that gives the length of an array's part of each crystal; other arrays have one row.
 _COUNTED_BY = {
     "atomic_number": "n_atoms",
     "atom_multiplicity": "n_atoms",
@@ -33,23 +33,23 @@ _COUNTED_BY = {
 
 @dataclass(frozen=True, slots=True)
 class CrystalGraphs:
-    """One or many crystal graphs, laid end to end.
+    """One or many crystal graphs, concatenated.
 
-    Shapes: n_graphs crystals, n_sites atoms as read, n_atoms nodes (fewer than sites when compressed), n_edges edges.
-    Edges are sorted by their center. Node numbers in `edge_index` and `site_node` count from 0 in each crystal.
+    A compressed graph has fewer nodes (n_atoms) than atoms in the cell (n_sites). Edges are sorted
+    by center. Indices in `edge_index` and `site_node` start at 0 in each crystal.
     """
 
     n_atoms: Array  # [n_graphs] int32
     n_edges: Array  # [n_graphs] int32
     n_sites: Array  # [n_graphs] int32
     lattice: Array  # [n_graphs, 3, 3] float32, Å
-    fingerprint: Array  # [n_graphs] uint64, equal for structures that are duplicates
+    fingerprint: Array  # [n_graphs] uint64, equal for duplicates of a structure
     atomic_number: Array  # [n_atoms] uint8
-    atom_multiplicity: Array  # [n_atoms] float32, sites that the node stands for
-    site_node: Array  # [n_sites] int32, node that stands for the site
+    atom_multiplicity: Array  # [n_atoms] float32, number of sites of the node
+    site_node: Array  # [n_sites] int32, node of the site
     edge_index: Array  # [2, n_edges] int32, (neighbor, center)
     distance: Array  # [n_edges] float32, Å
-    edge_multiplicity: Array  # [n_edges] float32, equal neighbors that the edge stands for
+    edge_multiplicity: Array  # [n_edges] float32, number of equal neighbors of one site
     global_features: Array  # [n_graphs, n_global] float32, descriptors of the whole crystal
 
     def __len__(self) -> int:
@@ -57,94 +57,97 @@ class CrystalGraphs:
 
     @property
     def n_isolated(self) -> Array:
-        """Sites without any neighbor within the cutoff, per crystal: [n_graphs]."""
-        center = self.edge_index[1] + np.repeat(
-            np.cumsum(self.n_atoms) - self.n_atoms, self.n_edges
-        )
-        alone = self.atom_multiplicity * (
-            np.bincount(center, minlength=len(self.atomic_number)) == 0
-        )
+        """Number of sites without a neighbor within the cutoff, per crystal: [n_graphs]."""
+        first_atom = np.cumsum(self.n_atoms) - self.n_atoms
+        center = self.edge_index[1] + np.repeat(first_atom, self.n_edges)
+        is_isolated = np.bincount(center, minlength=len(self.atomic_number)) == 0
         graph = np.repeat(np.arange(len(self)), self.n_atoms)
-        return np.bincount(graph, alone, minlength=len(self)).astype(np.int64)
+        sites = np.bincount(graph, self.atom_multiplicity * is_isolated, minlength=len(self))
+        return sites.astype(np.int64)
 
     def blocks(self, size: int = 2**14) -> Iterator["CrystalGraphs"]:
-        """Slices of up to `size` crystals each, in order."""
+        """Yield parts of up to `size` crystals each, in order."""
         first = dict.fromkeys(("n_atoms", "n_edges", "n_sites"), 0)
         for start in range(0, len(self), size):
-            part = slice(start, start + size)
-            last = {
-                name: first[name] + int(getattr(self, name)[part].sum(dtype=np.int64))
-                for name in first
-            }
-            within = {name: slice(first[name], last[name]) for name in first}
-            own = {f.name: within.get(_COUNTED_BY.get(f.name, ""), part) for f in fields(self)}
-            yield CrystalGraphs(
-                **{
-                    name: self.edge_index[:, where]
-                    if name == "edge_index"
-                    else getattr(self, name)[where]
-                    for name, where in own.items()
-                }
-            )
-            first = last
+            rows = slice(start, start + size)
+            part, end = {}, {}
+            for name in first:
+                end[name] = first[name] + int(getattr(self, name)[rows].sum(dtype=np.int64))
+            for field in fields(self):
+                array, count = getattr(self, field.name), _COUNTED_BY.get(field.name)
+                where = slice(first[count], end[count]) if count else rows
+                is_index = field.name == "edge_index"
+                part[field.name] = array[:, where] if is_index else array[where]
+            yield CrystalGraphs(**part)
+            first = end
 
     @classmethod
     def concatenate(cls, parts: Sequence["CrystalGraphs"]) -> "CrystalGraphs":
-        """Lay several end to end."""
-        return cls(
-            *(
-                np.concatenate(
-                    [getattr(part, f.name) for part in parts],
-                    axis=1 if f.name == "edge_index" else 0,
-                )
-                for f in fields(cls)
-            )
-        )
-
-
-def connect(crystals: Sequence[Crystal], settings: GraphSettings) -> CrystalGraphs:
-    """Turn crystals into graphs.
-
-    Raises:
-        StructureError: two atoms of a crystal lie on the same spot, or it has too many neighbors.
-    """
-    return to_graphs(crystals, [measure(crystal, settings) for crystal in crystals], settings)
+        """Concatenate graphs."""
+        joined = {}
+        for field in fields(cls):
+            arrays = [getattr(part, field.name) for part in parts]
+            joined[field.name] = np.concatenate(arrays, axis=int(field.name == "edge_index"))
+        return cls(**joined)
 
 
 class NeighborList(NamedTuple):
-    """What is found of one crystal alone: pairs of neighbors, and descriptors of the whole."""
+    """Pairs of neighbors in a crystal, and descriptors of the whole crystal."""
 
     center: Array  # [n_pairs] int64
     neighbor: Array  # [n_pairs] int64
     distance: Array  # [n_pairs] float64, Å
-    features: Array  # [n_global] float32
+    global_features: Array  # [n_global] float32
 
 
-def measure(crystal: Crystal, settings: GraphSettings) -> NeighborList:
-    """Find the neighbors and the descriptors of a crystal.
+def connect(crystals: Sequence[Crystal], settings: GraphSettings) -> CrystalGraphs:
+    """Return the graphs of crystals.
+
+    Args:
+        crystals: The crystals.
+        settings: Cutoff, shells, compression and descriptors.
 
     Raises:
-        StructureError: two atoms lie on the same spot, or there are too many neighbors, or sites for a descriptor.
+        StructureError: Two atoms of a crystal have the same position, or it has too many neighbors.
+    """
+    found = [find_neighbors(crystal, settings) for crystal in crystals]
+    return to_graphs(crystals, found, settings)
+
+
+def find_neighbors(crystal: Crystal, settings: GraphSettings) -> NeighborList:
+    """Find the neighbors and compute the descriptors of one crystal.
+
+    Args:
+        crystal: The crystal.
+        settings: Cutoff, shells and descriptors.
+
+    Raises:
+        StructureError: Two atoms have the same position, or there are too many neighbors, or too
+            many sites for a descriptor.
     """
     n_sites = len(crystal.atomic_number)
-    if n_sites > MOST_SYMMETRIC_SITES and not {"lattice", "symmetry"}.isdisjoint(
-        settings.global_features
-    ):
+    needs_symmetry = not {"lattice", "symmetry"}.isdisjoint(settings.global_features)
+    if n_sites > MAX_SYMMETRY_SITES and needs_symmetry:
         raise StructureError(
-            f"it has {n_sites} sites; graph.global_features=lattice and symmetry are found for up to "
-            f"{MOST_SYMMETRIC_SITES}, as the time to find the symmetry grows with the third power of the sites"
+            f"it has {n_sites} sites; graph.global_features=lattice and symmetry are found for up "
+            f"to {MAX_SYMMETRY_SITES}, as the time grows with the third power of the sites"
         )
-    everyone = (
-        settings.shells == "truncate"
-    )  # among equally near neighbors the order depends on the radius searched
-    pairs = neighbors(crystal, settings.cutoff, settings.max_neighbors, everyone)
+    # The order of equally distant neighbors, and so which are truncated, depends on the radius.
+    whole_cutoff = settings.shells == "truncate"
+    pairs = search_neighbors(crystal, settings.cutoff, settings.max_neighbors, whole_cutoff)
     return NeighborList(*pairs, descriptors(crystal, settings.global_features))
 
 
 def to_graphs(
     crystals: Sequence[Crystal], found: Sequence[NeighborList], settings: GraphSettings
 ) -> CrystalGraphs:
-    """Turn crystals and what was measured of each into graphs: nearest shells kept, equivalent atoms merged."""
+    """Return the graphs of crystals: nearest shells kept, equivalent atoms merged.
+
+    Args:
+        crystals: The crystals.
+        found: Their neighbors, from `find_neighbors` with the same settings.
+        settings: Shells and compression.
+    """
     n_sites = np.array([len(c.atomic_number) for c in crystals], dtype=np.int64)
     first_site = np.cumsum(n_sites) - n_sites
     graph = np.repeat(np.arange(len(crystals)), [len(one.center) for one in found])
@@ -158,19 +161,20 @@ def to_graphs(
     atomic_number = np.concatenate([c.atomic_number for c in crystals])
     graph_of_site = np.repeat(np.arange(len(crystals)), n_sites)
     if settings.compress:
+        cluster = cluster_distances(distance, graph_of_site[center])
         site_node, edges = merge_equivalent(
-            graph_of_site, atomic_number, center, neighbor, distance
+            graph_of_site, atomic_number, center, neighbor, distance, cluster
         )
         (neighbor, center), distance, edge_multiplicity = edges
-        _, representative, multiplicity = np.unique(
+        _, first_site_of_node, multiplicity = np.unique(
             site_node, return_index=True, return_counts=True
         )
     else:
-        site_node = representative = np.arange(len(atomic_number))
+        site_node = first_site_of_node = np.arange(len(atomic_number))
         multiplicity = np.ones(len(atomic_number), dtype=np.int64)
         edge_multiplicity = np.ones(len(distance))
 
-    graph_of_atom = graph_of_site[representative]
+    graph_of_atom = graph_of_site[first_site_of_node]
     n_atoms = np.bincount(graph_of_atom, minlength=len(crystals))
     first_atom = np.cumsum(n_atoms) - n_atoms
     graph_of_edge = graph_of_atom[center]
@@ -180,42 +184,27 @@ def to_graphs(
         n_sites=n_sites.astype(np.int32),
         lattice=np.stack([c.lattice for c in crystals]).astype(np.float32),
         fingerprint=np.array([_fingerprint(c) for c in crystals], dtype=np.uint64),
-        atomic_number=atomic_number[representative],
+        atomic_number=atomic_number[first_site_of_node],
         atom_multiplicity=multiplicity.astype(np.float32),
         site_node=(site_node - first_atom[graph_of_site]).astype(np.int32),
         edge_index=(np.stack([neighbor, center]) - first_atom[graph_of_edge]).astype(np.int32),
         distance=distance.astype(np.float32),
         edge_multiplicity=edge_multiplicity.astype(np.float32),
-        global_features=np.stack([one.features for one in found]),
-    )
-
-
-def _fingerprint(crystal: Crystal) -> int:
-    """Hash of the structure to 0.001, whatever the order of its sites."""
-    frac_coords = np.round(crystal.frac_coords % 1, 3) % 1
-    order = np.lexsort((*frac_coords.T, crystal.atomic_number))
-    parts = (
-        np.round(crystal.lattice, 3) + 0.0,
-        crystal.atomic_number[order],
-        frac_coords[order] + 0.0,
-    )
-    return int.from_bytes(
-        blake2b(b"".join(part.tobytes() for part in parts), digest_size=8).digest()
+        global_features=np.stack([one.global_features for one in found]),
     )
 
 
 def _nearest(
     center: Array, neighbor: Array, distance: Array, n_sites: int, settings: GraphSettings
 ) -> Array:
-    """Positions of each atom's nearest neighbors, sorted by center, then distance."""
-    is_cut = (
-        settings.shells == "truncate"
-    )  # then equally near neighbors stay in the order they were found in
-    order = np.lexsort((distance, center) if is_cut else (neighbor, distance, center))
+    """Return the positions of each atom's nearest neighbors, sorted by center and distance."""
+    truncate = settings.shells == "truncate"
+    # Truncated, equally distant neighbors stay in the order in which they were found.
+    order = np.lexsort((distance, center) if truncate else (neighbor, distance, center))
     center, distance = center[order], distance[order]
     count = np.bincount(center, minlength=n_sites)
     first = np.cumsum(count) - count
-    if is_cut:
+    if truncate:
         keep = np.arange(len(center)) - first[center] < settings.max_neighbors
     else:
         limit = np.full(n_sites, np.inf)
@@ -223,3 +212,17 @@ def _nearest(
         limit[full] = distance[first[full] + settings.max_neighbors - 1] + SHELL_TOLERANCE
         keep = distance <= limit[center]
     return order[keep]
+
+
+def _fingerprint(crystal: Crystal) -> int:
+    """Return a hash of the structure to 0.001 that does not depend on the order of its sites."""
+    frac_coords = np.round(crystal.frac_coords % 1, 3) % 1
+    order = np.lexsort((*frac_coords.T, crystal.atomic_number))
+    # Adding 0.0 turns -0.0 into 0.0.
+    parts = (
+        np.round(crystal.lattice, 3) + 0.0,
+        crystal.atomic_number[order],
+        frac_coords[order] + 0.0,
+    )
+    content = b"".join(part.tobytes() for part in parts)
+    return int.from_bytes(blake2b(content, digest_size=8).digest())

@@ -1,4 +1,4 @@
-"""The neighbors of every atom of a crystal, found by pymatgen; a search that takes minutes or many GiB is refused."""
+"""Neighbors of every atom of a crystal, found by pymatgen within bounds on time and memory."""
 
 import math
 from functools import cache
@@ -10,74 +10,97 @@ from numpy.typing import NDArray
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.errors import StructureError
 
-SHELL_TOLERANCE = 0.01  # Å: distances closer than this belong to one shell of neighbors
-CLASH = 0.01  # Å: two atoms closer than this are one atom written twice
-
-_DENSEST = 0.5  # Å³ per atom: half of what any pressure leaves
-_FARTHEST = 2.0  # fractional coordinate of an unwrapped atom; wrapped, it needs fewer images
-_MOST_IMAGES = 5e6  # periodic images of atoms in one search: half a second, half a GiB
-_MOST_BOXES = 2e6  # boxes of the size of the search radius, likewise
-_MOST_PAIRS, _SHARE = (
-    6e6,
-    3e6,
-)  # of atoms within the search radius, in all and in one search: half a GiB
+# Å: distances that differ by less belong to one shell of neighbors.
+SHELL_TOLERANCE = 0.01
+# Å: atoms that are closer are one atom listed twice.
+MIN_DISTANCE = 0.01
+# Å³: half of what remains at any pressure.
+MIN_VOLUME_PER_ATOM = 0.5
+# Fractional coordinates beyond this are wrapped into the cell, which needs fewer images.
+_MAX_UNWRAPPED = 2.0
+# Periodic images of atoms in one search; half a second and half a GiB.
+_MAX_IMAGES = 5e6
+# Boxes with the edge of the search radius; likewise.
+_MAX_BOXES = 2e6
+# Pairs of atoms within the search radius; half a GiB.
+MAX_PAIRS, PAIRS_PER_SEARCH = 6e6, 3e6
 
 Array = NDArray[Any]
 
 
-def neighbors(
+def search_neighbors(
     crystal: Crystal,
     cutoff: float,
     max_neighbors: int,
-    everyone: bool = False,
+    whole_cutoff: bool = False,
+    max_pairs: float = MAX_PAIRS,
+    pairs_per_search: float = PAIRS_PER_SEARCH,
 ) -> tuple[Array, Array, Array]:
-    """Find, within the cutoff, at least every neighbor of each atom up to the shell of its `max_neighbors`-th.
+    """Return at least the neighbors of each atom up to the shell of its `max_neighbors`-th.
 
-    `everyone`: all within the cutoff, in the order in which `Structure.get_all_neighbors` lists them.
+    The search starts at the radius that holds twice `max_neighbors` at the density of the crystal.
+    It grows, up to the cutoff, until every atom has its shell. The shells are those of a search of
+    the whole cutoff, which takes several times longer.
 
-    Returns center, neighbor [n] int64, distance [n] float64, in Å.
+    Args:
+        crystal: The crystal.
+        cutoff: Largest distance of neighbors, in Å.
+        max_neighbors: Number of neighbors that each atom needs, unless the cutoff holds fewer.
+        whole_cutoff: Return all neighbors within the cutoff, in the order of pymatgen's
+            `Structure.get_all_neighbors`.
+        max_pairs: Number of pairs beyond which the crystal is refused.
+        pairs_per_search: Number of pairs beyond which the search is split, to bound its memory.
 
-    The search starts at the radius that should hold twice `max_neighbors` at the crystal's density and grows, up to the
-    cutoff, until every atom has its shell: the same result as searching the whole cutoff, for a fraction of the work.
+    Returns:
+        center, neighbor: Indices of the atoms of each pair, [n_pairs] int64.
+        distance: [n_pairs] float64, in Å.
 
     Raises:
-        StructureError: two atoms lie on the same spot, or the search would take minutes or many GiB.
+        StructureError: Two atoms have the same position, or the search would take minutes or many
+            GiB.
     """
     n_atoms = len(crystal.atomic_number)
     volume_per_atom = abs(np.linalg.det(crystal.lattice)) / n_atoms
-    if volume_per_atom < _DENSEST:
+    if volume_per_atom < MIN_VOLUME_PER_ATOM:
         raise StructureError(
-            f"there are {volume_per_atom:.1e} Å³ per atom, expected at least {_DENSEST} Å³; is the lattice in Å?"
+            f"there are {volume_per_atom:.1e} Å³ per atom, expected at least "
+            f"{MIN_VOLUME_PER_ATOM} Å³; is the lattice in Å?"
         )
-    if max(crystal.frac_coords.max(), -crystal.frac_coords.min()) > _FARTHEST:
+    if max(crystal.frac_coords.max(), -crystal.frac_coords.min()) > _MAX_UNWRAPPED:
         crystal = crystal._replace(frac_coords=crystal.frac_coords % 1)
-    radius = (
-        cutoff if everyone else (volume_per_atom * 2 * max_neighbors * 3 / (4 * np.pi)) ** (1 / 3)
-    )
+    radius = (volume_per_atom * 2 * max_neighbors * 3 / (4 * np.pi)) ** (1 / 3)
+    radius = cutoff if whole_cutoff else radius
     while True:
         radius = min(radius, cutoff)
-        center, neighbor, distance = _within(crystal, radius)
-        if len(distance) and distance.min() < CLASH:
-            clash = distance.argmin()
-            pair = center[clash] + 1, neighbor[clash] + 1
-            apart = f"({distance[clash]:.1e} Å apart)"
-            raise StructureError(f"sites {min(pair)} and {max(pair)} lie on the same spot {apart}")
+        center, neighbor, distance = _within(crystal, radius, max_pairs, pairs_per_search)
+        if len(distance) and distance.min() < MIN_DISTANCE:
+            _refuse_overlap(center, neighbor, distance)
         if radius == cutoff:
             break
-        safe = np.bincount(center[distance < radius - 2 * SHELL_TOLERANCE], minlength=n_atoms)
-        if safe.min() >= max_neighbors:
+        n_inside = np.bincount(center[distance < radius - 2 * SHELL_TOLERANCE], minlength=n_atoms)
+        if n_inside.min() >= max_neighbors:
             break
         radius *= 1.3
     return center, neighbor, distance
 
 
-def _within(crystal: Crystal, radius: float) -> tuple[Array, Array, Array]:
-    """All periodic neighbors within a radius, the atom itself (not its images) left out."""
+def _refuse_overlap(center: Array, neighbor: Array, distance: Array) -> None:
+    closest = distance.argmin()
+    first, second = sorted((center[closest] + 1, neighbor[closest] + 1))
+    raise StructureError(
+        f"sites {first} and {second} lie on the same spot ({distance[closest]:.1e} Å apart)"
+    )
+
+
+def _within(
+    crystal: Crystal, radius: float, max_pairs: float, pairs_per_search: float
+) -> tuple[Array, Array, Array]:
+    """Return all pairs within a radius: periodic images of an atom, but not the atom itself."""
     cart_coords = np.ascontiguousarray(crystal.frac_coords @ crystal.lattice)
     lattice = np.ascontiguousarray(crystal.lattice)
     parts, first, n_pairs = [], 0, 0
-    for centers in _shares(crystal, cart_coords, radius):
-        center, *rest = _search()(
+    for centers in split_centers(crystal, cart_coords, radius, pairs_per_search):
+        center, *rest = _pymatgen_search()(
             cart_coords,
             centers,
             r=radius,
@@ -87,47 +110,64 @@ def _within(crystal: Crystal, radius: float) -> tuple[Array, Array, Array]:
         )
         parts.append((center + first, *rest))
         first, n_pairs = first + len(centers), n_pairs + len(center)
-        if n_pairs > _MOST_PAIRS:
+        if n_pairs > max_pairs:
             raise StructureError(
-                f"more than {_MOST_PAIRS:.0e} pairs of atoms lie within {radius:.3g} Å of each other"
+                f"more than {max_pairs:.0e} pairs of atoms lie within {radius:.3g} Å of each other"
             )
-    center, neighbor, image, distance = (
+    center, neighbor, _, distance = (
         np.concatenate(column) if len(parts) > 1 else column[0]
         for column in zip(*parts, strict=True)
     )
-    other = (distance > 1e-8) | (center != neighbor)
-    center, neighbor, distance = center[other], neighbor[other], distance[other]
-    return center, neighbor, distance
+    is_pair = (distance > 1e-8) | (center != neighbor)
+    return center[is_pair], neighbor[is_pair], distance[is_pair]
 
 
-def _shares(crystal: Crystal, cart_coords: Array, radius: float) -> list[Array]:
-    """The atoms [n_atoms, 3] in as many parts as are needed for each to have about `_SHARE` neighbors at most.
+def split_centers(
+    crystal: Crystal, cart_coords: Array, radius: float, max_pairs: float = PAIRS_PER_SEARCH
+) -> list[Array]:
+    """Split the atoms into as few parts as keep the pairs of each part below a bound.
+
+    Args:
+        crystal: The crystal.
+        cart_coords: Positions of its atoms, [n_atoms, 3], in Å.
+        radius: Radius of the search, in Å.
+        max_pairs: Largest number of pairs that each part has, by an upper estimate; a single
+            atom may have more.
+
+    Returns:
+        Positions of the atoms of each part, in order.
 
     Raises:
-        StructureError: the search would visit too many images or boxes.
+        StructureError: The search would visit too many periodic images or boxes.
     """
-    n_atoms, reach = len(cart_coords), max(radius, 1.0)  # pymatgen searches 1 Å at least
-    heights, extents = _size(crystal.lattice.tolist())
+    # pymatgen searches at least 1 Å.
+    n_atoms, reach = len(cart_coords), max(radius, 1.0)
+    heights, extents = _cell_size(crystal.lattice.tolist())
     n_images, n_boxes = float(n_atoms), 1.0
     for height, extent in zip(heights, extents, strict=True):
         n_images *= 2 * reach / height + 2
-        n_boxes *= 2 * _FARTHEST * extent / reach + 3
-    if n_boxes > _MOST_BOXES:  # the atoms may lie close together
+        n_boxes *= 2 * _MAX_UNWRAPPED * extent / reach + 3
+    if n_boxes > _MAX_BOXES:
+        # The atoms may lie close together.
         n_boxes = float(np.prod(np.ptp(cart_coords, axis=0) / reach + 3))
-    if n_images > _MOST_IMAGES or n_boxes > _MOST_BOXES:
+    if n_images > _MAX_IMAGES or n_boxes > _MAX_BOXES:
         cell = " x ".join(f"{height:.3g}" for height in heights)
         raise StructureError(
-            f"a cell {cell} Å high with {n_atoms} sites takes {max(n_images, n_boxes):.0e} steps to search "
-            f"{radius:.3g} Å around each; is the lattice in Å?"
+            f"a cell {cell} Å high with {n_atoms} sites takes {max(n_images, n_boxes):.0e} steps "
+            f"to search {radius:.3g} Å around each; is the lattice in Å?"
         )
-    if n_atoms * n_images <= _SHARE:
+    if n_atoms * n_images <= max_pairs:
         return [cart_coords]
-    share = np.cumsum(_most_neighbors(crystal.frac_coords % 1, np.array(heights), reach)) // _SHARE
-    return np.split(cart_coords, np.flatnonzero(np.diff(share)) + 1)
+    n_neighbors = _max_neighbor_counts(crystal.frac_coords % 1, np.array(heights), reach)
+    part = np.cumsum(n_neighbors) // max_pairs
+    return np.split(cart_coords, np.flatnonzero(np.diff(part)) + 1)
 
 
-def _size(lattice: list[list[float]]) -> tuple[list[float], list[float]]:
-    """Heights of a cell over its faces, and its extents along x, y and z; for nine floats, faster than numpy."""
+def _cell_size(lattice: list[list[float]]) -> tuple[list[float], list[float]]:
+    """Return the heights of a cell over its faces and its extents along x, y and z.
+
+    Plain Python is faster than numpy for nine numbers.
+    """
     (ax, ay, az), (bx, by, bz), (cx, cy, cz) = lattice
     faces = (
         (by * cz - bz * cy, bz * cx - bx * cz, bx * cy - by * cx),
@@ -136,18 +176,18 @@ def _size(lattice: list[list[float]]) -> tuple[list[float], list[float]]:
     )
     volume = abs(ax * faces[0][0] + ay * faces[0][1] + az * faces[0][2])
     heights = [volume / math.hypot(*face) for face in faces]
-    return heights, [
+    extents = [
         abs(ax) + abs(bx) + abs(cx),
         abs(ay) + abs(by) + abs(cy),
         abs(az) + abs(bz) + abs(cz),
     ]
+    return heights, extents
 
 
-def _most_neighbors(frac_coords: Array, heights: Array, radius: float) -> Array:
-    """How many neighbors each atom has at most, from the number of atoms in boxes: [n_atoms]."""
-    n_boxes = np.clip(heights // radius, 1, 64).astype(
-        int
-    )  # so wide that neighbors lie in the same or the next
+def _max_neighbor_counts(frac_coords: Array, heights: Array, radius: float) -> Array:
+    """Return an upper bound on the neighbors of each atom, from atom counts in boxes: [n_atoms]."""
+    # Boxes so wide that neighbors lie in the same or an adjacent one.
+    n_boxes = np.clip(heights // radius, 1, 64).astype(int)
     box = tuple((frac_coords * n_boxes).astype(int).T % n_boxes[:, None])
     count = np.zeros(n_boxes)
     np.add.at(count, box, 1)
@@ -160,7 +200,7 @@ def _most_neighbors(frac_coords: Array, heights: Array, radius: float) -> Array:
 
 
 @cache
-def _search() -> Any:
+def _pymatgen_search() -> Any:
     from pymatgen.optimization.neighbors import find_points_in_spheres
 
     return find_points_in_spheres

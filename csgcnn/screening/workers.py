@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from csgcnn.crystals.graph_builder import START
+from csgcnn.crystals.graph_builder import START_METHOD
 from csgcnn.data.store import GraphStore, open_store
 from csgcnn.errors import UserError
 from csgcnn.hardware import cores
@@ -44,7 +44,7 @@ def predict_store(
         for start in range(first, len(store), STORE_ROWS)
     ]
     threads = max(1, cores() // workers)
-    with ProcessPoolExecutor(workers, mp_context=get_context(START)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context(START_METHOD)) as pool:
         waiting: deque[Future[Prediction]] = deque()
         try:
             for rows in parts:

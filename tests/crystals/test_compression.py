@@ -1,5 +1,5 @@
 from collections import Counter
-from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 from pymatgen.core import Lattice, Structure
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals import compression
-from csgcnn.crystals.compression import WIDEST_CLUSTER, merge_equivalent
+from csgcnn.crystals.compression import (
+    MAX_CLUSTER_WIDTH,
+    cluster_distances,
+    merge_equivalent,
+)
 from csgcnn.crystals.crystal import Crystal, to_crystal
 from csgcnn.crystals.graphs import CrystalGraphs, connect
 from csgcnn.crystals.transforms import SAME_CRYSTAL
@@ -61,7 +64,7 @@ def assert_lossless(full: CrystalGraphs, compressed: CrystalGraphs) -> None:
         assert of_site.keys() == of_node.keys()
         for kind in of_site:
             assert len(of_site[kind]) == len(of_node[kind])
-            assert np.abs(of_site[kind] - of_node[kind]).max() <= WIDEST_CLUSTER + 1e-6
+            assert np.abs(of_site[kind] - of_node[kind]).max() <= MAX_CLUSTER_WIDTH + 1e-6
 
 
 def test_real_crystals_lose_nothing(real_crystals: dict[str, Crystal]) -> None:
@@ -130,37 +133,43 @@ def test_equal_crystals_of_one_call_are_not_merged_with_each_other(
     assert graphs.edge_index.max() == 1
 
 
-def test_a_long_chain_of_close_distances_is_cut() -> None:
-    """1.5e-4 Å apart each, 200 distances chain over 0.03 Å: merged edges still stay within the width of a cluster."""
+def test_a_long_chain_of_close_distances_is_split() -> None:
+    """Of 200 distances 1.5e-4 Å apart, each merged one stays within the width of a cluster."""
     distance = 2 + 1.5e-4 * np.arange(200)
     center, neighbor = np.zeros(200, dtype=np.int64), np.zeros(200, dtype=np.int64)
     zero, carbon = np.zeros(1, dtype=np.int64), np.array([6])
-    _, (_, merged, multiplicity) = merge_equivalent(zero, carbon, center, neighbor, distance)
+    _, (_, merged, multiplicity) = merge_equivalent(
+        zero, carbon, center, neighbor, distance, cluster_distances(distance, center)
+    )
     nearest = np.abs(distance[:, None] - merged).min(axis=1)
-    assert nearest.max() <= WIDEST_CLUSTER
+    assert nearest.max() <= MAX_CLUSTER_WIDTH
     assert 30 <= len(merged) <= 60
     assert multiplicity.sum() == 200
     np.testing.assert_allclose((merged * multiplicity).sum(), distance.sum(), rtol=1e-12)
 
 
+def all_edges(graphs: CrystalGraphs) -> tuple[NDArray[Any], ...]:
+    """Arguments of `merge_equivalent` for graphs that are not compressed."""
+    first_site = np.repeat(np.cumsum(graphs.n_sites) - graphs.n_sites, graphs.n_edges)
+    neighbor, center = graphs.edge_index.astype(np.int64) + first_site
+    graph_of_site = np.repeat(np.arange(len(graphs)), graphs.n_sites)
+    return graph_of_site, graphs.atomic_number, center, neighbor, graphs.distance.astype(float)
+
+
 def test_numbers_of_pairs_and_distances_do_not_overflow(
-    real_crystals: dict[str, Crystal], monkeypatch: pytest.MonkeyPatch
+    real_crystals: dict[str, Crystal],
 ) -> None:
-    """As of a million crystals at once: nodes squared times distances are more than 2^63."""
-    crystals = list(real_crystals.values())
-    expected = connect(crystals, COMPRESSED)
-    number_distances, highest = compression._cluster, []
-
-    def many_distances(*edges: NDArray[np.float64]) -> NDArray[np.int64]:
-        cluster = number_distances(*edges) << 36
-        highest.append(int(cluster.max()))
-        return cluster
-
-    monkeypatch.setattr(compression, "_cluster", many_distances)
-    found = connect(crystals, COMPRESSED)
-    assert len(found.atomic_number) ** 2 * highest[0] > 2**63
-    for field in fields(CrystalGraphs):
-        assert np.array_equal(getattr(found, field.name), getattr(expected, field.name)), field.name
+    """With the numbers of a million crystals, nodes squared times distances are above 2^63."""
+    edges = all_edges(connect(list(real_crystals.values()), FULL))
+    graph_of_site, _, center, _, distance = edges
+    cluster = cluster_distances(distance, graph_of_site[center])
+    site_node, expected = merge_equivalent(*edges, cluster)
+    many = cluster << 36
+    assert int(site_node.max() + 1) ** 2 * int(many.max()) > 2**63
+    same_node, found = merge_equivalent(*edges, many)
+    np.testing.assert_array_equal(same_node, site_node)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def node_views(graph: CrystalGraphs) -> list[View]:

@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -6,8 +7,13 @@ import numpy as np
 import pytest
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals import graph_builder as build
-from csgcnn.crystals.graph_builder import Rejected, build_graphs, merge_warnings, warning_lines
+from csgcnn.crystals.graph_builder import (
+    GraphChunk,
+    Rejected,
+    build_graphs,
+    merge_warnings,
+    warning_lines,
+)
 from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.crystals.records import Record
 from csgcnn.errors import UserError
@@ -23,7 +29,7 @@ TWICE = {
     "species": ["Na", "Cl"],
     "frac_coords": [[0, 0, 0], [1, 0, 0]],
 }
-BAD: dict[str, Any] = {
+UNUSABLE: dict[str, Any] = {
     "half iron": DISORDERED,
     "no lattice": NO_LATTICE,
     "clash": TWICE,
@@ -31,26 +37,23 @@ BAD: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make even a short run use several chunks and, with several workers, other processes."""
-    monkeypatch.setattr(build, "CHUNK", 8)
-    monkeypatch.setattr(build, "PATIENCE", 0.0)
+def build_small(records: Iterable[Record], workers: int) -> Iterator[GraphChunk]:
+    """Build in chunks of 8, with several workers in other processes from the second chunk on."""
+    return build_graphs(records, SETTINGS, workers, chunk_size=8, serial_seconds=0)
 
 
 def mixed(records: list[Record]) -> list[Record]:
-    """36 good records with four bad ones at places between them."""
+    """36 usable records with four unusable ones among them."""
     mix = [Record(record.id, record.source, record.columns) for record in records[:36]]
-    for place, (id, source) in zip([0, 9, 20, 39], BAD.items(), strict=True):
-        mix.insert(place, Record(id, source, {}))
+    for position, (id_, source) in zip([0, 9, 20, 39], UNUSABLE.items(), strict=True):
+        mix.insert(position, Record(id_, source, {}))
     return mix
 
 
-@pytest.mark.usefixtures("small_chunks")
 def test_parallel_equals_serial(dielectric_records: list[Record]) -> None:
     records = mixed(dielectric_records)
-    serial = list(build_graphs(records, SETTINGS, workers=1))
-    parallel = list(build_graphs(iter(records), SETTINGS, workers=2))
+    serial = list(build_small(records, workers=1))
+    parallel = list(build_small(iter(records), workers=2))
     assert len(parallel) == len(serial) == 5
     for one, other in zip(serial, parallel, strict=True):
         assert one.records == other.records
@@ -65,11 +68,10 @@ def test_parallel_equals_serial(dielectric_records: list[Record]) -> None:
     assert kept == [record.id for record in dielectric_records[:36]]
 
 
-@pytest.mark.usefixtures("small_chunks")
 def test_rejected_records_are_named_with_their_reason(dielectric_records: list[Record]) -> None:
-    parts = list(build_graphs(mixed(dielectric_records), SETTINGS, workers=1))
+    parts = list(build_small(mixed(dielectric_records), workers=1))
     rejected = [entry for part in parts for entry in part.rejected]
-    assert [entry.id for entry in rejected] == list(BAD)
+    assert [entry.id for entry in rejected] == list(UNUSABLE)
     for entry, reason in zip(
         rejected, ["site 1 is disordered", "lattice", "sites 1 and 2", "gone.cif"], strict=True
     ):
@@ -83,33 +85,35 @@ def test_rejected_records_are_named_with_their_reason(dielectric_records: list[R
 
 
 def test_a_chunk_without_a_usable_record_has_no_graphs() -> None:
-    (built,) = build_graphs([Record(id, source, {}) for id, source in BAD.items()], SETTINGS)
+    (built,) = build_graphs([Record(id, source, {}) for id, source in UNUSABLE.items()], SETTINGS)
     assert built.graphs is None
     assert built.records == []
-    assert [type(entry) for entry in built.rejected] == [Rejected] * len(BAD)
+    assert [type(entry) for entry in built.rejected] == [Rejected] * len(UNUSABLE)
 
 
 def test_no_records_no_graphs() -> None:
     assert list(build_graphs([], SETTINGS)) == []
 
 
-class Deadly:
-    """Kills the process that unpickles it, as a lack of memory would."""
+class KillsItsProcess:
+    """A source that kills the process that unpickles it, as a lack of memory would."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os._exit, (9,)
 
 
-@pytest.mark.usefixtures("small_chunks")
-def test_a_killed_worker_is_told(dielectric_records: list[Record]) -> None:
-    records = [*dielectric_records[:12], Record("deadly", Deadly(), {}), *dielectric_records[12:20]]  # type: ignore[arg-type]
+def test_a_killed_worker_is_reported(dielectric_records: list[Record]) -> None:
+    records = [
+        *dielectric_records[:12],
+        Record("killer", KillsItsProcess(), {}),
+        *dielectric_records[12:20],
+    ]  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"killed.*try fewer"):
-        list(build_graphs(records, SETTINGS, workers=2))
+        list(build_small(records, workers=2))
 
 
-@pytest.mark.usefixtures("small_chunks")
 def test_records_are_read_as_they_are_needed(dielectric_records: list[Record]) -> None:
-    """Memory does not grow with the number of records: only a few chunks lie ready at any time."""
+    """At most 8 chunks per worker wait, so that memory does not grow with the number of records."""
     n_read = 0
 
     def stream() -> Any:
@@ -118,9 +122,9 @@ def test_records_are_read_as_they_are_needed(dielectric_records: list[Record]) -
             n_read += 1
             yield record
 
-    parts = build_graphs(stream(), SETTINGS, workers=2)
+    parts = build_small(stream(), workers=2)
     for number, _ in zip(range(4), parts, strict=False):
-        assert n_read <= 8 * (number + 2 * build.AHEAD + 4)
+        assert n_read <= 8 * (number + 2 * 8 + 4)
     parts.close()  # type: ignore[attr-defined]
 
 
@@ -141,7 +145,6 @@ def cif(*frac_coords: str, space_group: bool = True) -> str:
     return f"data_x\n{cell}{operations}loop_\n{names}{rows}"
 
 
-@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_warnings_are_counted_by_kind_and_not_shown(
     workers: int,
@@ -159,7 +162,7 @@ def test_warnings_are_counted_by_kind_and_not_shown(
     for number, text in enumerate(texts):
         (tmp_path / f"{number}.cif").write_text(text)
     records = [Record(f"c{number}", tmp_path / f"{number}.cif", {}) for number in range(len(texts))]
-    parts = list(build_graphs(records, SETTINGS, workers=workers))
+    parts = list(build_small(records, workers=workers))
     assert [[entry.id for entry in part.rejected] for part in parts] == [["c3"], []], (
         "two atoms on one spot"
     )
@@ -173,7 +176,7 @@ def test_warnings_are_counted_by_kind_and_not_shown(
     assert not recwarn.list
 
 
-def test_many_kinds_of_warnings_are_told_in_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_kinds_of_warnings_take_few_lines() -> None:
     assert warning_lines({}) == []
     first = {"a": (1, "x"), "b": (2, "y")}
     merged = merge_warnings([first, {}, {"b": (5, "z"), "c": (3, "z")}])
@@ -181,10 +184,10 @@ def test_many_kinds_of_warnings_are_told_in_few_lines(monkeypatch: pytest.Monkey
     lines = [
         "7 structures: b (first in y)",
         "3 structures: c (first in z)",
-        "1 structures: a (first in x)",
+        "1 structure: a (first in x)",
     ]
     assert warning_lines(merged) == lines
-    assert warning_lines(merged, most=1) == [lines[0], "and 2 other kinds of warnings"]
-    monkeypatch.setattr(build, "MOST_KINDS", 2)
-    merged = merge_warnings([first, {"c": (1, "z")}, {"d": (1, "w"), "a": (1, "w")}])
+    assert warning_lines(merged, max_lines=1) == [lines[0], "and 2 other kinds of warnings"]
+    more = [first, {"c": (1, "z")}, {"d": (1, "w"), "a": (1, "w")}]
+    merged = merge_warnings(more, max_kinds=2)
     assert merged == {"a": (2, "x"), "b": (2, "y"), "other warnings": (2, "z")}

@@ -1,17 +1,16 @@
 from collections.abc import Callable
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pytest
 
-from csgcnn.crystals import neighbors as module
 from csgcnn.crystals.crystal import Crystal
-from csgcnn.crystals.neighbors import neighbors
+from csgcnn.crystals.neighbors import search_neighbors, split_centers
 from csgcnn.errors import StructureError
 
 CUTOFF = 8.0
-WHOLE = 10**7  # neighbors: the search is of the whole cutoff
+# So many neighbors that the whole cutoff is searched.
+WHOLE = 10**7
 
 
 def iron(lattice: object, *frac_coords: list[float]) -> Crystal:
@@ -20,7 +19,7 @@ def iron(lattice: object, *frac_coords: list[float]) -> Crystal:
 
 
 def distances(crystal: Crystal, max_neighbors: int = WHOLE, cutoff: float = CUTOFF) -> list[float]:
-    return np.sort(neighbors(crystal, cutoff, max_neighbors)[2]).tolist()
+    return np.sort(search_neighbors(crystal, cutoff, max_neighbors)[2]).tolist()
 
 
 def simple_cubic(length: float) -> list[float]:
@@ -56,43 +55,42 @@ def test_atoms_far_from_the_cell_and_wide_cells(shape: tuple[int, int, int]) -> 
     assert distances(near)[:2] == pytest.approx([2, 2])
 
 
-def test_a_search_in_shares_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_split_search_finds_the_same() -> None:
     rng = np.random.default_rng(0)
     for heights in ([6, 7, 60], [90, 6, 6], [18, 19, 20]):
         grid = np.array(list(product(*(range(height // 3) for height in heights)))) * 3.0
         sites = (grid + rng.uniform(-0.5, 0.5, grid.shape)) / heights
         crystal = iron(np.diag(np.array(heights, dtype=float)), *sites.tolist())
-        whole = neighbors(crystal, CUTOFF, WHOLE, with_vectors=True)
-        with monkeypatch.context() as patch:
-            patch.setattr(module, "_SHARE", 3000)
-            assert len(module._shares(crystal, sites @ crystal.lattice, CUTOFF)) > 3
-            parts = neighbors(crystal, CUTOFF, WHOLE, with_vectors=True)
-        order, order_of_parts = (
-            np.lexsort((found[2], found[1], found[0])) for found in (whole, parts)
+        assert len(split_centers(crystal, sites @ crystal.lattice, CUTOFF, max_pairs=3000)) > 3
+        whole, split = (
+            search_neighbors(crystal, CUTOFF, WHOLE, pairs_per_search=n) for n in (1e9, 3000)
         )
-        for one, other in zip(whole, parts, strict=True):
-            np.testing.assert_allclose(other[order_of_parts], one[order], rtol=0, atol=1e-12)
+        order, order_of_split = (
+            np.lexsort((found[2], found[1], found[0])) for found in (whole, split)
+        )
+        for one, other in zip(whole, split, strict=True):
+            np.testing.assert_allclose(other[order_of_split], one[order], rtol=0, atol=1e-12)
 
 
-def test_a_share_has_few_pairs_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is refused for its pairs is refused after a bounded part of them was found."""
-    found: list[int] = []
-    search = module._search()
+def in_a_corner() -> Crystal:
+    """A thousand atoms within 8 Å of each other, in a cell of 40 Å."""
+    return iron(np.eye(3) * 40, *(np.random.default_rng(0).random((1000, 3)) * 0.1).tolist())
 
-    def counting(*args: Any, **kwargs: Any) -> Any:
-        answer = search(*args, **kwargs)
-        found.append(len(answer[0]))
-        return answer
 
-    monkeypatch.setattr(module, "_search", lambda: counting)
-    monkeypatch.setattr(module, "_SHARE", 5e4)
-    monkeypatch.setattr(module, "_MOST_PAIRS", 1e5)
-    rng = np.random.default_rng(0)
-    in_a_corner = iron(np.eye(3) * 40, *(rng.random((1000, 3)) * 0.2).tolist())
+def test_each_part_of_a_split_search_has_a_bounded_number_of_pairs() -> None:
+    crystal = in_a_corner()
+    cart_coords = crystal.frac_coords @ crystal.lattice
+    parts = split_centers(crystal, cart_coords, CUTOFF, max_pairs=5e4)
+    np.testing.assert_array_equal(np.concatenate(parts), cart_coords)
+    assert len(parts) > 10
+    for part in parts:
+        distance = np.linalg.norm(part[:, None] - cart_coords, axis=2)
+        assert (distance <= CUTOFF).sum() <= 5e4
+
+
+def test_too_many_pairs_are_refused() -> None:
     with pytest.raises(StructureError, match=r"more than 1e\+05 pairs of atoms lie within"):
-        neighbors(in_a_corner, CUTOFF, WHOLE)
-    assert max(found) <= 5e4
-    assert sum(found) < 2e5
+        search_neighbors(in_a_corner(), CUTOFF, WHOLE, max_pairs=1e5, pairs_per_search=5e4)
 
 
 @pytest.mark.parametrize(
@@ -127,9 +125,11 @@ def test_a_share_has_few_pairs_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["too dense", "too flat", "too oblique", "too far", "too wide", "clash"],
 )
-def test_what_takes_too_long_is_refused(crystal: Crystal, cutoff: float, reason: str) -> None:
+def test_a_search_that_takes_too_long_is_refused(
+    crystal: Crystal, cutoff: float, reason: str
+) -> None:
     with pytest.raises(StructureError, match=reason):
-        neighbors(crystal, cutoff, WHOLE)
+        search_neighbors(crystal, cutoff, WHOLE)
 
 
 @pytest.mark.parametrize(
@@ -142,5 +142,5 @@ def test_what_takes_too_long_is_refused(crystal: Crystal, cutoff: float, reason:
     ],
     ids=["dense", "flat", "wide", "close"],
 )
-def test_what_is_only_nearly_so_is_searched(accepted: Callable[[], list[float]]) -> None:
+def test_a_search_just_within_the_limits_is_done(accepted: Callable[[], list[float]]) -> None:
     assert accepted()

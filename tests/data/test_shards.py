@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ BAD = {"species": ["H"]}
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of eight records."""
-    monkeypatch.setattr("csgcnn.crystals.graph_builder.CHUNK", 4)
+    monkeypatch.setattr(shards, "build_graphs", partial(build_graphs, chunk_size=4))
     monkeypatch.setattr(shards, "SHARD", 8)
 
 
@@ -167,7 +168,7 @@ def test_shards_survive_the_loss_of_a_worker(
     records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost(*_: Any) -> Iterator[Any]:
-        yield from list(build_graphs(records[:9], SETTINGS, 1))[:2]
+        yield from list(build_graphs(records[:9], SETTINGS, 1, chunk_size=4))[:2]
         raise WorkerLostError("killed")
 
     with monkeypatch.context() as patch:

@@ -168,7 +168,8 @@ def test_a_build_that_was_killed_goes_on(records: list[Any], tmp_path: Path) -> 
         for record in records
     ]
     (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    driver = "import sys; from csgcnn.crystals import build; from csgcnn.data import shards; build.CHUNK = 16;"
+    driver = "import sys; from functools import partial; from csgcnn.data import shards;"
+    driver += "shards.build_graphs = partial(shards.build_graphs, chunk_size=16);"
     driver += (
         "shards.SHARD = 32; from csgcnn.cli import main as cli; sys.exit(cli.main(sys.argv[1:]))"
     )

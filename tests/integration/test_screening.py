@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -16,7 +17,7 @@ import pytest
 
 from csgcnn import load, predictor
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals import graph_builder as build
+from csgcnn.crystals.graph_builder import build_graphs
 from csgcnn.data.cache import open_dataset
 from csgcnn.errors import UserError
 from csgcnn.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -80,7 +81,8 @@ def stopped(csgcnn: Command) -> Command:
                 signal.raise_signal(signal.SIGINT)
             add(self, *arguments)
 
-        with patch.object(PartialTable, "add", stop), patch.object(build, "CHUNK", 16):
+        small = patch.object(predictor, "build_graphs", partial(build_graphs, chunk_size=16))
+        with patch.object(PartialTable, "add", stop), small:
             answer = csgcnn("predict", *words, cwd=cwd)
         assert (answer.code, "32 records are done" in answer.said) == (130, True), answer.said
         return answer

@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.compression import EQUAL_DISTANCE, WIDEST_CLUSTER
+from csgcnn.crystals.compression import DISTANCE_TOLERANCE, MAX_CLUSTER_WIDTH
 from csgcnn.crystals.crystal import Crystal
-from csgcnn.crystals.graphs import measure
+from csgcnn.crystals.graphs import find_neighbors
 from csgcnn.crystals.neighbors import SHELL_TOLERANCE
 from csgcnn.crystals.transforms import FILE_PRECISION, SAME_CRYSTAL
 from csgcnn.data.batch import GraphBatch
@@ -73,7 +73,7 @@ def cells_and(real: list[Crystal]) -> st.SearchStrategy[Crystal]:
 
 def distances(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
     """The atom and the distance of every neighbor found, the nearest first."""
-    found = measure(crystal, GraphSettings())
+    found = find_neighbors(crystal, GraphSettings())
     order = found.distance.argsort()
     return found.center[order], found.distance[order]
 
@@ -92,12 +92,12 @@ def margin(crystal: Crystal) -> float:
         for own in (distance[center == atom] for atom in range(len(crystal.atomic_number)))
     ]
     gap = np.diff(distance)
-    start = distance[np.flatnonzero(np.append(True, gap > EQUAL_DISTANCE))]
+    start = distance[np.flatnonzero(np.append(True, gap > DISTANCE_TOLERANCE))]
     above_start = distance - start[np.searchsorted(start, distance, side="right") - 1]
-    cut = np.round(above_start / WIDEST_CLUSTER).clip(min=1) * WIDEST_CLUSTER
+    cut = np.round(above_start / MAX_CLUSTER_WIDTH).clip(min=1) * MAX_CLUSTER_WIDTH
     nearest = [
         np.abs(distance - np.take(limits, center)),
-        np.abs(gap - EQUAL_DISTANCE),
+        np.abs(gap - DISTANCE_TOLERANCE),
         np.abs(above_start - cut),
     ]
     return min(each.min(initial=np.inf) for each in nearest)
