@@ -79,30 +79,29 @@ def train(job: tuple[str, str, int]) -> dict[str, object]:
     from hydra import compose, initialize_config_dir
 
     from csgcnn.cli.overrides import canonical
-    from csgcnn.commands.prepare import load_dataset, move_to_device
-    from csgcnn.commands.train import make_trainer
+    from csgcnn.commands.prepare import build_trainer, prepare
     from csgcnn.config.paths import CONF
-    from csgcnn.config.settings.dataset import SplitSettings
-    from csgcnn.config.settings.graph import GraphSettings
+    from csgcnn.config.settings.run import RunSettings
     from csgcnn.config.validate import validate
-    from csgcnn.data.splits import split_rows
-    from csgcnn.hardware import select_device
 
-    device = select_device("auto", 1)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(
             "train",
             canonical(
-                [*words.format(seed=seed).split(), *variant.split(), "trainer.progress=false"]
+                [
+                    *words.format(seed=seed).split(),
+                    *variant.split(),
+                    "trainer.progress=false",
+                    "trainer.threads=1",
+                    "trainer.workers=1",
+                ]
             ),
         )
-    validate(cfg)
+    validate(cfg, RunSettings)
+    data = prepare(cfg, Path("rejected.csv"))
+    dataset, split = data.dataset, data.split
     torch.manual_seed(cfg.seed)
-    dataset = load_dataset(
-        cfg.dataset, GraphSettings(**cfg.graph), Path("rejected.csv"), 1, progress=False
-    )
-    split = split_rows(dataset.store, dataset.rows, SplitSettings(**cfg.dataset.split))
-    trainer = make_trainer(cfg, dataset, split, move_to_device(dataset.store, device))
+    trainer = build_trainer(cfg, data)
     start = time.perf_counter()
     trainer.fit(lambda: None)
     best = trainer.history[trainer.best_epoch - 1]

@@ -22,6 +22,7 @@ from training import MODELS, PyGModel, network, pyg_graphs
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.data.cache import open_dataset
+from csgcnn.data.dataset import Dataset
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
@@ -65,17 +66,9 @@ def trainer(
     """The product's trainer with the optimizer of conf/."""
     make_optimizer = partial(torch.optim.AdamW, lr=1e-3, fused=True)
     targets, loss = [Target("y", "")], WeightedRegressionLoss(mse=1.0)
-    return Trainer(
-        network(MODELS[operator]),
-        store,
-        targets,
-        values,
-        split,
-        loss,
-        make_optimizer,
-        constant,
-        settings,
-    )
+    dataset = Dataset(store, targets, values, torch.arange(len(store)), [])
+    parts = loss, make_optimizer, constant, settings
+    return Trainer(network(MODELS[operator]), dataset, split, *parts)
 
 
 class Steps:
@@ -101,8 +94,8 @@ class Steps:
 
     def step(self, rows: Tensor) -> None:
         """Assemble a batch and take a step on it."""
-        (batch,) = self.trainer._batches([rows])
-        self.trainer._step(rows, batch)
+        (batch,) = self.trainer.load_batches([rows])
+        self.trainer.train_step(rows, batch)
 
     def per_second(self, seconds: float, warm_up: int = 20) -> float:
         """Structures per second, after a few steps that are not counted."""

@@ -57,28 +57,26 @@ def test_mae(job: tuple[str, str, int | None, int]) -> tuple[str, str, int | Non
 
     from csgcnn.cli.overrides import canonical
     from csgcnn.commands.init_from import initialize_from
-    from csgcnn.commands.prepare import load_dataset, move_to_device
-    from csgcnn.commands.train import make_trainer
+    from csgcnn.commands.prepare import build_trainer, prepare
     from csgcnn.config.paths import CONF
-    from csgcnn.config.settings.dataset import SplitSettings
-    from csgcnn.config.settings.graph import GraphSettings
-    from csgcnn.data.splits import split_rows
     from csgcnn.evaluation.metrics import target_metrics
-    from csgcnn.hardware import select_device
 
-    device = select_device("auto", 1)
-    seeds = [f"seed={seed}", f"dataset.split.seed={seed}", "trainer.progress=false"]
+    seeds = [
+        f"seed={seed}",
+        f"dataset.split.seed={seed}",
+        "trainer.progress=false",
+        "trainer.threads=1",
+        "trainer.workers=1",
+    ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", canonical([*words.split(), *way.split(), *seeds]))
-    dataset = load_dataset(
-        cfg.dataset, GraphSettings(**cfg.graph), Path("rejected.csv"), 1, progress=False
-    )
-    split = split_rows(dataset.store, dataset.rows, SplitSettings(**cfg.dataset.split))
+    data = prepare(cfg, Path("rejected.csv"))
+    dataset, split = data.dataset, data.split
     split["train"] = split["train"][:size]
-    cfg.trainer.batch_size = 16 if len(split["train"]) < 400 else 64
-    cfg.trainer.max_epochs = max(100, STEPS * cfg.trainer.batch_size // len(split["train"]))
+    data.trainer.batch_size = 16 if len(split["train"]) < 400 else 64
+    data.trainer.max_epochs = max(100, STEPS * data.trainer.batch_size // len(split["train"]))
     torch.manual_seed(cfg.seed)
-    trainer = make_trainer(cfg, dataset, split, move_to_device(dataset.store, device))
+    trainer = build_trainer(cfg, data)
     if cfg.init_from:
         initialize_from(trainer, cfg, dataset.targets)
     trainer.fit(lambda: None)

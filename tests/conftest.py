@@ -18,6 +18,7 @@ from csgcnn.crystals.crystal import Crystal, to_crystal
 from csgcnn.crystals.datasets import read_records
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import Record
+from csgcnn.data.dataset import Dataset
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.data.targets import Target
@@ -160,9 +161,9 @@ def trainer(store: GraphStore, targets: Tensor, split: Split) -> Callable[..., T
             n_convolutions=1,
             head_hidden=8,
         )
+        values = changes.pop("values", targets)
+        dataset = Dataset(store, [Target("band_gap", "eV")], values, torch.arange(len(store)), [])
         parts = {
-            "targets": [Target("band_gap", "eV")],
-            "values": targets,
             "split": split,
             "loss": WeightedRegressionLoss(mse=1.0),
             "make_optimizer": partial(torch.optim.AdamW, lr=0.01),
@@ -172,6 +173,6 @@ def trainer(store: GraphStore, targets: Tensor, split: Split) -> Callable[..., T
         settings = {"max_epochs": 3, "batch_size": 16, "progress": False}
         for name, value in changes.items():
             (parts if name in parts else settings)[name] = value
-        return Trainer(model, store, settings=TrainerSettings(**settings), **parts)
+        return Trainer(model, dataset, settings=TrainerSettings(**settings), **parts)
 
     return make

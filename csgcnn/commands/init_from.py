@@ -33,7 +33,7 @@ def initialize_from(trainer: Trainer, cfg: DictConfig, targets: Sequence[Target]
     weights, summary = weights_to_take(
         cfg.init_from, content, state, plain(cfg), targets, cfg.init_parts
     )
-    trainer.initialize_from({name: tensor.to(state[name]) for name, tensor in weights.items()})
+    trainer.initialize({name: tensor.to(state[name]) for name, tensor in weights.items()})
     parameters = list(trainer.model.parameters())
     n_frozen = sum(weight.numel() for weight in parameters if not weight.requires_grad)
     frozen = f"; {n_frozen:,} are frozen" if n_frozen else ""

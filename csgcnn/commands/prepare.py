@@ -104,9 +104,7 @@ def build_trainer(cfg: DictConfig, data: Prepared) -> Trainer:
     loss = build_loss(cfg, dataset.targets, dataset.values[split["train"]])
     return Trainer(
         network,
-        data.store,
-        dataset.targets,
-        dataset.values,
+        dataset,
         split,
         loss,
         instantiate(cfg.optimizer),

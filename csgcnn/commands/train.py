@@ -27,10 +27,12 @@ from csgcnn.runs.directory import RunDirectory, finished_epochs
 from csgcnn.runs.environment import environment
 from csgcnn.runs.results import write_results
 from csgcnn.training.checkpointing import Checkpointer, PrunedError
+from csgcnn.training.divergence import DivergenceError
 from csgcnn.training.interruption import Interruption
 from csgcnn.training.losses import MultiTaskLoss
 from csgcnn.training.resume import check_same_run, data_digest, last_checkpoint
-from csgcnn.training.trainer import DivergenceError, Trainer
+from csgcnn.training.state import load_training_state
+from csgcnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +211,7 @@ def _load_weights(
     """Load the state of the run to resume, or the weights of `init_from`."""
     if checkpoint:
         try:
-            trainer.load_state(checkpoint["training"])
+            load_training_state(trainer, checkpoint["training"])
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise distributed.CollectiveError(
                 f"cannot resume: the training state is damaged: {first_line(error)}"
@@ -271,7 +273,7 @@ def _summary(trainer: Trainer, dataset: Dataset) -> dict[str, Any]:
         "epochs": trainer.epoch,
         "n_parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "n_rows": {part: len(rows) for part, rows in trainer.split.items()},
-        "n_skipped_batches": len(trainer.skipped),
+        "n_skipped_batches": len(trainer.guard.skipped),
         "n_rejected": len(dataset.rejected),
     }
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from csgcnn import distributed
 from csgcnn.runs.directory import RunDirectory
 from csgcnn.training.interruption import Interruption
+from csgcnn.training.state import training_state
 from csgcnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Checkpointer:
             content = {
                 **self.description,
                 "state_dict": trainer.evaluated.state_dict(),
-                "training": trainer.state(),
+                "training": training_state(trainer),
             }
             for name in ("last", *([f"step_{trainer.n_steps:09d}"] if self.keep_last else [])):
                 self.run.save(content, name)

@@ -1,102 +1,178 @@
-"""Training on a GPU without waiting for the host: forward and backward passes as CUDA graphs."""
+"""Training steps on a GPU as CUDA graphs, which need no work of the host between their kernels."""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from csgcnn import distributed
+from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
-from csgcnn.errors import UserError
+from csgcnn.errors import UserError, first_line
 
-STEPS = 16  # sizes of a batch that are told apart, between none and the mean
-WARM_UP = 3  # passes before the first recording: libraries set themselves up
+SIZES_PER_MEAN = 16  # padded sizes from an empty batch to one of mean size
+WARM_UP = 3  # steps before the first recording, in which libraries initialize themselves
+
+
+def can_replay(settings: TrainerSettings, store: GraphStore) -> bool:
+    """Return whether steps may be replayed.
+
+    The work must be the same for each batch: no compilation, no look at the result, and no
+    deterministic algorithms, which read sizes from the device.
+
+    Args:
+        settings: Keys of the section `trainer`.
+        store: Graphs to train on, which must lie in the memory of one GPU.
+    """
+    is_fixed = not (
+        settings.compile or settings.max_skipped or torch.are_deterministic_algorithms_enabled()
+    )
+    on_gpu = store.device.type == "cuda" and store.is_resident
+    return settings.cuda_graphs and on_gpu and is_fixed and distributed.world_size() == 1
+
+
+class Graph(Protocol):
+    """Work on the device that is recorded once and replayed on the same memory."""
+
+    def record(self, work: Callable[[], Tensor]) -> Tensor:
+        """Record the work without running it, and return the tensor for its result."""
+
+    def replay(self) -> None:
+        """Run the recorded work."""
+
+
+class CudaGraph:
+    """A CUDA graph.
+
+    Args:
+        pool: Memory pool; graphs that never run at the same time may share one.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self._graph = torch.cuda.CUDAGraph()
+
+    def record(self, work: Callable[[], Tensor]) -> Tensor:
+        """Record the work without running it."""
+        with torch.cuda.graph(self._graph, pool=self._pool):
+            return work()
+
+    def replay(self) -> None:
+        """Launch all kernels of the work at once."""
+        self._graph.replay()
 
 
 class Recording(NamedTuple):
-    """A pass that can be repeated, and where it leaves its results."""
+    """A recorded step and the tensors that hold its results."""
 
-    graph: torch.cuda.CUDAGraph
+    graph: Graph
     loss: Tensor
     gradients: list[Tensor | None]
 
 
 class RecordedStep:
-    """Passes over batches of `batch_size` crystals, each recorded once for every size of batch and then replayed.
+    """Compute gradients of batches by replaying recorded steps, one for each padded size.
 
-    A pass is hundreds of kernels of some microseconds each, which the host takes longer to launch than the GPU to run.
-    A CUDA graph launches them all at once, but repeats the same work on the same memory: the rows of the batch are
-    written into `rows`, and the batch is padded to one of few sizes (`GraphStore.padded`).
+    A step launches hundreds of kernels of some microseconds each, and the host takes longer to
+    launch them than the GPU to run them. A CUDA graph launches them at once, but repeats the same
+    work on the same memory: the rows of the batch are written into a fixed tensor, and batches are
+    padded to one of few sizes (`GraphStore.padded`).
 
-    `gradients(rows, batch)` computes the loss and leaves the gradients in the `parameters`.
+    Args:
+        store: Graphs to train on.
+        batch_size: Crystals in a batch.
+        compute_gradients: Computes the loss of a batch, given its rows on the device and its
+            graphs, and the gradients of the parameters.
+        parameters: Parameters to train.
+        make_graph: Makes a graph to record a step in; default: CUDA graphs.
     """
 
     def __init__(
         self,
         store: GraphStore,
         batch_size: int,
-        gradients: Callable[[Tensor, GraphBatch], Tensor],
+        compute_gradients: Callable[[Tensor, GraphBatch], Tensor],
         parameters: Sequence[Tensor],
+        make_graph: Callable[[], Graph] | None = None,
     ) -> None:
         self.store = store
-        self.gradients = gradients
+        self.compute_gradients = compute_gradients
         self.parameters = parameters
+        self.make_graph = make_graph or partial(CudaGraph, torch.cuda.graph_pool_handle())
         self.rows = torch.zeros(batch_size, dtype=torch.int64, device=store.device)
         self.total = store.size()
         self.mean = [batch_size * total / max(1, len(store)) for total in self.total]
-        self.recordings: dict[int, Recording] = {}
-        self.n_before = WARM_UP
+        self.recordings: dict[tuple[int, int], Recording] = {}
+        self.n_warm_up = WARM_UP
 
-    def takes(self, rows: Tensor) -> bool:
-        """Whether the pass over these rows is one to replay; the first ones, and batches of another length, are not."""
-        if self.n_before:
-            self.n_before -= 1
+    def accepts(self, rows: Tensor) -> bool:
+        """Return whether a batch is replayed.
+
+        The first batches, those of another length, and those too large to be padded with graphs of
+        the store are not.
+
+        Args:
+            rows: Rows of the batch, on the host.
+        """
+        if self.n_warm_up:
+            self.n_warm_up -= 1
             return False
-        enough = all(
-            n <= total for n, total in zip(self._sizes(self._step(rows)), self.total, strict=True)
-        )
-        return len(rows) == len(self.rows) and enough
+        sizes = zip(self.padded_size(rows), self.total, strict=True)
+        return len(rows) == len(self.rows) and all(n <= total for n, total in sizes)
+
+    def padded_size(self, rows: Tensor) -> tuple[int, int]:
+        """Return the atoms and edges to which a batch is padded, at least one of each more.
+
+        Args:
+            rows: Rows of the batch, on the host.
+        """
+        own = zip(self.store.size(rows), self.mean, strict=True)
+        step = math.ceil(max(SIZES_PER_MEAN * n / mean for n, mean in own))
+        n_atoms, n_edges = (math.ceil(mean * step / SIZES_PER_MEAN) + 1 for mean in self.mean)
+        return n_atoms, n_edges
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Loss of the batch `rows` [batch_size]; valid until the next call, as the gradients are.
+        """Compute the gradients of a batch.
+
+        Args:
+            rows: Rows of the batch [batch_size], on the host.
+
+        Returns:
+            The loss; it and the gradients are valid until the next call.
 
         Raises:
-            UserError: the pass cannot be recorded.
+            UserError: The step cannot be recorded.
         """
-        step = self._step(rows)
-        self.rows.copy_(rows.pin_memory(), non_blocking=True)
-        if step not in self.recordings:
-            try:
-                self.recordings[step] = self._record(*self._sizes(step))
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                first = str(error).splitlines()[0]
-                raise UserError(
-                    f"{first}; trainer.cuda_graphs=false trains without CUDA graphs"
-                ) from error
-        recording = self.recordings[step]
+        size = self.padded_size(rows)
+        rows = rows.pin_memory() if self.rows.is_cuda else rows
+        self.rows.copy_(rows, non_blocking=True)
+        if size not in self.recordings:
+            self.recordings[size] = self._record(*size)
+        recording = self.recordings[size]
         for parameter, gradient in zip(self.parameters, recording.gradients, strict=True):
             parameter.grad = gradient
         recording.graph.replay()
         return recording.loss
 
-    def _step(self, rows: Tensor) -> int:
-        return math.ceil(
-            max(STEPS * n / mean for n, mean in zip(self.store.size(rows), self.mean, strict=True))
-        )
-
-    def _sizes(self, step: int) -> list[int]:
-        """Atoms and edges of a padded batch, one more than there may be."""
-        return [math.ceil(mean * step / STEPS) + 1 for mean in self.mean]
-
     def _record(self, n_atoms: int, n_edges: int) -> Recording:
         for parameter in self.parameters:
             parameter.grad = None
-        graph = torch.cuda.CUDAGraph()
-        pool = next(iter(self.recordings.values())).graph.pool() if self.recordings else None
-        with torch.cuda.graph(graph, pool=pool):
-            loss = self.gradients(self.rows, self.store.padded(self.rows, n_atoms, n_edges))
+        graph = self.make_graph()
+
+        def work() -> Tensor:
+            batch = self.store.padded(self.rows, n_atoms, n_edges)
+            return self.compute_gradients(self.rows, batch)
+
+        try:
+            loss = graph.record(work)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise UserError(
+                f"{first_line(error)}; set trainer.cuda_graphs=false to train without CUDA graphs"
+            ) from error
         return Recording(graph, loss, [parameter.grad for parameter in self.parameters])

@@ -16,6 +16,7 @@ from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.crystals import elements
 from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.graphs import connect
+from csgcnn.data.dataset import Dataset
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
@@ -26,6 +27,7 @@ from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.nn.node_features import ElementTable
 from csgcnn.training.losses import MultiTaskLoss, WeightedRegressionLoss
 from csgcnn.training.schedulers import constant
+from csgcnn.training.state import training_state
 from csgcnn.training.trainer import Trainer
 
 DATA = Path(__file__).parents[2] / "data" / "dielectric.json.gz"
@@ -54,11 +56,11 @@ def trainer(operator: str, norm: str = "batch", **settings: Any) -> Trainer:
         n_convolutions=2,
         norm=norm,
     )
+    store = GraphStore(graphs, [record["material_id"] for record in records], {}, GraphSettings())
+    targets = [Target("band_gap", "eV"), Target("refractive_index", "")]
     return Trainer(
         network,
-        GraphStore(graphs, [record["material_id"] for record in records], {}, GraphSettings()),
-        [Target("band_gap", "eV"), Target("refractive_index", "")],
-        values,
+        Dataset(store, targets, values, torch.arange(40), []),
         {"train": torch.arange(30), "val": torch.arange(30, 37), "test": torch.arange(37, 40)},
         MultiTaskLoss(WeightedRegressionLoss(mse=0.5, l1=0.5), [1, 1], learn_weights=True),
         partial(torch.optim.SGD, lr=0.1),
@@ -72,7 +74,7 @@ def one_step(operator: str, norm: str, n_rows: int) -> dict[str, torch.Tensor]:
     training = trainer(operator, norm)
     training.split["test"] = training.split["test"][:1]
     rows = torch.arange(n_rows)
-    loss = training._step(rows, training.store.batch(distributed.shard_rows(rows)))
+    loss = training.train_step(rows, training.store.batch(distributed.shard_rows(rows)))
     gradients = {
         f"gradient of {name}": p.grad
         for name, p in training.model.named_parameters()
@@ -103,7 +105,7 @@ def exchanges() -> dict[str, Any]:
         "text": distributed.broadcast_text("Å and more" if rank == 0 else ""),
         "highest": distributed.max_over_ranks(5 * rank),
         "gathered": distributed.gather(distributed.shard_rows(torch.arange(1)), 1).tolist(),
-        "states": len(trainer(OPERATORS[0]).state()["rng"]["cpu"]),
+        "states": len(training_state(trainer(OPERATORS[0]))["rng"]["cpu"]),
         "draws": distributed.all_gather(torch.rand(3)).tolist(),
     }
 

@@ -57,7 +57,7 @@ def process(words: Sequence[str], variables: dict[str, str], cwd: Path, said: Pa
     os.environ.update(variables)
     steps, step, load, checkpoint = (
         iter(range(1, 10**6)),
-        Trainer._step,
+        Trainer.train_step,
         prepare.read_dataset,
         train.last_checkpoint,
     )
@@ -71,7 +71,7 @@ def process(words: Sequence[str], variables: dict[str, str], cwd: Path, said: Pa
     def found(*args: Any) -> Any:
         return None if os.environ.get("AT") == "checkpoint" else checkpoint(*args)
 
-    Trainer._step = lambda *args: (trap(f"step {next(steps)}"), step(*args))[1]  # type: ignore[method-assign]
+    Trainer.train_step = lambda *args: (trap(f"step {next(steps)}"), step(*args))[1]  # type: ignore[method-assign]
     prepare.read_dataset = lambda *args: (load(*args), trap("load"))[0]
     train.last_checkpoint = found
     sys.exit(cli.main(words))

@@ -56,13 +56,13 @@ def test_a_full_disk(csgcnn: Command, small: list[str], small_disk: Path, tmp_pa
 def test_a_folder_that_vanishes(
     csgcnn: Command, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    validate = Trainer._validate
+    validate = Trainer.validate
 
     def vanish(trainer: Trainer) -> Any:
         shutil.rmtree(tmp_path / "run")
         return validate(trainer)
 
-    monkeypatch.setattr(Trainer, "_validate", vanish)
+    monkeypatch.setattr(Trainer, "validate", vanish)
     answer = csgcnn("train", *small, "hydra.run.dir=run", cwd=tmp_path)
     assert answer.code == 1
     assert "run/metrics.csv: No such file or directory" in answer.err
@@ -88,7 +88,7 @@ def test_faults_of_our_own(
     def fail(_: Trainer) -> None:
         raise fault
 
-    monkeypatch.setattr(Trainer, "_validate", fail)
+    monkeypatch.setattr(Trainer, "validate", fail)
     answer = csgcnn("train", *small, "hydra.run.dir=run", cwd=tmp_path)
     assert answer.code == 1
     assert told in answer.err
@@ -108,10 +108,10 @@ def test_a_refused_run_leaves_no_folder(csgcnn: Command, tmp_path: Path) -> None
 def test_a_crystal_to_blame_is_named(
     csgcnn: Command, small: list[str], tmp_path: Path, monkeypatch: Any
 ) -> None:
-    step, calls = Trainer._step, iter(range(100))
+    step, calls = Trainer.train_step, iter(range(100))
     monkeypatch.setattr(
         Trainer,
-        "_step",
+        "train_step",
         lambda self, *batch: step(self, *batch) * (float("nan") if next(calls) == 4 else 1),
     )
     answer = csgcnn(

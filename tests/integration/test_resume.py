@@ -109,10 +109,10 @@ def same_run(found: Path, expected: Path, table: Table) -> None:
 
 
 MOMENTS = {
-    "inside a batch": ("csgcnn.training.trainer:Trainer:_step", 5),
-    "inside a validation": ("csgcnn.training.trainer:Trainer:_validate", 2),
-    "while a file is written": ("csgcnn.files:os:fsync", 36),
-    "between temporary file and rename": ("csgcnn.files:os:replace", 8),
+    "inside a batch": ("csgcnn.training.trainer:Trainer:train_step", 5),
+    "inside a validation": ("csgcnn.training.trainer:Trainer:validate", 2),
+    "while a file is written": ("csgcnn.io:os:fsync", 36),
+    "between temporary file and rename": ("csgcnn.io:os:replace", 8),
 }
 
 
@@ -147,7 +147,7 @@ def test_killed_and_continued(
 def test_signals(
     number: int, code: int, cut_off: Any, csgcnn: Command, run: Path, tmp_path: Path, table: Table
 ) -> None:
-    stopped = cut_off("csgcnn.training.trainer:Trainer:_step", 5, number)
+    stopped = cut_off("csgcnn.training.trainer:Trainer:train_step", 5, number)
     assert stopped.returncode == code, stopped.stderr
     assert "Traceback" not in stopped.stdout + stopped.stderr
     assert f"stopped by {signal.Signals(number).name} in epoch 2" in stopped.stdout
@@ -160,7 +160,7 @@ def test_signals(
 
 
 def test_a_second_ctrl_c_stops_at_once(cut_off: Any, tmp_path: Path) -> None:
-    stopped = cut_off("csgcnn.training.trainer:Trainer:_step", 5, signal.SIGINT, signal.SIGINT)
+    stopped = cut_off("csgcnn.training.trainer:Trainer:train_step", 5, signal.SIGINT, signal.SIGINT)
     assert stopped.returncode == 130
     assert "Traceback" not in stopped.stdout + stopped.stderr
     assert "stopped by" not in stopped.stdout

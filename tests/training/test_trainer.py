@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from csgcnn.data.augment import DistanceNoise
 from csgcnn.data.splits import Split
 from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution, IsomorphismConvolution
+from csgcnn.training.divergence import DivergenceError
 from csgcnn.training.losses import MultiTaskLoss, WeightedRegressionLoss
 from csgcnn.training.schedulers import cosine, one_cycle, plateau
-from csgcnn.training.trainer import DivergenceError, Trainer
+from csgcnn.training.state import load_training_state, training_state
+from csgcnn.training.trainer import Trainer
 
 Make = Callable[..., Trainer]
 
@@ -212,15 +214,15 @@ def test_cut_off_and_continued_is_the_same_to_the_bit(
     whole.fit(count)
     assert n_calls >= 3 * (2 + 1), "batches and epochs"
     for call in range(1, n_calls + 1):
-        torch.save(stopped(make(1), call).state(), tmp_path / "state.pt")
+        torch.save(training_state(stopped(make(1), call)), tmp_path / "state.pt")
         continued = make(2)  # other weights, other random numbers
         torch.rand(100)
-        continued.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
+        load_training_state(continued, torch.load(tmp_path / "state.pt", weights_only=True))
         continued.fit(lambda: None)
         assert timeless(continued.history) == timeless(whole.history), call
         for one, other in (
             (continued.best, whole.best),
-            (continued.state()["model"], whole.state()["model"]),
+            (training_state(continued)["model"], training_state(whole)["model"]),
         ):
             assert all(torch.equal(one[name], other[name]) for name in other), call
         assert (continued.best_epoch, continued.n_steps) == (whole.best_epoch, whole.n_steps)
@@ -230,7 +232,7 @@ def test_more_epochs_than_were_planned(trainer: Make) -> None:
     made = trainer(make_scheduler=one_cycle, max_epochs=2)
     trained(made)
     longer = trainer(make_scheduler=one_cycle, max_epochs=6)
-    longer.load_state(made.state())
+    load_training_state(longer, training_state(made))
     assert not longer.is_over
     assert [row["epoch"] for row in trained(longer)] == [1, 2, 3, 4, 5, 6]
     assert longer.history[-1]["lr"] < longer.history[3]["lr"]
@@ -264,14 +266,14 @@ def test_a_batch_without_a_finite_loss_is_named(
         trained(made)
     assert culprit in caught.value.culprits
     with pytest.raises(DivergenceError):
-        made.state()  # what is on the disk already is better
+        training_state(made)  # what is on the disk already is better
 
 
 def test_it_can_be_skipped_a_few_times(trainer: Make, targets: Tensor, split: Split) -> None:
     made, culprit = poisoned(trainer, targets, split, max_skipped=3, max_epochs=3, ema=0.9)
     rows = trained(made)
-    assert [batch["epoch"] for batch in made.skipped] == [1, 2, 3]
-    assert all(culprit in batch["ids"] for batch in made.skipped)
+    assert [batch["epoch"] for batch in made.guard.skipped] == [1, 2, 3]
+    assert all(culprit in batch["ids"] for batch in made.guard.skipped)
     assert torch.tensor([list(row.values()) for row in rows]).isfinite().all()
     assert made.n_steps == 3 * (5 - 1)
     less, _ = poisoned(trainer, targets, split, max_skipped=2, max_epochs=3)

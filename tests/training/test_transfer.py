@@ -9,7 +9,13 @@ from csgcnn.training.trainer import Trainer
 from csgcnn.training.transfer import weights_to_take
 
 CONFIG: dict[str, Any] = {
-    "model": {"hidden": 8, "activation": "softplus", "head_hidden": 8, "dropout": 0.0},
+    "model": {
+        "_target_": "csgcnn.nn.network.CrystalGraphNetwork",
+        "hidden": 8,
+        "activation": "softplus",
+        "head_hidden": 8,
+        "dropout": 0.0,
+    },
     "node_features": {"atom_init": {"trainable": False}},
     "edge_calculator": {"cutoff": 8.0},
     "pooling": {"_target_": "mean"},
@@ -36,7 +42,7 @@ def test_the_same_question_takes_all(
     made = trainer()
     weights, told = take(content, made)
     assert weights.keys() == made.model.state_dict().keys()
-    made.initialize_from(weights)
+    made.initialize(weights)
     for model in (made.model, made.evaluated):
         assert all(
             torch.equal(model.state_dict()[name], content["state_dict"][name]) for name in weights
@@ -64,7 +70,7 @@ def test_another_question_takes_the_body(
     before = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
     weights, told = take(content | change, made, parts)
     assert why in told
-    made.initialize_from(weights)
+    made.initialize(weights)
     for model in (made.model, made.evaluated):
         for name, tensor in model.state_dict().items():
             of_head = name.startswith(("head.", "scaler."))

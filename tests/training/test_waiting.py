@@ -55,7 +55,7 @@ def test_a_step_reads_nothing_from_the_device(
     batch = made.store.batch(rows)
     monkeypatch.setattr(made.store, "batch", lambda _: batch)
     with Reads() as reads:
-        made._step(rows, made.store.batch(rows))
+        made.train_step(rows, made.store.batch(rows))
     assert reads.found == []
     with reads:
         assert made.losses.isfinite().all()
@@ -72,7 +72,7 @@ def test_an_epoch_reads_twice_at_its_end(
     monkeypatch.setattr(made.store, "batch", lambda _: batch)
     with Reads() as reads:
         for _ in range(n_epochs):
-            made._train_epoch(lambda: None)
+            made.train_epoch(lambda: None)
             made.n_done = 0
     assert len(reads.found) == 2 * n_epochs, "whether all is finite, and the mean loss"
 
