@@ -99,7 +99,7 @@ def train(job: tuple[str, str, int]) -> dict[str, object]:
         )
     validate(cfg, RunSettings)
     data = prepare(cfg, Path("rejected.csv"))
-    dataset, split = data.dataset, data.split
+    dataset = data.dataset
     torch.manual_seed(cfg.seed)
     trainer = build_trainer(cfg, data)
     start = time.perf_counter()
