@@ -14,7 +14,8 @@ from csgcnn.config.paths import user_path
 from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.crystals.graph_builder import Rejected, warning_lines
 from csgcnn.crystals.structure_inputs import iter_structures
-from csgcnn.data.store import is_store, open_store
+from csgcnn.data.store import open_store
+from csgcnn.data.store_files import is_store
 from csgcnn.data.targets import with_unit
 from csgcnn.errors import ConfigError
 from csgcnn.hardware import cores, select_device

@@ -22,7 +22,8 @@ from csgcnn.data.augment import Augmentations
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.dataset import Dataset, check_rejected, select_targets
 from csgcnn.data.splits import Split, split_rows
-from csgcnn.data.store import GraphStore, is_store
+from csgcnn.data.store import GraphStore
+from csgcnn.data.store_files import is_store
 from csgcnn.data.targets import Target, check_labels, derive_columns, describe_targets
 from csgcnn.hardware import select_device
 from csgcnn.nn.network import build_network

@@ -1,4 +1,4 @@
-"""A data set's graphs: built once, in a cache that is never stale, never half-written, and shared by every run."""
+"""A cache of graphs: built once per data set and settings, shared by all runs."""
 
 import hashlib
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import iter_records, reader_version, source_files
 from csgcnn.crystals.graph_builder import (
+    GraphChunk,
     Rejected,
     Warnings,
     build_graphs,
@@ -20,9 +21,18 @@ from csgcnn.crystals.graph_builder import (
     warning_lines,
 )
 from csgcnn.crystals.records import DEFAULT_OPTIONS, ReadOptions, Record
-from csgcnn.data.shards import Progress, build_store, parts_of, read_rejected, store_of
-from csgcnn.data.store import FORMAT, GraphStore, is_store, open_store
-from csgcnn.data.store_files import naming
+from csgcnn.data.shards import (
+    SHARD_SIZE,
+    Builder,
+    Progress,
+    ShardSize,
+    build_store,
+    pack_store,
+    read_rejected,
+    shards_folder,
+)
+from csgcnn.data.store import GraphStore, open_store
+from csgcnn.data.store_files import FORMAT, is_store, reading
 from csgcnn.errors import ConfigError
 from csgcnn.io import exclusive_when_free, file_digest, write_csv
 
@@ -30,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 def default_cache_folder() -> Path:
-    """`$CSGCNN_CACHE`, else `csgcnn` in the user's cache folder."""
+    """Return `$CSGCNN_CACHE`, or `csgcnn` in the cache folder of the user."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("CSGCNN_CACHE") or Path(base) / "csgcnn")
 
@@ -42,37 +52,54 @@ def open_dataset(
     cache_folder: Path | None = None,
     workers: int | None = None,
     progress: Progress = lambda _: None,
+    builder: Builder = build_graphs,
 ) -> tuple[GraphStore, list[Rejected]]:
-    """The data set's graphs, and the records that were rejected: from the cache, else built and cached.
+    """Return the graphs of a data set from the cache, building them if necessary.
 
-    The cache key is the bytes of the data, the graph settings, the reading options and the format version. Of several
-    processes that want the same, one builds and the others wait. A data set that is a store already needs no cache.
+    The cache key is the bytes of the data, the graph settings, the reading options and the format
+    version, see `content_key`. If several processes need the same graphs, one builds them and the
+    others wait. A data set that is a store is opened without the cache. If the cache cannot be
+    written, a warning is logged and the graphs stay in memory.
+
+    Args:
+        path: A data file, a folder of structure files, or a store.
+        settings: How the graphs are made.
+        options: Columns of the ids and the structures.
+        cache_folder: The cache; None for `default_cache_folder()`.
+        workers: Number of processes; None for one per core.
+        progress: Called with the number of records that were just finished.
+        builder: Builds the graphs.
+
+    Returns:
+        The graphs, and the rejected records.
 
     Raises:
-        UserError: the data set cannot be read, or no record of it can be used.
-        ConfigError: it is a store of other graph settings.
+        UserError: The data cannot be read, or no record can be used.
+        ConfigError: The data set is a store with other graph settings.
     """
     if is_store(path):
-        return _own_store(path, settings)
-    folder = (cache_folder or default_cache_folder()) / content_key(path, settings, options)
+        return _open_built(path, settings)
+    key = content_key(path, settings, options)
+    folder = (cache_folder or default_cache_folder()) / key
     if folder.exists():
-        with suppress(ValueError):  # damaged, which is told by who repairs it
+        # Damaged graphs are reported by the process that builds them again.
+        with suppress(ValueError):
             return _load(folder, settings)
 
     def records() -> Iterator[Record]:
         return iter_records(path, options)
 
     try:
-        return build_or_wait(records, settings, folder, path, workers, progress)
+        return build_or_wait(records, settings, folder, path, workers, progress, builder)
     except OSError as error:
         log.warning("the graphs are not cached: %s", error)
-        shutil.rmtree(parts_of(folder), ignore_errors=True)
-    parts = []
-    for built in build_graphs(records(), settings, workers):
-        parts.append(built)
-        progress(len(built.records) + len(built.rejected))
-    _tell(merge_warnings(part.warnings for part in parts))
-    return store_of(parts, settings, path)
+        shutil.rmtree(shards_folder(folder), ignore_errors=True)
+    chunks = list[GraphChunk]()
+    for chunk in builder(records(), settings, workers):
+        chunks.append(chunk)
+        progress(len(chunk.records) + len(chunk.rejected))
+    _log_warnings(merge_warnings(chunk.warnings for chunk in chunks))
+    return pack_store(chunks, settings, path)
 
 
 def build_or_wait(
@@ -82,12 +109,29 @@ def build_or_wait(
     source: Path,
     workers: int | None = None,
     progress: Progress = lambda _: None,
+    builder: Builder = build_graphs,
+    shard_size: ShardSize = SHARD_SIZE,
 ) -> tuple[GraphStore, list[Rejected]]:
-    """Build the store `folder` and open it, or wait until another process has built it.
+    """Build a store and load it, or wait until another process has built it.
+
+    A damaged store is reported and built again.
+
+    Args:
+        records: Returns the records, each time the same in the same order.
+        settings: How the graphs are made.
+        folder: The store to make.
+        source: Path of the data, for messages.
+        workers: Number of processes; None for one per core.
+        progress: Called with the number of records that were just finished.
+        builder: Builds the graphs.
+        shard_size: When a shard is complete, see `build_store`.
+
+    Returns:
+        The graphs, and the rejected records.
 
     Raises:
-        UserError: no record can be used, or ids are repeated.
-        OSError: it cannot be written.
+        UserError: No record can be used, or ids are repeated.
+        OSError: The folder cannot be written.
     """
     with _alone(folder):
         if folder.exists():
@@ -96,29 +140,58 @@ def build_or_wait(
             except ValueError as error:
                 log.warning("the cached graphs are damaged and are built again (%s)", error)
                 shutil.rmtree(folder)
-        _tell(build_store(records(), settings, folder, source, workers, progress))
+        found = build_store(
+            records(), settings, folder, source, workers, progress, builder, shard_size
+        )
+        _log_warnings(found)
     return _load(folder, settings)
 
 
-def _own_store(folder: Path, settings: GraphSettings) -> tuple[GraphStore, list[Rejected]]:
-    """A store that `csgcnn build` made."""
+def content_key(path: Path, settings: GraphSettings, options: ReadOptions) -> str:
+    """Return the name of the cached graphs of a data set.
+
+    Args:
+        path: A data file or a folder of structure files.
+        settings: How the graphs are made.
+        options: Columns of the ids and the structures.
+
+    Returns:
+        The name of the data set, and a SHA-256 of the store format, the arguments, the version of
+        the reader and the bytes of all files that are read.
+    """
+    key = [FORMAT, asdict(settings), options.id_column, options.structure_column]
+    key += filter(None, [reader_version(path)])
+    digest = hashlib.sha256(json.dumps(key).encode())
+    folder = path if path.is_dir() else path.parent
+    for file in source_files(path, options):
+        digest.update(f"{os.path.relpath(file, folder)}\0{file_digest(file)}\0".encode())
+    return f"{path.name.split('.')[0]}-{digest.hexdigest()[:16]}"
+
+
+def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
+    """Write id and reason of every rejected record into a csv file."""
+    write_csv(path, Rejected._fields, rejected)
+
+
+def _open_built(folder: Path, settings: GraphSettings) -> tuple[GraphStore, list[Rejected]]:
+    """Open a store that `csgcnn build` made."""
     store = open_store(folder)
     if store.settings != settings:
         wanted, found = asdict(settings), asdict(store.settings)
-        differing = [
+        overrides = " ".join(
             f"graph.{name}={json.dumps(found[name])}"
             for name in wanted
             if wanted[name] != found[name]
-        ]
+        )
         raise ConfigError(
-            f"{folder} holds graphs of {' '.join(differing)}: give these words, or build other graphs"
+            f"{folder} holds graphs with other settings; add {overrides}, or build other graphs"
         )
     return store, read_rejected(folder)
 
 
 def _load(folder: Path, settings: GraphSettings) -> tuple[GraphStore, list[Rejected]]:
     store, rejected = GraphStore.load(folder), read_rejected(folder)
-    with naming(folder / "meta.json"):
+    with reading(folder / "meta.json"):
         if store.settings != settings:
             raise ValueError(f"holds graphs of {store.settings}")
     return store, rejected
@@ -142,22 +215,6 @@ def _alone(folder: Path) -> Iterator[None]:
                 path.unlink()
 
 
-def _tell(warned: Warnings) -> None:
-    for line in warning_lines(warned):
+def _log_warnings(found: Warnings) -> None:
+    for line in warning_lines(found):
         log.warning("%s", line)
-
-
-def content_key(path: Path, settings: GraphSettings, options: ReadOptions) -> str:
-    """The name of the graphs of a data set: its bytes, the graph settings, the reading options and the format."""
-    key = [FORMAT, asdict(settings), options.id_column, options.structure_column]
-    key += filter(None, [reader_version(path)])
-    digest = hashlib.sha256(json.dumps(key).encode())
-    folder = path if path.is_dir() else path.parent
-    for file in source_files(path, options):
-        digest.update(f"{os.path.relpath(file, folder)}\0{file_digest(file)}\0".encode())
-    return f"{path.name.split('.')[0]}-{digest.hexdigest()[:16]}"
-
-
-def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
-    """Write id and reason of every rejected record."""
-    write_csv(path, Rejected._fields, rejected)

@@ -1,4 +1,4 @@
-"""Build a store of any size in bounded memory: shard by shard, each whole or not there, so that a kill costs one."""
+"""Build a store of any size in bounded memory, shard by shard; an interrupted build resumes."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,16 +23,32 @@ from csgcnn.crystals.graph_builder import (
 )
 from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.crystals.records import Record
-from csgcnn.data.store import GraphStore, merge_stores
-from csgcnn.data.store_files import naming, write_pieces
+from csgcnn.data.store import GraphStore
+from csgcnn.data.store_files import merge_stores, reading, write_pieces
 from csgcnn.errors import UserError
 from csgcnn.io import flush_files, whole_folder
 
-SHARD = 2**14  # records, or
-MOST_BYTES = 2**28  # of graphs
 REJECTED, WARNINGS = "rejected.json", "warnings.json"
 
-Progress = Callable[[int], None]  # takes the number of records just done
+# Called with the number of records that were just finished.
+Progress = Callable[[int], object]
+# Builds chunks of graphs of records, with graph settings and a number of worker processes.
+Builder = Callable[[Iterable[Record], GraphSettings, int | None], Iterable[GraphChunk]]
+
+
+class ShardSize(NamedTuple):
+    """When a shard is complete: at a number of records, or of bytes of graphs.
+
+    Attributes:
+        n_records: Number of records.
+        n_bytes: Size of their graphs in memory.
+    """
+
+    n_records: int = 2**14
+    n_bytes: int = 2**28
+
+
+SHARD_SIZE = ShardSize()
 
 
 def build_store(
@@ -42,72 +58,99 @@ def build_store(
     source: Path,
     workers: int | None = None,
     progress: Progress = lambda _: None,
+    builder: Builder = build_graphs,
+    shard_size: ShardSize = SHARD_SIZE,
 ) -> Warnings:
-    """Build the store `folder` of all records; where this was begun before, go on after the last complete shard.
+    """Build a store of all records, and resume after the last complete shard of an earlier call.
 
-    The shards lie in `parts_of` it until all are there. The records must be the same in the same order each time;
-    `source` is where they come from, for messages. Returns what the parser mended.
+    The shards are kept in `shards_folder(folder)` until the last one is complete.
+
+    Args:
+        records: The records, each time the same in the same order.
+        settings: How the graphs are made.
+        folder: The store to make.
+        source: Path of the data, for messages.
+        workers: Number of processes; None for one per core.
+        progress: Called with the number of records that were just finished.
+        builder: Builds the graphs.
+        shard_size: When a shard is complete.
+
+    Returns:
+        Warnings of the structure parser.
 
     Raises:
-        UserError: no record can be used, or ids are repeated.
-        OSError: the disk is full, or cannot be written.
+        UserError: No record can be used, or ids are repeated.
+        OSError: The disk is full, or the folder cannot be written.
     """
-    place = parts_of(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    for left in (*place.glob("*.tmp"), *folder.parent.glob(f"{folder.name}.*.tmp")):
-        shutil.rmtree(left)  # half-written by a process that was killed
-    shards = _usable(place)
+    parent = shards_folder(folder)
+    parent.mkdir(parents=True, exist_ok=True)
+    # Folders that a killed process has not finished.
+    for unfinished in (*parent.glob("*.tmp"), *folder.parent.glob(f"{folder.name}.*.tmp")):
+        shutil.rmtree(unfinished)
+    shards = _complete_shards(parent)
     n_done = sum(len(_ids(shard)) for shard in shards)
     if n_done:
         progress(n_done)
     try:
-        for parts in _groups(
-            build_graphs(islice(records, n_done, None), settings, workers), progress
-        ):
-            shards.append(place / f"{len(shards):06}")
-            _write(parts, settings, shards[-1])
+        chunks = builder(islice(records, n_done, None), settings, workers)
+        for group in _groups(chunks, progress, shard_size):
+            shards.append(parent / f"{len(shards):06}")
+            _write_shard(group, settings, shards[-1])
         _check_ids(shards, source)
-        warned = merge_warnings(_json(shard / WARNINGS) for shard in shards)
+        found = merge_warnings(_read_json(shard / WARNINGS) for shard in shards)
         _merge(shards, folder, source)
     except UserError as error:
-        if not isinstance(error, WorkerLostError):  # the same would happen again
-            shutil.rmtree(place)
+        # Any other error would occur again with the same shards.
+        if not isinstance(error, WorkerLostError):
+            shutil.rmtree(parent)
         raise
-    shutil.rmtree(place)
-    return warned
+    shutil.rmtree(parent)
+    return found
 
 
-def parts_of(folder: Path) -> Path:
-    """Where the shards of an unfinished store lie."""
+def shards_folder(folder: Path) -> Path:
+    """Return the folder of the shards of an unfinished store."""
     return folder.with_name(f"{folder.name}.parts")
 
 
-def store_of(
-    parts: Sequence[GraphChunk], settings: GraphSettings, source: Path
+def pack_store(
+    chunks: Sequence[GraphChunk], settings: GraphSettings, source: Path
 ) -> tuple[GraphStore, list[Rejected]]:
-    """One store, in memory, of what was built, and what was rejected.
+    """Pack chunks of graphs into a store in memory.
+
+    Args:
+        chunks: The graphs.
+        settings: How they were made.
+        source: Path of the data, for messages.
+
+    Returns:
+        The store, and the rejected records.
 
     Raises:
-        UserError: no record can be used.
+        UserError: No record can be used.
     """
-    rejected = [entry for part in parts for entry in part.rejected]
-    records = [record for part in parts for record in part.records]
+    rejected = [entry for chunk in chunks for entry in chunk.rejected]
+    records = [record for chunk in chunks for record in chunk.records]
     if not records:
         raise _none_usable(source, rejected)
     names = dict.fromkeys(name for record in records for name in record.columns)
     columns = {name: [record.columns.get(name) for record in records] for name in names}
-    graphs = CrystalGraphs.concatenate([part.graphs for part in parts if part.graphs is not None])
+    parts = [chunk.graphs for chunk in chunks if chunk.graphs is not None]
+    graphs = CrystalGraphs.concatenate(parts)
     return GraphStore(graphs, [record.id for record in records], columns, settings), rejected
 
 
 def read_rejected(folder: Path) -> list[Rejected]:
-    """The records that were rejected when the store in `folder`, or a shard, was built.
+    """Read the records that were rejected when a store or a shard was built.
+
+    Args:
+        folder: Folder of the store.
 
     Raises:
-        ValueError: the file is missing or damaged.
+        ValueError: The file is missing or damaged.
     """
-    with naming(folder / REJECTED) as path:
-        rejected = _json(path)
+    with reading(folder / REJECTED) as path:
+        rejected = _read_json(path)
         if not isinstance(rejected, list) or any(
             list(map(type, entry)) != [str, str] for entry in rejected
         ):
@@ -115,45 +158,48 @@ def read_rejected(folder: Path) -> list[Rejected]:
     return [Rejected(*entry) for entry in rejected]
 
 
-def _groups(built: Iterable[GraphChunk], progress: Progress) -> Iterator[list[GraphChunk]]:
-    """Chunks of built records, together enough for a shard."""
+def _groups(
+    chunks: Iterable[GraphChunk], progress: Progress, size: ShardSize
+) -> Iterator[list[GraphChunk]]:
+    """Group chunks into shards."""
     group: list[GraphChunk] = []
     n_records = n_bytes = 0
-    for part in built:
-        group.append(part)
-        n_records += len(part.records) + len(part.rejected)
-        n_bytes += (
-            sum(getattr(part.graphs, field.name).nbytes for field in fields(CrystalGraphs))
-            if part.graphs
-            else 0
-        )
-        progress(len(part.records) + len(part.rejected))
-        if n_records >= SHARD or n_bytes >= MOST_BYTES:
+    for chunk in chunks:
+        group.append(chunk)
+        n_records += len(chunk.records) + len(chunk.rejected)
+        n_bytes += _n_bytes(chunk.graphs)
+        progress(len(chunk.records) + len(chunk.rejected))
+        if n_records >= size.n_records or n_bytes >= size.n_bytes:
             yield group
             group, n_records, n_bytes = [], 0, 0
     if group:
         yield group
 
 
-def _write(parts: Sequence[GraphChunk], settings: GraphSettings, folder: Path) -> None:
-    """Write a shard; without any usable record it is no store, but says why.
+def _n_bytes(graphs: CrystalGraphs | None) -> int:
+    if graphs is None:
+        return 0
+    return sum(getattr(graphs, field.name).nbytes for field in fields(CrystalGraphs))
 
-    One that is damaged as the power failed is known by its checksums, so nothing waits for the disk.
+
+def _write_shard(chunks: Sequence[GraphChunk], settings: GraphSettings, folder: Path) -> None:
+    """Write a shard; without a usable record it contains rejected records and warnings only.
+
+    Nothing is flushed to the disk: after a power failure, the checksums show which shards are
+    damaged.
     """
     with whole_folder(folder, flush=False) as temporary:
-        rejected = [entry for part in parts for entry in part.rejected]
-        write_pieces(temporary / REJECTED, [json.dumps(rejected).encode()])
-        write_pieces(
-            temporary / WARNINGS,
-            [json.dumps(merge_warnings(part.warnings for part in parts)).encode()],
-        )
-        if any(part.records for part in parts):
-            store_of(parts, settings, folder)[0].save(temporary)
+        rejected = [entry for chunk in chunks for entry in chunk.rejected]
+        found = merge_warnings(chunk.warnings for chunk in chunks)
+        for name, content in ((REJECTED, rejected), (WARNINGS, found)):
+            write_pieces(temporary / name, [json.dumps(content).encode()])
+        if any(chunk.records for chunk in chunks):
+            pack_store(chunks, settings, folder)[0].save(temporary)
 
 
-def _usable(place: Path) -> list[Path]:
-    """The complete shards of an earlier building, in order; those from a damaged one on are removed."""
-    found = sorted(place.iterdir())
+def _complete_shards(parent: Path) -> list[Path]:
+    """Return the complete shards in order; the first damaged one and those after it are removed."""
+    found = sorted(parent.iterdir())
     for number, shard in enumerate(found):
         try:
             if shard.name != f"{number:06}":
@@ -173,7 +219,7 @@ def _has_graphs(shard: Path) -> bool:
 
 
 def _ids(shard: Path) -> list[str]:
-    """Ids of all records of a shard, used or not."""
+    """Return the ids of all records of a shard, usable or not."""
     ids = [entry.id for entry in read_rejected(shard)]
     if _has_graphs(shard):
         with open(shard / "rows.jsonl", encoding="utf-8") as rows:
@@ -182,14 +228,14 @@ def _ids(shard: Path) -> list[str]:
 
 
 def _check_ids(shards: Sequence[Path], source: Path) -> None:
-    """Refuse repeated ids; only a hash of each is held in memory."""
+    """Refuse repeated ids, holding a hash of each in memory only."""
     hashes = np.concatenate(
         [np.array([hash(id_) for id_ in _ids(shard)], dtype=np.int64) for shard in shards]
     )
     values, counts = np.unique(hashes, return_counts=True)
-    suspicious = set(values[counts > 1].tolist())
-    if suspicious:
-        count = Counter(id_ for shard in shards for id_ in _ids(shard) if hash(id_) in suspicious)
+    repeated = set(values[counts > 1].tolist())
+    if repeated:
+        count = Counter(id_ for shard in shards for id_ in _ids(shard) if hash(id_) in repeated)
         check_unique(source, count)
 
 
@@ -200,7 +246,12 @@ def _merge(shards: Sequence[Path], folder: Path, source: Path) -> None:
         raise _none_usable(source, rejected)
     if len(shards) == 1:
         flush_files(shards[0])
-        shards[0].rename(folder)
+        try:
+            shards[0].rename(folder)
+        except OSError:
+            # Where locks do not work, another process may have finished first.
+            if not folder.exists():
+                raise
         return
     with whole_folder(folder) as temporary:
         write_pieces(temporary / REJECTED, [json.dumps(rejected).encode()])
@@ -214,5 +265,5 @@ def _none_usable(source: Path, rejected: Sequence[Rejected]) -> UserError:
     )
 
 
-def _json(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))

@@ -1,10 +1,21 @@
-"""Crystal graphs in memory-mapped files, a packed array each, and the checks without which none of them is believed."""
+"""The files of a graph store.
+
+A store is a folder with:
+
+- `NAME.npy`: one file per array of `CrystalGraphs`, mapped into memory rather than read.
+- `rows.jsonl`: lines `{"ids": [...], "columns": {name: [...]}}`, one per part that was merged.
+- `meta.json`: `{"format": 6, "settings": {...}, "crc32": {file: checksum}}`.
+
+Loading checks the CRC-32 of every file, and that types and shapes of the arrays fit each other.
+"""
 
 import io
+import json
 import mmap
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,69 +26,134 @@ from numpy.typing import NDArray
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.descriptors import descriptor_names
-from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
 from csgcnn.crystals.graphs import CrystalGraphs
-from csgcnn.crystals.limits import MAX_SITES
+from csgcnn.crystals.records import Scalar
 
-AT_ONCE = 2**20  # values that are looked at before their memory is given back
-_LEAST, _MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-
-# What each array holds: type, shape, least and greatest value; sizes before what they count.
-_EXPECTED: dict[str, tuple[str, tuple[str | int, ...], float, float]] = {
-    "n_atoms": ("int32", ("n_graphs",), 1, MAX_SITES),
-    "n_edges": ("int32", ("n_graphs",), 0, np.inf),
-    "n_sites": ("int32", ("n_graphs",), 1, MAX_SITES),
-    "lattice": ("float32", ("n_graphs", 3, 3), -_MOST, _MOST),
-    "fingerprint": ("uint64", ("n_graphs",), 0, np.inf),
-    "atomic_number": ("uint8", ("n_atoms",), 1, MAX_ATOMIC_NUMBER),
-    "atom_multiplicity": ("float32", ("n_atoms",), 1, MAX_SITES),
-    "site_node": ("int32", ("n_sites",), 0, MAX_SITES),
-    "edge_index": ("int32", (2, "n_edges"), 0, MAX_SITES),
-    "distance": ("float32", ("n_edges",), _LEAST, _MOST),
-    "edge_multiplicity": ("float32", ("n_edges",), _LEAST, _MOST),
-    "global_features": ("float32", ("n_graphs", "n_global"), -_MOST, _MOST),
-}
+# 2: global_features; 3: checksums; 4: rows.jsonl; 5: truncate as in CGCNN; 6: no edge vectors
+FORMAT = 6
+# Values that are written at once.
+PIECE = 2**20
 
 Array = NDArray[Any]
 
+# Type and shape of each array; sizes come before the arrays that they count.
+_LAYOUT: dict[str, tuple[str, tuple[str | int, ...]]] = {
+    "n_atoms": ("int32", ("n_graphs",)),
+    "n_edges": ("int32", ("n_graphs",)),
+    "n_sites": ("int32", ("n_graphs",)),
+    "lattice": ("float32", ("n_graphs", 3, 3)),
+    "fingerprint": ("uint64", ("n_graphs",)),
+    "atomic_number": ("uint8", ("n_atoms",)),
+    "atom_multiplicity": ("float32", ("n_atoms",)),
+    "site_node": ("int32", ("n_sites",)),
+    "edge_index": ("int32", (2, "n_edges")),
+    "distance": ("float32", ("n_edges",)),
+    "edge_multiplicity": ("float32", ("n_edges",)),
+    "global_features": ("float32", ("n_graphs", "n_global")),
+}
 
-def save_graphs(graphs: CrystalGraphs, folder: Path) -> dict[str, int]:
-    """Write each array into a file of its name; returns the CRC-32 of each file."""
-    names = [field.name for field in fields(CrystalGraphs)]
-    return {
-        f"{name}.npy": _write_array(folder / f"{name}.npy", [getattr(graphs, name)])
-        for name in names
+
+@dataclass(frozen=True, slots=True)
+class StoreContent:
+    """What a store holds.
+
+    Attributes:
+        graphs: The graphs.
+        ids: Id of each graph.
+        columns: Values of each graph, by column.
+        settings: How the graphs were made.
+    """
+
+    graphs: CrystalGraphs
+    ids: list[str]
+    columns: dict[str, list[Scalar]]
+    settings: GraphSettings
+
+
+def is_store(path: Path) -> bool:
+    """Return whether a folder holds a store of any format, judged by its meta.json."""
+    try:
+        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(meta, dict) and {"format", "settings"} <= meta.keys()
+
+
+def save_content(content: StoreContent, folder: Path) -> None:
+    """Write a store into an existing folder.
+
+    Args:
+        content: What to write.
+        folder: The folder; the checksums of other files in it are recorded, too.
+    """
+    sums = {
+        f"{name}.npy": _write_array(folder / f"{name}.npy", [getattr(content.graphs, name)])
+        for name in _LAYOUT
     }
+    line = json.dumps({"ids": content.ids, "columns": content.columns}) + "\n"
+    sums["rows.jsonl"] = write_pieces(folder / "rows.jsonl", [line.encode()])
+    _write_meta(folder, asdict(content.settings), sums)
 
 
-def merge_graphs(parts: Sequence[Path], folder: Path) -> dict[str, int]:
-    """Write the graphs that lie in the folders `parts` end to end, as `save_graphs` does, in little memory."""
-    names = [f"{field.name}.npy" for field in fields(CrystalGraphs)]
-    return {
-        name: _write_array(
-            folder / name,
-            [np.load(part / name, mmap_mode="r", allow_pickle=False) for part in parts],
-        )
-        for name in names
-    }
+def merge_stores(parts: Sequence[Path], folder: Path) -> None:
+    """Write several stores as one, in little memory.
+
+    Args:
+        parts: Folders of the stores, which have the same settings.
+        folder: An existing folder; the checksums of other files in it are recorded, too.
+    """
+    sums = {}
+    for name in _LAYOUT:
+        file = f"{name}.npy"
+        arrays = [np.load(part / file, mmap_mode="r", allow_pickle=False) for part in parts]
+        sums[file] = _write_array(folder / file, arrays)
+    rows = ((part / "rows.jsonl").read_bytes() for part in parts)
+    sums["rows.jsonl"] = write_pieces(folder / "rows.jsonl", rows)
+    meta = json.loads((parts[0] / "meta.json").read_text(encoding="utf-8"))
+    _write_meta(folder, meta["settings"], sums)
 
 
-def _write_array(path: Path, arrays: Sequence[Array]) -> int:
-    """Write the concatenated arrays into an npy file; its CRC-32."""
-    along = 1 if path.stem == "edge_index" else 0
-    shape = list(arrays[0].shape)
-    shape[along] = sum(array.shape[along] for array in arrays)
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": arrays[0].dtype.str, "fortran_order": False, "shape": tuple(shape)}
-    )
-    rows = zip(*arrays, strict=True) if along else [arrays]
-    content = (piece.tobytes() for row in rows for array in row for piece in pieces(array))
-    return write_pieces(path, chain([header.getvalue()], content))
+def load_content(folder: Path) -> StoreContent:
+    """Load a store; its arrays stay in their files.
+
+    Args:
+        folder: Folder of the store.
+
+    Raises:
+        ValueError: A file is missing, damaged or of another format; the message names it.
+    """
+    with reading(folder / "meta.json") as path:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        if meta["format"] != FORMAT:
+            raise ValueError(f"format {meta['format']!r:.20}, expected {FORMAT}")
+        settings, sums = GraphSettings(**meta["settings"]), dict(meta["crc32"])
+    required = {"rows.jsonl", *(f"{name}.npy" for name in _LAYOUT)}
+    for name in sorted(required | (sums.keys() & set(os.listdir(folder)))):
+        with reading(folder / name) as path:
+            if sums.get(name) != _checksum(path):
+                raise ValueError("the checksum differs")
+    with reading(folder / "rows.jsonl") as path:
+        ids, columns = _read_rows(path)
+    return StoreContent(_map_graphs(folder, len(ids), settings), ids, columns, settings)
+
+
+def release(array: Array) -> None:
+    """Return the memory of a mapped array to the system; it is read again when needed."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def write_pieces(path: Path, content: Iterable[bytes]) -> int:
-    """Write a file piece by piece; its CRC-32."""
+    """Write a file piece by piece.
+
+    Args:
+        path: The file.
+        content: Its pieces.
+
+    Returns:
+        The CRC-32 of the file.
+    """
     total = 0
     with open(path, "wb") as file:
         for piece in content:
@@ -86,61 +162,19 @@ def write_pieces(path: Path, content: Iterable[bytes]) -> int:
     return total
 
 
-def pieces(array: Array) -> Iterator[Array]:
-    """Flat slices of an array in C order; the memory of what was looked at is given back."""
-    flat = array.reshape(-1)
-    for start in range(0, flat.size, AT_ONCE):
-        yield flat[start : start + AT_ONCE]
-        release(array)
+@contextmanager
+def reading(path: Path) -> Iterator[Path]:
+    """Turn any error while a file is read into a ValueError that names the file.
 
+    Args:
+        path: The file.
 
-def release(array: Array) -> None:
-    """Give the memory of an array that lies in a file back to the system; it is read again where it is needed."""
-    mapped = getattr(array, "_mmap", None)
-    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
-
-
-def load_graphs(folder: Path, n_graphs: int, settings: GraphSettings) -> CrystalGraphs:
-    """Map what `save_graphs` wrote; nothing is allocated before the sizes and values are known to be right.
+    Yields:
+        The same path, which is a regular file.
 
     Raises:
-        ValueError: a file holds no such array; the message names it.
+        ValueError: The file is missing, or the block failed.
     """
-    sizes: dict[str | int, int] = {
-        "n_graphs": n_graphs,
-        "n_global": len(descriptor_names(settings.global_features)),
-    }
-    arrays: dict[str, Array] = {}
-    for name, (dtype, shape, least, most) in _EXPECTED.items():
-        with naming(folder / f"{name}.npy") as path:
-            # copy on write: torch wants arrays that it may change, though no one does
-            array = np.load(path, mmap_mode="c", allow_pickle=False)
-            expected = tuple(sizes.get(size, size) for size in shape)
-            if not isinstance(array, np.ndarray) or (array.dtype, array.shape) != (
-                np.dtype(dtype),
-                expected,
-            ):
-                raise ValueError(f"expected {dtype} {list(expected)}")
-            if not all(
-                least <= piece.min() and piece.max() <= most for piece in pieces(array)
-            ):  # no NaN is
-                raise ValueError(f"values beyond {least:g} to {most:g}")
-            if name in ("n_atoms", "n_edges", "n_sites"):
-                sizes[name] = int(array.sum(dtype=np.int64))
-            arrays[name] = array
-    graphs = CrystalGraphs(**arrays)
-    for block in graphs.blocks():
-        for name, count in (("site_node", block.n_sites), ("edge_index", block.n_edges)):
-            with naming(folder / f"{name}.npy"):
-                _check_nodes(getattr(block, name), count, block.n_atoms)
-            release(arrays[name])
-    return graphs
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[Path]:
-    """Read a regular file; turn whatever a damaged one leads to into a ValueError that names it."""
     try:
         if not path.is_file():
             raise ValueError("no such file")
@@ -149,9 +183,75 @@ def naming(path: Path) -> Iterator[Path]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _check_nodes(nodes: Array, count: Array, n_atoms: Array) -> None:
-    """Refuse numbers [..., total] of nodes that a crystal does not have; `count` of them belong to each crystal."""
-    some = count > 0
-    first = np.cumsum(count, dtype=np.int64) - count
-    if (np.maximum.reduceat(nodes, first[some], axis=-1) >= n_atoms[some]).any():
-        raise ValueError("a node that its crystal does not have")
+def _map_graphs(folder: Path, n_graphs: int, settings: GraphSettings) -> CrystalGraphs:
+    n_global = len(descriptor_names(settings.global_features))
+    sizes: dict[str | int, int] = {"n_graphs": n_graphs, "n_global": n_global}
+    arrays: dict[str, Array] = {}
+    for name, (dtype, shape) in _LAYOUT.items():
+        with reading(folder / f"{name}.npy") as path:
+            # Copy on write, because torch expects writable memory; nothing writes to it.
+            array = np.load(path, mmap_mode="c", allow_pickle=False)
+            expected = tuple(sizes.get(size, size) for size in shape)
+            found = (getattr(array, "dtype", None), getattr(array, "shape", None))
+            if found != (np.dtype(dtype), expected):
+                raise ValueError(f"expected {dtype} {list(expected)}")
+        if name in ("n_atoms", "n_edges", "n_sites"):
+            sizes[name] = int(array.sum(dtype=np.int64))
+        arrays[name] = array
+    return CrystalGraphs(**arrays)
+
+
+def _write_array(path: Path, arrays: Sequence[Array]) -> int:
+    """Write the concatenated arrays into an npy file and return its CRC-32."""
+    axis = 1 if path.stem == "edge_index" else 0
+    shape = list(arrays[0].shape)
+    shape[axis] = sum(array.shape[axis] for array in arrays)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": arrays[0].dtype.str, "fortran_order": False, "shape": tuple(shape)}
+    )
+    rows = zip(*arrays, strict=True) if axis else [arrays]
+    content = (piece.tobytes() for row in rows for array in row for piece in _pieces(array))
+    return write_pieces(path, chain([header.getvalue()], content))
+
+
+def _pieces(array: Array) -> Iterator[Array]:
+    """Yield flat slices of an array in C order, and release the memory of each."""
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, PIECE):
+        yield flat[start : start + PIECE]
+        release(array)
+
+
+def _write_meta(folder: Path, settings: dict[str, Any], sums: dict[str, int]) -> None:
+    others = (path for path in folder.iterdir() if path.name not in sums)
+    meta = {
+        "format": FORMAT,
+        "settings": settings,
+        "crc32": sums | {path.name: _checksum(path) for path in others},
+    }
+    write_pieces(folder / "meta.json", [json.dumps(meta).encode()])
+
+
+def _read_rows(path: Path) -> tuple[list[str], dict[str, list[Scalar]]]:
+    ids: list[str] = []
+    columns: dict[str, list[Scalar]] = {}
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            part = json.loads(line)
+            n_before, n_new = len(ids), len(part["ids"])
+            ids += part["ids"]
+            for name in dict.fromkeys([*columns, *part["columns"]]):
+                column = columns.setdefault(name, [None] * n_before)
+                column += part["columns"].get(name, [None] * n_new)
+                if len(column) != len(ids):
+                    raise ValueError(f"column {name!r:.60} has another length than the ids")
+    return ids, columns
+
+
+def _checksum(path: Path) -> int:
+    total = 0
+    with open(path, "rb") as file:
+        while piece := file.read(PIECE):
+            total = crc32(piece, total)
+    return total

@@ -1,7 +1,11 @@
 import pytest
 import torch
 
+from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.crystals.crystal import Crystal
+from csgcnn.crystals.graphs import connect
 from csgcnn.data.batch import split_batches
+from csgcnn.data.store import GraphStore
 
 
 @pytest.mark.parametrize(
@@ -24,8 +28,22 @@ from csgcnn.data.batch import split_batches
         (7, 100_000, [7]),
     ],
 )
-def test_a_few_rows_make_no_batch(n_rows: int, size: int, expected: list[int]) -> None:
+def test_a_small_remainder_joins_the_last_batch(
+    n_rows: int, size: int, expected: list[int]
+) -> None:
     rows = torch.randperm(n_rows)
     batches = split_batches(rows, size)
     assert [len(batch) for batch in batches] == expected
     assert torch.equal(torch.cat(batches), rows)
+
+
+def test_edge_counts_are_those_of_the_full_graph(ideal_crystals: dict[str, Crystal]) -> None:
+    crystals = list(ideal_crystals.values())
+    counts = []
+    for compress in (True, False):
+        settings = GraphSettings(compress=compress)
+        store = GraphStore(connect(crystals, settings), list(ideal_crystals), {}, settings)
+        batch = store.batch(torch.arange(len(crystals)))
+        of_edge = batch.graph_index[batch.edge_index[1]]
+        counts.append(torch.zeros(len(crystals)).index_add(0, of_edge, batch.edge_count).tolist())
+    assert counts[0] == counts[1]

@@ -3,16 +3,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.graph_builder import Rejected, WorkerLostError, build_graphs
+from csgcnn.crystals.graph_builder import GraphChunk, Rejected, WorkerLostError, build_graphs
 from csgcnn.crystals.records import Record
-from csgcnn.data import shards
-from csgcnn.data.shards import build_store, parts_of, read_rejected, store_of
+from csgcnn.data.shards import ShardSize, build_store, pack_store, read_rejected, shards_folder
 from csgcnn.data.store import GraphStore
 from csgcnn.errors import UserError
 
@@ -21,16 +19,15 @@ SOURCE = Path("set.json")
 BAD = {"species": ["H"]}
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shards of eight records."""
-    monkeypatch.setattr(shards, "build_graphs", partial(build_graphs, chunk_size=4))
-    monkeypatch.setattr(shards, "SHARD", 8)
+small_chunks = partial(build_graphs, chunk_size=4)
+build_small = partial(
+    build_store, settings=SETTINGS, source=SOURCE, builder=small_chunks, shard_size=ShardSize(8)
+)
 
 
 @pytest.fixture
 def records(dielectric_records: list[Record]) -> list[Record]:
-    """Thirty records, of which number 5 and all of the second shard are of no use; a column is new in the third."""
+    """30 records; number 5 and the second shard are unusable, and the third has a new column."""
     good = [
         Record(record.id, record.source, {"gap": record.columns["band_gap"]})
         for record in dielectric_records[:30]
@@ -51,10 +48,10 @@ def interrupted_after(n_records: int, records: list[Record]) -> Iterator[Record]
     raise KeyboardInterrupt
 
 
-def test_shards_end_as_one_store(records: list[Record], tmp_path: Path) -> None:
+def test_shards_are_merged_into_one_store(records: list[Record], tmp_path: Path) -> None:
     done: list[int] = []
-    build_store(records, SETTINGS, tmp_path / "store", SOURCE, 1, done.append)
-    expected, rejected = store_of(list(build_graphs(records, SETTINGS, 1)), SETTINGS, SOURCE)
+    build_small(records, folder=tmp_path / "store", progress=done.append)
+    expected, rejected = pack_store(list(build_graphs(records, SETTINGS, 1)), SETTINGS, SOURCE)
     store = GraphStore.load(tmp_path / "store")
     assert (store.ids, store.columns) == (expected.ids, expected.columns)
     assert read_rejected(tmp_path / "store") == rejected
@@ -68,24 +65,24 @@ def test_shards_end_as_one_store(records: list[Record], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n_records", [0, 3, 12, 17, 30])
-def test_a_building_that_was_stopped_goes_on(
+def test_an_interrupted_build_resumes(
     records: list[Record], tmp_path: Path, n_records: int
 ) -> None:
-    build_store(records, SETTINGS, tmp_path / "whole", SOURCE, 1)
+    build_small(records, folder=tmp_path / "whole")
     store = tmp_path / "store"
     with pytest.raises(KeyboardInterrupt):
-        build_store(interrupted_after(n_records, records), SETTINGS, store, SOURCE, 1)
+        build_small(interrupted_after(n_records, records), folder=store)
     assert not store.exists()
     done: list[int] = []
-    build_store(records, SETTINGS, store, SOURCE, 1, done.append)
+    build_small(records, folder=store, progress=done.append)
     assert contents(store) == contents(tmp_path / "whole")
     n_kept = n_records // 8 * 8
     assert done[0] == n_kept or not n_kept
     assert sum(done) == 30
-    assert not parts_of(store).exists()
+    assert not shards_folder(store).exists()
 
 
-def test_a_half_written_shard_is_never_seen(
+def test_a_half_written_shard_is_built_again(
     records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save, store = GraphStore.save, tmp_path / "store"
@@ -95,17 +92,17 @@ def test_a_half_written_shard_is_never_seen(
         (folder / "meta.json").write_text("{")
         raise KeyboardInterrupt
 
-    build_store(records, SETTINGS, tmp_path / "whole", SOURCE, 1)
+    build_small(records, folder=tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(GraphStore, "save", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            build_store(records, SETTINGS, store, SOURCE, 1)
-        assert not list(parts_of(store).iterdir())
+            build_small(records, folder=store)
+        assert not list(shards_folder(store).iterdir())
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # killed: nothing is cleaned up
         with pytest.raises(KeyboardInterrupt):
-            build_store(records, SETTINGS, store, SOURCE, 1)
-    assert [path.suffix for path in parts_of(store).iterdir()] == [".tmp"]
-    build_store(records, SETTINGS, store, SOURCE, 1)
+            build_small(records, folder=store)
+    assert [path.suffix for path in shards_folder(store).iterdir()] == [".tmp"]
+    build_small(records, folder=store)
     assert contents(store) == contents(tmp_path / "whole")
 
 
@@ -125,25 +122,27 @@ def shorten(path: Path) -> None:
 def test_damaged_shards_are_built_again(
     records: list[Record], tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
-    build_store(records, SETTINGS, tmp_path / "whole", SOURCE, 1)
+    build_small(records, folder=tmp_path / "whole")
     store = tmp_path / "store"
     with pytest.raises(KeyboardInterrupt):
-        build_store(interrupted_after(28, records), SETTINGS, store, SOURCE, 1)
-    damage(parts_of(store))
-    build_store(records, SETTINGS, store, SOURCE, 1)
+        build_small(interrupted_after(28, records), folder=store)
+    damage(shards_folder(store))
+    build_small(records, folder=store)
     assert contents(store) == contents(tmp_path / "whole")
 
 
-def test_large_crystals_make_small_shards(
-    records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shards, "MOST_BYTES", 1)
+def test_large_crystals_make_small_shards(records: list[Record], tmp_path: Path) -> None:
+    store = tmp_path / "store"
     with pytest.raises(KeyboardInterrupt):
-        build_store(interrupted_after(30, records), SETTINGS, tmp_path / "store", SOURCE, 1)
-    n_records = [
-        len(shards._ids(shard)) for shard in sorted(parts_of(tmp_path / "store").iterdir())
+        build_small(interrupted_after(30, records), folder=store, shard_size=ShardSize(n_bytes=1))
+    shards = sorted(shards_folder(store).iterdir())
+    n_graphs = [
+        len(GraphStore.load(shard)) if (shard / "meta.json").exists() else 0 for shard in shards
     ]
-    assert n_records == [4, 4, 8, 4, 4, 4]  # records of no use take no memory
+    n_rejected = [len(read_rejected(shard)) for shard in shards]
+    # Unusable records take no memory.
+    assert n_graphs == [4, 3, 4, 4, 4]
+    assert n_rejected == [0, 1, 8, 0, 0]
 
 
 def test_repeated_ids_are_found_across_shards(records: list[Record], tmp_path: Path) -> None:
@@ -152,31 +151,27 @@ def test_repeated_ids_are_found_across_shards(records: list[Record], tmp_path: P
         UserError,
         match=rf"set\.json: 2 ids occur more than once \({records[0].id}, {records[9].id}\)",
     ):
-        build_store(again, SETTINGS, tmp_path / "store", SOURCE, 1)
+        build_small(again, folder=tmp_path / "store")
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_usable_record_nothing_is_left(records: list[Record], tmp_path: Path) -> None:
+def test_without_a_usable_record_no_folder_remains(records: list[Record], tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=rf"set\.json: none of its 8 structures .* the first, {records[8].id}: "
     ):
-        build_store(records[8:16], SETTINGS, tmp_path / "store", SOURCE, 1)
+        build_small(records[8:16], folder=tmp_path / "store")
     assert not list(tmp_path.iterdir())
 
 
-def test_shards_survive_the_loss_of_a_worker(
-    records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def lost(*_: Any) -> Iterator[Any]:
-        yield from list(build_graphs(records[:9], SETTINGS, 1, chunk_size=4))[:2]
+def test_shards_survive_the_loss_of_a_worker(records: list[Record], tmp_path: Path) -> None:
+    def lost(*_: object) -> Iterator[GraphChunk]:
+        yield from small_chunks(records[:8], SETTINGS, 1)
         raise WorkerLostError("killed")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(shards, "build_graphs", lost)
-        with pytest.raises(WorkerLostError):
-            build_store(records, SETTINGS, tmp_path / "store", SOURCE, 1)
+    with pytest.raises(WorkerLostError):
+        build_small(records, folder=tmp_path / "store", builder=lost)
     done: list[int] = []
-    build_store(records, SETTINGS, tmp_path / "store", SOURCE, 1, done.append)
+    build_small(records, folder=tmp_path / "store", progress=done.append)
     assert done[0] == 8
 
 

@@ -1,13 +1,7 @@
-import json
-import os
-import pickle
-import re
-import tracemalloc
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
-from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -19,48 +13,23 @@ from csgcnn.crystals.crystal import Crystal, to_crystal
 from csgcnn.crystals.graphs import CrystalGraphs, connect
 from csgcnn.crystals.records import Record
 from csgcnn.data.batch import GraphBatch
-from csgcnn.data.collate import ranges
-from csgcnn.data.store import GraphStore
+from csgcnn.data.store import GraphStore, open_store
+from csgcnn.errors import UserError
 
-LONE_ATOM = Crystal(np.eye(3) * 30, np.array([54], dtype=np.uint8), np.zeros((1, 3)))
-
-
-@pytest.fixture(params=[True, False], ids=["compressed", "full"])
-def store(request: pytest.FixtureRequest, dielectric_records: list[Record]) -> GraphStore:
-    """24 real crystals, with crystals without edges first, in the middle and last."""
-    settings = GraphSettings(compress=request.param)
-    crystals = [to_crystal(record.source) for record in dielectric_records[::44]]
-    crystals = [LONE_ATOM, *crystals[:10], LONE_ATOM, LONE_ATOM, *crystals[10:], LONE_ATOM]
-    ids = [f"crystal-{number}" for number in range(len(crystals))]
-    columns = {
-        "gap": [float(number) for number in range(len(ids))],
-        "name": [f"n{id}" for id in ids],
-    }
-    return GraphStore(connect(crystals, settings), ids, columns, settings)
-
-
-def assert_equal(one: GraphBatch, other: GraphBatch) -> None:
-    for field in fields(GraphBatch):
-        a, b = getattr(one, field.name), getattr(other, field.name)
-        if isinstance(a, torch.Tensor):
-            assert (a.dtype, a.shape) == (b.dtype, b.shape), field.name
-            assert torch.equal(a, b), field.name
-        else:
-            assert a == b, field.name
+BatchCheck = Callable[[GraphBatch, GraphBatch], None]
 
 
 def concatenated(singles: list[GraphBatch]) -> GraphBatch:
     first_atom = np.cumsum([0, *(len(single.atomic_number) for single in singles)]).tolist()
     joined = {
         name: torch.cat([getattr(single, name) for single in singles])
-        for name in [
+        for name in (
             "atomic_number",
             "atom_multiplicity",
             "distance",
             "edge_multiplicity",
-            "edge_vector",
             "global_features",
-        ]
+        )
     }
     edges = [single.edge_index + shift for single, shift in zip(singles, first_atom, strict=False)]
     graph = [single.graph_index + number for number, single in enumerate(singles)]
@@ -77,20 +46,23 @@ def concatenated(singles: list[GraphBatch]) -> GraphBatch:
     [list(range(28)), [27, 0, 5, 11, 12, 3], [0], [12, 11, 0, 27], [7, 7, 2, 7], []],
     ids=["all", "shuffled", "one without edges", "only without edges", "repeated", "none"],
 )
-def test_a_batch_is_its_crystals_end_to_end(store: GraphStore, pick: list[int]) -> None:
-    batch = store.batch(torch.tensor(pick, dtype=torch.long))
+def test_a_batch_holds_its_crystals_end_to_end(
+    mixed_store: GraphStore, assert_equal_batches: BatchCheck, pick: list[int]
+) -> None:
+    batch = mixed_store.batch(torch.tensor(pick, dtype=torch.long))
     if pick:
-        assert_equal(batch, concatenated([store.batch(torch.tensor([i])) for i in pick]))
-        assert batch.n_sites.tolist() == store.graphs.n_sites[pick].tolist()
+        singles = [mixed_store.batch(torch.tensor([i])) for i in pick]
+        assert_equal_batches(batch, concatenated(singles))
+        assert batch.n_sites.tolist() == mixed_store.graphs.n_sites[pick].tolist()
         assert (batch.edge_index[1].diff() >= 0).all()
     assert len(batch) == len(pick)
-    assert len(batch.atomic_number) == store.graphs.n_atoms[pick].sum()
+    assert len(batch.atomic_number) == mixed_store.graphs.n_atoms[pick].sum()
 
 
-def test_one_crystal_is_its_slice_of_the_packed_arrays(store: GraphStore) -> None:
-    graphs = store.graphs
+def test_a_batch_of_one_crystal_is_a_slice_of_the_packed_arrays(mixed_store: GraphStore) -> None:
+    graphs = mixed_store.graphs
     for i in (0, 4, 11, 26, 27):
-        single = store.batch(torch.tensor([i]))
+        single = mixed_store.batch(torch.tensor([i]))
         atoms = slice(graphs.n_atoms[:i].sum(), graphs.n_atoms[: i + 1].sum())
         edges = slice(graphs.n_edges[:i].sum(), graphs.n_edges[: i + 1].sum())
         assert single.atomic_number.tolist() == graphs.atomic_number[atoms].tolist()
@@ -100,231 +72,10 @@ def test_one_crystal_is_its_slice_of_the_packed_arrays(store: GraphStore) -> Non
         assert single.edge_multiplicity.tolist() == graphs.edge_multiplicity[edges].tolist()
 
 
-def test_edge_counts_are_those_of_the_full_graph(ideal_crystals: dict[str, Crystal]) -> None:
-    crystals = list(ideal_crystals.values())
-    counts = []
-    for compress in (True, False):
-        settings = GraphSettings(compress=compress)
-        store = GraphStore(connect(crystals, settings), list(ideal_crystals), {}, settings)
-        batch = store.batch(torch.arange(len(crystals)))
-        of_edge = batch.graph_index[batch.edge_index[1]]
-        counts.append(torch.zeros(len(crystals)).index_add(0, of_edge, batch.edge_count).tolist())
-    assert counts[0] == counts[1]
-
-
-def test_ranges() -> None:
-    position, owner = ranges(torch.tensor([5, 0, 9]), torch.tensor([2, 0, 3]), 5)
-    assert position.tolist() == [5, 6, 9, 10, 11]
-    assert owner.tolist() == [0, 0, 2, 2, 2]
-
-
-def test_saved_and_loaded_is_equal(store: GraphStore, tmp_path: Path) -> None:
-    store.columns["gap"][3] = None
-    store.save(tmp_path)
-    loaded = GraphStore.load(tmp_path)
-    for field in fields(CrystalGraphs):
-        one, other = getattr(store.graphs, field.name), getattr(loaded.graphs, field.name)
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other)
-    assert (loaded.ids, loaded.columns, loaded.settings) == (
-        store.ids,
-        store.columns,
-        store.settings,
-    )
-    everything = torch.arange(len(store))
-    assert_equal(loaded.batch(everything), store.batch(everything))
-
-
-def shorten(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-7])
-
-
-def newer(path: Path) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 999}))
-
-
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [
-        ("distance.npy", shorten),
-        ("site_node.npy", Path.unlink),
-        ("meta.json", shorten),
-        ("meta.json", Path.unlink),
-        ("meta.json", newer),
-    ],
-)
-def test_a_damaged_store_is_refused_by_the_name_of_the_file(
-    store: GraphStore, tmp_path: Path, name: str, damage: Callable[[Path], None]
-) -> None:
-    store.save(tmp_path)
-    damage(tmp_path / name)
-    with pytest.raises(ValueError, match=re.escape(str(tmp_path / name))):
-        GraphStore.load(tmp_path)
-
-
-def with_value(place: tuple[int, ...], value: float) -> Callable[[np.ndarray], np.ndarray]:
-    def changed(array: np.ndarray) -> np.ndarray:
-        array[place] = value
-        return array
-
-    return changed
-
-
-class Payload:
-    """Unpickled, it would fail the test."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return pytest.fail, ("a pickle in an array was executed",)
-
-
-def with_pickle(array: np.ndarray) -> np.ndarray:
-    array = array.astype(object)
-    array.reshape(-1)[0] = Payload()
-    return array
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "reason"),
-    [
-        ("distance", lambda array: array.astype("float64"), "expected float32"),
-        ("atomic_number", lambda array: array.astype("int8"), "expected uint8"),
-        ("fingerprint", lambda array: array.view("int64"), "expected uint64"),
-        ("lattice", lambda array: array.astype(">f4"), "expected float32"),
-        ("distance", lambda array: array[:-1], "expected float32"),
-        ("distance", lambda array: array[None], "expected float32"),
-        ("edge_index", lambda array: array.T, "expected int32"),
-        ("n_atoms", lambda array: np.append(array, array[-1:]), r"expected int32 \[28\]"),
-        ("edge_vector", lambda array: np.zeros((len(array), 3), array.dtype), "expected float32"),
-        ("lattice", with_pickle, "Python objects in dtype"),
-        ("lattice", with_value((0, 0, 0), np.nan), "values beyond"),
-        ("edge_multiplicity", with_value((0,), np.nan), "values beyond"),
-        ("distance", with_value((0,), np.inf), "values beyond"),
-        ("distance", with_value((0,), 0), "values beyond"),
-        ("atom_multiplicity", with_value((-1,), 0), "values beyond 1 to"),
-        ("atomic_number", with_value((0,), 0), "values beyond 1 to 100"),
-        ("atomic_number", with_value((0,), 101), "values beyond 1 to 100"),
-        ("n_atoms", with_value((0,), -1), "values beyond 1 to"),
-        ("n_edges", with_value((0,), -1), "values beyond 0 to"),
-        ("site_node", with_value((0,), -1), "values beyond 0 to"),
-        ("site_node", with_value((-1,), 1), "a node that its crystal does not have"),
-        ("edge_index", with_value((0, 0), 9999), "a node that its crystal does not have"),
-        ("edge_index", with_value((1, -1), 9999), "a node that its crystal does not have"),
-        ("distance", with_value((0,), 2.5), "its checksum is another one"),
-        ("fingerprint", with_value((0,), 7), "its checksum is another one"),
-    ],
-)
-def test_what_no_store_holds_is_refused(
-    store: GraphStore,
-    tmp_path: Path,
-    name: str,
-    change: Callable[[np.ndarray], np.ndarray],
-    reason: str,
-) -> None:
-    store.save(tmp_path)
-    path = tmp_path / f"{name}.npy"
-    np.save(path, change(np.load(path)), allow_pickle=True)
-    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: .*{reason}"):
-        GraphStore.load(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "shape", ["(2684354560,)", "(-1,)", "(((((", "(2, 99999999999999999999)", "__import__('os')"]
-)
-def test_what_a_header_declares_is_not_allocated(
-    store: GraphStore, tmp_path: Path, shape: str
-) -> None:
-    store.save(tmp_path)
-    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
-    (tmp_path / "distance.npy").write_bytes(
-        b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
-    )
-    tracemalloc.start()
-    with pytest.raises(ValueError, match=re.escape(str(tmp_path / "distance.npy"))):
-        GraphStore.load(tmp_path)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 10_000_000
-
-
-def test_a_pipe_or_another_format_is_no_array(store: GraphStore, tmp_path: Path) -> None:
-    store.save(tmp_path)
-    for make, reason in (
-        (lambda path: path.write_bytes(b""), "No data left"),
-        (lambda path: path.write_bytes(pickle.dumps(Payload())), "pickled .object. data"),
-        (lambda path: ZipFile(path, "w").close(), "expected float32"),
-        (os.mkfifo, "no such file"),
-    ):
-        (tmp_path / "lattice.npy").unlink()
-        make(tmp_path / "lattice.npy")
-        with pytest.raises(ValueError, match=rf"lattice\.npy: .*{reason}"):
-            GraphStore.load(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"ids": "c0"}, "wrong type"),
-        ({"ids": list(range(28))}, "wrong type"),
-        ({"columns": [1]}, "wrong type"),
-        ({"columns": {"gap": [1.0]}}, "column 'gap' has 1 values for 28 ids"),
-        ({"columns": {"gap": 28}}, "column 'gap' holds other than"),
-        (
-            {"columns": {"gap": [[]] * 28}},
-            "column 'gap' holds other than numbers, texts, true and false",
-        ),
-        ({"columns": {"gap": [-(10**301)] * 28}}, r"column 'gap' holds an integer beyond 1e\+300"),
-        ({"columns": {"gap": [True, None, "x", 10**299] * 7}}, "its checksum is another one"),
-        ({"ids": [f"c{number}" for number in range(28)]}, "its checksum is another one"),
-    ],
-)
-def test_rows_that_no_store_has_are_refused(
-    store: GraphStore, tmp_path: Path, change: dict[str, Any], reason: str
-) -> None:
-    store.save(tmp_path)
-    path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: .*{reason}"):
-        GraphStore.load(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"settings": {"cutoff": -1}},
-        {"settings": {"radius": 8}},
-        {"settings": None},
-        {"crc32": 7},
-        {"format": [[]] * 1000},
-    ],
-)
-def test_impossible_settings_are_refused(
-    store: GraphStore, tmp_path: Path, change: dict[str, Any]
-) -> None:
-    store.save(tmp_path)
-    path = tmp_path / "meta.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: ") as caught:
-        GraphStore.load(tmp_path)
-    assert len(str(caught.value)) < len(str(path)) + 200
-
-
-def test_files_beside_a_store_do_not_matter(store: GraphStore, tmp_path: Path) -> None:
-    (tmp_path / "rejected.json").write_text("[]")
-    store.save(tmp_path)
-    (tmp_path / "notes.npy").write_bytes(pickle.dumps(Payload()))
-    (tmp_path / "folder").mkdir()
-    assert GraphStore.load(tmp_path).ids == store.ids
-    (tmp_path / "rejected.json").write_text("[[]]")
-    with pytest.raises(ValueError, match=r"rejected\.json: its checksum is another one"):
-        GraphStore.load(tmp_path)
-    (tmp_path / "rejected.json").unlink()
-    assert GraphStore.load(tmp_path).ids == store.ids
-
-
-def test_pyg_can_batch_the_crystals(store: GraphStore) -> None:
+def test_pyg_can_batch_the_crystals(mixed_store: GraphStore) -> None:
     picked = [3, 0, 20, 27, 11]
-    (batch,) = DataLoader([store[i] for i in picked], batch_size=len(picked))
-    ours = store.batch(torch.tensor(picked))
+    (batch,) = DataLoader([mixed_store[i] for i in picked], batch_size=len(picked))
+    ours = mixed_store.batch(torch.tensor(picked))
     assert batch.num_graphs == len(picked)
     assert torch.equal(batch.batch, ours.graph_index)
     assert torch.equal(batch.edge_index, ours.edge_index)
@@ -333,31 +84,34 @@ def test_pyg_can_batch_the_crystals(store: GraphStore) -> None:
     assert torch.equal(batch.edge_multiplicity, ours.edge_multiplicity)
     assert torch.equal(batch.atom_multiplicity, ours.atom_multiplicity)
     assert batch.lattice.shape == (len(picked), 3, 3)
-    assert batch.id == [store.ids[i] for i in picked]
+    assert batch.id == [mixed_store.ids[i] for i in picked]
 
 
-def test_items_count_like_a_list(store: GraphStore) -> None:
-    assert store[-1].id == store.ids[-1]
-    assert store[0].num_nodes == 1
-    assert store[0].edge_index.shape == (2, 0)
+def test_items_count_like_a_list(mixed_store: GraphStore) -> None:
+    assert mixed_store[-1].id == mixed_store.ids[-1]
+    assert mixed_store[0].num_nodes == 1
+    assert mixed_store[0].edge_index.shape == (2, 0)
     with pytest.raises(IndexError):
-        store[len(store)]
-    assert len(list(store)) == len(store)
+        mixed_store[len(mixed_store)]
+    assert len(list(mixed_store)) == len(mixed_store)
 
 
-def test_node_values_return_to_their_sites(
-    store: GraphStore, dielectric_records: list[Record]
+def test_node_values_are_expanded_to_sites(
+    mixed_store: GraphStore, dielectric_records: list[Record]
 ) -> None:
     records = dielectric_records[::44]
     for i, record in [(1, records[0]), (10, records[9]), (13, records[10]), (-2, records[-1])]:
-        z = torch.stack([store[i].z, store[i].z], 1)
-        crystal = to_crystal(record.source)
-        assert store.site_values(z, i).tolist() == [[z, z] for z in crystal.atomic_number.tolist()]
+        z = torch.stack([mixed_store[i].z, mixed_store[i].z], 1)
+        sites = to_crystal(record.source).atomic_number.tolist()
+        assert mixed_store.site_values(z, i).tolist() == [[z, z] for z in sites]
 
 
-def test_elements(store: GraphStore, dielectric_records: list[Record]) -> None:
-    assert [store.elements[i] for i in (0, 11, 12, 27)] == [{54}] * 4
-    assert store.elements[1] == set(to_crystal(dielectric_records[0].source).atomic_number.tolist())
+def test_elements_of_crystals(mixed_store: GraphStore, dielectric_records: list[Record]) -> None:
+    assert [mixed_store.elements[i] for i in (0, 11, 12, 27)] == [{54}] * 4
+    first = set(to_crystal(dielectric_records[0].source).atomic_number.tolist())
+    assert mixed_store.elements[1] == first
+    assert mixed_store.elements_of(torch.tensor([27, 1])) == first | {54}
+    assert mixed_store.elements_of(torch.tensor([], dtype=torch.long)) == set()
 
 
 def test_numbers_have_nan_where_a_value_is_missing(ideal_crystals: dict[str, Crystal]) -> None:
@@ -369,12 +123,138 @@ def test_numbers_have_nan_where_a_value_is_missing(ideal_crystals: dict[str, Cry
     np.testing.assert_array_equal(numbers.numpy(), [[1, 1], [0, np.nan], [np.nan, 0]])
 
 
-def test_a_batch_lies_on_the_device_of_its_store(store: GraphStore) -> None:
-    """The device `meta` stands in for an accelerator: nothing of a batch may be left behind on the host."""
-    on_host = store.batch(torch.tensor([1, 2, 0]))
-    moved = store.to("meta").batch(torch.tensor([1, 2, 0]))
+def test_a_batch_is_on_the_device_of_its_store(mixed_store: GraphStore) -> None:
+    """The device `meta` replaces an accelerator: no tensor of a batch may remain on the host."""
+    on_host = mixed_store.batch(torch.tensor([1, 2, 0]))
+    moved = mixed_store.to("meta").batch(torch.tensor([1, 2, 0]))
     for field in fields(GraphBatch):
         a, b = getattr(moved, field.name), getattr(on_host, field.name)
         if isinstance(b, torch.Tensor):
             assert a.device.type == "meta", field.name
             assert (a.dtype, a.shape) == (b.dtype, b.shape), field.name
+
+
+def test_a_loaded_store_is_equal(
+    mixed_store: GraphStore, assert_equal_batches: BatchCheck, tmp_path: Path
+) -> None:
+    mixed_store.columns["gap"][3] = None
+    mixed_store.save(tmp_path)
+    loaded = GraphStore.load(tmp_path)
+    for field in fields(CrystalGraphs):
+        one, other = getattr(mixed_store.graphs, field.name), getattr(loaded.graphs, field.name)
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    assert (loaded.ids, loaded.columns) == (mixed_store.ids, mixed_store.columns)
+    assert loaded.settings == mixed_store.settings
+    everything = torch.arange(len(mixed_store))
+    assert_equal_batches(loaded.batch(everything), mixed_store.batch(everything))
+
+
+def test_a_damaged_store_of_a_user_names_the_command_to_build_it(
+    mixed_store: GraphStore, tmp_path: Path
+) -> None:
+    mixed_store.save(tmp_path)
+    (tmp_path / "distance.npy").write_bytes(b"")
+    with pytest.raises(UserError, match=r"distance\.npy: .* again with csgcnn build$"):
+        open_store(tmp_path)
+
+
+@pytest.fixture
+def mapped(store_in_memory: GraphStore, tmp_path: Path) -> GraphStore:
+    store_in_memory.save(tmp_path)
+    return GraphStore.load(tmp_path).to("cpu", resident=False)
+
+
+def test_batches_from_files_are_those_from_memory(
+    store_in_memory: GraphStore, mapped: GraphStore, assert_equal_batches: BatchCheck
+) -> None:
+    mapped.to("cpu", resident=False, max_mapped_bytes=1000)
+    parts = torch.randperm(100).split(7)
+    for part, batch in zip(parts, mapped.batches(parts), strict=True):
+        assert_equal_batches(batch, store_in_memory.batch(part))
+    assert mapped.n_bytes == store_in_memory.n_bytes
+
+
+def mapped_memory(folder: Path) -> int:
+    """Kibibytes of this process's memory that belong to files of a folder."""
+    total, is_within = 0, False
+    with open("/proc/self/smaps") as file:
+        for line in file:
+            if "-" in line.split(" ", 1)[0]:
+                is_within = f"{folder}/" in line
+            elif is_within and line.startswith("Rss:"):
+                total += int(line.split()[1])
+    return total
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/smaps")
+def test_memory_of_files_is_returned_after_the_given_number_of_bytes(
+    mapped: GraphStore, tmp_path: Path
+) -> None:
+    everything = torch.arange(100)
+    n_bytes = 16 * len(mapped.graphs.distance) + 5 * len(mapped.graphs.atomic_number)
+    mapped.to("cpu", resident=False, max_mapped_bytes=2 * n_bytes)
+    mapped.release()
+    assert mapped_memory(tmp_path) == 0
+    for _ in range(2):
+        mapped.batch(everything)
+        assert mapped_memory(tmp_path) * 1024 > n_bytes
+    mapped.batch(everything)
+    assert mapped_memory(tmp_path) == 0
+
+
+def test_a_resident_store_does_not_need_its_files(
+    store_in_memory: GraphStore,
+    mapped: GraphStore,
+    assert_equal_batches: BatchCheck,
+    tmp_path: Path,
+) -> None:
+    mapped.to("cpu")
+    for path in tmp_path.iterdir():
+        path.write_bytes(bytes(path.stat().st_size))
+    everything = torch.arange(100)
+    assert_equal_batches(mapped.batch(everything), store_in_memory.batch(everything))
+
+
+def test_batches_are_read_ahead_for_a_device(mapped: GraphStore) -> None:
+    """The device `meta` replaces an accelerator."""
+    parts = torch.randperm(100).split(9)
+    mapped.to("meta", resident=False)
+    batches = list(mapped.batches(parts))
+    assert [batch.distance.device.type for batch in batches] == ["meta"] * len(parts)
+    n_edges = [mapped.graphs.n_edges[part.numpy()].sum() for part in parts]
+    assert [len(batch.distance) for batch in batches] == n_edges
+    with pytest.raises(IndexError):
+        list(mapped.batches([torch.tensor([3]), torch.tensor([100])]))
+
+
+def test_a_store_in_files_is_shuffled_in_windows_of_blocks(mapped: GraphStore) -> None:
+    torch.manual_seed(0)
+    rows = torch.arange(0, 100, 2)
+    orders = [mapped.shuffled(rows, block=4, window=5) for _ in range(300)]
+    for order in orders:
+        assert sorted(order.tolist()) == rows.tolist()
+        # A window has every other row of five blocks.
+        for window in order.split(5 * 2):
+            assert len((window // 4).unique()) == 5
+    position = torch.stack(orders).argsort()
+    # Every row may come at any position; the standard deviation of the mean is 0.83.
+    assert (position.double().mean(0) - 24.5).abs().max() < 4
+    # Rows of one block share a window, and rows of different blocks usually do not.
+    apart = (position[:, :1] - position[:, 1:]).abs().float()
+    assert apart[:, 0].mean() < 6
+    assert apart[:, 10].mean() > 12
+
+
+def test_a_resident_store_is_shuffled_as_a_whole(store_in_memory: GraphStore) -> None:
+    torch.manual_seed(3)
+    order = store_in_memory.shuffled(torch.arange(100))
+    torch.manual_seed(3)
+    assert torch.equal(order, torch.randperm(100))
+
+
+def test_elements_of_a_store_in_files(store_in_memory: GraphStore, mapped: GraphStore) -> None:
+    rows = torch.tensor([3, 50, 99])
+    elements = (store_in_memory.elements[row] for row in rows.tolist())
+    assert mapped.elements_of(rows) == set().union(*elements)
+    assert sum(map(len, mapped.blocks())) == 100

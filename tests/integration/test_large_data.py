@@ -91,13 +91,14 @@ def test_built_graphs_of_other_settings_are_refused(
     answer = csgcnn("train", "dataset.path=own.graphs", "hydra.run.dir=run", cwd=tmp_path)
     assert answer.code == 2
     assert (
-        "own.graphs holds graphs of graph.cutoff=5.0 graph.compress=false: give these words"
+        "own.graphs holds graphs with other settings; add graph.cutoff=5.0 graph.compress=false"
         in answer.err
     )
     (tmp_path / "own.graphs/distance.npy").write_bytes(b"")
     answer = csgcnn("train", "dataset.path=own.graphs", "hydra.run.dir=other", cwd=tmp_path)
     assert answer.code == 1
-    assert "these graphs cannot be used, build them again (" in answer.err
+    assert "own.graphs/distance.npy: the checksum differs" in answer.err
+    assert "build these graphs again with csgcnn build" in answer.err
 
 
 def test_graphs_of_structures_without_targets(
