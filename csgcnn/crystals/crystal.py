@@ -1,4 +1,4 @@
-"""One crystal structure, from a dict, a file or pymatgen, or an error that says what is wrong with it."""
+"""One crystal structure, read from a dict, a file or a pymatgen Structure and checked."""
 
 import math
 import re
@@ -18,41 +18,39 @@ from csgcnn.errors import StructureError, one_line
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-StructureSource: TypeAlias = (
-    "dict[str, Any] | Path | Structure | Crystal | None"  # None: a record without one
-)
+# None: the record has no structure, which is reported when it is read.
+StructureSource: TypeAlias = "dict[str, Any] | Path | Structure | Crystal | None"
 
-_LATTICE_KEYS = ("sites", "lattice", "lattice_parameters", "lattice_mat")
-_CHARGED_SPECIES = re.compile(
-    r"([A-Z][a-z]?)\d*(\.\d*)?[+-](,.*)?"
-)  # "Fe3+", "O2-", "Fe2.5+,spin=5"
+_STRUCTURE_KEYS = ("sites", "lattice", "lattice_parameters", "lattice_mat")
+# "Fe3+", "O2-", "Fe2.5+,spin=5"
+_CHARGED_SPECIES = re.compile(r"([A-Z][a-z]?)\d*(\.\d*)?[+-](,.*)?")
 _OCCUPANCY_TOLERANCE = 1e-6
-_FLAT_CELL = 1e-6  # volume / (a b c) below which the lattice vectors span no volume
-_LONGEST_VECTOR = 1e4  # Å, of a lattice
+# volume / (a b c) below which the lattice is singular.
+_MIN_VOLUME_RATIO = 1e-6
+# Å
+_MAX_VECTOR_LENGTH = 1e4
 
 
 class Crystal(NamedTuple):
-    """A periodic, ordered crystal.
+    """A periodic, ordered crystal."""
 
-    Shapes: lattice [3, 3], rows are vectors; atomic_number [n_atoms]; frac_coords [n_atoms, 3].
-    Units: lattice in Å.
-    """
-
-    lattice: NDArray[np.float64]
-    atomic_number: NDArray[np.uint8]
-    frac_coords: NDArray[np.float64]
+    lattice: NDArray[np.float64]  # [3, 3], rows are the lattice vectors, Å
+    atomic_number: NDArray[np.uint8]  # [n_atoms]
+    frac_coords: NDArray[np.float64]  # [n_atoms, 3]
 
 
 def to_crystal(source: StructureSource) -> Crystal:
-    """Read one structure from a dict, a structure file or a pymatgen Structure; a Crystal is returned as it is.
+    """Return the crystal of a dict, a structure file, a pymatgen Structure or a Crystal.
 
-    A dict is one of: pymatgen's ``Structure.as_dict()``; ``lattice`` or ``lattice_parameters`` (a, b, c,
-    alpha, beta, gamma) with ``species`` and ``frac_coords``; JARVIS's ``lattice_mat``, ``elements``,
-    ``coords`` and ``cartesian``.
+    Lengths are in Å, angles in degrees. A dict has one of these sets of keys:
 
-    Units: Å, degrees. Sites are counted from 1 in messages.
-    Raises: StructureError with the reason, and the file if one is read, unless it is an ordered crystal of
-    elements 1 to 100.
+    - those of pymatgen's `Structure.as_dict()`;
+    - `lattice` or `lattice_parameters` (a, b, c, alpha, beta, gamma), `species`, `frac_coords`;
+    - those of JARVIS: `lattice_mat`, `elements`, `coords`, `cartesian`.
+
+    Raises:
+        StructureError: It is not an ordered crystal of elements 1 to 100. The message names the
+            file, if one is read, and counts sites from 1.
     """
     if isinstance(source, Crystal):
         return source
@@ -69,8 +67,8 @@ def to_crystal(source: StructureSource) -> Crystal:
 
 
 def is_structure_dict(value: object) -> bool:
-    """Whether a JSON value is one structure (rather than a data set or something else)."""
-    return isinstance(value, dict) and any(key in value for key in _LATTICE_KEYS)
+    """Return whether a JSON value has the keys of a structure."""
+    return isinstance(value, dict) and any(key in value for key in _STRUCTURE_KEYS)
 
 
 def _from_dict(source: dict[str, Any]) -> Crystal:
@@ -88,10 +86,13 @@ def _from_dict(source: dict[str, Any]) -> Crystal:
         raise
     except KeyError as error:
         raise StructureError(
-            f"the structure has no {one_line(error)}; it has {one_line(', '.join(map(str, source)))}. Expected a "
-            "pymatgen dict, or species and frac_coords with lattice or lattice_parameters, or JARVIS atoms"
+            f"the structure has no {one_line(error)}; "
+            f"it has {one_line(', '.join(map(str, source)))}. "
+            "Expected a pymatgen dict, or species and frac_coords with lattice or "
+            "lattice_parameters, or JARVIS atoms"
         ) from None
-    except Exception as error:  # whatever a value of an unexpected kind leads to
+    except Exception as error:
+        # A value of an unexpected type can raise any error.
         raise StructureError(f"the structure is malformed: {one_line(error)}") from None
 
 
@@ -101,7 +102,7 @@ def _from_pymatgen_dict(source: dict[str, Any]) -> Crystal:
     for number, site in enumerate(sites, 1):
         occupants = site["species"]
         if len(occupants) != 1 or abs(occupants[0]["occu"] - 1) > _OCCUPANCY_TOLERANCE:
-            _refuse_disorder(number, {str(one["element"]): one["occu"] for one in occupants})
+            _refuse_disorder(number, {str(o["element"]): o["occu"] for o in occupants})
         species.append(occupants[0]["element"])
     frac_coords = _floats([site["abc"] for site in sites], "abc")
     return _crystal(_lattice(source["lattice"]["matrix"]), species, frac_coords)
@@ -122,9 +123,8 @@ def _from_pymatgen(structure: "Structure") -> Crystal:
         if len(occupants) != 1 or abs(occupants.num_atoms - 1) > _OCCUPANCY_TOLERANCE:
             _refuse_disorder(number, {str(one): occupancy for one, occupancy in occupants.items()})
         species.append(next(iter(occupants)).symbol)
-    return _crystal(
-        _lattice(structure.lattice.matrix), species, np.array(structure.frac_coords, dtype=float)
-    )
+    frac_coords = np.array(structure.frac_coords, dtype=float)
+    return _crystal(_lattice(structure.lattice.matrix), species, frac_coords)
 
 
 def _from_file(path: Path) -> Crystal:
@@ -141,9 +141,8 @@ def _floats(values: Any, name: str) -> NDArray[np.float64]:
     except (TypeError, ValueError, OverflowError) as error:
         for number, row in enumerate(values if isinstance(values, list) else [], 1):
             if not isinstance(row, Sequence) or len(row) != 3:
-                raise StructureError(
-                    f"site {number}: {name} is {row!r:.60}, expected 3 numbers"
-                ) from None
+                found = f"{name} is {row!r:.60}"
+                raise StructureError(f"site {number}: {found}, expected 3 numbers") from None
         raise StructureError(f"{name} does not hold numbers only ({one_line(error)})") from None
 
 
@@ -159,17 +158,17 @@ def _lattice(values: Any) -> NDArray[np.float64]:
     if not math.isfinite(volume):
         raise StructureError("the lattice holds NaN or infinite numbers")
     a, b, c = math.hypot(ax, ay, az), math.hypot(bx, by, bz), math.hypot(cx, cy, cz)
-    if (longest := max(a, b, c)) > _LONGEST_VECTOR:
+    if (longest := max(a, b, c)) > _MAX_VECTOR_LENGTH:
         raise StructureError(
-            f"a lattice vector is {longest:.3g} Å long, expected at most {_LONGEST_VECTOR:g} Å"
+            f"a lattice vector is {longest:.3g} Å long, expected at most {_MAX_VECTOR_LENGTH:g} Å"
         )
-    if abs(volume) <= _FLAT_CELL * a * b * c:
+    if abs(volume) <= _MIN_VOLUME_RATIO * a * b * c:
         raise StructureError("the lattice is singular: its three vectors span no volume")
     return lattice
 
 
 def _lattice_from_parameters(parameters: Any) -> NDArray[np.float64]:
-    """Lattice vectors oriented as those of ``pymatgen.core.Lattice.from_parameters``."""
+    """Return lattice vectors with the orientation of pymatgen's `Lattice.from_parameters`."""
     values = [float(value) for value in parameters]
     if len(values) != 6:
         raise StructureError(f"lattice_parameters {values}: expected a, b, c, alpha, beta, gamma")
@@ -206,23 +205,17 @@ def _crystal(
         )
     if frac_coords.shape != (len(species), 3):
         raise StructureError(
-            f"{len(species)} species but coordinates of shape {list(frac_coords.shape)}; expected [{len(species)}, 3]"
+            f"{len(species)} species but coordinates of shape {list(frac_coords.shape)}; "
+            f"expected [{len(species)}, 3]"
         )
-    near = np.abs(frac_coords) <= MAX_FRAC_COORD
-    if not near.all():
-        site = int(np.argmin(near.all(axis=1)))
-        found = frac_coords[site].tolist()
-        why = (
-            "are a million cells away" if np.isfinite(frac_coords[site]).all() else "are not finite"
-        )
-        raise StructureError(
-            f"site {site + 1} ({one_line(species[site])}): coordinates {found} {why}"
-        )
-    numbers = [_element(one, site) for site, one in enumerate(species, 1)]
+    is_near = np.abs(frac_coords) <= MAX_FRAC_COORD
+    if not is_near.all():
+        _refuse_coordinates(int(np.argmin(is_near.all(axis=1))), species, frac_coords)
+    numbers = [_atomic_number(one, site) for site, one in enumerate(species, 1)]
     return Crystal(lattice, np.array(numbers, dtype=np.uint8), frac_coords)
 
 
-def _element(species: str, site: int) -> int:
+def _atomic_number(species: str, site: int) -> int:
     charged = (
         isinstance(species, str) and not species.isalpha() and _CHARGED_SPECIES.fullmatch(species)
     )
@@ -232,14 +225,24 @@ def _element(species: str, site: int) -> int:
         raise StructureError(f"site {site}: {one_line(error)}") from None
     if number > MAX_ATOMIC_NUMBER:
         raise StructureError(
-            f"site {site}: {species} has atomic number {number}; elements up to {MAX_ATOMIC_NUMBER} (Fm) are supported"
+            f"site {site}: {species} has atomic number {number}; "
+            f"elements up to {MAX_ATOMIC_NUMBER} (Fm) are supported"
         )
     return number
+
+
+def _refuse_coordinates(
+    position: int, species: Sequence[str], frac_coords: NDArray[np.float64]
+) -> NoReturn:
+    found = frac_coords[position]
+    reason = "are a million cells away" if np.isfinite(found).all() else "are not finite"
+    name = one_line(species[position])
+    raise StructureError(f"site {position + 1} ({name}): coordinates {found.tolist()} {reason}")
 
 
 def _refuse_disorder(site: int, occupancies: dict[str, float]) -> NoReturn:
     found = ", ".join(f"{species} {occupancy:g}" for species, occupancy in occupancies.items())
     raise StructureError(
-        f"site {site} is disordered ({one_line(found or 'no species')}); expected one species with occupancy 1: "
-        "give an ordered structure"
+        f"site {site} is disordered ({one_line(found or 'no species')}); "
+        "expected one species with occupancy 1: give an ordered structure"
     )

@@ -1,4 +1,7 @@
-"""Descriptors of a whole crystal: density, lattice, symmetry, composition; the same for every description of it."""
+"""Descriptors of a whole crystal: density, lattice, symmetry and composition.
+
+They do not depend on the choice of the cell, the origin, the orientation or the order of the sites.
+"""
 
 from collections.abc import Sequence
 from functools import cache
@@ -10,34 +13,22 @@ from numpy.typing import NDArray
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.elements import masses, properties
 
-SYMMETRY_TOLERANCE = (
-    0.01  # Å: relaxed positions deviate by less from their symmetry, different ones by more
-)
-GRAMS_PER_CM3 = 1.66053906892  # of 1 u/Å³ (CODATA 2022)
+# Å: relaxed positions deviate by less from their symmetry, different positions by more.
+SYMMETRY_TOLERANCE = 0.01
+# 1 u/Å³ in g/cm³ (CODATA 2022).
+GRAMS_PER_CM3 = 1.66053906892
 
 CRYSTAL_SYSTEMS = (
-    "triclinic",
-    "monoclinic",
-    "orthorhombic",
-    "tetragonal",
-    "trigonal",
-    "hexagonal",
-    "cubic",
+    *("triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal"),
+    *("hexagonal", "cubic"),
 )
-_LAST_SPACE_GROUP = (2, 15, 74, 142, 167, 194, 230)  # of each crystal system
-# A crystal and its mirror image have the same properties but, in eleven cases, space groups of different numbers.
+# Last space group of each crystal system.
+_LAST_SPACE_GROUP = (2, 15, 74, 142, 167, 194, 230)
+# A crystal and its mirror image have the same properties, but in eleven pairs of space groups
+# different numbers.
 _MIRROR_IMAGE = {
-    78: 76,
-    95: 91,
-    96: 92,
-    145: 144,
-    153: 151,
-    154: 152,
-    170: 169,
-    172: 171,
-    179: 178,
-    181: 180,
-    213: 212,
+    **{78: 76, 95: 91, 96: 92, 145: 144, 153: 151, 154: 152},
+    **{170: 169, 172: 171, 179: 178, 181: 180, 213: 212},
 }
 
 _DENSITY = ("volume_per_atom [Å3]", "density [g/cm3]")
@@ -68,27 +59,31 @@ Array = NDArray[Any]
 
 
 class Symmetry(NamedTuple):
-    """What symmetry says of a crystal.
+    """Symmetry of a crystal."""
 
-    Shapes: primitive [3, 3], rows are vectors of a primitive cell; rotations [order, 3, 3] of the point group.
-    Units: Å.
-    """
-
-    primitive: Array
+    primitive: Array  # [3, 3], rows are vectors of a primitive cell, Å
     space_group: int
-    rotations: Array
+    rotations: Array  # [order, 3, 3], of the point group
 
 
 def descriptors(crystal: Crystal, names: Sequence[str]) -> NDArray[np.float32]:
-    """The descriptors of one crystal, finite for every crystal, in the order of `descriptor_names`.
+    """Return descriptors of a crystal, which are finite for every crystal.
 
-    `density`: volume per atom, density. `lattice`: lengths and angles of the Niggli-reduced primitive cell and these
-    two. `symmetry`: crystal system (one column each), space-group number (of a mirror pair, the lower), order of the
-    point group, inversion. `composition`: number of elements, and mean, standard deviation, minimum, maximum over the
-    atoms of each elemental property, after Ward et al., npj Comput. Mater. 2, 16028 (2016). A cell that spglib cannot
-    handle counts as P1; `density` and `composition` do not ask it.
+    - `density`: volume per atom and density.
+    - `lattice`: lengths and angles of the Niggli-reduced primitive cell, and `density`.
+    - `symmetry`: crystal system (one column each), space-group number (the lower of a mirror
+      pair), order of the point group, inversion.
+    - `composition`: number of elements, and mean, standard deviation, minimum and maximum of each
+      elemental property over the atoms (Ward et al., npj Comput. Mater. 2, 16028, 2016).
 
-    Shapes: [n_global].
+    A cell for which spglib fails has the space group P1.
+
+    Args:
+        crystal: The crystal.
+        names: Names of the descriptors.
+
+    Returns:
+        [n_global], in the order of `descriptor_names`.
     """
     if not names:
         return np.zeros(0, dtype=np.float32)
@@ -102,42 +97,46 @@ def descriptors(crystal: Crystal, names: Sequence[str]) -> NDArray[np.float32]:
 
 
 def descriptor_names(names: Sequence[str]) -> list[str]:
-    """The name, with its unit, of each number that `descriptors` gives."""
+    """Return the name, with its unit, of each number that `descriptors` returns."""
     return [column for name in names for column in NAMES[name]]
 
 
 def find_symmetry(crystal: Crystal) -> Symmetry:
-    """Space group, point group and primitive cell, to 0.01 Å; those of P1 and the cell as given where spglib fails.
+    """Return space group, point group and primitive cell to 0.01 Å, found by spglib.
 
-    The primitive cell is made as symmetric as its point group (its metric is the mean over the rotations), so that what
-    is equal by symmetry is equal to rounding and its Niggli reduction does not hang on the digits of the input.
-    About one real crystal in a thousand is symmetric to so nearly 0.01 Å that the order of its sites decides.
+    If spglib fails, the space group is P1 and the cell is the given one. The metric of the
+    primitive cell is averaged over the point group. Lengths that are equal by symmetry are then
+    equal to rounding, and the Niggli reduction does not depend on the last digits of the input.
+    About one real crystal in a thousand is symmetric to so nearly 0.01 Å that the result depends on
+    the order of its sites.
+
     Source: Togo, Shinohara & Tanaka, Sci. Technol. Adv. Mater. Methods 4, 2384822 (2024).
     """
     import spglib
 
-    # The same for every rotation, and right-handed, as spglib wants it; a left-handed crystal becomes its mirror image.
+    # Independent of the orientation, and right-handed, as spglib expects; a left-handed crystal
+    # becomes its mirror image.
     lattice = np.linalg.cholesky(crystal.lattice @ crystal.lattice.T)
     cell: Any = (lattice, crystal.frac_coords, crystal.atomic_number)
     try:
         found = spglib.get_symmetry_dataset(cell, SYMMETRY_TOLERANCE)
-    except Exception:  # which kind depends on the version of spglib; older ones answer None
+    except Exception:
+        # The type of the error depends on the version of spglib; older ones return None.
         found = None
     if found is None:
         return Symmetry(lattice, 1, np.eye(3, dtype=int)[None])
     rotations = _point_group(found.hall_number)
     standard = np.linalg.inv(found.transformation_matrix).T @ lattice
     metric = (rotations.transpose(0, 2, 1) @ (standard @ standard.T) @ rotations).mean(axis=0)
-    primitive = (
-        np.round(6 * found.primitive_lattice @ np.linalg.inv(standard)) / 6
-    )  # centrings are halves and thirds
+    # Centerings are multiples of 1/2 and 1/3.
+    primitive = np.round(6 * found.primitive_lattice @ np.linalg.inv(standard)) / 6
     primitive_lattice = np.linalg.cholesky(primitive @ metric @ primitive.T)
     return Symmetry(primitive_lattice, _MIRROR_IMAGE.get(found.number, found.number), rotations)
 
 
 @cache
 def _point_group(hall_number: int) -> Array:
-    """Rotations of the point group in the standard setting: [order, 3, 3]."""
+    """Return the rotations of the point group in the standard setting: [order, 3, 3]."""
     import spglib
 
     operations: Any = spglib.get_symmetry_from_database(hall_number)
@@ -165,24 +164,15 @@ def _symmetry(symmetry: Symmetry) -> Array:
     system = np.searchsorted(_LAST_SPACE_GROUP, symmetry.space_group)
     centrosymmetric = (symmetry.rotations == -np.eye(3)).all(axis=(1, 2)).any()
     order = len(symmetry.rotations)
-    return np.array(
-        [
-            *np.eye(len(CRYSTAL_SYSTEMS))[system],
-            symmetry.space_group / 230,
-            order / 48,
-            centrosymmetric,
-        ]
-    )
+    systems = np.eye(len(CRYSTAL_SYSTEMS))[system]
+    return np.array([*systems, symmetry.space_group / 230, order / 48, centrosymmetric])
 
 
 def _composition(crystal: Crystal) -> Array:
     elements, counts = np.unique(crystal.atomic_number, return_counts=True)
-    share = counts / counts.sum()
-    values = np.stack([table[elements] for table in properties().values()], axis=1).astype(
-        np.float64
-    )
-    mean = share @ values
-    deviation = np.sqrt(share @ (values - mean) ** 2)
-    return np.concatenate(
-        [[len(elements)], mean, deviation, values.min(axis=0), values.max(axis=0)]
-    )
+    fraction = counts / counts.sum()
+    columns = [table[elements] for table in properties().values()]
+    values = np.stack(columns, axis=1).astype(np.float64)
+    mean = fraction @ values
+    std = np.sqrt(fraction @ (values - mean) ** 2)
+    return np.concatenate([[len(elements)], mean, std, values.min(axis=0), values.max(axis=0)])

@@ -1,4 +1,4 @@
-"""Element tables: arrays with one row per atomic number, read once from the csv files in ``tables/``."""
+"""Tables of the elements: one row per atomic number, read once from the files in `tables/`."""
 
 import csv
 from functools import cache
@@ -29,24 +29,26 @@ FloatTable = NDArray[np.float32]
 
 
 def atomic_number(symbol: str) -> int:
-    """The atomic number of an element symbol; D and T count as hydrogen.
+    """Return the atomic number of an element symbol; D and T are hydrogen.
 
-    Raises: StructureError if no element has this symbol.
+    Raises:
+        StructureError: No element has this symbol.
     """
     try:
         return _ATOMIC_NUMBERS[symbol]
     except (KeyError, TypeError):
-        raise StructureError(
-            f"unknown element {symbol!r}; expected a symbol such as 'Fe'"
-        ) from None
+        message = f"unknown element {symbol!r}; expected a symbol such as 'Fe'"
+        raise StructureError(message) from None
 
 
 @cache
 def atom_init() -> FloatTable:
-    """The 92 binary atom features of the original CGCNN.
+    """Return the 92 binary atom features of the original CGCNN.
 
-    Shapes: [101, 92], row = atomic number, row 0 zero.
-    Source: Xie and Grossman, Phys. Rev. Lett. 120, 145301 (2018); their ``atom_init.json`` (MIT license).
+    Source: `atom_init.json` of Xie & Grossman, Phys. Rev. Lett. 120, 145301 (2018), MIT license.
+
+    Returns:
+        [101, 92], indexed by atomic number; row 0 is zero.
     """
     rows = _read_table("atom_init.csv")[1:]
     return _with_row_zero([[int(bit) for bit in features] for _, features in rows])
@@ -54,18 +56,20 @@ def atom_init() -> FloatTable:
 
 @cache
 def onehot() -> FloatTable:
-    """One column per element.
+    """Return one column per element.
 
-    Shapes: [101, 100], row = atomic number, column = atomic number - 1, row 0 zero.
+    Returns:
+        [101, 100], indexed by atomic number and atomic number - 1; row 0 is zero.
     """
     return _with_row_zero(np.eye(MAX_ATOMIC_NUMBER))
 
 
 @cache
 def bits() -> FloatTable:
-    """The binary code of the atomic number, least significant bit first.
+    """Return the binary code of the atomic number, least significant bit first.
 
-    Shapes: [101, 7], row = atomic number, row 0 zero.
+    Returns:
+        [101, 7], indexed by atomic number; row 0 is zero.
     """
     z = np.arange(1, MAX_ATOMIC_NUMBER + 1)
     return _with_row_zero(z[:, None] >> np.arange(MAX_ATOMIC_NUMBER.bit_length()) & 1)
@@ -73,18 +77,21 @@ def bits() -> FloatTable:
 
 @cache
 def elemental() -> FloatTable:
-    """Six elemental properties, standardized, with flags for the unknown ones.
+    """Return six standardized elemental properties, with flags for unknown values.
 
-    They are atomic number, electronegativity, atomic radius, ionization energy, electron affinity and number
-    of valence electrons. Each has mean 0 and standard deviation 1 over the elements for which it is known;
-    an unknown value is the mean, 0, and is flagged by a 1 in an extra column.
+    The properties are atomic number, electronegativity, atomic radius, ionization energy, electron
+    affinity and number of valence electrons. Each has mean 0 and standard deviation 1 over the
+    elements for which it is known. An unknown value is 0, the mean, with a 1 in an extra column.
 
-    Valence electrons are those outside the noble-gas core, less the filled d shell of the p block and the
-    filled f shell of Lu, Lr and beyond: the group number in the s and d blocks, the group number - 10 in the
-    p block, 2 for He, 3 to 16 for La-Yb and Ac-No.
+    Valence electrons are those outside the noble-gas core, without the filled d shell of the p
+    block and the filled f shell of Lu, Lr and beyond: the group number in the s and d blocks, the
+    group number - 10 in the p block, 2 for He, 3 to 16 for La-Yb and Ac-No.
 
-    Shapes: [101, 8], row = atomic number, row 0 zero; columns 6 and 7 flag electronegativity and radius.
-    Source: ``tables/elemental.csv`` (units in its header), taken from pymatgen's periodic table.
+    Source: `tables/elemental.csv` (units in its header), from pymatgen's periodic table.
+
+    Returns:
+        [101, 8], indexed by atomic number; row 0 is zero. Columns 6 and 7 flag electronegativity
+        and radius.
     """
     cells = [row[1:] for row in _read_table("elemental.csv")[1:]]
     values = np.array([[float(cell or "nan") for cell in row] for row in cells])
@@ -96,9 +103,10 @@ def elemental() -> FloatTable:
 
 @cache
 def properties() -> dict[str, FloatTable]:
-    """The six elemental properties of `elemental` as they are, by name with unit; of the unknown ones, the mean.
+    """Return the six properties of `elemental` in their units; unknown values are the mean.
 
-    Shapes: [101] each, row = atomic number, row 0 zero. Source: ``tables/elemental.csv``.
+    Returns:
+        [101] for each name with unit, indexed by atomic number; row 0 is zero.
     """
     header, *rows = _read_table("elemental.csv")
     values = np.array([[float(cell or "nan") for cell in row[1:]] for row in rows])
@@ -110,18 +118,22 @@ def properties() -> dict[str, FloatTable]:
 
 
 def radii() -> FloatTable:
-    """Atomic radii in Å; of the unknown ones, noble gases mostly, the mean.
+    """Return atomic radii in Å; unknown ones, mostly of noble gases, are the mean.
 
-    Shapes: [101], row = atomic number, row 0 zero. Source: ``tables/elemental.csv``.
+    Returns:
+        [101], indexed by atomic number; row 0 is zero.
     """
     return properties()["atomic_radius [Å]"]
 
 
 @cache
 def masses() -> FloatTable:
-    """Standard atomic masses in u.
+    """Return standard atomic masses in u.
 
-    Shapes: [101], row = atomic number, row 0 zero. Source: ``tables/atomic_mass.csv``, from pymatgen's periodic table.
+    Source: `tables/atomic_mass.csv`, from pymatgen's periodic table.
+
+    Returns:
+        [101], indexed by atomic number; row 0 is zero.
     """
     rows = _read_table("atomic_mass.csv")[1:]
     return _with_row_zero([[float(mass)] for _, mass in rows]).ravel()
@@ -134,5 +146,6 @@ def _read_table(name: str) -> list[list[str]]:
 
 def _with_row_zero(rows: ArrayLike) -> FloatTable:
     table = np.pad(np.asarray(rows, dtype=np.float32), ((1, 0), (0, 0)))
-    table.flags.writeable = False  # the cached table is shared by all callers
+    # All callers share the cached table.
+    table.flags.writeable = False
     return table

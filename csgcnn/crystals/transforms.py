@@ -1,4 +1,7 @@
-"""Other descriptions of the same crystal: what a prediction must not depend on."""
+"""Transforms that describe the same crystal in another way, which must not change predictions.
+
+A transform takes a crystal and a random generator and returns the crystal described otherwise.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,13 +14,15 @@ from csgcnn.crystals.crystal import Crystal
 
 Transform = Callable[[Crystal, np.random.Generator], Crystal | None]
 
-FILE_PRECISION = 1e-6  # Å: what structure files round coordinates to
+# Å: precision of coordinates in structure files.
+FILE_PRECISION = 1e-6
 
 
 def rotate(crystal: Crystal, rng: np.random.Generator) -> Crystal:
-    """Turn the crystal by a random rotation."""
+    """Rotate the crystal at random."""
     q, r = np.linalg.qr(rng.standard_normal((3, 3)))
-    q = q * np.sign(np.diag(r))  # uniform over the orthogonal matrices (Mezzadri 2007)
+    # Uniform over the orthogonal matrices (Mezzadri, Not. AMS 54, 592, 2007).
+    q = q * np.sign(np.diag(r))
     return crystal._replace(lattice=crystal.lattice @ (q * np.sign(np.linalg.det(q))))
 
 
@@ -27,14 +32,13 @@ def translate(crystal: Crystal, rng: np.random.Generator) -> Crystal:
 
 
 def wrap(crystal: Crystal, rng: np.random.Generator) -> Crystal:
-    """Give each atom by another of its periodic images, up to a thousand cells away."""
-    return crystal._replace(
-        frac_coords=crystal.frac_coords + rng.integers(-1000, 1001, crystal.frac_coords.shape)
-    )
+    """Replace each atom by one of its periodic images, up to a thousand cells away."""
+    cells = rng.integers(-1000, 1001, crystal.frac_coords.shape)
+    return crystal._replace(frac_coords=crystal.frac_coords + cells)
 
 
 def permute(crystal: Crystal, rng: np.random.Generator) -> Crystal:
-    """List the sites in a random order."""
+    """Shuffle the sites."""
     order = rng.permutation(len(crystal.atomic_number))
     return crystal._replace(
         atomic_number=crystal.atomic_number[order], frac_coords=crystal.frac_coords[order]
@@ -42,11 +46,10 @@ def permute(crystal: Crystal, rng: np.random.Generator) -> Crystal:
 
 
 def shake(crystal: Crystal, rng: np.random.Generator) -> Crystal:
-    """Move every atom by up to 1e-6 Å along x, y and z: the same crystal within the precision of a file."""
+    """Move every atom by up to 1e-6 Å along x, y and z, the precision of a structure file."""
     noise = rng.uniform(-FILE_PRECISION, FILE_PRECISION, crystal.frac_coords.shape)
-    return crystal._replace(
-        frac_coords=crystal.frac_coords + noise @ np.linalg.inv(crystal.lattice)
-    )
+    shift = noise @ np.linalg.inv(crystal.lattice)
+    return crystal._replace(frac_coords=crystal.frac_coords + shift)
 
 
 def double(crystal: Crystal, rng: np.random.Generator) -> Crystal:
@@ -60,47 +63,46 @@ def double_all(crystal: Crystal, rng: np.random.Generator) -> Crystal:
 
 
 def choose_cell(crystal: Crystal, rng: np.random.Generator) -> Crystal:
-    """Take other lattice vectors of the same lattice: a random integer matrix of determinant 1 or -1."""
-    one = np.eye(3, dtype=int)
-    lower, upper = (np.tril(rng.integers(-1, 2, (3, 3)), -1) + one for _ in range(2))
+    """Choose other lattice vectors by a random integer matrix of determinant 1 or -1."""
+    identity = np.eye(3, dtype=int)
+    lower, upper = (np.tril(rng.integers(-1, 2, (3, 3)), -1) + identity for _ in range(2))
     return _in_basis(crystal, rng.permutation(lower @ upper.T))
 
 
 def niggli(crystal: Crystal, rng: np.random.Generator) -> Crystal | None:
-    """Take the Niggli-reduced vectors of the same lattice; None where spglib finds none."""
+    """Choose the Niggli-reduced lattice vectors; None if spglib finds none."""
     import spglib
 
     reduced: Any = None
-    with suppress(Exception):  # which kind depends on the version of spglib; older ones answer None
+    # The type of the error depends on the version of spglib; older ones return None.
+    with suppress(Exception):
         reduced = spglib.niggli_reduce(crystal.lattice)
-    return (
-        None
-        if reduced is None
-        else _in_basis(crystal, np.round(reduced @ np.linalg.inv(crystal.lattice)))
-    )
+    if reduced is None:
+        return None
+    return _in_basis(crystal, np.round(reduced @ np.linalg.inv(crystal.lattice)))
 
 
 def primitive(crystal: Crystal, rng: np.random.Generator) -> Crystal | None:
-    """Take a primitive cell; None where spglib finds none."""
+    """Choose a primitive cell; None if spglib finds none."""
     return _standard_cell(crystal, to_primitive=True)
 
 
 def conventional(crystal: Crystal, rng: np.random.Generator) -> Crystal | None:
-    """Take the conventional cell; None where spglib finds none."""
+    """Choose the conventional cell; None if spglib finds none."""
     return _standard_cell(crystal, to_primitive=False)
 
 
-def _supercell(crystal: Crystal, times: Sequence[int]) -> Crystal:
-    cells = np.array(list(np.ndindex(*times)))
+def _supercell(crystal: Crystal, shape: Sequence[int]) -> Crystal:
+    cells = np.array(list(np.ndindex(*shape)))
     return Crystal(
-        lattice=crystal.lattice * np.array(times)[:, None],
+        lattice=crystal.lattice * np.array(shape)[:, None],
         atomic_number=np.repeat(crystal.atomic_number, len(cells)),
-        frac_coords=((crystal.frac_coords[:, None] + cells) / times).reshape(-1, 3),
+        frac_coords=((crystal.frac_coords[:, None] + cells) / shape).reshape(-1, 3),
     )
 
 
 def _in_basis(crystal: Crystal, basis: NDArray[Any]) -> Crystal:
-    """The same atoms on the lattice vectors `basis` @ lattice; basis [3, 3] of integers, determinant 1 or -1."""
+    """Return the atoms with the lattice vectors basis @ lattice, for integers of determinant ±1."""
     return crystal._replace(
         lattice=basis @ crystal.lattice,
         frac_coords=crystal.frac_coords @ np.round(np.linalg.inv(basis)),
@@ -108,15 +110,15 @@ def _in_basis(crystal: Crystal, basis: NDArray[Any]) -> Crystal:
 
 
 def _standard_cell(crystal: Crystal, to_primitive: bool) -> Crystal | None:
-    """One of spglib's standard cells, its atoms where they were, to less than 1e-6 Å."""
+    """Return a standard cell of spglib; its atoms move by less than 1e-6 Å."""
     import spglib
 
-    hand = np.sign(
-        np.linalg.det(crystal.lattice)
-    )  # spglib wants a right-handed cell: turning all vectors gives one
-    cell: Any = (hand * crystal.lattice, hand * crystal.frac_coords, crystal.atomic_number)
+    # spglib needs a right-handed cell; inverting all vectors gives one.
+    sign = np.sign(np.linalg.det(crystal.lattice))
+    cell: Any = (sign * crystal.lattice, sign * crystal.frac_coords, crystal.atomic_number)
     found: Any = None
-    with suppress(Exception):  # as in `niggli`
+    # As in `niggli`.
+    with suppress(Exception):
         found = spglib.standardize_cell(
             cell, to_primitive, no_idealize=True, symprec=FILE_PRECISION
         )
