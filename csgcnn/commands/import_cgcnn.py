@@ -18,7 +18,7 @@ from csgcnn.data.targets import Target, with_unit
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.nn.network import build_network
 from csgcnn.runs.checkpoint import save_checkpoint
-from csgcnn.runs.foreign_archives import load_foreign
+from csgcnn.runs.legacy_archives import load_legacy
 
 KIND = "checkpoint of the original CGCNN"
 # What the published files predict, by the last word of their `data_options`; in the names of the included data.
@@ -47,7 +47,7 @@ def import_cgcnn(path: Path, output: Path, name: str | None = None, unit: str | 
         raise UserError(f"{path}: there is no such file")
     if output.exists():
         raise UserError(f"output={output} exists; please choose another name")
-    content = load_foreign(path, KIND)
+    content = load_legacy(path, KIND)
     try:
         weights = _weights(content)
         config = _config(weights)

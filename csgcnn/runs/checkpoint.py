@@ -1,84 +1,153 @@
-"""Checkpoints: plain data that executes nothing when loaded."""
+"""Checkpoints: a trained model, or the state of a training, as plain data in one file.
 
-import io
+Format 4 is a safetensors file: tensors by name, and the metadata entry `csgcnn` with everything
+else as JSON (see `tensor_tree`). Readers ignore fields that they do not know, so that a new
+optional field needs no new format. Formats 1-3 were files of `torch.save`. Reading a checkpoint
+executes nothing.
+"""
+
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
 
+from csgcnn.config.targets import plugins_in
 from csgcnn.config.upgrade import removed_keys_in, upgrade_config
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
-from csgcnn.errors import UserError
+from csgcnn.errors import UserError, first_line
 from csgcnn.io import write_bytes
-from csgcnn.runs.plain_data import load_plain
+from csgcnn.runs.legacy_archives import is_legacy_archive, load_legacy
+from csgcnn.runs.tensor_tree import join_tree, split_tree
+from csgcnn.runs.untrusted import (
+    LIMITS,
+    Limits,
+    RefusedError,
+    TruncatedError,
+    checked_tree,
+    reading,
+)
 
-FORMAT = 3  # 2: `training` holds all that a training needs to go on; 3: weights may be those of an ensemble
+FORMAT = 4
+KIND = "csgcnn checkpoint"
+METADATA = "csgcnn"  # the entry of the safetensors metadata
 REQUIRED = ("config", "targets", "elements", "state_dict")
+ADDED_IN_3 = {"ensemble": 1, "init_from": None, "init_parts": "all"}  # keys of the configuration
+# Characters that do not control a terminal.
+TEXT = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]{0,1000}")
 
 
-def _from_1(content: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in content.items() if name != "training"}
+def save_checkpoint(content: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint, whole or not at all.
 
-
-def _from_2(content: dict[str, Any]) -> dict[str, Any]:
-    config = content["config"]
-    if not isinstance(config, dict) or not isinstance(config.get("model", {}), dict):
-        return content
-    model = {"predict_std": False} | config.get("model", {})
-    return {**content, "config": ADDED | config | ({"model": model} if "model" in config else {})}
-
-
-ADDED = {"ensemble": 1, "init_from": None, "init_parts": "all"}  # to the configuration, in format 3
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    1: _from_1,
-    2: _from_2,
-}  # format n -> format n + 1
-
-
-def save_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint of dicts, lists, strings, numbers and tensors: whole or not at all."""
-    buffer = io.BytesIO()  # a full disk is then told by the system, not by torch's writer
-    torch.save({"format": FORMAT, **content}, buffer)
-    write_bytes(path, buffer.getvalue())
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, upgraded to the present format; nothing in the file is executed.
+    Args:
+        content: Dicts, lists, tuples, strings, numbers, None and tensors; see `load_checkpoint`.
+        path: The file.
 
     Raises:
-        UserError: it is absent, truncated, no csgcnn checkpoint, more than plain data, or of a newer format.
+        UserError: The file cannot be written.
     """
-    content = load_plain(path)
+    own = {"format": FORMAT, "plugins": sorted(plugins_in(content.get("config")))}
+    kept = {key: value for key, value in content.items() if key != "removed"}
+    text, tensors = split_tree({**kept, **own})
+    write_bytes(path, safetensors.torch.save(tensors, {METADATA: text}))
+
+
+def load_checkpoint(path: Path, limits: Limits = LIMITS) -> dict[str, Any]:
+    """Read a checkpoint of any format, which may be untrusted.
+
+    Args:
+        path: The file.
+        limits: Largest sizes.
+
+    Returns:
+        format: Its format as a file.
+        csgcnn: Version that wrote it.
+        config: Configuration of the training, upgraded to this version.
+        removed: Sentences about keys of its configuration that no longer exist.
+        plugins: Packages outside csgcnn that its configuration names. This is information only:
+            loading the model needs the opt-in of the user.
+        targets, elements: Fields of each `Target`, and atomic numbers of the training rows.
+        split, data: Ids of each part, and a digest of the data.
+        metrics: Validation score.
+        state_dict: Weights.
+        training: State of the training, in last.ckpt.
+
+    Raises:
+        UserError: It is absent, truncated, damaged, not a csgcnn checkpoint, of a newer format,
+            or exceeds a limit.
+    """
+    if not path.exists():
+        raise UserError(f"ckpt={path}: no such file")
+    content = _read(path, limits)
     version = content.get("format") if isinstance(content, dict) else None
     if type(version) is not int or version < 1 or any(key not in content for key in REQUIRED):
-        raise UserError(
-            f"{path} is not a csgcnn checkpoint: it lacks one of format, {', '.join(REQUIRED)}"
-        )
+        fields = ", ".join(("format", *REQUIRED))
+        raise UserError(f"{path} is not a {KIND}: it lacks one of {fields}")
     if version > FORMAT:
+        writer = f"csgcnn {content.get('csgcnn', '?')!r:.40}"
         raise UserError(
-            f"{path} has checkpoint format {version}, written by csgcnn {content.get('csgcnn', '?')!r:.40}; "
-            f"this version reads up to {FORMAT}: please update csgcnn"
+            f"{path} has checkpoint format {version}, written by {writer}; this version reads up "
+            f"to {FORMAT}: update csgcnn"
         )
-    for old in range(version, FORMAT):
-        content = UPGRADES[old](content)
+    content = _upgraded(content, version)
+    for key, (expected, accepts) in FIELDS.items():
+        if key in content and not accepts(content[key]):
+            raise UserError(f"{path} is not a {KIND}: its {key} is not {expected}")
+    return content
+
+
+def _read(path: Path, limits: Limits) -> Any:
+    with reading(path, KIND, limits), path.open("rb") as file:
+        start = file.read(16)
+    if is_legacy_archive(start):
+        return load_legacy(path, KIND, limits)
+    with reading(path, KIND, limits) as size:
+        data = path.read_bytes()
+        try:
+            text, tensors = _description(data, limits), safetensors.torch.load(data)
+        except SafetensorError as error:
+            raise TruncatedError(first_line(error)) from error
+        return checked_tree(join_tree(text, tensors), size, size, limits)
+
+
+def _description(data: bytes, limits: Limits) -> str:
+    """Return the JSON text in the header of a safetensors file."""
+    n_bytes = int.from_bytes(data[:8], "little")
+    if data[8:9] != b"{" or n_bytes > len(data) - 8:
+        raise TruncatedError("it has no safetensors header")
+    if n_bytes > limits.description_bytes:
+        raise RefusedError(f"its header has {n_bytes:,} bytes")
+    metadata = json.loads(data[8 : 8 + n_bytes]).get("__metadata__")
+    text = metadata.get(METADATA) if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        raise TruncatedError(f"its header has no entry {METADATA}")
+    return text
+
+
+def _upgraded(content: dict[str, Any], version: int) -> dict[str, Any]:
+    """Return the content of a file of an earlier format, with the names of this version."""
+    content = dict(content)
+    if version == 1:
+        content.pop("training", None)  # it lacked some of what a training needs
     config = content["config"]
     if isinstance(config, dict):
-        content = {**content, "config": upgrade_config(config), "removed": removed_keys_in(config)}
-    content |= {
-        key: _with_present_names(content[key])
-        for key in ("state_dict", "training")
-        if key in content
-    }
-    for key, (expected, accepts) in EXPECTED.items():
-        if key in content and not accepts(content[key]):
-            raise UserError(f"{path} is not a csgcnn checkpoint: its {key} is not {expected}")
+        if version < 3 and isinstance(model := config.get("model", {}), dict):
+            models = {"model": {"predict_std": False} | model} if "model" in config else {}
+            config = ADDED_IN_3 | config | models
+        content |= {"config": upgrade_config(config), "removed": removed_keys_in(config)}
+    for key in ("state_dict", "training"):
+        if key in content:
+            content[key] = _with_present_names(content[key])
     return content
 
 
 def _with_present_names(tree: Any) -> Any:
-    """Return weights by their names in this version, in dicts of any depth."""
+    """Return a tree whose weights have the names that they have in this version."""
     if not isinstance(tree, dict):
         return tree
     return {_present_name(name): _with_present_names(part) for name, part in tree.items()}
@@ -94,70 +163,60 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and TEXT.fullmatch(value) is not None
 
 
-def _has_only_texts_and_numbers(value: Any) -> bool:
+def _holds_texts_and_numbers(value: Any) -> bool:
     if isinstance(value, dict):
-        return all(map(_has_only_texts_and_numbers, (*value, *value.values())))
+        return all(map(_holds_texts_and_numbers, (*value, *value.values())))
     if isinstance(value, list | tuple):
-        return all(map(_has_only_texts_and_numbers, value))
-    return _is_text(value) if isinstance(value, str) else not isinstance(value, torch.Tensor)
+        return all(map(_holds_texts_and_numbers, value))
+    return _is_text(value) if isinstance(value, str) else not isinstance(value, Tensor)
+
+
+def _is_config(value: Any) -> bool:
+    return isinstance(value, dict) and _holds_texts_and_numbers(value)
+
+
+def _are_targets(value: Any) -> bool:
+    is_list = isinstance(value, list) and _holds_texts_and_numbers(value)
+    return is_list and all(map(_is_target, value))
 
 
 def _is_target(target: Any) -> bool:
     if not isinstance(target, dict) or not isinstance(target.get("classes", ()), list | tuple):
         return False
-    classes, optional = (
-        target.get("classes", ()),
-        (target.get("unit", ""), target.get("derived") or ""),
-    )
+    classes, unit, derived = (target.get(key) or "" for key in ("classes", "unit", "derived"))
     return (
-        all(map(_is_text, (target.get("name"), *optional, *classes)))
+        all(map(_is_text, (target.get("name"), unit, derived, *classes)))
         and target.get("task", "regression") in ("regression", "classification")
         and len(set(classes)) == len(classes) != 1
     )
 
 
-TEXT = re.compile(
-    r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]{0,1000}"
-)  # what does not steer a terminal
-EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+def _are_elements(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        type(z) is int and 1 <= z <= MAX_ATOMIC_NUMBER for z in value
+    )
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_split(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_are_texts, value.values()))
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
+    )
+
+
+FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "csgcnn": ("a version", _is_text),
-    "config": (
-        "a dict of texts and numbers",
-        lambda config: isinstance(config, dict) and _has_only_texts_and_numbers(config),
-    ),
-    "targets": (
-        "a list of targets",
-        lambda targets: (
-            isinstance(targets, list)
-            and _has_only_texts_and_numbers(targets)
-            and all(map(_is_target, targets))
-        ),
-    ),
-    "elements": (
-        f"a list of atomic numbers up to {MAX_ATOMIC_NUMBER}",
-        lambda elements: (
-            isinstance(elements, list)
-            and all(type(z) is int and 1 <= z <= MAX_ATOMIC_NUMBER for z in elements)
-        ),
-    ),
-    "split": (
-        "lists of ids",
-        lambda split: (
-            isinstance(split, dict)
-            and all(
-                isinstance(ids, list) and all(isinstance(id_, str) for id_ in ids)
-                for ids in split.values()
-            )
-        ),
-    ),
-    "state_dict": (
-        "a dict of tensors",
-        lambda state: (
-            isinstance(state, dict)
-            and all(
-                isinstance(name, str) and isinstance(value, torch.Tensor)
-                for name, value in state.items()
-            )
-        ),
-    ),
+    "config": ("a dict of texts and numbers", _is_config),
+    "plugins": ("a list of packages", _are_texts),
+    "targets": ("a list of targets", _are_targets),
+    "elements": (f"a list of atomic numbers up to {MAX_ATOMIC_NUMBER}", _are_elements),
+    "split": ("lists of ids", _is_split),
+    "state_dict": ("a dict of tensors", _is_state_dict),
 }
