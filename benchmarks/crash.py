@@ -11,10 +11,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import torch
-
 import csgcnn.commands.train  # noqa: F401  (loaded once, so that a kill hits the training and not the imports)
 from csgcnn.cli import main as cli
+from csgcnn.runs.checkpoint import load_checkpoint
 
 DATA = Path(__file__).parents[1] / "data" / "dielectric.json.gz"
 TIMING = ("seconds", "graphs_per_second")
@@ -54,7 +53,7 @@ def outcome(folder: Path) -> dict[str, object]:
 
 
 def weights(path: Path) -> dict[str, bytes]:
-    state = torch.load(path, weights_only=True)["state_dict"]
+    state = load_checkpoint(path)["state_dict"]
     return {name: tensor.numpy().tobytes() for name, tensor in state.items()}
 
 

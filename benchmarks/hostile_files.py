@@ -10,6 +10,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.store import GraphStore
 from csgcnn.errors import UserError
+from csgcnn.runs.checkpoint import load_checkpoint, save_checkpoint
 
 SLOW = 5.0  # seconds
 SETTINGS = [
@@ -46,7 +48,7 @@ class Fuzzer:
     def __init__(self, folder: Path, seed: int) -> None:
         self.seed = seed
         self.checkpoint = folder / "run" / "checkpoints" / "best.ckpt"
-        self.contents = torch.load(self.checkpoint, weights_only=True)
+        self.contents = load_checkpoint(self.checkpoint)
         self.folder = Path(tempfile.mkdtemp(dir=folder))
         self.marker = self.folder / "executed"
         self.payload = Payload(str(self.marker))
@@ -205,9 +207,16 @@ class Fuzzer:
             path.write_bytes(mutator.bytes(self.checkpoint.read_bytes()))
         else:
             with deep():
-                torch.save(mutator.tree(self.contents), path)
+                self._save(mutator.tree(self.contents), path, mutator.rng)
         csgcnn.load(path).predict([mutator.rng.choice(self.structures)])
         return "accepted"
+
+    def _save(self, content: Any, path: Path, rng: random.Random) -> None:
+        """Write a checkpoint of the present format or, where that is impossible, of format 3."""
+        if rng.random() < 0.5:
+            with suppress(AttributeError, RecursionError, TypeError):
+                return save_checkpoint(content, path)
+        torch.save(content, path)
 
     def _dict(self, rng: random.Random) -> dict[str, Any]:
         structure = rng.choice(self.structures)

@@ -103,7 +103,12 @@ def _config(weights: Mapping[Any, Any]) -> dict[str, Any]:
 
     Cut-off, number of neighbors and Gaussians are those of the original's data loader: no file keeps them.
     """
-    graph = {"cutoff": 8.0, "max_neighbors": 12, "shells": "truncate"}
+    graph = {
+        "cutoff": 8.0,
+        "max_neighbors": 12,
+        "shells": "truncate",
+        "global_features": [],
+    }
     table = {"_target_": "csgcnn.crystals.elements.atom_init"}
     config = {
         "graph": graph,

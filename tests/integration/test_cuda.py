@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from csgcnn.runs.checkpoint import load_checkpoint
+
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
 ON_GPU = ["trainer.device=cuda", "trainer.deterministic=true"]
@@ -18,11 +20,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return dict(
-        torch.load(run / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)[
-            "state_dict"
-        ]
-    )
+    return load_checkpoint(run / "checkpoints" / "best.ckpt")["state_dict"]
 
 
 def same(first: Path, second: Path) -> bool:

@@ -16,6 +16,7 @@ import torch
 
 from csgcnn.cli import main as cli
 from csgcnn.errors import UserError
+from csgcnn.runs.checkpoint import load_checkpoint
 
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
@@ -125,7 +126,7 @@ def together(small: list[str], tmp_path: Path) -> Together:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return torch.load(run / "checkpoints" / "last.ckpt")["state_dict"]
+    return load_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
 
 
 CLASSES = [

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.descriptors import NAMES, descriptors
+from csgcnn.runs.checkpoint import load_checkpoint
 
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
@@ -45,7 +45,7 @@ def test_a_checkpoint_alone_predicts_what_the_run_did(
 def test_the_statistics_are_those_of_the_training_rows(
     informed: Path, records: list[Record]
 ) -> None:
-    state = torch.load(informed / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    state = load_checkpoint(informed / "checkpoints" / "best.ckpt")["state_dict"]
     train = set(json.loads((informed / "splits.json").read_text())["train"])
     assert len(train) == 48
     values = {

@@ -269,7 +269,7 @@ def with_weight(key: str, tensor: Any) -> Callable[[dict[str, Any]], Any]:
 
 WORDS = ["name=gap", "unit=eV"]
 STRANGE: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str], int, str]] = {
-    "a call": (lambda whole: whole | {"args": Trap()}, WORDS, 1, "was executed: it wants to call or make posix.mkdir"),
+    "a call": (lambda whole: whole | {"args": Trap()}, WORDS, 1, "nothing was executed: it names posix.mkdir"),
     "no name": (lambda whole: whole, [], 2, "please give name=… and unit=…"),
     "no unit": (lambda whole: whole, ["name=gap"], 2, "please give name=… and unit=…"),
     "no arguments": (without("args"), [], 2, "please give name=…"),

@@ -16,7 +16,7 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from csgcnn.config.resolved import REPEAT
-from csgcnn.runs.checkpoint import load_checkpoint
+from csgcnn.runs.checkpoint import load_checkpoint, save_checkpoint
 
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
@@ -103,7 +103,7 @@ def same_run(found: Path, expected: Path, table: Table) -> None:
     }
     for name in ("best.ckpt", "last.ckpt"):
         one, other = (
-            torch.load(run / "checkpoints" / name)["state_dict"] for run in (found, expected)
+            load_checkpoint(run / "checkpoints" / name)["state_dict"] for run in (found, expected)
         )
         assert all(torch.equal(one[key], other[key]) for key in other)
 
@@ -151,7 +151,9 @@ def test_signals(
     assert stopped.returncode == code, stopped.stderr
     assert "Traceback" not in stopped.stdout + stopped.stderr
     assert f"stopped by {signal.Signals(number).name} in epoch 2" in stopped.stdout
-    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")["training"]["n_done"] == 2
+    assert (
+        load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["training"]["n_done"] == 2
+    )
     answer = csgcnn(
         "train", f"resume={tmp_path / 'run'}", cwd=run.parent
     )  # from elsewhere, without a further word
@@ -164,7 +166,9 @@ def test_a_second_ctrl_c_stops_at_once(cut_off: Any, tmp_path: Path) -> None:
     assert stopped.returncode == 130
     assert "Traceback" not in stopped.stdout + stopped.stderr
     assert "stopped by" not in stopped.stdout
-    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")["training"]["n_done"] == 1
+    assert (
+        load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["training"]["n_done"] == 1
+    )
 
 
 def test_a_signal_before_the_training_starts(cut_off: Any, tmp_path: Path) -> None:
@@ -336,9 +340,9 @@ def test_a_stored_checkpoint_goes_on(csgcnn: Command, tmp_path: Path, table: Tab
 
 def test_a_state_that_does_not_fit_is_told(csgcnn: Command, run: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(run, tmp_path / "run"))
-    content = torch.load(folder / "checkpoints" / "last.ckpt")
+    content = load_checkpoint(folder / "checkpoints" / "last.ckpt")
     del content["training"]["optimizer"]
-    torch.save(content, folder / "checkpoints" / "last.ckpt")
+    save_checkpoint(content, folder / "checkpoints" / "last.ckpt")
     answer = csgcnn("train", f"resume={folder}", cwd=tmp_path)
     assert answer.code == 1
     assert "the state of the training is damaged" in answer.err

@@ -73,7 +73,7 @@ def test_a_state_of_a_training_comes_back_to_the_bit(
     tmp_path: Path, trainer: Callable[..., Trainer]
 ) -> None:
     trained = trainer(max_epochs=1, ema=0.9)
-    trained.fit()
+    trained.fit(lambda: None)
     content = {
         "config": {"a": [1, None, "x"]},
         "targets": [],
