@@ -1,4 +1,4 @@
-"""A data set made ready: graphs, targets, and which rows can be used."""
+"""A data set with targets: graphs, values, usable rows and rejected records."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,47 +15,60 @@ from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.data.targets import Target, column_of
 from csgcnn.errors import UserError
 
-MISSING = "missing"  # no label is no mistake: such rows may be skipped however many they are
-FAR = 1000  # times the width of the middle half of the values, from their median
-MOST_REJECTED = 0.05  # share of the records beyond which skipping would hide a mistake
+# Last word of the reason of a row without any label. Such rows may be skipped in any number.
+MISSING = "missing"
+# Outlier: a value whose distance from the median exceeds this many interquartile ranges.
+OUTLIER = 1000
+# Largest fraction of records that may be skipped for other reasons; more suggest a mistake.
+MOST_REJECTED = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Graphs with the values of one or several targets."""
+    """Graphs with the values of one or several targets.
+
+    Attributes:
+        store: The graphs.
+        targets: The targets.
+        values: [n_graphs, n_targets] float32; NaN where missing, a class by its position.
+        rows: [n_usable] int64, rows with a value of at least one target.
+        rejected: Records that cannot be used.
+    """
 
     store: GraphStore
     targets: list[Target]
-    values: Tensor  # [n_graphs, n_targets] float32, NaN where missing, a class by its position
-    rows: Tensor  # [n_usable] int64, rows with a value of at least one target
+    values: Tensor
+    rows: Tensor
     rejected: list[Rejected]
 
 
 def select_targets(
     store: GraphStore, targets: Sequence[Target], rejected: Sequence[Rejected], source: Path
 ) -> Dataset:
-    """Read the target columns; rows with an impossible value, or without any value, join the rejected ones.
+    """Read the target columns; rows with an impossible value, or without any value, are rejected.
+
+    Args:
+        store: The graphs.
+        targets: The targets.
+        rejected: Records that are rejected already.
+        source: Path of the data, for messages.
 
     Raises:
-        UserError: a column does not exist.
+        UserError: A column does not exist.
     """
     reasons: dict[int, str] = {}
     columns = [_encoded(target, column_of(store, target, source), reasons) for target in targets]
     values = torch.tensor(columns, dtype=torch.float32).T.contiguous()
     for row in (~values.isfinite().any(1)).nonzero().squeeze(1).tolist():
         reasons.setdefault(row, f"{' and '.join(target.name for target in targets)} {MISSING}")
-    usable = torch.tensor(
-        [row for row in range(len(store)) if row not in reasons], dtype=torch.long
-    )
-    rejected = [
-        *rejected,
-        *(Rejected(store.ids[row], reason) for row, reason in sorted(reasons.items())),
-    ]
-    return Dataset(store, list(targets), values, usable, rejected)
+    usable = [row for row in range(len(store)) if row not in reasons]
+    found = [Rejected(store.ids[row], reason) for row, reason in sorted(reasons.items())]
+    rows = torch.tensor(usable, dtype=torch.long)
+    return Dataset(store, list(targets), values, rows, [*rejected, *found])
 
 
 def _encoded(target: Target, column: Sequence[Scalar], reasons: dict[int, str]) -> list[float]:
-    """The numbers of a column, NaN where one is missing or, as added to `reasons`, impossible."""
+    """Encode a column; an impossible value becomes NaN, and its row gets a reason."""
     values = [math.nan] * len(column)
     for row, value in enumerate(column):
         try:
@@ -66,10 +79,17 @@ def _encoded(target: Target, column: Sequence[Scalar], reasons: dict[int, str]) 
 
 
 def check_rejected(dataset: Dataset, source: Path, on_error: str, report: Path) -> None:
-    """Write the rejected records to `report` (csv: id, reason), and fail unless they may be skipped.
+    """Write the rejected records into a csv file, and fail unless they may be skipped.
+
+    Args:
+        dataset: The data set.
+        source: Path of the data, for messages.
+        on_error: "skip" if records may be skipped.
+        report: The csv file of ids and reasons; not written without rejected records.
 
     Raises:
-        UserError: records were rejected and may not be skipped, or more than 5 % for more than a missing label, or all.
+        UserError: Records may not be skipped, no record is left, or more than 5 % of the records
+            are rejected for another reason than a missing label.
     """
     rejected = dataset.rejected
     if not rejected:
@@ -78,43 +98,51 @@ def check_rejected(dataset: Dataset, source: Path, on_error: str, report: Path) 
     total = len(rejected) + len(dataset.rows)
     first = "; ".join(f"{entry.id}: {entry.reason}" for entry in rejected[:3])
     more = "; …" if len(rejected) > 3 else ""
-    told = f"{source}: {len(rejected)} of {total} records cannot be used ({first}{more}), all listed in {report}"
+    message = f"{source}: {len(rejected)} of {total} records cannot be used ({first}{more})"
     if on_error != "skip":
-        raise UserError(f"{told}. Mend them, or leave them out with dataset.on_error=skip")
-    if not len(dataset.rows):
-        raise UserError(f"{told}. Nothing is left")
-    if sum(not entry.reason.endswith(MISSING) for entry in rejected) > MOST_REJECTED * total:
-        raise UserError(f"{told}. More than {MOST_REJECTED:.0%} is too many to skip")
+        advice = "fix them, or skip them with dataset.on_error=skip"
+    elif not len(dataset.rows):
+        advice = "no record is left"
+    elif sum(not entry.reason.endswith(MISSING) for entry in rejected) > MOST_REJECTED * total:
+        advice = f"at most {MOST_REJECTED:.0%} may be skipped, fix the others"
+    else:
+        return
+    raise UserError(f"{message}; {advice}. All are listed in {report}")
 
 
 def label_warnings(dataset: Dataset, train: Tensor) -> Iterator[str]:
-    """What a user should know about the labels before trusting an error: classes that never train, far outliers.
+    """Yield warnings about labels: classes without training rows, and outliers.
 
-    `train` [n_train]: the training rows.
+    Args:
+        dataset: The data set.
+        train: [n_train] int64, the training rows.
     """
     for i, target in enumerate(dataset.targets):
         column = dataset.values[:, i].double()
         known = dataset.rows[column[dataset.rows].isfinite()]
         if target.classes:
-            yield from _unlearned_classes(target, column[known], column[train])
+            yield from _untrained_classes(target, column[known], column[train])
         elif len(known):
-            yield from _outliers(
-                target, column[known], [dataset.store.ids[row] for row in known.tolist()]
-            )
+            ids = [dataset.store.ids[row] for row in known.tolist()]
+            yield from _outliers(target, column[known], ids)
 
 
-def _unlearned_classes(target: Target, known: Tensor, train: Tensor) -> Iterator[str]:
+def _untrained_classes(target: Target, known: Tensor, train: Tensor) -> Iterator[str]:
     for position, name in enumerate(target.classes):
         if not (train == position).any() and (n_rows := int((known == position).sum())):
-            yield f"{target.name} = {name} ({n_rows} in val and test) occurs in no training row: it cannot be learned"
+            yield (
+                f"{target.name} = {name} ({n_rows} in val and test) occurs in no training row; "
+                "the model cannot learn it"
+            )
 
 
 def _outliers(target: Target, known: Tensor, ids: Sequence[str]) -> Iterator[str]:
     low, median, high = np.percentile(known.numpy(), [25, 50, 75])
-    far = ((known - median).abs() > FAR * (high - low)).nonzero().squeeze(1).tolist()
+    far = ((known - median).abs() > OUTLIER * (high - low)).nonzero().squeeze(1).tolist()
     if far and high > low:
+        others = f" ({len(far)} such values)" if len(far) > 1 else ""
         yield (
-            f"{target.name} of {ids[far[0]]} is {known[far[0]]:.4g}"
-            f"{f' (there are {len(far)} such values)' if len(far) > 1 else ''}, while half of all values lie between "
-            f"{low:.4g} and {high:.4g}: is it right? It rules mean, deviation and loss"
+            f"{target.name} of {ids[far[0]]} is {known[far[0]]:.4g}{others}, but half of all "
+            f"values lie between {low:.4g} and {high:.4g}. Such an outlier dominates mean, "
+            "standard deviation and loss; check it"
         )

@@ -1,37 +1,54 @@
-"""Crystals that lie in several parts of a split."""
+"""Leakage between the parts of a split: equal structures and equal compositions."""
 
 import numpy as np
 import torch
 
-from csgcnn.data.splits import PARTS, Split, compositions
+from csgcnn.data.compositions import compositions
+from csgcnn.data.splits import PARTS, Split
 from csgcnn.data.store import GraphStore
 
 
 def count_duplicates(store: GraphStore, split: Split) -> tuple[int, tuple[str, str] | None]:
-    """Count the pairs of rows in different parts whose structures are the same to 0.001 (Å, fractions).
+    """Count pairs of rows in different parts with equal structures.
 
-    A pair in val and test counts like one with a training row: each lets a part tell of another. Also returns the ids
-    of a pair, the first.
+    Structures are equal if their elements, lattices and coordinates agree to 0.001 (Å, and
+    fractional coordinates), in any order of their sites. A pair in val and test counts, too.
+
+    Args:
+        store: The data set.
+        split: Rows of each part.
+
+    Returns:
+        The number of pairs, and the ids of one of them.
     """
     rows = torch.cat([split[part] for part in PARTS]).numpy()
     part = np.repeat(np.arange(len(PARTS)), [len(split[name]) for name in PARTS])
     _, structure, n_equal = np.unique(
         store.graphs.fingerprint[rows], return_inverse=True, return_counts=True
     )
-    n_in = np.bincount(structure * len(PARTS) + part, minlength=len(n_equal) * len(PARTS)).reshape(
-        -1, len(PARTS)
-    )
-    n_pairs = int((n_equal**2 - (n_in**2).sum(1)).sum()) // 2
+    # [n_structures, n_parts]: number of rows of each structure in each part
+    n_rows = np.bincount(structure * len(PARTS) + part, minlength=len(n_equal) * len(PARTS))
+    n_rows = n_rows.reshape(-1, len(PARTS))
+    # n rows form n (n - 1) / 2 pairs; subtract those within a part.
+    n_pairs = int((n_equal**2 - (n_rows**2).sum(1)).sum()) // 2
     if not n_pairs:
         return 0, None
-    is_shared = (n_in > 0).sum(1) > 1
-    same = np.flatnonzero(structure == structure[is_shared[structure].argmax()])
-    other = same[part[same] != part[same[0]]][0]
-    return n_pairs, (store.ids[rows[same[0]]], store.ids[rows[other]])
+    is_shared = (n_rows > 0).sum(1) > 1
+    equal = np.flatnonzero(structure == structure[is_shared[structure].argmax()])
+    other = equal[part[equal] != part[equal[0]]][0]
+    return n_pairs, (store.ids[rows[equal[0]]], store.ids[rows[other]])
 
 
 def shared_compositions(store: GraphStore, split: Split) -> dict[str, int]:
-    """How many rows of val and of test have the reduced composition of a training row."""
+    """Count the rows of val and test whose reduced composition is that of a training row.
+
+    Args:
+        store: The data set.
+        split: Rows of each part.
+
+    Returns:
+        The number of rows by part.
+    """
     formula = compositions(store)
     trained = {formula[row] for row in split["train"].tolist()}
     return {

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from csgcnn.crystals.graph_builder import Rejected
-from csgcnn.data.dataset import Dataset, check_rejected, select_targets
+from csgcnn.data.dataset import Dataset, check_rejected, label_warnings, select_targets
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, describe_targets
 from csgcnn.errors import UserError
@@ -54,7 +54,7 @@ def test_the_only_column_is_the_target(store_with: StoreMaker) -> None:
         ([], ["gap"], r"column 'gap' does not exist; the columns are none$"),
     ],
 )
-def test_a_target_that_is_not_there(
+def test_a_target_without_a_column_is_refused(
     store_with: StoreMaker, columns: list[str], names: list[str] | None, answer: str
 ) -> None:
     store = store_with({"gap": [1.0, 2.0], "n": [1.0, 2.0]})
@@ -130,10 +130,15 @@ def test_rejected_records_may_be_skipped_up_to_five_per_cent(
     ("n_rejected", "n_usable", "on_error", "answers"),
     [
         (1, 99, "raise", ["1 of 100 records cannot be used (x0: reason 0", "on_error=skip"]),
-        (6, 94, "skip", ["6 of 100", "x0: reason 0", "x2: reason 2", "; …)", "More than 5%"]),
+        (
+            6,
+            94,
+            "skip",
+            ["6 of 100", "x0: reason 0", "x2: reason 2", "; …)", "at most 5% may be skipped"],
+        ),
     ],
 )
-def test_rejected_records_stop_the_run(
+def test_rejected_records_abort_the_run(
     store_with: StoreMaker,
     tmp_path: Path,
     n_rejected: int,
@@ -150,10 +155,36 @@ def test_rejected_records_stop_the_run(
     assert len(report.read_text().splitlines()) == 1 + n_rejected
 
 
-def test_targets_missing_everywhere_stop_the_run(store_with: StoreMaker, tmp_path: Path) -> None:
+def test_targets_missing_everywhere_abort_the_run(store_with: StoreMaker, tmp_path: Path) -> None:
     dataset = select_targets(store_with({"gap": [None, None]}), [Target("gap")], [], SOURCE)
     assert dataset.rows.shape == (0,)
     with pytest.raises(
         UserError, match=r"2 of 2 records cannot be used \(c0: gap missing; c1: gap missing\)"
     ):
         check_rejected(dataset, SOURCE, "skip", tmp_path / "rejected.csv")
+
+
+def test_outliers_and_untrained_classes_are_reported(store_with: StoreMaker) -> None:
+    gap, kind = Target("gap"), Target("kind", task="classification", classes=("a", "b", "c"))
+    values = torch.cat([torch.linspace(0, 39, 40), torch.tensor([1e6, -5e5])])
+    kinds = torch.tensor([0.0, 1.0] * 20 + [2.0, float("nan")])
+    store, rows = store_with({"gap": values.tolist()}), torch.arange(42)
+    dataset = Dataset(store, [gap, kind], torch.stack([values, kinds], 1), rows, [])
+    outlier, untrained = label_warnings(dataset, torch.arange(40))
+    assert outlier == (
+        "gap of c40 is 1e+06 (2 such values), but half of all values lie between 9.25 and 29.75. "
+        "Such an outlier dominates mean, standard deviation and loss; check it"
+    )
+    assert untrained == (
+        "kind = c (1 in val and test) occurs in no training row; the model cannot learn it"
+    )
+    (only,) = label_warnings(dataset, torch.arange(41))
+    assert only.startswith("gap of c40")
+
+
+@pytest.mark.parametrize(
+    "values", [[0.5, 1.25, 3.0, 7.0] * 10, [0.0] * 40 + [1.0] * 2], ids=["ordinary", "half equal"]
+)
+def test_ordinary_labels_need_no_warning(store_with: StoreMaker, values: list[float]) -> None:
+    dataset = select_targets(store_with({"gap": values}), [Target("gap")], [], SOURCE)
+    assert not list(label_warnings(dataset, dataset.rows))

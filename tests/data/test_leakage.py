@@ -1,4 +1,4 @@
-"""What parts of a split share: structures and compositions."""
+"""Structures and compositions that several parts of a split share."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,11 +11,11 @@ import torch
 from csgcnn.config.settings.dataset import SplitSettings
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import Crystal, to_crystal
-from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import Record
+from csgcnn.data.compositions import compositions
 from csgcnn.data.leakage import count_duplicates, shared_compositions
-from csgcnn.data.splits import PARTS, compositions, split_rows
+from csgcnn.data.splits import PARTS, split_rows
 from csgcnn.data.store import GraphStore
 from csgcnn.errors import UserError
 
@@ -93,20 +93,6 @@ def test_reduced_formulas(ideal_crystals: dict[str, Crystal]) -> None:
             "test": torch.tensor([where["fcc"], where["bcc"]]),
         }
         assert shared_compositions(store, split) == {"val": 2, "test": 0}
-
-
-def test_reduced_formulas_are_those_of_pymatgen(formation_energy_records: list[Record]) -> None:
-    from pymatgen.core import Composition
-
-    chosen = [to_crystal(record.source) for record in formation_energy_records[::20]]
-    store = GraphStore(
-        connect(chosen, GraphSettings()), [str(i) for i in range(len(chosen))], {}, GraphSettings()
-    )
-    for formula, crystal in zip(compositions(store), chosen, strict=True):
-        expected = Composition(
-            Counter(SYMBOLS[z] for z in crystal.atomic_number)
-        ).get_integer_formula_and_factor()[0]
-        assert Composition(formula) == Composition(expected)
 
 
 def test_a_split_by_composition_needs_no_column(elastic_records: list[Record]) -> None:

@@ -98,7 +98,7 @@ def test_groups_stay_together(store: GraphStore, settings: Callable[..., SplitSe
     assert all(torch.equal(split[part], reversed_rows[part]) for part in PARTS)
 
 
-def test_a_split_column_may_be_spelt_in_the_usual_ways(
+def test_a_split_column_may_use_the_usual_spellings(
     store: GraphStore, settings: Callable[..., SplitSettings]
 ) -> None:
     split = split_rows(store, ROWS, settings("column"))
@@ -117,7 +117,7 @@ def test_a_fold_tests_its_rows_only(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_ids_written_down_give_the_same_split(
+def test_written_ids_give_the_same_split(
     store: GraphStore, settings: Callable[..., SplitSettings], tmp_path: Path, method: str
 ) -> None:
     split = split_rows(store, ROWS, settings(method))
@@ -145,11 +145,11 @@ def test_ids_of_a_file_are_text_or_numbers(
         (
             "group",
             {"column": "familly"},
-            r"column=familly: there is no such column; there are family, part, fold",
+            r"column=familly: no such column; the columns are family, part, fold",
         ),
         ("column", {"column": "gappy"}, "column 'gappy' has no value for c4"),
         ("group", {"column": "gappy"}, "column 'gappy' has no value for c4"),
-        ("column", {"column": "typo"}, "column 'typo' says 'tets'; .* train, val or test"),
+        ("column", {"column": "typo"}, "column 'typo' holds 'tets', expected train, val or test"),
         ("fold", {"fold": 7}, r"column 'fold' has no fold 7; it has 0\.0, 1\.0, 2\.0, 3\.0, 4\.0$"),
         ("fold", {"column": "family"}, r"no fold 3; it has family 0, family 1, .*, …$"),
         (
@@ -164,7 +164,7 @@ def test_ids_of_a_file_are_text_or_numbers(
         ("file", {"file": "gone.json"}, "dataset.split.file=gone.json: No such file"),
     ],
 )
-def test_what_cannot_be_split(
+def test_impossible_splits_are_refused(
     store: GraphStore,
     settings: Callable[..., SplitSettings],
     method: str,
@@ -185,17 +185,17 @@ def test_what_cannot_be_split(
         ('{"train": ["c1", "c2"], "val": ["c3"], "test": ["c2"]}', "c2 is in both train and test"),
         (
             '{"train": ["c1", "c9999"], "val": ["x"], "test": ["c2"]}',
-            "2 ids are not among .* first 'c9999'",
+            "2 of its ids are not among .* first is 'c9999'",
         ),
         (
             '{"train": ["c1"], "val": ["c3"], "test": ["c50"]}',
-            "1 ids are not among the usable rows, the first 'c50'",
+            "1 of its ids are not among the usable rows, the first is 'c50'",
         ),
         ('{"train": ["c1"], "val": [], "test": ["c2"]}', "leaves val empty"),
         ('{"train": ["c1", "c1"], "val": ["c3"], "test": ["c2"]}', "c1"),
     ],
 )
-def test_split_files_that_cannot_be_used(
+def test_malformed_split_files_are_refused(
     store: GraphStore,
     settings: Callable[..., SplitSettings],
     tmp_path: Path,
@@ -246,7 +246,7 @@ def test_a_stratified_split_of_a_part_of_the_rows(store_with: Callable[..., Grap
         "test": 10,
     }
     with pytest.raises(
-        UserError, match=r"dataset\.split\.stratify=kid: there is no such column; there are kind"
+        UserError, match=r"dataset\.split\.stratify=kid: no such column; the columns are kind"
     ):
         split_rows(store, torch.arange(100), SplitSettings(stratify="kid"))
 
@@ -276,7 +276,7 @@ def of_sizes(store_with: Callable[..., GraphStore], sizes: list[int], seed: int)
     ],
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_odd_group_sizes(
+def test_groups_of_any_size_are_kept_together(
     store_with: Callable[..., GraphStore],
     group_sizes: list[int],
     fractions: tuple[float, float, float],
@@ -301,7 +301,7 @@ def test_fewer_groups_than_parts(store_with: Callable[..., GraphStore]) -> None:
     store = of_sizes(store_with, [60, 40], 0)
     with pytest.raises(
         UserError,
-        match=r"the group split of 100 rows leaves train empty \(train 0, val 60, test 40\)|",
+        match=r"the group split of 100 rows leaves test empty \(train 60, val 40, test 0\)",
     ):
         split_rows(store, torch.arange(100), SplitSettings("group", column="family"))
 
@@ -332,7 +332,7 @@ def test_matbench_folds_are_the_official_ones(name: str) -> None:
     assert matbench_folds(len(official)).tolist() == official
 
 
-def test_the_method_matbench(store: GraphStore) -> None:
+def test_the_matbench_method_tests_one_fold(store: GraphStore) -> None:
     folds = matbench_folds(N)
     for fold in range(5):
         split = split_rows(store, ROWS, SplitSettings("matbench", fold=fold))

@@ -62,7 +62,7 @@ def test_columns_derived_from_others(
         ),
     ],
 )
-def test_what_is_no_comparison(
+def test_other_expressions_are_refused(
     store_with: StoreMaker, expression: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -85,7 +85,7 @@ def test_what_is_no_comparison(
         ({"gap": "gap > 0"}, r"mine/set\.json already has a column gap; choose another name"),
     ],
 )
-def test_a_comparison_that_does_not_fit_the_data(
+def test_a_comparison_that_does_not_fit_the_data_is_refused(
     store_with: StoreMaker, derived: dict[str, str], answer: str
 ) -> None:
     store = store_with({"gap": [1.0, 2.0], "text": [None, "metal"]})
@@ -93,7 +93,7 @@ def test_a_comparison_that_does_not_fit_the_data(
         derive_columns(store, derived, SOURCE)
 
 
-def test_classes_are_what_the_column_holds(store_with: StoreMaker) -> None:
+def test_classes_are_the_values_of_the_column(store_with: StoreMaker) -> None:
     columns: dict[str, list[Scalar]] = {
         "mixed": [1, 1.0, True, "1", 0, None],
         "numbers": [10, 9, 2.5, -1, None, 9],
@@ -133,12 +133,14 @@ def test_the_only_column_may_be_text_if_it_is_a_class(store_with: StoreMaker) ->
         ),
     ],
 )
-def test_what_are_no_classes(store_with: StoreMaker, values: list[Scalar], answer: str) -> None:
+def test_too_few_or_too_many_classes_are_refused(
+    store_with: StoreMaker, values: list[Scalar], answer: str
+) -> None:
     with pytest.raises(UserError, match=answer):
         describe_targets(store_with({"x": values}), ["x"], {"x": "classification"}, {}, {}, SOURCE)
 
 
-def test_a_task_of_no_target(store_with: StoreMaker) -> None:
+def test_a_task_of_another_column_is_refused(store_with: StoreMaker) -> None:
     with pytest.raises(
         ConfigError, match=r"dataset\.tasks\.y: y is not a target; the targets are x"
     ):
@@ -164,7 +166,7 @@ def test_values_of_mixed_targets(store_with: StoreMaker) -> None:
     ]
 
 
-def test_what_cannot_be_learned() -> None:
+def test_targets_without_enough_labels_are_refused() -> None:
     targets = [CLASS, Target("gap")]
     check_labels(torch.tensor([[0, NAN], [1, 2.0], [1, 3.0]]), targets)
     with pytest.raises(
@@ -180,3 +182,32 @@ def test_what_cannot_be_learned() -> None:
 def test_a_missing_value_is_nan_whatever_the_task() -> None:
     assert math.isnan(CLASS.encode(None))
     assert math.isnan(Target("gap").encode(None))
+
+
+@pytest.mark.parametrize(
+    ("values", "answer"),
+    [
+        (
+            [3.7] * 32,
+            r"gap is 3\.7 in all training rows that have it \(32\): there is nothing to learn",
+        ),
+        ([1.17], r"gap is 1\.17 in all training rows that have it \(1\)"),
+        ([0.0, 0.0, NAN], r"gap is 0 in all training rows that have it \(2\)"),
+        (
+            [-137000.1, -137000.2],
+            r"gap lies between -137000\.\d+ and -137000\.\d+ in .* subtract a constant .* 7 digits",
+        ),
+        ([1e6 + 0.001, 1e6 + 0.002], r"gap is 1000000 in all training rows"),
+        ([0.0, 1e-40], r"there is nothing to learn"),
+    ],
+)
+def test_targets_without_a_spread_are_refused(values: list[float], answer: str) -> None:
+    with pytest.raises(UserError, match=answer):
+        check_labels(torch.tensor([values]).T, [Target("gap")])
+
+
+@pytest.mark.parametrize(
+    "values", [[1.0, 2.0], [0.0, 1e-30], [1e30, -1e30], [-137000.0, -136900.0], [1e-12, 1e30]]
+)
+def test_targets_with_a_spread_are_accepted(values: list[float]) -> None:
+    check_labels(torch.tensor([values]).T, [Target("gap")])

@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from csgcnn.data.dataset import Dataset, label_warnings
-from csgcnn.data.targets import Target, check_labels
-from csgcnn.errors import UserError
+from csgcnn.data.targets import Target
 from csgcnn.evaluation.baselines import baseline_metrics
 from csgcnn.evaluation.metrics import format_metrics, regression_metrics, target_metrics
 from csgcnn.evaluation.plots import plot_learning_curve, plot_parity
@@ -70,61 +68,6 @@ def test_a_scaler_of_mixed_values(values: list[float]) -> None:
     assert scaler.standardize(targets).abs().max() <= len(values) ** 0.5
     torch.testing.assert_close(
         scaler(scaler.standardize(targets)), targets, atol=1e-6 * max(values), rtol=0
-    )
-
-
-@pytest.mark.parametrize(
-    ("values", "answer"),
-    [
-        (
-            [3.7] * 32,
-            r"gap is 3\.7 in all training rows that have it \(32\): there is nothing to learn; change",
-        ),
-        ([1.17], r"gap is 1\.17 in all training rows that have it \(1\)"),
-        ([0.0, 0.0, NAN], r"gap is 0 in all training rows that have it \(2\)"),
-        (
-            [-137000.1, -137000.2],
-            r"gap lies between -137000\.\d+ and -137000\.\d+ in .* subtract a constant .* 7 digits",
-        ),
-        ([1e6 + 0.001, 1e6 + 0.002], r"gap is 1000000 in all training rows"),
-        ([0.0, 1e-40], r"there is nothing to learn"),
-    ],
-)
-def test_targets_without_a_spread_are_refused(values: list[float], answer: str) -> None:
-    with pytest.raises(UserError, match=answer):
-        check_labels(torch.tensor([values]).T, [GAP])
-
-
-@pytest.mark.parametrize(
-    "values", [[1.0, 2.0], [0.0, 1e-30], [1e30, -1e30], [-137000.0, -136900.0], [1e-12, 1e30]]
-)
-def test_targets_with_a_spread_are_not(values: list[float]) -> None:
-    check_labels(torch.tensor([values]).T, [GAP])
-
-
-def test_what_is_odd_about_labels_is_told(store_with: Callable[..., object]) -> None:
-    values = torch.cat([torch.linspace(0, 39, 40), torch.tensor([1e6, -5e5])])
-    kinds = torch.tensor([0.0, 1.0] * 20 + [2.0, NAN])
-    store = store_with({"gap": values.tolist()})
-    dataset = Dataset(store, [GAP, KIND], torch.stack([values, kinds], 1), torch.arange(42), [])
-    outlier, unlearned = label_warnings(dataset, torch.arange(40))
-    assert outlier == (
-        "gap of c40 is 1e+06 (there are 2 such values), while half of all values lie between 9.25 and 29.75: is it "
-        "right? It rules mean, deviation and loss"
-    )
-    assert (
-        unlearned == "kind = c (1 in val and test) occurs in no training row: it cannot be learned"
-    )
-    assert [
-        told.startswith("gap of c40") for told in label_warnings(dataset, torch.arange(41))
-    ] == [True]
-    ordinary = Dataset(store, [GAP], VALUES.repeat(7).unsqueeze(1), torch.arange(42), [])
-    assert not list(label_warnings(ordinary, torch.arange(40)))
-    mostly_zero = Dataset(
-        store, [GAP], torch.cat([torch.zeros(40), torch.ones(2)]).unsqueeze(1), torch.arange(42), []
-    )
-    assert not list(label_warnings(mostly_zero, torch.arange(40))), (
-        "half of the values are equal: far from what?"
     )
 
 
