@@ -56,10 +56,10 @@ def test_mae(job: tuple[str, str, int | None, int]) -> tuple[str, str, int | Non
     from hydra import compose, initialize_config_dir
 
     from csgcnn.cli.overrides import canonical
-    from csgcnn.commands.init_from import initialize_from
-    from csgcnn.commands.prepare import build_trainer, prepare
+    from csgcnn.commands.prepare import build_trainer, plain, prepare
     from csgcnn.config.paths import CONF
     from csgcnn.evaluation.metrics import target_metrics
+    from csgcnn.training.transfer import initialize_from
 
     seeds = [
         f"seed={seed}",
@@ -78,7 +78,7 @@ def test_mae(job: tuple[str, str, int | None, int]) -> tuple[str, str, int | Non
     torch.manual_seed(cfg.seed)
     trainer = build_trainer(cfg, data)
     if cfg.init_from:
-        initialize_from(trainer, cfg, dataset.targets)
+        initialize_from(trainer, plain(cfg))
     trainer.fit(lambda: None)
     trainer.evaluated.load_state_dict(trainer.best)
     metrics = target_metrics(

@@ -12,9 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from csgcnn import __version__, distributed
 from csgcnn.commands.ensemble import train_ensemble
-from csgcnn.commands.init_from import initialize_from
 from csgcnn.commands.job import Job
-from csgcnn.commands.prepare import Prepared, build_trainer, prepare
+from csgcnn.commands.prepare import Prepared, build_trainer, plain, prepare
 from csgcnn.commands.ranks import follow_rank_0, leading
 from csgcnn.config.resolved import save_resolved
 from csgcnn.data.dataset import Dataset, label_warnings
@@ -33,6 +32,7 @@ from csgcnn.training.losses import MultiTaskLoss
 from csgcnn.training.resume import check_same_run, data_digest, last_checkpoint
 from csgcnn.training.state import load_training_state
 from csgcnn.training.trainer import Trainer
+from csgcnn.training.transfer import initialize_from
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def _train(
 
     torch.manual_seed(cfg.seed)
     trainer = build_trainer(cfg, data)
-    _load_weights(trainer, checkpoint, cfg, data.dataset)
+    _load_weights(trainer, checkpoint, cfg)
     is_done = _is_done(trainer, source if checkpoint else None)
     _check_ranks_agree(trainer, description, is_done)
     if is_done:
@@ -206,7 +206,7 @@ def _checkpoint(source: Path | None, description: Mapping[str, Any]) -> dict[str
 
 
 def _load_weights(
-    trainer: Trainer, checkpoint: Mapping[str, Any] | None, cfg: DictConfig, dataset: Dataset
+    trainer: Trainer, checkpoint: Mapping[str, Any] | None, cfg: DictConfig
 ) -> None:
     """Load the state of the run to resume, or the weights of `init_from`."""
     if checkpoint:
@@ -218,7 +218,7 @@ def _load_weights(
             ) from error
         log.info("resuming in epoch %d", trainer.epoch + 1)
     elif cfg.init_from:
-        distributed.run_on_all_ranks(lambda: initialize_from(trainer, cfg, dataset.targets))
+        distributed.run_on_all_ranks(lambda: initialize_from(trainer, plain(cfg)))
 
 
 def _is_done(trainer: Trainer, source: Path | None) -> bool:

@@ -1,1 +1,1 @@
-"""Losses, metrics, the training loop and what it leaves behind; knows neither Hydra nor pymatgen."""
+"""Training: the loop, losses, schedules, checkpoints, resuming and transfer of weights."""

@@ -1,4 +1,4 @@
-"""Keeps what a training has reached: metrics.csv and checkpoints, while it goes on and when it is stopped."""
+"""Rows of metrics.csv and checkpoints, written while a training runs and when it is stopped."""
 
 import logging
 import time
@@ -15,21 +15,26 @@ from csgcnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-TOGETHER = (
-    8  # batches after which several processes agree whether to save or to stop: asking costs time
-)
-SAVE, PRUNE = 1, 2  # what they agree on: one of these, or the exit code to stop with
+AGREE_EVERY = 8  # steps between two decisions of several ranks, which wait for each other
+SAVE, PRUNE = 1, 2  # decisions; a larger number is the exit code to stop with
 
 
 class PrunedError(Exception):
-    """The training is not worth going on with."""
+    """A trial of a search is stopped early."""
 
 
 class Checkpointer:
-    """Writes a row per epoch, and last.ckpt and best.ckpt every `checkpoint_every` seconds; stops where it is asked to.
+    """Write a row per epoch, and last.ckpt and best.ckpt every `checkpoint_every` seconds.
 
-    `description` is what checkpoints say besides the state of the training; `keep_last` older checkpoints stay, as
-    step_<steps>.ckpt. `should_prune`, if given, is asked after each epoch, with the best score so far, whether to stop.
+    Args:
+        run: Run directory.
+        trainer: The training.
+        description: Entries of a checkpoint other than weights and state.
+        interruption: Signals and the time limit.
+        checkpoint_every: Time between two checkpoints in s.
+        keep_last: Older checkpoints to keep, as step_<steps>.ckpt.
+        should_prune: Decides after each epoch, from its number and the best score so far, whether
+            to stop.
     """
 
     def __init__(
@@ -55,35 +60,45 @@ class Checkpointer:
         self._saved_at = time.monotonic()
 
     def on_step(self) -> None:
-        """Do what is due after a batch or an epoch.
+        """Write what is due after a step or an epoch, and stop the training if it must.
 
         Raises:
-            PrunedError: the training is hopeless.
-            SystemExit: it is to stop.
+            PrunedError: The trial is pruned.
+            SystemExit: A signal was received, or the time limit is reached.
         """
         self._write_rows()
-        due = SAVE if time.monotonic() - self._saved_at > self.checkpoint_every else 0
-        due = max(due, PRUNE if self._is_to_prune() else 0, self.interruption.code)
-        if distributed.world_size() > 1:
-            due = distributed.max_over_ranks(due) if self.trainer.n_done % TOGETHER == 0 else 0
-        if due:
+        decision = self._decide()
+        if decision:
             self.save()
-        if due == PRUNE:
+        if decision == PRUNE:
             raise PrunedError
-        if due > PRUNE:
-            told = "stopped by %s in epoch %d, all is kept; csgcnn train resume=%s continues"
-            reason = self.interruption.reason or "the order of another process"
-            log.warning(told, reason, self.trainer.epoch + 1, self.run.folder)
-            raise SystemExit(due)
+        if decision > PRUNE:
+            log.warning(
+                "stopped by %s in epoch %d; resume with: csgcnn train resume=%s",
+                self.interruption.reason or "another process",
+                self.trainer.epoch + 1,
+                self.run.folder,
+            )
+            raise SystemExit(decision)
 
-    def _is_to_prune(self) -> bool:
+    def _decide(self) -> int:
+        decision = self.interruption.exit_code
+        if self._is_pruned():
+            decision = max(decision, PRUNE)
+        if time.monotonic() - self._saved_at > self.checkpoint_every:
+            decision = max(decision, SAVE)
+        if distributed.world_size() == 1:
+            return decision
+        return distributed.max_over_ranks(decision) if self.trainer.n_done % AGREE_EVERY == 0 else 0
+
+    def _is_pruned(self) -> bool:
         trainer = self.trainer
         if self.should_prune is None or trainer.n_done:
             return False
         return self.should_prune(trainer.epoch, trainer.best_score) and not trainer.is_over
 
     def save(self) -> None:
-        """Write last.ckpt, and best.ckpt if there is a better one, unless they are up to date."""
+        """Write last.ckpt and, if there is a better epoch, best.ckpt, unless they are current."""
         trainer, position = self.trainer, (self.trainer.epoch, self.trainer.n_done)
         self._write_rows()
         if self._saved != position:
@@ -92,16 +107,14 @@ class Checkpointer:
                 "state_dict": trainer.evaluated.state_dict(),
                 "training": training_state(trainer),
             }
-            for name in ("last", *([f"step_{trainer.n_steps:09d}"] if self.keep_last else [])):
-                self.run.save(content, name)
-            self._drop_old()
+            self.run.save(content, "last")
+            if self.keep_last:
+                self.run.save(content, f"step_{trainer.n_steps:09d}")
+            self._remove_old()
         if self._saved_best != trainer.best_epoch:
             self.save_best(trainer.best)
-        self._saved, self._saved_best, self._saved_at = (
-            position,
-            trainer.best_epoch,
-            time.monotonic(),
-        )
+        self._saved, self._saved_best = position, trainer.best_epoch
+        self._saved_at = time.monotonic()
 
     def save_best(self, weights: Mapping[str, Tensor]) -> None:
         """Write best.ckpt with these weights."""
@@ -110,12 +123,13 @@ class Checkpointer:
 
     def _write_rows(self) -> None:
         history = self.trainer.history
-        if history and not self._n_rows:  # of a run that is continued, whatever the csv says
+        if history and not self._n_rows:
+            # of a resumed run the checkpoint counts; the file may have further rows
             self.run.write_metrics(history)
         elif len(history) > self._n_rows:
             self.run.append_metrics(history[self._n_rows :])
         self._n_rows = len(history)
 
-    def _drop_old(self) -> None:
+    def _remove_old(self) -> None:
         for path in sorted(self.run.checkpoints.glob("step_*.ckpt"))[: -self.keep_last or None]:
             path.unlink(missing_ok=True)

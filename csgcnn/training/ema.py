@@ -1,4 +1,4 @@
-"""The moving average of a model in training."""
+"""Exponential moving average of the weights."""
 
 from copy import deepcopy
 
@@ -7,9 +7,18 @@ from torch import Tensor, nn
 
 
 class ExponentialMovingAverage(nn.Module):
-    """Exponential moving average of weights and buffers, whose memory grows with the steps taken, up to `decay`.
+    r"""Exponential moving average of weights and buffers.
 
-    That of `torch.optim.swa_utils.AveragedModel`, whose counter lies on the device and stops the queue when it is read.
+    .. math:: \bar w \leftarrow d_n \bar w + (1 - d_n) w, \quad
+        d_n = \min(\text{decay}, \frac{1 + n}{10 + n})
+
+    after step :math:`n`; the first step copies the weights. The decay that grows with the steps
+    shortens the memory at the start. `torch.optim.swa_utils.AveragedModel` does the same, but keeps
+    its counter on the device, and reading it makes the host wait for the GPU.
+
+    Args:
+        model: The network, which is copied.
+        decay: Largest decay.
     """
 
     n_averaged: Tensor
@@ -22,9 +31,9 @@ class ExponentialMovingAverage(nn.Module):
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move towards the present `model`; the first time, become it."""
-        steps = int(self.n_averaged)
-        decay = min(self.decay, (1 + steps) / (10 + steps)) if steps else 0.0
+        """Move the average towards the current weights of the network."""
+        n_steps = int(self.n_averaged)
+        decay = min(self.decay, (1 + n_steps) / (10 + n_steps)) if n_steps else 0.0
         averaged, current = ([*one.parameters(), *one.buffers()] for one in (self.module, model))
         torch._foreach_lerp_(averaged, current, 1 - decay)
         self.n_averaged += 1

@@ -1,8 +1,12 @@
-"""What training minimizes: on standardized targets, missing labels left out."""
+"""Losses of standardized targets, without missing labels.
+
+Add a loss by a class that follows the contract of `RegressionLoss`, and an option of the group
+`loss` whose `_target_` names it, in this module or in a plugin.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,17 +16,48 @@ from csgcnn.config.instantiate import instantiate
 from csgcnn.config.settings import Setting
 from csgcnn.data.targets import Target, check_names
 
-LEAST_LOG_STD = (
-    -7.0
-)  # a thousandth of the spread of the target: no label is surer, and the loss stays finite
+# A thousandth of the standard deviation of the target. Smaller predicted deviations are clamped, so
+# that the loss stays finite.
+MIN_LOG_STD = -7.0
+
+
+class RegressionLoss(Protocol):
+    """Contract of a loss of the group `loss`; a loss with parameters is a `torch.nn.Module`.
+
+    It is called once per regression target. Parameters are trained with the network.
+    """
+
+    def __call__(self, prediction: Tensor, target: Tensor, *log_std: Tensor) -> Tensor:
+        """Return the mean loss of the known labels.
+
+        Args:
+            prediction: Standardized predictions [n_graphs, 1].
+            target: Standardized labels [n_graphs, 1], NaN where missing. A missing label changes
+                neither the loss nor a gradient.
+            *log_std: With `model.predict_std=true` one tensor: the logarithm of the predicted
+                standard deviation [n_graphs, 1], in units of the standardized target.
+
+        Returns:
+            Scalar; 0 without a known label.
+        """
+        ...
 
 
 class WeightedRegressionLoss(nn.Module):
-    """A weighted sum of squared, absolute and Huber (delta 1) error, averaged over the known labels.
+    r"""Weighted sum of the squared, the absolute and the Huber error.
 
-    It acts on standardized targets, so the balance of its terms does not depend on the unit of the target.
+    .. math:: \frac{1}{n} \sum_{i \text{ known}}
+        w_{mse} e_i^2 + w_{l1} |e_i| + w_{huber} H_1(e_i), \quad e_i = \hat y_i - y_i
 
-    Shapes: prediction, target [n_graphs, n_targets] -> scalar; a NaN target is a missing label.
+    with the Huber loss of delta 1 (Huber, Ann. Math. Stat. 35, 73, 1964). Targets are standardized,
+    so the balance of the terms does not depend on the unit.
+
+    Shapes: prediction, target [n_graphs, n_targets] -> scalar.
+
+    Args:
+        mse: Weight of the squared error.
+        l1: Weight of the absolute error.
+        huber: Weight of the Huber loss.
     """
 
     def __init__(
@@ -45,21 +80,23 @@ class WeightedRegressionLoss(nn.Module):
         if self.l1:
             loss = loss + self.l1 * error.abs()
         if self.huber:
-            loss = loss + self.huber * F.huber_loss(
-                error, torch.zeros_like(error), reduction="none"
-            )
+            huber = F.huber_loss(error, torch.zeros_like(error), reduction="none")
+            loss = loss + self.huber * huber
         return loss.sum() / known.sum().clamp(min=1)
 
 
 class Likelihood(nn.Module):
-    """Minus the logarithm of the likelihood of a known label, mean over these, by a deviation that is predicted, too.
+    r"""Mean negative log-likelihood of the labels, up to a constant, with predicted deviations.
 
-    - `gaussian`: log(std) + (error / std)^2 / 2 (Nix & Weigend, ICNN 1994)
-    - `laplace`: log(std) + sqrt(2) |error| / std, which forgives outliers as the absolute error does
+    With the error :math:`e` and the predicted standard deviation :math:`\sigma`:
 
-    both up to a constant.
+    - `gaussian`: :math:`\log\sigma + (e / \sigma)^2 / 2` (Nix & Weigend, ICNN 1994)
+    - `laplace`: :math:`\log\sigma + \sqrt{2} |e| / \sigma`, which is more robust to outliers
 
-    Shapes: prediction, target, log_std [n_graphs, n_targets] -> scalar; a NaN target is a missing label.
+    Shapes: prediction, target, log_std [n_graphs, n_targets] -> scalar.
+
+    Args:
+        distribution: Distribution of the errors.
     """
 
     def __init__(
@@ -76,27 +113,39 @@ class Likelihood(nn.Module):
     def forward(self, prediction: Tensor, target: Tensor, log_std: Tensor) -> Tensor:
         known = target.isfinite()
         error = torch.where(known, prediction - torch.where(known, target, 0.0), 0.0)
-        log_std = log_std.clamp(min=LEAST_LOG_STD)
+        log_std = log_std.clamp(min=MIN_LOG_STD)
         relative = error * torch.exp(-log_std)
-        misfit = (
-            relative.square() / 2 if self.distribution == "gaussian" else 2**0.5 * relative.abs()
-        )
+        if self.distribution == "gaussian":
+            misfit = relative.square() / 2
+        else:
+            misfit = 2**0.5 * relative.abs()
         return torch.where(known, log_std + misfit, 0.0).sum() / known.sum().clamp(min=1)
 
 
 class MultiTaskLoss(nn.Module):
-    """The mean over the targets of each one's loss: `regression` on a number, cross entropy on a class.
+    r"""Weighted mean of the losses of all targets.
 
-    Fixed weights: sum(w_t L_t) / sum(w_t). Learned weights (Kendall, Gal & Cipolla, CVPR 2018), with s_t the logarithm
-    of a target's noise variance, a parameter: the mean of exp(-s_t) L_t / 2 + s_t / 2, and without the first half for
-    classes. They are the likelihood of a Gaussian where `regression` is the squared error, and a scale elsewhere.
+    The loss :math:`L_t` of a number is `regression`, that of a class the cross entropy, each a mean
+    over the known labels of the batch.
 
-    Each L_t is a mean over its known labels; a target that no row of a batch has adds nothing to it.
-    `class_weights`: one tensor [n_classes] per target; of a number it is ignored.
+    - Fixed weights: :math:`\sum_t w_t L_t / \sum_t w_t`.
+    - Learned weights (Kendall, Gal & Cipolla, CVPR 2018): the mean of :math:`\exp(-s_t) L_t / 2 +
+      s_t / 2` with the parameter :math:`s_t`, the logarithm of the noise variance; without the
+      first factor 1/2 for classes. With the squared error this is the likelihood of a Gaussian. A
+      target without a known label in the batch contributes 0.
 
-    Shapes: outputs [n_graphs, sum of n_outputs] standardized values and logits, after which come the [n_graphs,
-    n_numbers] log_std of a `Likelihood`; target [n_graphs, n_targets] standardized values and positions of classes
-    -> scalar; a NaN target is a missing label.
+    Shapes: outputs [n_graphs, sum of n_outputs + n_log_std], target [n_graphs, n_targets] ->
+    scalar. Outputs are standardized values and logits in the order of the targets, then for a
+    `Likelihood` the log_std of each number. Targets are standardized values and positions of
+    classes, NaN where missing.
+
+    Args:
+        regression: Loss of numbers.
+        n_outputs: Outputs per target: 1 for a number, else the number of classes.
+        weights: Weight of each target; default: equal weights.
+        class_weights: Weights of the classes of each target [n_outputs], ignored for numbers;
+            default: equal weights.
+        learn_weights: Whether the weights of the targets are learned.
     """
 
     weights: Tensor
@@ -105,7 +154,7 @@ class MultiTaskLoss(nn.Module):
 
     def __init__(
         self,
-        regression: nn.Module,
+        regression: RegressionLoss,
         n_outputs: Sequence[int] = (1,),
         weights: Sequence[float] | None = None,
         class_weights: Sequence[Tensor] | None = None,
@@ -116,61 +165,67 @@ class MultiTaskLoss(nn.Module):
         self.n_outputs = list(n_outputs)
         n_targets = len(self.n_outputs)
         fixed = torch.tensor(weights or [1.0] * n_targets)
+        of_classes = torch.cat(list(class_weights or [torch.ones(n) for n in n_outputs]))
+        precision_factor = torch.tensor([0.5 if n == 1 else 1.0 for n in n_outputs])
         self.register_buffer("weights", fixed / fixed.sum())
-        self.register_buffer(
-            "class_weights", torch.cat(list(class_weights or [torch.ones(n) for n in n_outputs]))
-        )
-        self.register_buffer(
-            "precision_factor", torch.tensor([0.5 if n == 1 else 1.0 for n in n_outputs])
-        )
+        self.register_buffer("class_weights", of_classes)
+        self.register_buffer("precision_factor", precision_factor)
         self.log_variance = nn.Parameter(torch.zeros(n_targets)) if learn_weights else None
 
     @property
     def task_weights(self) -> Tensor:
-        """What each target's loss is multiplied by, fixed or as learned so far: [n_targets]."""
+        """Factor of the loss of each target, fixed or as learned so far: [n_targets]."""
         if self.log_variance is None:
             return self.weights
         return self.precision_factor * torch.exp(-self.log_variance.detach()) / len(self.n_outputs)
 
     def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
         outputs, log_std = outputs.tensor_split([sum(self.n_outputs)], dim=1)
-        of_number = iter(log_std.t().unsqueeze(2))
-        parts = zip(
-            outputs.split(self.n_outputs, 1), self.class_weights.split(self.n_outputs), strict=True
-        )
+        log_stds = iter(log_std.t().unsqueeze(2))
+        parts = outputs.split(self.n_outputs, 1)
+        weights = self.class_weights.split(self.n_outputs)
         losses = torch.stack(
             [
-                self.regression(output, target[:, i : i + 1], *islice(of_number, 1))
+                self.regression(output, target[:, i : i + 1], *islice(log_stds, 1))
                 if output.shape[1] == 1
                 else cross_entropy(output, target[:, i], class_weights)
-                for i, (output, class_weights) in enumerate(parts)
+                for i, (output, class_weights) in enumerate(zip(parts, weights, strict=True))
             ]
         )
         if self.log_variance is None:
             return (self.weights * losses).sum()
-        terms = (
-            self.precision_factor * torch.exp(-self.log_variance) * losses + self.log_variance / 2
-        )
+        precision = self.precision_factor * torch.exp(-self.log_variance)
+        terms = precision * losses + self.log_variance / 2
         return torch.where(target.isfinite().any(0), terms, 0.0).mean()
 
 
 def cross_entropy(logits: Tensor, label: Tensor, class_weights: Tensor) -> Tensor:
-    """WeightedRegressionLoss mean over the known labels of -log(probability of the true class); 0 if none is known.
+    """Return the weighted mean of -log(probability of the true class) over the known labels.
 
-    Shapes: logits [n_graphs, n_classes], label [n_graphs] (positions of classes, NaN where missing),
-    class_weights [n_classes] -> scalar.
+    Args:
+        logits: Logits [n_graphs, n_classes].
+        label: Positions of the classes [n_graphs], NaN where missing.
+        class_weights: Weights [n_classes].
+
+    Returns:
+        Scalar; 0 without a known label.
     """
     known = label.isfinite()
     position = torch.where(known, label, 0.0).long()
     weight = torch.where(known, class_weights[position], 0.0)
-    surprise = F.cross_entropy(logits, position, reduction="none")
-    return (weight * surprise).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+    loss = F.cross_entropy(logits, position, reduction="none")
+    return (weight * loss).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
 
 
 def balanced_class_weights(label: Tensor, n_classes: int) -> Tensor:
-    """Inverse frequency of the classes among known labels [n_rows], 1 where all are as frequent; 0 for an absent class.
+    """Return the inverse frequency of each class: n_labels / (n_classes present * n_of_class).
 
-    Formula: n / (number of classes present * n_class).
+    Args:
+        label: Positions of the classes [n_rows], NaN where missing.
+        n_classes: Number of classes.
+
+    Returns:
+        Weights [n_classes], 0 for a class that does not occur.
     """
     count = torch.bincount(label[label.isfinite()].long(), minlength=n_classes).float()
     weight = count.sum() / (count.count_nonzero() * count)
@@ -180,27 +235,31 @@ def balanced_class_weights(label: Tensor, n_classes: int) -> Tensor:
 def build_loss(
     config: Mapping[str, Any], targets: Sequence[Target], train: Tensor
 ) -> MultiTaskLoss:
-    """Make what training minimizes from the group loss, the weights in dataset and the labels `train` of its rows.
+    """Build the loss that a configuration describes.
 
-    Shapes: train [n_rows, n_targets], NaN where missing.
+    Args:
+        config: Configuration of a run; reads loss, dataset.task_weights, dataset.class_weights and
+            trainer.learn_task_weights.
+        targets: The targets.
+        train: Labels of the training rows [n_rows, n_targets], NaN where missing.
 
     Raises:
-        ConfigError: a weight is given for what is no target.
+        ConfigError: dataset.task_weights names a column that is not a target.
     """
     options = config["dataset"]
-    check_names(
-        "dataset.task_weights", options["task_weights"], [target.name for target in targets]
-    )
+    task_weights = options["task_weights"]
+    check_names("dataset.task_weights", task_weights, [target.name for target in targets])
     is_balanced = options["class_weights"] == "balanced"
+    class_weights = [
+        balanced_class_weights(column, target.n_outputs)
+        if is_balanced and target.classes
+        else torch.ones(target.n_outputs)
+        for target, column in zip(targets, train.unbind(1), strict=True)
+    ]
     return MultiTaskLoss(
         instantiate(config["loss"]),
         [target.n_outputs for target in targets],
-        [options["task_weights"].get(target.name, 1.0) for target in targets],
-        [
-            balanced_class_weights(column, target.n_outputs)
-            if is_balanced and target.classes
-            else torch.ones(target.n_outputs)
-            for target, column in zip(targets, train.unbind(1), strict=True)
-        ],
+        [task_weights.get(target.name, 1.0) for target in targets],
+        class_weights,
         config["trainer"]["learn_task_weights"],
     )

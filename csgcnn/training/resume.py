@@ -1,4 +1,4 @@
-"""Continuing a run: its last checkpoint, and whether it is still the same run."""
+"""Resume a run: find its last checkpoint and check that its configuration and data are the same."""
 
 import logging
 from collections.abc import Mapping
@@ -20,26 +20,29 @@ log = logging.getLogger(__name__)
 
 
 def last_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest readable checkpoint of a training, or None if nothing was written yet.
+    """Return the content of the newest readable checkpoint, or None if there are no checkpoints.
+
+    Args:
+        folder: Folder `checkpoints` of a run.
 
     Raises:
-        UserError: there are checkpoints, but none that can be continued.
+        UserError: There are checkpoints, but none that a training can resume from.
     """
     failures = []
     for path in [folder / "last.ckpt", *sorted(folder.glob("step_*.ckpt"), reverse=True)]:
-        if path.exists():
-            try:
-                content = load_checkpoint(path)
-                if "training" in content:
-                    return content
-                failures.append(
-                    f"{path}: written by csgcnn {content.get('csgcnn')}, it predicts but cannot be continued"
-                )
-            except UserError as error:
-                failures.append(str(error))
-            log.warning("%s; looking for an older one", failures[-1])
+        if not path.exists():
+            continue
+        try:
+            content = load_checkpoint(path)
+        except UserError as error:
+            failures.append(str(error))
+        else:
+            if "training" in content:
+                return content
+            failures.append(f"{path} holds no state of a training; it can only predict")
+        log.warning("%s; trying an older checkpoint", failures[-1])
     if failures:
-        raise UserError(f"there is no checkpoint to go on from: {failures[0]}")
+        raise UserError(f"cannot resume: no checkpoint is usable: {failures[0]}")
     return None
 
 
@@ -89,7 +92,12 @@ def _may_differ(name: str, config: Mapping[str, Any], is_fold: bool) -> bool:
 
 
 def data_digest(dataset: Dataset, split: Split) -> str:
-    """A hash of structures, target values and split."""
+    """Return a digest of structures, values of the targets and split.
+
+    Args:
+        dataset: The data set.
+        split: Rows of each part.
+    """
     digest = blake2b(dataset.store.graphs.fingerprint.tobytes(), digest_size=16)
     for tensor in (dataset.values, *split.values()):
         digest.update(tensor.numpy().tobytes())

@@ -1,4 +1,7 @@
-"""Learning-rate schedules, each told the length of the training."""
+"""Learning-rate schedules.
+
+Each function receives the optimizer and the number of steps of the training.
+"""
 
 import math
 from typing import Annotated
@@ -16,10 +19,17 @@ def one_cycle(
         float, Setting("Fraction of the steps with a rising rate.", at_least=0, below=1)
     ] = 0.2,
 ) -> LRScheduler:
-    """Rise to the optimizer's learning rate over `warmup` of the steps, then fall to nothing (Smith & Topin 2018)."""
+    """Build a schedule that rises to the learning rate and falls to zero (Smith & Topin 2018).
+
+    Args:
+        optimizer: The optimizer.
+        n_steps: Steps of the training.
+        warmup: Fraction of the steps with a rising rate.
+    """
     peak = [group["lr"] for group in optimizer.param_groups]
     length = n_steps + 1
-    if warmup * length == 1:  # a rise of no step, by whose length OneCycleLR would divide
+    if warmup * length == 1:
+        # OneCycleLR would divide by the length of the rise, which is 0 steps
         warmup *= 1 + 1e-9
     return OneCycleLR(
         optimizer, max_lr=peak, total_steps=length, pct_start=warmup, cycle_momentum=False
@@ -33,7 +43,13 @@ def cosine(
         float, Setting("Fraction of the steps with a rising rate.", at_least=0, below=1)
     ] = 0.05,
 ) -> LRScheduler:
-    """Linear rise over `warmup` of the steps, then half a cosine to zero (Loshchilov & Hutter 2017)."""
+    """Build a schedule with a linear rise and half a cosine to zero (Loshchilov & Hutter 2017).
+
+    Args:
+        optimizer: The optimizer.
+        n_steps: Steps of the training.
+        warmup: Fraction of the steps with a rising rate.
+    """
     n_warmup = max(1, round(warmup * n_steps))
 
     def factor(step: int) -> float:
@@ -52,8 +68,15 @@ def step(
     ] = 0.8,
     factor: Annotated[float, Setting("Factor of the learning rate.", above=0)] = 0.1,
 ) -> LRScheduler:
-    """Multiply by `factor` once, after the fraction `at` of the steps."""
-    return LambdaLR(optimizer, lambda done: factor if done >= at * n_steps else 1.0)
+    """Build a schedule that multiplies the learning rate once.
+
+    Args:
+        optimizer: The optimizer.
+        n_steps: Steps of the training.
+        at: Fraction of the steps after which the rate changes.
+        factor: Factor of the learning rate.
+    """
+    return LambdaLR(optimizer, lambda n_done: factor if n_done >= at * n_steps else 1.0)
 
 
 def plateau(
@@ -64,10 +87,22 @@ def plateau(
         int, Setting("Epochs without improvement before the rate changes.", at_least=1)
     ] = 20,
 ) -> ReduceLROnPlateau:
-    """Multiply by `factor` whenever the validation loss has not improved for `patience` epochs."""
+    """Build a schedule that reduces the rate when the validation loss no longer improves.
+
+    Args:
+        optimizer: The optimizer.
+        n_steps: Steps of the training; not used.
+        factor: Factor of the learning rate.
+        patience: Epochs without improvement before the rate changes.
+    """
     return ReduceLROnPlateau(optimizer, factor=factor, patience=patience)
 
 
 def constant(optimizer: Optimizer, n_steps: int) -> LRScheduler:
-    """Leave the learning rate alone."""
-    return LambdaLR(optimizer, lambda step: 1.0)
+    """Build a schedule that keeps the learning rate.
+
+    Args:
+        optimizer: The optimizer.
+        n_steps: Steps of the training; not used.
+    """
+    return LambdaLR(optimizer, lambda n_done: 1.0)

@@ -1,60 +1,110 @@
-"""Beginning with the weights of another training: its body, and its head where that answers the same question."""
+"""Initial weights from another training: `init_from` and `init_parts`."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from csgcnn.config.keys import described_key, section_keys
+from csgcnn.config.paths import user_path
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.tree import leaves, select
 from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
 from csgcnn.nn import network
+from csgcnn.runs.checkpoint import load_checkpoint
+from csgcnn.training.trainer import Trainer
 
-HEAD = tuple(f"{name}." for name in network.HEAD)
-BODY_KEYS = ("model", "node_features", "edge_calculator", "pooling", "graph.global_features")
-SEVERAL = ("node_features",)  # of which one may have more than the other
+log = logging.getLogger(__name__)
 
+HEAD = tuple(f"{name}." for name in network.HEAD)  # all other weights belong to the body
+BODY_SECTIONS = ("model", "node_features", "edge_calculator", "pooling", "graph.global_features")
+MAX_SHOWN = 4  # differences in a message
+
+Config = Mapping[str, Any]
 Weights = Mapping[str, Tensor]
 
 
-def weights_to_take(
-    source: str,
-    content: Mapping[str, Any],
-    model: Weights,
-    config: Mapping[str, Any],
-    targets: Sequence[Target],
-    parts: str,
-) -> tuple[dict[str, Tensor], str]:
-    """The weights of a checkpoint's `content` that the state `model` begins with, and a sentence that tells which.
+class Selection(NamedTuple):
+    """Weights to start from.
 
-    `parts`: all, or body alone. The head is taken only if its targets (names, units, classes) are those to be learned;
-    with it goes the scaler, in whose units it answers. Of an ensemble the first member is taken.
+    Attributes:
+        weights: Weights by their names.
+        new_head: Why the head is re-initialized; empty if its weights are taken.
+    """
+
+    weights: dict[str, Tensor]
+    new_head: str
+
+
+def initialize_from(trainer: Trainer, config: Config) -> None:
+    """Load the weights of another training into the network, and log which.
+
+    Args:
+        trainer: A training that has not started.
+        config: Its plain configuration; `init_from` names the checkpoint.
 
     Raises:
-        UserError: the bodies differ; the message names the keys of the configuration.
+        UserError: There is no such file, or its network does not fit.
     """
-    theirs = dict(_first_member(content["state_dict"]))
-    body = [name for name in model if not name.startswith(HEAD)]
-    differing = [
-        f"{key}={there} (here {here})"
-        for key, here, there in _differences(config, content["config"])
-    ]
-    differing += [
-        name for name in body if name not in theirs or theirs[name].shape != model[name].shape
-    ]
-    if differing:
-        more = ", …" * (len(differing) > 4)
-        raise UserError(
-            f"init_from={source}: its body is another one; it has {', '.join(differing[:4])}{more}"
+    name = config["init_from"]
+    if not (path := user_path(name)).is_file():
+        raise UserError(f"init_from={path}: there is no such file")
+    content, state = load_checkpoint(path), trainer.model.state_dict()
+    try:
+        weights, new_head = select_weights(
+            content, state, config, trainer.targets, config["init_parts"]
         )
-    head = [name for name in model if name.startswith(HEAD)]
-    why = _why_a_new_head(content, model, theirs, head, targets, parts)
-    taken = {name: theirs[name] for name in (body if why else [*body, *head])}
-    n_weights = sum(tensor.numel() for tensor in taken.values())
-    told = f"{len(taken)} of {len(model)} tensors, {n_weights:,} numbers: body"
-    return taken, f"{told}; the head begins anew, {why}" if why else f"{told} and head"
+    except UserError as error:
+        raise UserError(f"init_from={name}: {error}") from error
+    trainer.initialize({key: tensor.to(state[key]) for key, tensor in weights.items()})
+    n_weights = sum(tensor.numel() for tensor in weights.values())
+    summary = f"loaded {len(weights)} of {len(state)} tensors ({n_weights:,} weights)"
+    summary += f"; the head is re-initialized: {new_head}" if new_head else ", body and head"
+    parameters = list(trainer.model.parameters())
+    n_frozen = sum(weight.numel() for weight in parameters if not weight.requires_grad)
+    summary += f"; {n_frozen:,} weights are frozen" if n_frozen else ""
+    log.info("init_from=%s: %s", name, summary)
+    _warn_about_data(trainer, content, config)
+
+
+def select_weights(
+    content: Mapping[str, Any],
+    state: Weights,
+    config: Config,
+    targets: Sequence[Target],
+    parts: str = "all",
+) -> Selection:
+    """Select the weights of a checkpoint that a network can start from.
+
+    The head and the scaler are taken if the checkpoint predicts the same targets with the same
+    units and classes. Of an ensemble the first member is taken.
+
+    Args:
+        content: Content of the checkpoint.
+        state: State of the network.
+        config: Plain configuration of the new training.
+        targets: Its targets.
+        parts: `all`, or `body` to re-initialize the head.
+
+    Raises:
+        UserError: The architecture of the body differs.
+    """
+    other = dict(_first_member(content["state_dict"]))
+    body = [name for name in state if not name.startswith(HEAD)]
+    differing = list(_different_keys(config, content["config"]))
+    differing += [name for name in body if not _fits(name, other, state)]
+    if differing:
+        more = f", and {len(differing) - MAX_SHOWN} more" * (len(differing) > MAX_SHOWN)
+        raise UserError(f"incompatible architecture: {', '.join(differing[:MAX_SHOWN])}{more}")
+    head = [name for name in state if name.startswith(HEAD)]
+    known = [Target(**target) for target in content["targets"]]
+    new_head = "init_parts=body" if parts == "body" else _different_targets(known, targets)
+    if not new_head and not all(_fits(name, other, state) for name in head):
+        new_head = "its layers differ"
+    names = body if new_head else [*body, *head]
+    return Selection({name: other[name] for name in names}, new_head)
 
 
 def _first_member(state: Weights) -> Iterator[tuple[str, Tensor]]:
@@ -64,48 +114,53 @@ def _first_member(state: Weights) -> Iterator[tuple[str, Tensor]]:
             yield name.removeprefix(prefix), tensor
 
 
-def _why_a_new_head(
-    content: Mapping[str, Any],
-    model: Weights,
-    theirs: Weights,
-    head: Sequence[str],
-    targets: Sequence[Target],
-    parts: str,
-) -> str:
-    known = [Target(**target) for target in content["targets"]]
-    if parts == "body":
-        return "as init_parts=body says"
-    if [_question(target) for target in known] != [_question(target) for target in targets]:
-        asked, learned = (
-            ", ".join(target.name for target in listed) for listed in (targets, known)
-        )
-        return (
-            f"it learned {learned}, not {asked}"
-            if asked != learned
-            else "its units or classes differ"
-        )
-    if any(name not in theirs or theirs[name].shape != model[name].shape for name in head):
-        return "it has other layers"
-    return ""
+def _fits(name: str, other: Weights, state: Weights) -> bool:
+    return name in other and other[name].shape == state[name].shape
 
 
-def _question(target: Target) -> tuple[Any, ...]:
+def _different_targets(known: Sequence[Target], targets: Sequence[Target]) -> str:
+    """Return how targets differ, or an empty text."""
+    before, now = (", ".join(target.name for target in each) for each in (known, targets))
+    if before != now:
+        return f"the checkpoint predicts {before}, not {now}"
+    is_same = [_meaning(target) for target in known] == [_meaning(target) for target in targets]
+    return "" if is_same else "units or classes of the targets differ"
+
+
+def _meaning(target: Target) -> tuple[Any, ...]:
     return target.name, target.unit, target.task, tuple(target.classes)
 
 
-def _differences(
-    config: Mapping[str, Any], other: Mapping[str, Any]
-) -> Iterator[tuple[str, Any, Any]]:
-    """Keys of what makes the body whose values differ: here, there."""
-    for key in BODY_KEYS:
-        here, there = (dict(leaves(select(tree, key), key)) for tree in (config, other))
-        for name in sorted(
-            here.keys() | there.keys() if key in SEVERAL else here.keys() & there.keys()
-        ):
-            if here.get(name) != there.get(name) and _is_of_body(name, config):
-                yield name, here.get(name), there.get(name)
+def _different_keys(config: Config, other: Config) -> Iterator[str]:
+    """Yield the keys of the body with another value: "model.hidden=16 (here 8)"."""
+    for section in BODY_SECTIONS:
+        here, there = (dict(leaves(select(tree, section), section)) for tree in (config, other))
+        # a key that only one of them has is a newer one with its default, except for a part
+        names = here.keys() | there if section == "node_features" else here.keys() & there
+        for name in sorted(names):
+            if here.get(name) != there.get(name) and _changes_body(name, config):
+                yield f"{name}={there.get(name)} (here {here.get(name)})"
 
 
-def _is_of_body(name: str, config: Mapping[str, Any]) -> bool:
+def _changes_body(name: str, config: Config) -> bool:
     key = described_key(name, config, section_keys(RunSettings))
     return key is None or key.setting.body
+
+
+def _warn_about_data(trainer: Trainer, content: Mapping[str, Any], config: Config) -> None:
+    train_ids = set(content.get("split", {}).get("train", ()))
+    test_ids = [trainer.store.ids[row] for row in trainer.split["test"].tolist()]
+    if n_known := sum(id_ in train_ids for id_ in test_ids):
+        log.warning(
+            "init_from: %d test crystals were in the training set of that model; "
+            "the test errors are optimistic",
+            n_known,
+        )
+    differing = [
+        f"graph.{key}={value}"
+        for key, value in content["config"]["graph"].items()
+        if value != config["graph"].get(key)
+    ]
+    if differing:
+        keys = ", ".join(differing)
+        log.warning("init_from: that model was trained on other graphs: %s", keys)

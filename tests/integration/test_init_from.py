@@ -32,7 +32,7 @@ def test_another_target_with_a_frozen_body(
     other = ["dataset.targets=[refractive_index]", "trainer.freeze_body=true", "trainer.ema=null"]
     answer = csgcnn("train", *small, source, *other, "hydra.run.dir=new", cwd=tmp_path)
     assert answer.code == 0, answer.said
-    assert "body; the head begins anew, it learned band_gap, not refractive_index" in answer.said
+    assert "the head is re-initialized: the checkpoint predicts band_gap, not refractive_index" in answer.said
     assert "are frozen" in answer.said
     new, old = weights(tmp_path / "new"), weights(run, "best")
     changed = new.keys() - same(new, old)
@@ -54,7 +54,7 @@ def test_the_same_target_goes_on_where_the_other_was(
     answer = csgcnn("train", *words, cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert "ids of the training set" not in answer.said, "the same split"
-    assert "body and head" in answer.said
+    assert ", body and head" in answer.said
     new, old = weights(tmp_path / "new"), weights(run, "best")
     for name in new:
         if "running" not in name:
@@ -106,7 +106,7 @@ def test_other_graphs_are_told(
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (["model.hidden=8"], 1, "its body is another one; it has model.hidden=16 (here 8)"),
+        (["model.hidden=8"], 1, "incompatible architecture: model.hidden=16 (here 8)"),
         (["edge=rbf"], 1, "edge_calculator"),
         (["init_from=absent.ckpt"], 1, "init_from=absent.ckpt: there is no such file"),
         (["init_parts=head"], 2, "init_parts=head: expected all or body"),

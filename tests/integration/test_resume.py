@@ -279,13 +279,13 @@ def test_a_damaged_checkpoint(
         (checkpoints / name).write_bytes((checkpoints / name).read_bytes()[:5000])
     answer = csgcnn("train", "resume=run", cwd=tmp_path)
     assert answer.code == 0, answer.said
-    assert answer.out.count("looking for an older one") == 2
+    assert answer.out.count("trying an older checkpoint") == 2
     same_run(tmp_path / "run", run, table)
     for path in checkpoints.iterdir():
         path.write_bytes(b"no checkpoint")
     answer = csgcnn("train", "resume=run", cwd=tmp_path)
     assert answer.code == 1
-    assert "no checkpoint to go on from" in answer.err
+    assert "no checkpoint is usable" in answer.err
 
 
 def test_only_one_process_at_a_time(csgcnn: Command, run: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Replayed steps, with a CUDA graph emulated on the CPU; tests/integration/test_cuda.py uses real ones."""
+"""Replayed steps with a CUDA graph emulated on the CPU; test_cuda.py uses a GPU."""
 
 from collections.abc import Callable
 from copy import deepcopy

@@ -2,10 +2,9 @@ import math
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
+from csgcnn.config.compose import compose
 from csgcnn.config.instantiate import instantiate
-from csgcnn.config.paths import CONF
 from csgcnn.training.losses import Likelihood, MultiTaskLoss
 
 NAN = float("nan")
@@ -17,16 +16,14 @@ ERRORS = torch.tensor([[2.0], [-0.5]])
     [("mse", 4, 0.25), ("mae", 2, 0.5), ("huber", 1.5, 0.125), ("weighted", 2.7, 0.325)],
 )
 def test_closed_forms(option: str, of_2: float, of_half: float) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        loss = instantiate(compose("train", [f"loss={option}"]).loss)
+    loss = instantiate(compose("train", [f"loss={option}"]).loss)
     target = torch.tensor([[1.0], [3.0]])
     assert loss(target + ERRORS, target).item() == pytest.approx((of_2 + of_half) / 2)
     assert loss(target, target) == 0
 
 
 def test_missing_labels_reach_neither_loss_nor_gradient() -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        loss = instantiate(compose("train").loss)
+    loss = instantiate(compose("train").loss)
     target = torch.tensor([[0.0, NAN], [NAN, NAN], [1.0, 2.0]])
     prediction = torch.tensor([[2.0, 7.0], [8.0, 9.0], [3.0, 4.0]], requires_grad=True)
     value = loss(prediction, target)
@@ -44,8 +41,7 @@ def test_missing_labels_reach_neither_loss_nor_gradient() -> None:
     ("option", "misfit"), [("gaussian", 0.5 * 2**2), ("laplace", math.sqrt(2) * 2)]
 )
 def test_likelihoods(option: str, misfit: float) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", [f"loss={option}"])
+    cfg = compose("train", [f"loss={option}"])
     assert cfg.model.predict_std
     loss, log_std = instantiate(cfg.loss), torch.full((4, 1), math.log(0.5))
     target = torch.tensor([[1.0], [2.0], [NAN], [3.0]])
@@ -58,7 +54,7 @@ def test_likelihoods(option: str, misfit: float) -> None:
 
 
 @pytest.mark.parametrize("distribution", ["gaussian", "laplace"])
-def test_a_likelihood_is_best_at_the_deviation_of_the_errors(distribution: str) -> None:
+def test_a_likelihood_is_minimal_at_the_deviation_of_the_errors(distribution: str) -> None:
     generator = torch.Generator().manual_seed(0)
     error = torch.randn(5000, 1, generator=generator) * 0.3
     if distribution == "laplace":
@@ -77,13 +73,13 @@ def test_a_likelihood_is_best_at_the_deviation_of_the_errors(distribution: str) 
     assert log_std.exp().item() == pytest.approx(0.3, rel=0.05)
 
 
-def test_an_impossible_certainty_has_a_finite_loss() -> None:
+def test_a_vanishing_deviation_has_a_finite_loss() -> None:
     value = Likelihood("gaussian")(torch.ones(2, 1), torch.zeros(2, 1), torch.full((2, 1), -1e4))
     assert value.isfinite()
 
 
-def test_several_targets_with_deviations() -> None:
-    """Of a number, a class and a number the outputs come first, then the deviations of the two numbers."""
+def test_outputs_of_several_targets_with_deviations() -> None:
+    """Outputs of a number, a class and a number, then the deviations of the numbers."""
     loss = MultiTaskLoss(Likelihood("gaussian"), [1, 2, 1])
     outputs = torch.tensor([[1.0, 0.0, 0.0, 5.0, math.log(2), math.log(4)]])
     target = torch.tensor([[0.0, 1.0, 1.0]])

@@ -6,7 +6,7 @@ import torch
 
 from csgcnn.errors import UserError
 from csgcnn.training.trainer import Trainer
-from csgcnn.training.transfer import weights_to_take
+from csgcnn.training.transfer import Selection, select_weights
 
 CONFIG: dict[str, Any] = {
     "model": {
@@ -16,138 +16,121 @@ CONFIG: dict[str, Any] = {
         "head_hidden": 8,
         "dropout": 0.0,
     },
-    "node_features": {"atom_init": {"trainable": False}},
+    "node_features": {
+        "atom_init": {"_target_": "csgcnn.nn.node_features.ElementTable", "trainable": False}
+    },
     "edge_calculator": {"cutoff": 8.0},
     "pooling": {"_target_": "mean"},
     "graph": {"global_features": []},
 }
 GAP = {"name": "band_gap", "unit": "eV", "task": "regression", "classes": [], "derived": None}
+Make = Callable[..., Trainer]
 
 
 @pytest.fixture
-def content(trainer: Callable[..., Trainer]) -> dict[str, Any]:
+def content(trainer: Make) -> dict[str, Any]:
+    """The checkpoint of another training."""
     return {"state_dict": trainer(seed=1).model.state_dict(), "config": CONFIG, "targets": [GAP]}
 
 
-def take(
+def select(
     content: dict[str, Any], trainer: Trainer, parts: str = "all", **config: Any
-) -> tuple[dict[str, Any], str]:
+) -> Selection:
     state = trainer.model.state_dict()
-    return weights_to_take("a.ckpt", content, state, {**CONFIG, **config}, trainer.targets, parts)
+    return select_weights(content, state, {**CONFIG, **config}, trainer.targets, parts)
 
 
-def test_the_same_question_takes_all(
-    content: dict[str, Any], trainer: Callable[..., Trainer]
-) -> None:
+def test_the_same_target_takes_body_and_head(content: dict[str, Any], trainer: Make) -> None:
     made = trainer()
-    weights, told = take(content, made)
-    assert weights.keys() == made.model.state_dict().keys()
-    made.initialize(weights)
-    for model in (made.model, made.evaluated):
-        assert all(
-            torch.equal(model.state_dict()[name], content["state_dict"][name]) for name in weights
-        )
-    assert all(torch.equal(made.best[name], content["state_dict"][name]) for name in weights)
-    assert "body and head" in told
+    selection = select(content, made)
+    assert selection.weights.keys() == made.model.state_dict().keys()
+    assert selection.new_head == ""
+    made.initialize(selection.weights)
+    for state in (made.model.state_dict(), made.evaluated.state_dict(), made.best):
+        assert all(torch.equal(state[name], content["state_dict"][name]) for name in state)
 
 
 @pytest.mark.parametrize(
-    ("change", "parts", "why"),
+    ("change", "parts", "reason"),
     [
         ({}, "body", "init_parts=body"),
-        ({"targets": [GAP | {"name": "e_form"}]}, "all", "it learned e_form, not band_gap"),
-        ({"targets": [GAP | {"unit": "meV"}]}, "all", "units or classes"),
+        (
+            {"targets": [GAP | {"name": "e_form"}]},
+            "all",
+            "the checkpoint predicts e_form, not band_gap",
+        ),
+        ({"targets": [GAP | {"unit": "meV"}]}, "all", "units or classes of the targets differ"),
     ],
 )
-def test_another_question_takes_the_body(
-    change: dict[str, Any],
-    parts: str,
-    why: str,
-    content: dict[str, Any],
-    trainer: Callable[..., Trainer],
+def test_another_target_takes_the_body_only(
+    change: dict[str, Any], parts: str, reason: str, content: dict[str, Any], trainer: Make
 ) -> None:
     made = trainer(ema=0.9)
     before = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
-    weights, told = take(content | change, made, parts)
-    assert why in told
+    weights, new_head = select(content | change, made, parts)
+    assert new_head == reason
     made.initialize(weights)
     for model in (made.model, made.evaluated):
         for name, tensor in model.state_dict().items():
-            of_head = name.startswith(("head.", "scaler."))
-            assert torch.equal(tensor, before[name] if of_head else content["state_dict"][name])
+            is_head = name.startswith(("head.", "scaler."))
+            assert torch.equal(tensor, before[name] if is_head else content["state_dict"][name])
 
 
-def test_other_layers_of_the_head(content: dict[str, Any], trainer: Callable[..., Trainer]) -> None:
+def test_a_head_with_other_layers_is_reinitialized(content: dict[str, Any], trainer: Make) -> None:
     content["state_dict"]["head.out.weight"] = torch.ones(1, 5)
-    assert "other layers" in take(content, trainer())[1]
+    assert select(content, trainer()).new_head == "its layers differ"
 
 
-def test_of_an_ensemble_the_first(content: dict[str, Any], trainer: Callable[..., Trainer]) -> None:
-    second = trainer(seed=2).model.state_dict()
-    members = {"members.0.": content["state_dict"], "members.1.": second}
-    state = {
-        prefix + name: tensor for prefix, part in members.items() for name, tensor in part.items()
-    }
-    weights, _ = take({**content, "state_dict": state | {"std_scale": torch.ones(1)}}, trainer())
-    assert all(torch.equal(tensor, content["state_dict"][name]) for name, tensor in weights.items())
+def test_of_an_ensemble_the_first_member_is_taken(content: dict[str, Any], trainer: Make) -> None:
+    states = content["state_dict"], trainer(seed=2).model.state_dict()
+    state = {f"members.{i}.{name}": t for i in (0, 1) for name, t in states[i].items()}
+    ensemble = {**content, "state_dict": state | {"std_scale": torch.ones(1)}}
+    weights = select(ensemble, trainer()).weights
+    assert all(torch.equal(tensor, states[0][name]) for name, tensor in weights.items())
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "difference"),
     [
         (
             {"model": CONFIG["model"] | {"activation": "silu"}},
             "model.activation=softplus (here silu)",
         ),
         ({"edge_calculator": {"cutoff": 6.0}}, "edge_calculator.cutoff=8.0 (here 6.0)"),
-        ({"node_features": {"onehot": {"trainable": False}}}, "node_features.onehot"),
+        (
+            {"node_features": {"onehot": {"_target_": "x"}}},
+            "node_features.onehot._target_=None (here x)",
+        ),
     ],
+    ids=["model", "edges", "nodes"],
 )
-def test_another_body_is_refused(
-    config: dict[str, Any], told: str, content: dict[str, Any], trainer: Callable[..., Trainer]
+def test_an_incompatible_architecture_is_refused(
+    config: dict[str, Any], difference: str, content: dict[str, Any], trainer: Make
 ) -> None:
-    if "onehot" in told:
-        config = {"node_features": {"onehot": {"_target_": "x"}}}
-        told = "node_features.onehot._target_=None (here x)"
-    with pytest.raises(UserError, match="its body is another one") as caught:
-        take(content, trainer(), **config)
-    assert told in str(caught.value)
-    assert "a.ckpt" in str(caught.value)
+    with pytest.raises(UserError, match="incompatible architecture") as caught:
+        select(content, trainer(), **config)
+    assert difference in str(caught.value)
 
 
-def test_what_does_not_matter(content: dict[str, Any], trainer: Callable[..., Trainer]) -> None:
-    take(content, trainer(), model=CONFIG["model"] | {"dropout": 0.3, "head_hidden": 5})
-    take(content, trainer(), node_features={"atom_init": {"trainable": True}})
+def test_keys_that_do_not_change_the_body_may_differ(
+    content: dict[str, Any], trainer: Make
+) -> None:
+    select(content, trainer(), model=CONFIG["model"] | {"dropout": 0.3, "head_hidden": 5})
+    table = CONFIG["node_features"]["atom_init"] | {"trainable": True}
+    select(content, trainer(), node_features={"atom_init": table})
 
 
-def test_other_shapes_are_refused(content: dict[str, Any], trainer: Callable[..., Trainer]) -> None:
+def test_other_shapes_are_refused(content: dict[str, Any], trainer: Make) -> None:
     content["state_dict"]["embedding.weight"] = torch.ones(3, 92)
     with pytest.raises(UserError, match=r"embedding\.weight"):
-        take(content, trainer())
+        select(content, trainer())
 
 
-def test_a_frozen_body_stays(trainer: Callable[..., Trainer]) -> None:
-    made = trainer(freeze_body=True, ema=0.9)
+def test_a_frozen_body_keeps_weights_and_statistics(trainer: Make) -> None:
+    made = trainer(freeze_body=True, ema=0.9, max_epochs=1)
     before = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
     made.fit(lambda: None)
-    changed = {
-        name
-        for name, tensor in made.model.state_dict().items()
-        if not torch.equal(tensor, before[name])
-    }
+    state = made.model.state_dict()
+    changed = {name for name in state if not torch.equal(state[name], before[name])}
     assert changed
-    assert all(name.startswith("head.") for name in changed), "statistics of norms included"
-
-
-def test_rates_fall_away_from_the_head(trainer: Callable[..., Trainer]) -> None:
-    made = trainer(layer_decay=0.5)
-    rates = {
-        id(weight): group["lr"]
-        for group in made.optimizer.param_groups
-        for weight in group["params"]
-    }
-    assert len(rates) == len(list(made.model.parameters()))
-    assert rates[id(made.model.head.out.weight)] == 0.01
-    assert rates[id(made.model.blocks[0].convolution.linear.weight)] == 0.005
-    assert rates[id(made.model.embedding.weight)] == 0.0025
-    assert [group["lr"] for group in trainer().optimizer.param_groups] == [0.01]
+    assert all(name.startswith("head.") for name in changed)

@@ -1,4 +1,4 @@
-"""A step never waits for the device: what a GPU is given to do is not asked for before the epoch ends."""
+"""Steps read nothing from the device, so the host never waits for a GPU within an epoch."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +20,7 @@ FUSED = partial(torch.optim.AdamW, lr=0.01, fused=True)  # as conf/optimizer/ada
 
 
 class Reads(TorchDispatchMode):
-    """Notes what makes a host wait for a result: `item`, `bool(tensor)`, a size that depends on values."""
+    """Record what makes the host wait: `item`, `bool(tensor)`, sizes that depend on values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,8 +48,9 @@ def test_a_step_reads_nothing_from_the_device(
     settings = {
         "precision": precision,
         "grad_clip": 1.0,
+        # the counter of the average is on the host
         "ema": None,
-    }  # the count of an average lies on the host
+    }
     made = trainer(convolution=convolution, make_optimizer=FUSED, **settings)
     rows = made.split["train"][:16]
     batch = made.store.batch(rows)
@@ -60,7 +61,7 @@ def test_a_step_reads_nothing_from_the_device(
     with reads:
         assert made.losses.isfinite().all()
         batch.distance[batch.distance > 3]
-    assert len(reads.found) == 2, "else it notices nothing"
+    assert len(reads.found) == 2, "the test itself works"
 
 
 @pytest.mark.parametrize("n_epochs", [1, 3])
@@ -74,10 +75,10 @@ def test_an_epoch_reads_twice_at_its_end(
         for _ in range(n_epochs):
             made.train_epoch(lambda: None)
             made.n_done = 0
-    assert len(reads.found) == 2 * n_epochs, "whether all is finite, and the mean loss"
+    assert len(reads.found) == 2 * n_epochs, "whether all numbers are finite, and the mean loss"
 
 
-def test_a_batch_is_assembled_unseen(store: GraphStore) -> None:
+def test_a_batch_is_collated_from_sizes_on_the_host(store: GraphStore) -> None:
     rows = torch.arange(16)
     expected = store.batch(rows)
     meta = GraphStore(store.graphs, store.ids, {}, store.settings).to("meta").batch(rows)
