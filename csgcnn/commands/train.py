@@ -205,9 +205,7 @@ def _checkpoint(source: Path | None, description: Mapping[str, Any]) -> dict[str
     return checkpoint
 
 
-def _load_weights(
-    trainer: Trainer, checkpoint: Mapping[str, Any] | None, cfg: DictConfig
-) -> None:
+def _load_weights(trainer: Trainer, checkpoint: Mapping[str, Any] | None, cfg: DictConfig) -> None:
     """Load the state of the run to resume, or the weights of `init_from`."""
     if checkpoint:
         try:

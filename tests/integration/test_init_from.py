@@ -32,7 +32,10 @@ def test_another_target_with_a_frozen_body(
     other = ["dataset.targets=[refractive_index]", "trainer.freeze_body=true", "trainer.ema=null"]
     answer = csgcnn("train", *small, source, *other, "hydra.run.dir=new", cwd=tmp_path)
     assert answer.code == 0, answer.said
-    assert "the head is re-initialized: the checkpoint predicts band_gap, not refractive_index" in answer.said
+    assert (
+        "the head is re-initialized: the checkpoint predicts band_gap, not refractive_index"
+        in answer.said
+    )
     assert "are frozen" in answer.said
     new, old = weights(tmp_path / "new"), weights(run, "best")
     changed = new.keys() - same(new, old)
