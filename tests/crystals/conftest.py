@@ -1,15 +1,14 @@
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
-
-POSCAR = "CsCl\n1.0\n4 0 0\n0 4 0\n0 0 4\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
+from structure_text import POSCAR, Write
 
 
 @pytest.fixture
-def write(tmp_path):
-    """Write a file: text, bytes, or what JSON can hold."""
-
-    def write_file(name, content=POSCAR):
+def write(tmp_path: Path) -> Write:
+    def write_file(name: str, content: Any = POSCAR) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not isinstance(content, str | bytes):

@@ -1,299 +1,137 @@
-import gzip
-import json
+"""Finding the reader of a data set: built-in formats, formats of plugins, and what is refused."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
+from structure_text import CSCL, ROW, Write
 
-from csgcnn.crystals.crystal import to_crystal
-from csgcnn.crystals.datasets import check_labeled, read_records, source_files
+from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.crystals.datasets import (
+    DatasetReader,
+    check_labeled,
+    check_unique,
+    find_reader,
+    iter_records,
+    read_records,
+    reader_version,
+    register_reader,
+    source_files,
+)
 from csgcnn.crystals.records import ReadOptions, Record
-from csgcnn.errors import StructureError, UserError
-
-ROOT = Path(__file__).parents[2]
-CRYSTAL = {
-    "lattice": (np.eye(3) * 4).tolist(),
-    "species": ["Cs", "Cl"],
-    "frac_coords": [[0] * 3, [0.5] * 3],
-}
-POSCAR = "CsCl\n1.0\n4 0 0\n0 4 0\n0 0 4\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
+from csgcnn.crystals.structure_inputs import iter_structures
+from csgcnn.data.cache import content_key
+from csgcnn.errors import UserError
 
 
-def ids(records):
-    return [record.id for record in records]
+class LatticeConstants:
+    """A format of a plugin: a line `id edge` per crystal of CsCl, with a target."""
+
+    name = ".edges"
+
+    def __init__(self, version: str = "1") -> None:
+        self.version = version
+
+    def matches(self, path: Path) -> bool:
+        return path.suffix == ".edges"
+
+    def read(self, path: Path, options: ReadOptions) -> Iterator[Record]:
+        for line in path.read_text().splitlines():
+            id_, edge = line.split()
+            lattice = [[float(edge) * (i == j) for i in range(3)] for j in range(3)]
+            yield Record(id_, CSCL | {"lattice": lattice}, {"edge": float(edge)})
+
+    def files(self, path: Path, options: ReadOptions) -> Iterator[Path]:
+        yield path
 
 
-@pytest.mark.parametrize(
-    ("name", "n_rows", "first", "columns"),
-    [
-        ("dielectric", 1056, "mp-441", {"band_gap": 1.88, "refractive_index": 1.86}),
-        ("elastic", 1181, "mp-10003", {"log10_k_vrh": 2.288403, "log10_g_vrh": 1.987405}),
-        (
-            "formation_energy",
-            3938,
-            "mp-10",
-            {"formation_energy_per_atom": 0.107405, "e_above_hull": 0.107405},
-        ),
-    ],
-)
-def test_embedded_sets(name, n_rows, first, columns):
-    path = ROOT / "data" / f"{name}.json.gz"
-    records = read_records(path)
-    assert len(records) == n_rows
-    assert records[0].id == first
-    assert records[0].columns.items() >= columns.items()
-    assert "crystal_structure" not in records[0].columns
-    assert all(len(to_crystal(record.source).atomic_number) for record in records)
-    assert list(source_files(path)) == [path]
+@pytest.fixture
+def edges(write: Write) -> Path:
+    register_reader(LatticeConstants())
+    return write("crystals.edges", "a 4.0\nb 4.1\n")
 
 
-# --- json ---
+def test_a_registered_format_is_read_as_a_data_set(edges: Path) -> None:
+    records = read_records(edges)
+    assert [record.id for record in records] == ["a", "b"]
+    assert [record.columns for record in records] == [{"edge": 4.0}, {"edge": 4.1}]
+    assert list(source_files(edges)) == [edges]
+    check_labeled(edges)
 
 
-@pytest.mark.parametrize("structure_column", ["crystal_structure", "structure", "atoms"])
-@pytest.mark.parametrize("id_column", ["material_id", "jid", "mbid", "id"])
-def test_json_records_find_their_columns(write, structure_column, id_column):
-    path = write(
-        "set.json",
-        [{id_column: "x-1", structure_column: CRYSTAL, "gap": 1, "ok": True, "tags": ["a"]}],
-    )
-    assert read_records(path) == [Record("x-1", CRYSTAL, {"gap": 1, "ok": True})]
+def test_a_registered_format_is_predicted(edges: Path, write: Write) -> None:
+    records = list(iter_structures([edges, write("c.vasp")]))
+    assert [record.id for record in records] == ["a", "b", "c"]
 
 
-def test_jarvis_records(write):
-    atoms = {
-        "lattice_mat": CRYSTAL["lattice"],
-        "coords": [[0] * 3, [2] * 3],
-        "elements": ["Cs", "Cl"],
-    }
-    records = [
-        {"jid": "JVASP-1", "id": 7, "atoms": atoms | {"cartesian": True}, "gap": "na", "e": 1.5}
-    ]
-    (record,) = read_records(write("jarvis.json", records))
-    assert record.id == "JVASP-1"
-    assert record.columns == {"id": 7, "gap": None, "e": 1.5}
-    np.testing.assert_allclose(
-        to_crystal(record.source).frac_coords, CRYSTAL["frac_coords"], atol=1e-12
-    )
+def test_a_new_version_of_a_reader_changes_the_cache_key(edges: Path) -> None:
+    options, settings = ReadOptions(), GraphSettings()
+    before = content_key(edges, settings, options)
+    assert content_key(edges, settings, options) == before
+    register_reader(LatticeConstants(version="2"))
+    assert reader_version(edges).endswith("LatticeConstants 2")
+    assert content_key(edges, settings, options) != before
 
 
-@pytest.mark.parametrize(
-    ("frame", "expected"),
-    [
-        ({"index": ["mb-1", "mb-2"]}, ["mb-1", "mb-2"]),
-        ({"index": [0, 1]}, ["0", "1"]),
-        ({}, ["0", "1"]),
-    ],
-)
-def test_dataframe_json(write, frame, expected):
-    table = {"columns": ["structure", "gap"], "data": [[CRYSTAL, 1.5], [CRYSTAL, None]]}
-    records = read_records(write("matbench.json", table | frame))
-    assert ids(records) == expected
-    assert [record.columns for record in records] == [{"gap": 1.5}, {"gap": None}]
-    assert records[1].source == CRYSTAL
+def test_the_reader_registered_last_is_used(write: Write) -> None:
+    path = write("set.edges", "a 4.0\n")
+    readers: list[DatasetReader] = [LatticeConstants("1"), LatticeConstants("2")]
+    for reader in readers:
+        register_reader(reader)
+        assert find_reader(path) is reader
 
 
-def test_missing_values_and_text(write):
-    values = ["na", "nan", "NaN", "None", "", None, float("nan")]
-    rows = [{"id": str(i), "structure": CRYSTAL, "gap": value} for i, value in enumerate(values)]
-    assert {record.columns["gap"] for record in read_records(write("set.json", rows))} == {None}
-    (record,) = read_records(
-        write("set.json", [{"structure": CRYSTAL, "formula": "Na", "number": "1.5"}])
-    )
-    assert record.columns == {"formula": "Na", "number": "1.5"}
-    assert record.id == "0"
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl.gz", "a.csv", "folder.json/a.cif"])
+def test_built_in_formats_have_no_version(write: Write, tmp_path: Path, name: str) -> None:
+    write(name)
+    assert reader_version(tmp_path / Path(name).parts[0]) == ""
 
 
-def test_gzip_is_known_by_its_content(write):
-    rows = json.dumps([{"id": "a", "structure": CRYSTAL}])
-    for name, content in [("a.json", gzip.compress(rows.encode())), ("b.json.gz", rows)]:
-        assert ids(read_records(write(name, content))) == ["a"]
-
-
-def test_columns_can_be_named(write):
-    path = write("set.json", [{"id": 1, "name": "a", "structure": None, "relaxed": CRYSTAL}])
-    (record,) = read_records(path, ReadOptions("name", "relaxed"))
-    assert (record.id, record.source) == ("a", CRYSTAL)
-
-
-def test_a_record_without_structure_is_left_to_the_reader_of_structures(write):
-    _, record = read_records(write("set.json", [{"id": 1, "structure": CRYSTAL}, {"id": 2}]))
-    with pytest.raises(StructureError, match=r"expected a structure .* found NoneType"):
-        to_crystal(record.source)
-
-
-ROW = {"id": "a", "structure": CRYSTAL}
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.json", "[]", "the data set is empty"),
-        ("a.json", {"columns": ["structure"], "data": []}, "the data set is empty"),
-        ("a.json", "", "the file is empty"),
-        ("a.json", b"\x89PNG\0\0\0", "binary data"),
-        ("a.json", "<html>404</html>", "HTML page"),
-        ("a.json", "id,target\n", "not valid JSON .*it starts with 'id,target"),
-        ("a.json", '[{"id": ', "not valid JSON"),
-        (
-            "a.json.gz",
-            gzip.compress(json.dumps([ROW]).encode(), mtime=0)[:-20],
-            "gzip file is truncated or damaged",
-        ),
-        ("a.json", {"foo": 1, "bar": 2}, "keys foo, bar; expected a list of records"),
-        ("a.json", CRYSTAL, "holds a single structure; expected a list of records"),
-        ("a.json", "3", "holds 3; expected a list of records"),
-        ("a.json", [ROW, 7], "entry 2 is 7; expected a list of records"),
-        (
-            "a.json",
-            {"columns": ["atoms", "b"], "data": [[1]]},
-            "rows of data do not match the columns",
-        ),
-        ("a.json", {"columns": ["atoms"], "data": 3}, "rows of data do not match the columns"),
-        (
-            "a.json",
-            {"columns": ["atoms"], "data": [[1]], "index": []},
-            "0 entries in index but 1 rows",
-        ),
-        ("a.json", [{"id": 1, "gap": 2}], "no column for the structure .*the columns are id, gap"),
-        ("a.json", [ROW, ROW, ROW | {"id": "b"}], r"1 id occurs more than once \(a\)"),
-        ("a.json", [ROW, {"structure": CRYSTAL}], "record 2 has no id"),
-        ("a.csv", "", "the file is empty"),
-        ("a.csv", ",,\n", "the table is empty"),
-        ("a.csv", "id,file\n", "the data set is empty"),
-        ("a.csv", "id,gap\na,1\n", "no column for the structure file .*the columns are id, gap"),
-        ("a.csv", "id,file\na,b,c\n", "line 2 has 3 fields, expected 2"),
-        ("a.csv", 'id,file\na,"b\n', "line 2 is not csv"),
-        ("a.csv", "id,file,id\na,b,c\n", "several columns are called id"),
-        ("a.csv", "id,file\na,b\na,c\n", r"1 id occurs more than once \(a\)"),
-        ("a.csv", b"\0\1\2", "binary data"),
-        ("a.txt", "hello", "not a data set by its name; expected .json, .jsonl, .csv"),
-    ],
-)
-def test_bad_data_sets_are_refused_by_name(write, name, content, message):
-    path = write(name, content)
-    with pytest.raises(UserError, match=message) as caught:
+def test_an_unknown_format_is_refused_with_the_known_ones(edges: Path, write: Write) -> None:
+    path = write("a.txt", "hello")
+    assert find_reader(path) is None
+    known = r"expected \.json, \.jsonl, \.csv, a folder .*, \.edges"
+    with pytest.raises(UserError, match=rf"a\.txt: not a data set by its name; {known}"):
         read_records(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
-def test_many_duplicates_are_counted(write):
-    rows = [ROW | {"id": i % 8} for i in range(16)]
-    with pytest.raises(UserError, match=r"8 ids occur more than once \(0, 1, 2, 3, 4, \.\.\.\)"):
-        read_records(write("set.json", rows))
-
-
-def test_named_columns_must_exist(write):
-    path = write("set.json", [ROW])
-    with pytest.raises(
-        UserError, match="no column 'mpid' for the id; the columns are id, structure"
-    ):
-        read_records(path, ReadOptions(id_column="mpid"))
-    with pytest.raises(
-        UserError, match="no column 'cell' for the structure; the columns are id, structure"
-    ):
-        read_records(path, ReadOptions(structure_column="cell"))
-
-
-def test_a_missing_data_set(tmp_path):
+def test_a_missing_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.json: no such file or folder"):
         read_records(tmp_path / "nowhere.json")
     with pytest.raises(UserError, match=r"nowhere\.csv: no such file or folder"):
         list(source_files(tmp_path / "nowhere.csv"))
+    with pytest.raises(UserError, match="no such file or folder"):
+        list(iter_records(tmp_path / ("x" * 300)))
 
 
-# --- csv ---
+def test_a_pipe_is_refused_without_reading_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(UserError, match=r"a\.json: is a device, pipe or socket"):
+        list(source_files(tmp_path / "a.json"))
 
 
-@pytest.mark.parametrize("compressed", [False, True])
-@pytest.mark.parametrize("column", ["file", "path", "structure", "cif", "filename"])
-def test_csv_table_of_structure_files(write, tmp_path, column, compressed):
-    table = (
-        f"material_id,{column},gap,label\n007,sub/a.vasp, 1.5 ,x\nb,b (1).vasp,na,1_2\n".encode()
-    )
-    path = write(
-        "table.csv.gz" if compressed else "table.csv", gzip.compress(table) if compressed else table
-    )
-    files = [write("b (1).vasp"), write("sub/a.vasp")]
-    first, second = read_records(path)
-    assert (first.id, first.source) == ("007", tmp_path / "sub/a.vasp")
-    assert first.columns == {"gap": 1.5, "label": "x"}
-    assert second.columns == {"gap": None, "label": "1_2"}
-    assert to_crystal(second.source).atomic_number.tolist() == [55, 17]
-    assert sorted(source_files(path)) == sorted([path, *files])
-    assert sorted(source_files(path, ReadOptions(structure_column=column))) == sorted(
-        [path, *files]
-    )
+def test_records_are_read_lazily(write: Write) -> None:
+    path = write("a.jsonl", '{"id": 1, "structure": null}\n' * 1000 + "broken")
+    records = iter_records(path)
+    assert next(records).id == "1"
+    with pytest.raises(UserError, match="not valid JSON"):
+        list(records)
 
 
-def test_csv_without_ids_counts_its_rows(write):
-    assert ids(read_records(write("table.csv", "\ufefffile\na.cif\nb.cif\n"))) == ["0", "1"]
+def test_repeated_ids_are_counted(write: Write) -> None:
+    rows = [ROW | {"id": i % 8} for i in range(16)]
+    with pytest.raises(UserError, match=r"8 ids occur more than once \(0, 1, 2, 3, 4, \.\.\.\)"):
+        read_records(write("set.json", rows))
+    with pytest.raises(UserError, match=r"a\.json: 1 id occurs more than once \(x\)"):
+        check_unique(Path("a.json"), Counter("xxy"))
 
 
-# --- folders with id_prop.csv ---
-
-
-@pytest.mark.parametrize(
-    ("table", "columns"),
-    [
-        ("a,1.5\nb,2\n", [{"target": 1.5}, {"target": 2.0}]),
-        (
-            "a,1.5,3\n\nb,2,na\n",
-            [{"target": 1.5, "target_2": 3.0}, {"target": 2.0, "target_2": None}],
-        ),
-        ("id,gap\na,1.5\nb,2\n", [{"id": "a", "gap": 1.5}, {"id": "b", "gap": 2.0}]),
-        ("a,text\nb,2\n", [{"target": "text"}, {"target": 2.0}]),
-        ("a\nb\n", [{}, {}]),
-    ],
-)
-def test_id_prop_folder(write, tmp_path, table, columns):
-    id_prop, *files = (
-        write("id_prop.csv", table),
-        write("a.vasp"),
-        write("b.POSCAR.vasp"),
-        write("b.poscar"),
-    )
-    write("notes.txt", "not part of the data set")
-    records = read_records(tmp_path)
-    assert ids(records) == ["a", "b"]
-    assert [record.columns for record in records] == columns
-    assert [record.source.name for record in records] == ["a.vasp", "b.poscar"]
-    assert list(source_files(tmp_path)) == [id_prop, files[0], files[2]]
-
-
-def test_id_prop_names_a_missing_structure_file_when_it_is_read(write, tmp_path):
-    write("id_prop.csv.gz", gzip.compress(b"a,1\nb,2\n"))
-    write("a.cif", "")
-    _, missing = read_records(tmp_path)
-    with pytest.raises(StructureError, match=r"b\.cif: no such file"):
-        to_crystal(missing.source)
-    assert list(source_files(tmp_path)) == [tmp_path / "id_prop.csv.gz", tmp_path / "a.cif"]
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        ("id,gap\n", "the data set is empty"),
-        ("a,1\na,2\n", r"1 id occurs more than once \(a\)"),
-        ("a,1\nb,2,3\n", "line 2 has 3 fields, expected 2"),
-    ],
-)
-def test_bad_id_prop_folders(write, tmp_path, table, message):
-    write("a.cif")
-    write("id_prop.csv", table)
-    with pytest.raises(UserError, match=message):
-        read_records(tmp_path)
-
-
-def test_a_folder_without_id_prop_has_no_targets(write, tmp_path):
-    files = [write("a.vasp"), write("sub/b.vasp")]
-    records = read_records(tmp_path)
-    assert ids(records) == ["a", "sub/b"]
-    assert {tuple(record.columns) for record in records} == {()}
-    assert list(source_files(tmp_path)) == files
+def test_a_folder_needs_id_prop_to_have_targets(write: Write, tmp_path: Path) -> None:
+    file = write("a.vasp")
     with pytest.raises(UserError, match=r"no id_prop\.csv in this folder; expected one"):
         check_labeled(tmp_path)
     write("id_prop.csv", "a,1\n")
     check_labeled(tmp_path)
-    check_labeled(files[0])
+    check_labeled(file)

@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -16,7 +19,9 @@ TABLES = {atom_init: 92, onehot: 100, bits: 7, elemental: 8}
 
 
 @pytest.mark.parametrize(("table", "n_features"), TABLES.items())
-def test_tables_have_one_finite_row_per_element_and_a_zero_row(table, n_features):
+def test_tables_have_one_finite_row_per_element_and_a_zero_row(
+    table: Callable[[], Any], n_features: int
+) -> None:
     values = table()
     assert values.shape == (MAX_ATOMIC_NUMBER + 1, n_features)
     assert values.dtype == np.float32
@@ -25,11 +30,11 @@ def test_tables_have_one_finite_row_per_element_and_a_zero_row(table, n_features
 
 
 @pytest.mark.parametrize("table", [onehot, bits, elemental])
-def test_no_two_elements_share_their_features(table):
+def test_no_two_elements_share_their_features(table: Callable[[], Any]) -> None:
     assert len(np.unique(table(), axis=0)) == MAX_ATOMIC_NUMBER + 1
 
 
-def test_atom_init_is_the_published_table():
+def test_atom_init_is_the_published_table() -> None:
     values = atom_init()
     assert set(np.unique(values)) == {0, 1}
     assert np.flatnonzero(values[1]).tolist() == [1, 19, 30, 36, 46, 64, 73, 78, 86]
@@ -39,14 +44,14 @@ def test_atom_init_is_the_published_table():
         assert np.flatnonzero(values[z, 19:28]).tolist() == [period - 1]
 
 
-def test_onehot_and_bits_in_closed_form():
+def test_onehot_and_bits_in_closed_form() -> None:
     assert onehot()[1:].tolist() == np.eye(100).tolist()
     weights = 2 ** np.arange(7)
     assert (bits() @ weights).tolist() == list(range(101))
     assert bits()[26].tolist() == [0, 1, 0, 1, 1, 0, 0]
 
 
-def test_elemental_is_standardized_over_the_known_values_and_flags_the_others():
+def test_elemental_is_standardized_over_the_known_values_and_flags_the_others() -> None:
     values = elemental()[1:].astype(float)
     known = np.ones((100, 6), dtype=bool)
     known[:, 1:3] = values[:, 6:] == 0
@@ -73,7 +78,9 @@ def test_elemental_is_standardized_over_the_known_values_and_flags_the_others():
         (5, ("La", 3), ("Fm", 14), ("U", 6)),
     ],
 )
-def test_elemental_holds_known_values_up_to_the_standardization(column, low, high, ratio):
+def test_elemental_holds_known_values_up_to_the_standardization(
+    column: int, low: tuple[str, float], high: tuple[str, float], ratio: tuple[str, float]
+) -> None:
     (x, at_x), (y, at_y), (z, at_z) = low, high, ratio
     values = elemental()[:, column].astype(float)
     found = (values[atomic_number(z)] - values[atomic_number(x)]) / (
@@ -82,7 +89,7 @@ def test_elemental_holds_known_values_up_to_the_standardization(column, low, hig
     assert found == pytest.approx((at_z - at_x) / (at_y - at_x), abs=1e-5)
 
 
-def test_tables_agree_with_pymatgen():
+def test_tables_agree_with_pymatgen() -> None:
     from pymatgen.core import Element
 
     assert SYMBOLS[1:] == tuple(Element.from_Z(z).symbol for z in range(1, 119))
@@ -92,16 +99,16 @@ def test_tables_agree_with_pymatgen():
     np.testing.assert_allclose(elemental()[1:, 4], expected, atol=1e-4)
 
 
-def test_hydrogen_isotopes_are_hydrogen():
+def test_hydrogen_isotopes_are_hydrogen() -> None:
     assert atomic_number("D") == atomic_number("T") == 1
 
 
 @pytest.mark.parametrize("symbol", ["Xx", "", "fe", "FE", None])
-def test_an_unknown_symbol_is_named(symbol):
+def test_an_unknown_symbol_is_named(symbol: str | None) -> None:
     with pytest.raises(StructureError, match=f"unknown element {symbol!r}"):
         atomic_number(symbol)
 
 
-def test_a_table_cannot_be_spoilt_by_a_caller():
+def test_callers_cannot_change_a_table() -> None:
     with pytest.raises(ValueError, match="read-only"):
         onehot()[1, 0] = 5

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structure_text import CIF, CSCL, Write
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.graph_builder import (
@@ -191,3 +192,18 @@ def test_many_kinds_of_warnings_take_few_lines() -> None:
     more = [first, {"c": (1, "z")}, {"d": (1, "w"), "a": (1, "w")}]
     merged = merge_warnings(more, max_kinds=2)
     assert merged == {"a": (2, "x"), "b": (2, "y"), "other warnings": (2, "z")}
+
+
+def test_reasons_are_one_printable_line(write: Write, tmp_path: Path) -> None:
+    names = ["two\nlines.cif", "\x1b[2J.cif", os.fsdecode(b"\xff.cif"), "x" * 200 + ".cif"]
+    sources = [write(name, CIF.replace("Cs1 Cs", "Qq1 Qq")) for name in names]
+    records = [
+        Record("a", source, {})
+        for source in [*sources, Path("y" * 3000), CSCL | {"species": ["\n", "\ud800"]}]
+    ]
+    (built,) = build_graphs(records, GraphSettings(), workers=1)
+    assert len(built.rejected) == len(records)
+    for entry in built.rejected:
+        assert entry.reason.isprintable()
+        assert len(entry.reason) <= 1000
+    assert r"\udcff.cif: " in built.rejected[2].reason

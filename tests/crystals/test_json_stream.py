@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structure_text import CSCL, Write
 
 from csgcnn.crystals.data_tables import json_lines_table, json_table
 from csgcnn.crystals.datasets import iter_records, read_records
@@ -12,11 +13,6 @@ from csgcnn.crystals.json_stream import JsonStream
 from csgcnn.crystals.text_files import TextLimits
 from csgcnn.errors import UserError
 
-CRYSTAL = {
-    "lattice": [[4, 0, 0], [0, 4, 0], [0, 0, 4]],
-    "species": ["Cs", "Cl"],
-    "frac_coords": [[0] * 3, [0.5] * 3],
-}
 VALUES: list[Any] = [
     [], {}, 0, -1.5e-7, 1234567890123, True, None, "", [[[], {}], {"a": [1, 2]}],
     'a "quoted" \\ text, ] } \u00e9 \U0001f600',
@@ -63,15 +59,15 @@ def test_a_file_without_a_valid_list_is_refused(
 
 
 @in_pieces
-def test_every_json_format_gives_the_same_records(write: Any, piece_bytes: int) -> None:
-    rows = [{"id": f"c{number}", "gap": number / 3, "structure": CRYSTAL} for number in range(20)]
+def test_every_json_format_gives_the_same_records(write: Write, piece_bytes: int) -> None:
+    rows = [{"id": f"c{number}", "gap": number / 3, "structure": CSCL} for number in range(20)]
     expected = read_records(write("a.json", rows))
     assert [record.columns["gap"] for record in expected] == [number / 3 for number in range(20)]
     values = [(row["gap"], row["structure"]) for row in rows]
     frame = {
         "columns": ["gap", "structure"],
         "index": [row["id"] for row in rows],
-        "data": [[row["gap"], CRYSTAL] for row in rows],
+        "data": [[row["gap"], CSCL] for row in rows],
     }
     for name, content in {
         "lines.jsonl": "\n".join(map(json.dumps, rows)),
@@ -87,22 +83,18 @@ def test_every_json_format_gives_the_same_records(write: Any, piece_bytes: int) 
         assert [(row["gap"], row["structure"]) for _, row in table.rows] == values, name
 
 
-def test_records_after_the_first_thousand_may_have_more_columns(write: Any) -> None:
-    rows = [{"id": number, "structure": CRYSTAL} for number in range(1001)]
-    *_, last = iter_records(
-        write("a.json", [*rows, {"id": "last", "structure": CRYSTAL, "gap": 1}])
-    )
+def test_records_after_the_first_thousand_may_have_more_columns(write: Write) -> None:
+    rows = [{"id": number, "structure": CSCL} for number in range(1001)]
+    *_, last = iter_records(write("a.json", [*rows, {"id": "last", "structure": CSCL, "gap": 1}]))
     assert (last.id, last.columns) == ("last", {"gap": 1})
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.json.gz", "frame.json"])
-def test_memory_does_not_grow_with_the_file(write: Any, name: str) -> None:
-    rows = [
-        {"id": str(number), "note": "x" * 20_000, "structure": CRYSTAL} for number in range(2000)
-    ]
+def test_memory_does_not_grow_with_the_file(write: Write, name: str) -> None:
+    rows = [{"id": str(number), "note": "x" * 20_000, "structure": CSCL} for number in range(2000)]
     text = "\n".join(map(json.dumps, rows)) if "jsonl" in name else json.dumps(rows)
     if name == "frame.json":
-        data = [["x" * 20_000, CRYSTAL] for _ in rows]
+        data = [["x" * 20_000, CSCL] for _ in rows]
         text = json.dumps(
             {"columns": ["note", "structure"], "index": list(range(len(rows))), "data": data}
         )
@@ -116,10 +108,11 @@ def test_memory_does_not_grow_with_the_file(write: Any, name: str) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert n_more == 1000
-    assert peak < 8_000_000  # the rest of the file is 20 MB
+    # The rest of the file has 20 MB.
+    assert peak < 8_000_000
 
 
-def test_a_value_without_end_is_not_read_to_the_end(write: Any) -> None:
+def test_a_value_without_end_is_not_read_to_the_end(write: Write) -> None:
     path = write("a.json", '["' + "x" * 2**25)
     tracemalloc.start()
     with pytest.raises(UserError, match=r"not valid JSON .Unterminated string"):

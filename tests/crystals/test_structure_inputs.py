@@ -1,28 +1,23 @@
 import gzip
 import json
 import tracemalloc
+from collections.abc import Iterable
+from pathlib import Path
 
-import numpy as np
 import pytest
+from structure_text import CSCL, POSCAR, ROW, Write
 
 from csgcnn.crystals.crystal import to_crystal
+from csgcnn.crystals.records import Record
 from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.errors import StructureError, UserError
 
-CRYSTAL = {
-    "lattice": (np.eye(3) * 4).tolist(),
-    "species": ["Cs", "Cl"],
-    "frac_coords": [[0] * 3, [0.5] * 3],
-}
-POSCAR = "CsCl\n1.0\n4 0 0\n0 4 0\n0 0 4\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
-ROW = {"id": "a", "structure": CRYSTAL}
 
-
-def ids(records):
+def ids(records: Iterable[Record]) -> list[str]:
     return [record.id for record in records]
 
 
-def test_a_folder_is_searched_through(write, tmp_path):
+def test_a_folder_is_searched_recursively(write: Write, tmp_path: Path) -> None:
     for name in (
         "b.vasp",
         "a.cif.gz",
@@ -40,13 +35,13 @@ def test_a_folder_is_searched_through(write, tmp_path):
     assert records[0].columns == {}
 
 
-def test_equal_names_in_a_folder_keep_their_suffix(write, tmp_path):
+def test_equal_names_in_a_folder_keep_their_suffix(write: Write, tmp_path: Path) -> None:
     for name in ("a.cif", "a.vasp", "b.cif"):
         write(name)
     assert ids(iter_structures([str(tmp_path)])) == ["a.cif", "a.vasp", "b"]
 
 
-def test_files_and_globs(write, tmp_path, monkeypatch):
+def test_files_and_patterns(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("one/x.cif", "one/y [1].cif", "two/x.cif"):
         write(name)
@@ -57,8 +52,8 @@ def test_files_and_globs(write, tmp_path, monkeypatch):
     assert ids(iter_structures(["one/x.cif", "two"])) == ["x", "two/x"]
 
 
-def test_data_set_files_and_single_structures(write):
-    single = write("CsCl.json", CRYSTAL)
+def test_data_set_files_and_single_structures(write: Write) -> None:
+    single = write("CsCl.json", CSCL)
     data_set = write("set.json.gz", gzip.compress(json.dumps([ROW, ROW | {"id": "b"}]).encode()))
     table = write("table.csv", "id,file\nc,CsCl.json\n")
     records = list(iter_structures([single, data_set, table]))
@@ -67,7 +62,7 @@ def test_data_set_files_and_single_structures(write):
         assert to_crystal(record.source).atomic_number.tolist() == [55, 17]
 
 
-def test_unreadable_files_become_records_that_are_refused_later(write):
+def test_unreadable_files_are_refused_when_their_structure_is_read(write: Write) -> None:
     paths = [write("a.json", "{"), write("b.txt", "hello"), write("c.json", {"foo": 1})]
     for record in iter_structures(paths):
         with pytest.raises(StructureError, match=rf"{record.source.name}: "):
@@ -84,9 +79,13 @@ def test_unreadable_files_become_records_that_are_refused_later(write):
         (["a.vasp", "nowhere"], "nowhere: no such file"),
     ],
 )
-def test_nothing_found_is_said_before_the_first_record(
-    write, tmp_path, monkeypatch, paths, message
-):
+def test_a_path_without_structures_is_refused_before_the_first_record(
+    write: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    paths: list[str],
+    message: str,
+) -> None:
     monkeypatch.chdir(tmp_path)
     write("a.vasp")
     write("empty/readme.txt")
@@ -94,7 +93,7 @@ def test_nothing_found_is_said_before_the_first_record(
         iter_structures(paths)
 
 
-def test_a_folder_is_read_lazily(write, tmp_path):
+def test_a_folder_is_read_lazily(write: Write, tmp_path: Path) -> None:
     for number in range(200):
         write(f"{number:03}.vasp", POSCAR + "#" * 10_000)
     tracemalloc.start()
@@ -105,4 +104,22 @@ def test_a_folder_is_read_lazily(write, tmp_path):
             after_first = tracemalloc.get_traced_memory()[0]
     growth = tracemalloc.get_traced_memory()[0] - after_first
     tracemalloc.stop()
-    assert growth < 500_000  # the files hold 2 MB
+    # The files hold 2 MB.
+    assert growth < 500_000
+
+
+def test_patterns_do_not_follow_links(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one/x.vasp", "one/two/x.vasp", ".hidden/x.vasp"):
+        write(name)
+    (tmp_path / "one" / "again").symlink_to(tmp_path)
+    (tmp_path / "itself.vasp").symlink_to(tmp_path / "itself.vasp")
+    expected = [Path("one/two/x.vasp"), Path("one/x.vasp")]
+    for pattern in ("**/x.vasp", "**/**/x.vas?", "one/**/x.vasp", "**/one/**/x.vasp"):
+        assert sorted(record.source for record in iter_structures([pattern])) == expected, pattern
+    assert [record.id for record in iter_structures(["one/**"])] == ["x", "two/x"]
+    (record,) = iter_structures(["itself.vasp"])
+    with pytest.raises(StructureError, match=r"itself\.vasp: cannot be read .Too many levels"):
+        to_crystal(record.source)
