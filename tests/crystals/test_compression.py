@@ -21,7 +21,7 @@ from csgcnn.crystals.transforms import SAME_CRYSTAL
 FULL = GraphSettings(compress=False)
 COMPRESSED = GraphSettings()
 
-Kind = tuple[int, float]  # Z, share of the crystal's sites
+Kind = tuple[int, float]  # Z, fraction of the sites of the crystal
 View = tuple[tuple[int, float, int], dict[Kind, NDArray[np.float64]]]
 
 
@@ -33,9 +33,11 @@ def supercell(crystal: Crystal, *times: int) -> Crystal:
     return to_crystal(structure_of(crystal) * times)
 
 
-def views(graph: CrystalGraphs, node_of: NDArray[np.int64]) -> list[dict[int, NDArray[np.float64]]]:
-    """For each node of a graph, the sorted distances to each class `node_of` [n_atoms] of neighbors."""
-    seen: list[dict[int, list[float]]] = [{} for _ in graph.atomic_number]
+def neighbor_distances(
+    graph: CrystalGraphs, node_of: NDArray[np.int64]
+) -> list[dict[int, NDArray[np.float64]]]:
+    """For each node, the sorted distances to its neighbors of each class `node_of` [n_atoms]."""
+    found: list[dict[int, list[float]]] = [{} for _ in graph.atomic_number]
     for (neighbor, center), distance, times in zip(
         graph.edge_index.T.tolist(),
         graph.distance.tolist(),
@@ -43,12 +45,12 @@ def views(graph: CrystalGraphs, node_of: NDArray[np.int64]) -> list[dict[int, ND
         strict=True,
     ):
         assert times == round(times)
-        seen[center].setdefault(int(node_of[neighbor]), []).extend([distance] * round(times))
-    return [{node: np.sort(distances) for node, distances in one.items()} for one in seen]
+        found[center].setdefault(int(node_of[neighbor]), []).extend([distance] * round(times))
+    return [{node: np.sort(distances) for node, distances in one.items()} for one in found]
 
 
 def assert_lossless(full: CrystalGraphs, compressed: CrystalGraphs) -> None:
-    """The nodes are an equitable partition of the sites, and every site sees what its node sees."""
+    """The nodes are an equitable partition of the sites; sites have the neighbors of their nodes."""
     node = compressed.site_node
     assert compressed.n_sites[0] == full.n_atoms[0] == len(node)
     assert (compressed.atomic_number[node] == full.atomic_number).all()
@@ -58,7 +60,7 @@ def assert_lossless(full: CrystalGraphs, compressed: CrystalGraphs) -> None:
         compressed.edge_multiplicity * compressed.atom_multiplicity[compressed.edge_index[1]]
     )
     assert stands_for.sum() == full.n_edges[0]
-    of_nodes = views(compressed, np.arange(compressed.n_atoms[0]))
+    of_nodes = neighbor_distances(compressed, np.arange(compressed.n_atoms[0]))
     for site, of_site in enumerate(views(full, node)):
         of_node = of_nodes[node[site]]
         assert of_site.keys() == of_node.keys()
@@ -67,7 +69,7 @@ def assert_lossless(full: CrystalGraphs, compressed: CrystalGraphs) -> None:
             assert np.abs(of_site[kind] - of_node[kind]).max() <= MAX_CLUSTER_WIDTH + 1e-6
 
 
-def test_real_crystals_lose_nothing(real_crystals: dict[str, Crystal]) -> None:
+def test_compression_of_real_crystals_is_lossless(real_crystals: dict[str, Crystal]) -> None:
     n_full, n_compressed = 0, 0
     for crystal in real_crystals.values():
         full, compressed = connect([crystal], FULL), connect([crystal], COMPRESSED)
@@ -99,10 +101,10 @@ def test_textbook_crystals_have_one_node_per_kind_of_site(
 
 @pytest.mark.parametrize(("last", "n_nodes"), [("O", 4), ("N", 8), ("H", 8)])
 def test_colors_travel_along_a_chain(last: str, n_nodes: int) -> None:
-    """Eight atoms in a row, 1 Å apart: the middle ones differ only by what lies three bonds away."""
+    """In a row of eight atoms 1 Å apart, the middle ones differ only three bonds away."""
     lattice = np.diag([9.0, 9.0, 20.0]).tolist()
     species = ["O", *"HHHHHH", last]
-    chain = [[0, 0, 0.05 * place] for place in range(8)]
+    chain = [[0, 0, 0.05 * position] for position in range(8)]
     crystal = to_crystal({"lattice": lattice, "species": species, "frac_coords": chain})
     full, compressed = (
         connect([crystal], GraphSettings(cutoff=1.5, compress=flag)) for flag in (False, True)
@@ -111,7 +113,7 @@ def test_colors_travel_along_a_chain(last: str, n_nodes: int) -> None:
     assert_lossless(full, compressed)
 
 
-def test_crystals_without_symmetry_stay_as_they_are() -> None:
+def test_crystals_without_symmetry_are_unchanged() -> None:
     rng = np.random.default_rng(0)
     lattice = np.diag([9.0, 9.5, 10.0]) + rng.normal(scale=0.5, size=(3, 3))
     crystal = Crystal(
@@ -173,9 +175,9 @@ def test_numbers_of_pairs_and_distances_do_not_overflow(
 
 
 def node_views(graph: CrystalGraphs) -> list[View]:
-    """What each node is (Z, share of the sites, n_edges) and sees (distances to each kind of node), unnumbered."""
-    share = np.round(graph.atom_multiplicity / graph.atom_multiplicity.sum(), 6).tolist()
-    kind = list(zip(graph.atomic_number.tolist(), share, strict=True))
+    """(Z, fraction of the sites, n_edges) and distances to each kind of node, for each node."""
+    fraction = np.round(graph.atom_multiplicity / graph.atom_multiplicity.sum(), 6).tolist()
+    kind = list(zip(graph.atomic_number.tolist(), fraction, strict=True))
     views = []
     for node in range(len(kind)):
         own = np.flatnonzero(graph.edge_index[1] == node)
@@ -217,7 +219,7 @@ def assert_same_graph(
 
 
 @pytest.mark.parametrize("transform", SAME_CRYSTAL)
-def test_the_graph_does_not_depend_on_how_the_crystal_is_written(
+def test_the_graph_does_not_depend_on_the_description_of_the_crystal(
     ideal_crystals: dict[str, Crystal], real_crystals: dict[str, Crystal], transform: str
 ) -> None:
     rng = np.random.default_rng(0)

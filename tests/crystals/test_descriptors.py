@@ -46,7 +46,7 @@ CHANGES: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_two_descriptions_of_a_crystal_give_one_vector(
+def test_descriptors_do_not_depend_on_the_description_of_the_crystal(
     change: Change, real_crystals: dict[str, Crystal]
 ) -> None:
     rng = np.random.default_rng(3)
@@ -107,7 +107,7 @@ def test_every_crystal_system(
     assert found["centrosymmetric"] == centrosymmetric
 
 
-def test_the_hydrogen_of_deviations_is_exact() -> None:
+def test_mean_and_deviation_of_water_in_closed_form() -> None:
     water_ice = Crystal(
         np.eye(3) * 4, np.array([1, 1, 8], dtype=np.uint8), np.diag([0.1, 0.5, 0.8])
     )
@@ -132,7 +132,7 @@ def test_every_element_and_data_set_gives_finite_numbers(
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
-def test_strange_cells_give_finite_numbers(scale: float) -> None:
+def test_extreme_cells_give_finite_numbers(scale: float) -> None:
     rng = np.random.default_rng(0)
     for flatness in (1, 1e-2, 1e-5):
         lattice = scale * rng.normal(size=(3, 3))
@@ -142,7 +142,7 @@ def test_strange_cells_give_finite_numbers(scale: float) -> None:
 
 
 @pytest.mark.parametrize("failure", [None, RuntimeError("too close distance between atoms")])
-def test_where_spglib_fails_the_crystal_is_p1(
+def test_a_crystal_for_which_spglib_fails_is_p1(
     failure: Exception | None, ideal_crystals: dict[str, Crystal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -171,16 +171,16 @@ def test_distortions_below_the_tolerance_do_not_break_the_symmetry(
     )
 
 
-def test_names_are_those_of_the_numbers_in_the_order_asked_for(
+def test_names_and_numbers_have_the_requested_order(
     ideal_crystals: dict[str, Crystal],
 ) -> None:
     crystal = ideal_crystals["diamond"]
     assert descriptor_names([]) == []
     assert descriptors(crystal, []).shape == (0,)
-    asked = ["composition", "lattice"]
-    found = descriptors(crystal, asked)
+    requested = ["composition", "lattice"]
+    found = descriptors(crystal, requested)
     assert found.dtype == np.float32
-    assert len(found) == len(descriptor_names(asked)) == len(set(descriptor_names(asked)))
+    assert len(found) == len(descriptor_names(requested)) == len(set(descriptor_names(requested)))
     np.testing.assert_array_equal(found[-8:], descriptors(crystal, ["lattice"]))
 
 

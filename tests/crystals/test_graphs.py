@@ -39,7 +39,7 @@ def edges_of(graph: CrystalGraphs) -> Edges:
 
 
 def all_pairs(crystal: Crystal, cutoff: float) -> Edges:
-    """Every neighbor within the cutoff by trying every image of every atom: slow, and nothing to go wrong."""
+    """Every neighbor within the cutoff, found by trying every image of every atom."""
     heights = 1 / np.linalg.norm(np.linalg.inv(crystal.lattice), axis=0)
     spread = np.ptp(crystal.frac_coords, axis=0)
     reach = np.ceil(cutoff / heights + spread).astype(int)
@@ -114,7 +114,7 @@ def test_complete_shells_of_textbook_crystals(
     assert np.array(coordination(compressed))[compressed.site_node].tolist() == expected
 
 
-def test_shells_of_rock_salt_lie_where_they_should(ideal_crystals: dict[str, Crystal]) -> None:
+def test_shells_of_rock_salt_have_the_known_distances(ideal_crystals: dict[str, Crystal]) -> None:
     graph = connect([ideal_crystals["rock_salt"]], COMPRESSED)
     assert graph.n_atoms.tolist() == [2]
     assert graph.edge_index.T.tolist() == [[0, 0], [1, 0], [0, 1], [1, 1]]
@@ -147,7 +147,7 @@ def test_truncated_shells_are_the_original_cgcnn_graph(real_crystals: dict[str, 
             of_site = graph.edge_index[1] == site
             distances = np.array([neighbor.nn_distance for neighbor in nearest])
             np.testing.assert_allclose(graph.distance[of_site], distances, rtol=0, atol=2e-6)
-            # of neighbors as far as the last one, rounding decides which are kept
+            # Of neighbors as distant as the last one, rounding decides which are kept.
             inner = distances < distances[-1] - 1e-4
             found, theirs = (
                 graph.edge_index[0][of_site],
@@ -169,7 +169,7 @@ def test_truncated_shells_are_the_original_cgcnn_graph(real_crystals: dict[str, 
     ],
     ids=["long", "chain", "rod", "skewed", "flat", "left-handed and far outside"],
 )
-def test_odd_cells_equal_trying_every_image(
+def test_unusual_cells_equal_trying_every_image(
     lattice: object, frac_coords: object, max_neighbors: int
 ) -> None:
     crystal = crystal_of(np.array(lattice).tolist(), ["Al", "O"], frac_coords)
@@ -180,7 +180,7 @@ def test_odd_cells_equal_trying_every_image(
 
 
 def test_a_shell_across_the_first_search_radius_is_kept_whole() -> None:
-    """The search for one neighbor starts at 3 Å here; of its shell, half lies just within, half just beyond."""
+    """The search for one neighbor starts at 3 Å, between the halves of its shell."""
     a, b = 2.998, 3.004
     c = 3.0**3 * 4 * np.pi / (3 * 2 * a * b)
     crystal = crystal_of(np.diag([a, b, c]).tolist(), ["Po"], [[0, 0, 0]])
@@ -224,7 +224,7 @@ def test_parallel_edges_are_kept() -> None:
 
 
 @pytest.mark.parametrize("shells", ["complete", "truncate"])
-def test_no_edges_are_made_up_where_neighbors_are_few(shells: str) -> None:
+def test_atoms_with_few_neighbors_get_no_other_edges(shells: str) -> None:
     crystal = crystal_of((np.eye(3) * 5.0).tolist(), ["Po"], [[0.2, 0.2, 0.2]])
     graph = connect([crystal], GraphSettings(cutoff=6.0, shells=shells, compress=False))
     assert coordination(graph) == [6]
@@ -246,14 +246,14 @@ def test_isolated_atoms_keep_their_nodes(
     assert graphs.n_edges[1] == (1 if compress else 2)
 
 
-def test_two_atoms_on_one_spot_are_named(ideal_crystals: dict[str, Crystal]) -> None:
+def test_two_atoms_at_one_position_are_refused(ideal_crystals: dict[str, Crystal]) -> None:
     frac_coords = [[0, 0, 0], [0.5, 0.5, 0.5], [0.25, 0.25, 0.25], [1.5, -0.5, 0.5004]]
     crystal = crystal_of((np.eye(3) * 4.0).tolist(), ["Cs", "Cl", "O", "Cl"], frac_coords)
     with pytest.raises(StructureError, match="sites 2 and 4 lie on the same spot"):
         connect([ideal_crystals["fcc"], crystal], COMPRESSED)
 
 
-def test_many_at_once_equal_one_by_one(real_crystals: dict[str, Crystal]) -> None:
+def test_crystals_together_equal_crystals_one_by_one(real_crystals: dict[str, Crystal]) -> None:
     crystals = list(real_crystals.values())[::4]
     for settings in (FULL, COMPRESSED):
         together, apart = (
@@ -268,7 +268,7 @@ def test_many_at_once_equal_one_by_one(real_crystals: dict[str, Crystal]) -> Non
             )
 
 
-def test_fingerprints_tell_duplicates_from_others(real_crystals: dict[str, Crystal]) -> None:
+def test_fingerprints_are_equal_for_duplicates_only(real_crystals: dict[str, Crystal]) -> None:
     crystals = list(real_crystals.values())[::3]
     own = connect(crystals, COMPRESSED).fingerprint
     assert len(set(own.tolist())) == len(crystals)

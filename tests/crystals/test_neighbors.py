@@ -23,7 +23,7 @@ def distances(crystal: Crystal, max_neighbors: int = WHOLE, cutoff: float = CUTO
 
 
 def simple_cubic(length: float) -> list[float]:
-    """Distances within the cutoff in the lattice of cubes, each a point of the lattice tried."""
+    """Distances within the cutoff in a simple cubic lattice, in closed form."""
     n = int(CUTOFF / length) + 1
     points = length * np.linalg.norm(list(product(range(-n, n + 1), repeat=3)), axis=1)
     return np.sort(points[(points > 0) & (points <= CUTOFF)]).tolist()
@@ -44,7 +44,7 @@ def test_an_oblique_cell_is_the_same_lattice(shear: int) -> None:
 
 @pytest.mark.parametrize("shape", [(200, 1, 1), (30, 30, 1), (300, 300, 300)])
 def test_atoms_far_from_the_cell_and_wide_cells(shape: tuple[int, int, int]) -> None:
-    """Two atoms 2 Å apart, across the border of the cell and some cells away, are neighbors all the same."""
+    """Two atoms 2 Å apart are neighbors across the border of the cell and some cells away."""
     lattice = np.diag(np.array(shape) * 5.0)
     shift = np.array([2.0, 0, 0]) @ np.linalg.inv(lattice)
     near = iron(lattice, [0, 0, 0], shift)

@@ -1,4 +1,4 @@
-"""Other descriptions of a crystal are other numbers for the same crystal."""
+"""Transforms change the numbers that describe a crystal, and not the crystal."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def volume(crystal: Crystal) -> float:
 
 
 def largest_move(before: Crystal, after: Crystal) -> float:
-    """Distance (Å) of the atoms after from the nearest atom of their element before, at most."""
+    """Largest distance (Å) of an atom from the nearest atom of its element before."""
     frac_coords = after.frac_coords @ after.lattice @ np.linalg.inv(before.lattice)
     offset = frac_coords[:, None] - before.frac_coords
     distance = np.linalg.norm((offset - np.round(offset)) @ before.lattice, axis=2)
@@ -53,7 +53,7 @@ def test_the_description_changes_and_the_graph_does_not(
 
 
 @pytest.mark.parametrize("name", IN_PLACE)
-def test_every_atom_stays_where_it_was(name: str, real_crystals: dict[str, Crystal]) -> None:
+def test_no_atom_moves(name: str, real_crystals: dict[str, Crystal]) -> None:
     rng = np.random.default_rng(0)
     tolerance = 2e-6 if name.startswith("noise") else 1e-9
     for id_, before in list(real_crystals.items())[::2]:
@@ -77,7 +77,7 @@ def test_the_size_of_other_cells(
         assert volume(SAME_CRYSTAL[name](crystal, rng)) == pytest.approx(n_cells * volume(crystal))
 
 
-def test_the_primitive_cell_of_a_supercell_is_that_of_its_cell(
+def test_a_supercell_has_the_primitive_cell_of_its_cell(
     real_crystals: dict[str, Crystal],
 ) -> None:
     rng = np.random.default_rng(0)
@@ -120,7 +120,7 @@ def test_a_left_handed_cell_is_not_turned_into_its_mirror_image(
 @pytest.mark.parametrize(
     "fails", [lambda *_, **__: None, lambda *_, **__: 1 / 0], ids=["None", "error"]
 )
-def test_without_an_answer_of_spglib_there_is_no_such_cell(
+def test_a_cell_that_spglib_does_not_find_is_none(
     name: str, fails: object, ideal_crystals: dict[str, Crystal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for function in ("standardize_cell", "niggli_reduce"):
