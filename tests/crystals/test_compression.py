@@ -21,8 +21,10 @@ from csgcnn.crystals.transforms import SAME_CRYSTAL
 FULL = GraphSettings(compress=False)
 COMPRESSED = GraphSettings()
 
-Kind = tuple[int, float]  # Z, fraction of the sites of the crystal
-View = tuple[tuple[int, float, int], dict[Kind, NDArray[np.float64]]]
+# Atomic number and fraction of the sites of the crystal.
+Kind = tuple[int, float]
+# Kind and number of edges of a node, and the sorted distances to its neighbors of each kind.
+NodeDescription = tuple[tuple[int, float, int], dict[Kind, NDArray[np.float64]]]
 
 
 def structure_of(crystal: Crystal) -> Structure:
@@ -50,7 +52,7 @@ def neighbor_distances(
 
 
 def assert_lossless(full: CrystalGraphs, compressed: CrystalGraphs) -> None:
-    """The nodes are an equitable partition of the sites; sites have the neighbors of their nodes."""
+    """The partition of the sites into nodes is equitable, and edges equal those of the sites."""
     node = compressed.site_node
     assert compressed.n_sites[0] == full.n_atoms[0] == len(node)
     assert (compressed.atomic_number[node] == full.atomic_number).all()
@@ -61,7 +63,7 @@ def assert_lossless(full: CrystalGraphs, compressed: CrystalGraphs) -> None:
     )
     assert stands_for.sum() == full.n_edges[0]
     of_nodes = neighbor_distances(compressed, np.arange(compressed.n_atoms[0]))
-    for site, of_site in enumerate(views(full, node)):
+    for site, of_site in enumerate(neighbor_distances(full, node)):
         of_node = of_nodes[node[site]]
         assert of_site.keys() == of_node.keys()
         for kind in of_site:
@@ -174,46 +176,38 @@ def test_numbers_of_pairs_and_distances_do_not_overflow(
         np.testing.assert_array_equal(one, other)
 
 
-def node_views(graph: CrystalGraphs) -> list[View]:
-    """(Z, fraction of the sites, n_edges) and distances to each kind of node, for each node."""
+def describe_nodes(graph: CrystalGraphs) -> list[NodeDescription]:
+    """Describe each node and its neighbors without node numbers."""
     fraction = np.round(graph.atom_multiplicity / graph.atom_multiplicity.sum(), 6).tolist()
     kind = list(zip(graph.atomic_number.tolist(), fraction, strict=True))
-    views = []
+    described = []
     for node in range(len(kind)):
-        own = np.flatnonzero(graph.edge_index[1] == node)
-        seen: dict[Kind, list[float]] = {}
-        for edge in own.tolist():
-            times = round(float(graph.edge_multiplicity[edge]))
-            seen.setdefault(kind[graph.edge_index[0, edge]], []).extend(
-                [float(graph.distance[edge])] * times
-            )
-        views.append(
-            ((*kind[node], len(own)), {key: np.sort(values) for key, values in seen.items()})
-        )
-    return views
+        edges = np.flatnonzero(graph.edge_index[1] == node)
+        distances: dict[Kind, list[float]] = {}
+        for edge in edges.tolist():
+            equal = [float(graph.distance[edge])] * round(float(graph.edge_multiplicity[edge]))
+            distances.setdefault(kind[graph.edge_index[0, edge]], []).extend(equal)
+        ordered = {key: np.sort(values) for key, values in distances.items()}
+        described.append(((*kind[node], len(edges)), ordered))
+    return described
+
+
+def are_equal(node: NodeDescription, other: NodeDescription, tolerance: float) -> bool:
+    if node[0] != other[0] or node[1].keys() != other[1].keys():
+        return False
+    pairs = [(values, other[1][kind]) for kind, values in node[1].items()]
+    return all(len(a) == len(b) and np.abs(a - b).max() < tolerance for a, b in pairs)
 
 
 def assert_same_graph(
     found: CrystalGraphs, expected: CrystalGraphs, tolerance: float = 5e-5
 ) -> None:
-    """Equal up to the numbering of nodes and the number of cells."""
-    left = node_views(expected)
-    for kind, seen in node_views(found):
-        match = next(
-            (
-                i
-                for i, (other_kind, other) in enumerate(left)
-                if other_kind == kind
-                and other.keys() == seen.keys()
-                and all(
-                    len(other[key]) == len(seen[key])
-                    and np.abs(other[key] - seen[key]).max() < tolerance
-                    for key in seen
-                )
-            ),
-            None,
-        )
-        assert match is not None, f"no node of the other graph is {kind} and sees {seen}"
+    """The graphs are equal but for the numbering of nodes and the number of cells."""
+    left = describe_nodes(expected)
+    for node in describe_nodes(found):
+        equal = (i for i, other in enumerate(left) if are_equal(node, other, tolerance))
+        match = next(equal, None)
+        assert match is not None, f"no node of the other graph equals {node}"
         del left[match]
     assert not left, f"{len(left)} nodes are missing"
 
