@@ -193,7 +193,7 @@ def _facts(cfg: DictConfig, job: Job) -> dict[str, Any]:
         "task": cfg.task.name,
         "csgcnn": __version__,
         "recipe": job.recipe,
-        "words": overrides_of_result(job.overrides),
+        "overrides": overrides_of_result(job.overrides),
         "seed": cfg.seed,
         "split_seed": cfg.dataset.split.seed,
         "source": cfg.task.source,

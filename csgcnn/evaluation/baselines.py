@@ -1,4 +1,4 @@
-"""What the composition alone tells of a property: the baseline that a network which sees the structure must beat."""
+"""Baselines that a structure-based network must beat: a constant, and the composition alone."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,24 +16,31 @@ from csgcnn.evaluation.metrics import Metrics, target_metrics
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
 
-Answer = Callable[
-    [Tensor], Tensor
-]  # features [n_rows, n_features] -> predictions [n_rows, n_outputs]
+# Maps features [n_rows, n_features] to predictions [n_rows, n_outputs].
+Predict = Callable[[Tensor], Tensor]
 
 
 def composition_features(store: GraphStore) -> Tensor:
-    """Fractions of the elements, mean and deviation of their properties: [n_graphs, 301] float64."""
+    """Return features of each composition.
+
+    They are the fractions x_z of the elements, the means Σ x_z p_z of their properties p and the
+    standard deviations sqrt(Σ x_z p_z² - mean²), as in Magpie (Ward et al., npj Comput. Mater. 2,
+    16028, 2016).
+
+    Args:
+        store: The crystals.
+
+    Returns:
+        Features [n_graphs, 301] float64.
+    """
     return torch.cat([_features(block) for block in store.blocks()])
 
 
 def _features(graphs: CrystalGraphs) -> Tensor:
     table = np.hstack([elemental(), atom_init()]).astype(np.float64)
     count = np.zeros((len(graphs), len(table)))
-    np.add.at(
-        count,
-        (np.repeat(np.arange(len(graphs)), graphs.n_atoms), graphs.atomic_number),
-        graphs.atom_multiplicity,
-    )
+    graph_of_atom = np.repeat(np.arange(len(graphs)), graphs.n_atoms)
+    np.add.at(count, (graph_of_atom, graphs.atomic_number), graphs.atom_multiplicity)
     fraction = count / count.sum(1, keepdims=True)
     mean = fraction @ table
     deviation = np.sqrt(np.maximum(fraction @ table**2 - mean**2, 0))
@@ -43,49 +50,60 @@ def _features(graphs: CrystalGraphs) -> Tensor:
 def predict_by_composition(
     features: Tensor, labels: Tensor, split: Split, n_classes: int = 0
 ) -> Tensor:
-    """Predict the test rows by ridge regression (classes: logistic regression) of the others, those with a label.
+    """Predict the test rows by ridge regression, or classes by logistic regression.
 
-    The validation rows choose the penalty; then they are fitted, too.
+    The penalty is the one of `PENALTIES` with the lowest error on the validation rows; the final
+    model is fitted to training and validation rows.
 
-    Shapes: features [n_graphs, n_features], labels [n_graphs], NaN where missing -> [n_test, 1 or n_classes].
+    Args:
+        features: Features [n_graphs, n_features].
+        labels: Values or positions of the true classes [n_graphs], NaN where unknown.
+        split: Rows of train, val and test.
+        n_classes: Number of classes; 0 for a number.
+
+    Returns:
+        Predictions [n_test, 1 or n_classes] float32.
     """
     train, val = (rows[labels[rows].isfinite()] for rows in (split["train"], split["val"]))
     both, fit = torch.cat([train, val]), _logistic if n_classes else _ridge
     width = features[train].std(0)
+    # features that are constant become zero
     x = (features - features[train].mean(0)) / torch.where(width > 1e-9, width, torch.inf)
-    y = (
-        F.one_hot(labels.nan_to_num().long(), n_classes).double()
-        if n_classes
-        else labels.double().unsqueeze(1)
-    )
-    answer = fit(x[train], y[train])
+    if n_classes:
+        y = F.one_hot(labels.nan_to_num().long(), n_classes).double()
+    else:
+        y = labels.double().unsqueeze(1)
+    with_penalty = fit(x[train], y[train])
     errors = {
-        penalty: (answer(penalty)(x[val]) - y[val]).abs().mean().item() for penalty in PENALTIES
+        penalty: (with_penalty(penalty)(x[val]) - y[val]).abs().mean().item()
+        for penalty in PENALTIES
     }
-    return fit(x[both], y[both])(min(errors, key=errors.__getitem__))(x[split["test"]]).float()
+    best = min(errors, key=errors.__getitem__)
+    return fit(x[both], y[both])(best)(x[split["test"]]).float()
 
 
-def _ridge(x: Tensor, y: Tensor) -> Callable[[float], Answer]:
-    """Minimize the mean of (x w + b - y)² + penalty w², in closed form."""
+def _ridge(x: Tensor, y: Tensor) -> Callable[[float], Predict]:
+    """Minimize the mean of (x w + b - y)² plus penalty w², in closed form.
+
+    Hoerl & Kennard, Technometrics 12, 55, 1970.
+    """
     x_mean, y_mean = x.mean(0), y.mean(0)
     values, vectors = torch.linalg.eigh((x - x_mean).T @ (x - x_mean) / len(x))
     projected = vectors.T @ ((x - x_mean).T @ (y - y_mean) / len(x))
 
-    def answer(penalty: float) -> Answer:
+    def with_penalty(penalty: float) -> Predict:
         weight = vectors @ (projected / (values.clamp(min=0).unsqueeze(1) + penalty))
         return lambda rows: (rows - x_mean) @ weight + y_mean
 
-    return answer
+    return with_penalty
 
 
-def _logistic(x: Tensor, y: Tensor) -> Callable[[float], Answer]:
-    """Minimize the mean cross entropy of softmax(x w + b) + penalty w², by L-BFGS."""
+def _logistic(x: Tensor, y: Tensor) -> Callable[[float], Predict]:
+    """Minimize the mean cross entropy of softmax(x w + b) plus penalty w², by L-BFGS."""
 
-    def answer(penalty: float) -> Answer:
-        weight, bias = (
-            x.new_zeros(*shape, requires_grad=True)
-            for shape in ((x.shape[1], y.shape[1]), y.shape[1:])
-        )
+    def with_penalty(penalty: float) -> Predict:
+        weight = x.new_zeros(x.shape[1], y.shape[1], requires_grad=True)
+        bias = x.new_zeros(y.shape[1], requires_grad=True)
         optimizer = torch.optim.LBFGS([weight, bias], max_iter=30, line_search_fn="strong_wolfe")
 
         def loss() -> Tensor:
@@ -97,21 +115,23 @@ def _logistic(x: Tensor, y: Tensor) -> Callable[[float], Answer]:
         optimizer.step(loss)
         return lambda rows: (rows @ weight.detach() + bias.detach()).softmax(1)
 
-    return answer
+    return with_penalty
 
 
 def baseline_metrics(train: Tensor, truth: Tensor, targets: Sequence[Target]) -> dict[str, Metrics]:
-    """Metrics of answering every row of `truth` by the mean, or the shares of the classes, of the `train` labels.
+    """Return the metrics of a constant prediction: the mean, or the frequencies of the classes.
 
-    Any model must beat them. Shapes: train, truth [n_rows, n_targets], NaN where missing.
+    Args:
+        train: Values of the training rows [n_train, n_targets], NaN where unknown.
+        truth: Values of the rows to predict [n_rows, n_targets], NaN where unknown.
+        targets: The targets.
     """
     constants = []
     for target, column in zip(targets, train.unbind(1), strict=True):
         known = column[column.isfinite()]
-        shares = (
-            torch.bincount(known.long(), minlength=target.n_outputs) / len(known)
-            if target.classes
-            else None
-        )
-        constants.append(known.double().mean().float().reshape(1) if shares is None else shares)
+        if target.classes:
+            count = torch.bincount(known.long(), minlength=target.n_outputs)
+            constants.append(count / len(known))
+        else:
+            constants.append(known.double().mean().float().reshape(1))
     return target_metrics(torch.cat(constants).expand(len(truth), -1), truth, targets)

@@ -1,4 +1,4 @@
-"""What the folds of a benchmark amount to: the error of each, their mean and deviation beside published models."""
+"""Summary of a benchmark: the errors of its folds, their mean, and published models."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,41 +9,41 @@ from typing import Any
 from torch import Tensor
 
 from csgcnn.data.targets import Target, with_unit
-from csgcnn.evaluation.metrics import Metrics
+from csgcnn.evaluation.metrics import TASKS, Metric, Metrics, metric_named, task_of
 
 MEAN, COMPOSITION = "predicting the mean", "composition alone"
-FACTS = ("n_rows", "best_epoch", "epochs", "minutes", "n_parameters", "machine")  # of a fold
-TITLES = {
-    "mae": "MAE",
-    "rmse": "RMSE",
-    "balanced_accuracy": "balanced accuracy",
-    "roc_auc": "ROC-AUC",
-}
+FACTS = ("n_rows", "best_epoch", "epochs", "minutes", "n_parameters", "machine")
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """A finished run on one fold: its test rows, how well it predicts them, and what that took."""
+    """Describe a finished run on one fold.
+
+    Attributes:
+        number: Number of the fold.
+        ids: Ids of the test rows.
+        truth: Values, or positions of the true classes [n_test].
+        prediction: Values or probabilities [n_test, n_outputs].
+        metrics: Metrics on the test rows.
+        n_rows: Rows of each part.
+        best_epoch: The epoch with the lowest validation score.
+        epochs: Trained epochs.
+        minutes: Training time.
+        n_parameters: Parameters of the model.
+        machine: Device and threads.
+    """
 
     number: int
-    ids: list[str]  # of the test rows
-    truth: Tensor  # [n_test], of a class its position
-    prediction: Tensor  # [n_test, n_outputs]
+    ids: list[str]
+    truth: Tensor
+    prediction: Tensor
     metrics: Metrics
-    n_rows: dict[str, int]  # of each part
+    n_rows: dict[str, int]
     best_epoch: int
     epochs: int
     minutes: float
     n_parameters: int
     machine: str
-
-
-def score_names(target: Target) -> tuple[str, str]:
-    """The metric that ranks models, and another that is told.
-
-    Matbench ranks classifiers by the ROC-AUC of labels, not of probabilities, which is their balanced accuracy.
-    """
-    return ("balanced_accuracy", "roc_auc") if target.classes else ("mae", "rmse")
 
 
 def summarize(
@@ -54,20 +54,26 @@ def summarize(
     published: Mapping[str, float],
     shortfall: str,
 ) -> dict[str, Any]:
-    """All that summary.json says.
+    """Return the content of summary.json.
 
-    `facts` of the benchmark come first; `baselines`: metrics per fold, of all folds; `shortfall`: why the folds have no
-    mean that may be set beside the `published` ones, if so.
+    Args:
+        facts: First entries, about the benchmark.
+        target: The target.
+        folds: Finished folds.
+        baselines: Metrics of each fold, of each baseline.
+        published: Scores of published models.
+        shortfall: Why the mean over the folds does not compare with published scores, or nothing.
     """
-    names = score_names(target)
-    ranked = {} if shortfall else _mean(names, [fold.metrics for fold in folds])
+    roles = TASKS[task_of(target)]
+    names = (roles.ranking.name, roles.secondary.name)
+    scores = {} if shortfall else _statistics(names, [fold.metrics for fold in folds])
     return {
         **facts,
         "target": target.name,
         "unit": target.unit,
         "metric": names[0],
         "shortfall": shortfall or None,
-        "score": ranked or None,
+        "score": scores or None,
         "folds": [
             {
                 "fold": fold.number,
@@ -78,7 +84,7 @@ def summarize(
         ],
         "baselines": {
             name: {
-                "score": _mean(names, metrics),
+                "score": _statistics(names, metrics),
                 "folds": [{key: of_fold[key] for key in names} for of_fold in metrics],
             }
             for name, metrics in baselines.items()
@@ -87,8 +93,8 @@ def summarize(
     }
 
 
-def _mean(names: Sequence[str], metrics: Sequence[Metrics]) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation over folds, of the folds themselves (divided by n) as Matbench has it."""
+def _statistics(names: Sequence[str], metrics: Sequence[Metrics]) -> dict[str, dict[str, float]]:
+    """Return mean and standard deviation (divided by n, as in Matbench) over the folds."""
     columns = {name: [of_fold[name] for of_fold in metrics] for name in names}
     return {
         name: {"mean": fmean(values), "std": pstdev(values)} for name, values in columns.items()
@@ -96,94 +102,88 @@ def _mean(names: Sequence[str], metrics: Sequence[Metrics]) -> dict[str, dict[st
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
-    """The same for people."""
-    task, metric, unit = (summary[key] for key in ("task", "metric", "unit"))
-    words = f", with {' '.join(summary['words'])}" if summary["words"] else ""
+    """Return the content of summary.md.
+
+    Args:
+        summary: The content of summary.json.
+    """
+    metric = metric_named(summary["metric"])
+    overrides = f", with {' '.join(summary['overrides'])}" if summary["overrides"] else ""
+    score = summary["shortfall"]
+    if not score:
+        unit = f" {summary['unit']}" if summary["unit"] and metric.has_unit else ""
+        score = f"{metric.label} {_mean_and_std(summary['score'][metric.name])}{unit}"
+    detail = f", mean ± standard deviation over the {len(summary['folds'])} folds"
+    machines = sorted({fold["machine"] for fold in summary["folds"]})
     lines = [
-        f"# {task}: {with_unit(summary['target'], unit)}",
+        f"# {summary['task']}: {with_unit(summary['target'], summary['unit'])}",
         "",
-        f"csgcnn {summary['csgcnn']}, recipe {summary['recipe']}{words}; seed {summary['seed']}, validation rows by "
-        f"seed {summary['split_seed']}.",
+        f"csgcnn {summary['csgcnn']}, recipe {summary['recipe']}{overrides}; "
+        f"seed {summary['seed']}, validation rows by seed {summary['split_seed']}.",
         "",
-        f"**{summary['shortfall']}**"
-        if summary["shortfall"]
-        else f"**{TITLES[metric]} {_told(summary['score'][metric])}{f' {unit}' if unit else ''}**, mean ± standard "
-        f"deviation over the {len(summary['folds'])} folds",
+        f"**{score}**{'' if summary['shortfall'] else detail}",
         "",
         *_fold_table(summary),
         "",
-        *(
-            f"Trained on {machine}."
-            for machine in sorted({fold["machine"] for fold in summary["folds"]})
-        ),
+        *(f"Trained on {machine}." for machine in machines),
         "",
-        *_ranking(summary),
+        *_ranking(summary, metric),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _fold_table(summary: Mapping[str, Any]) -> list[str]:
-    metric, other = list(summary["baselines"][MEAN]["score"])
-    shown = [
-        TITLES[metric],
-        TITLES[other],
-        MEAN,
-        COMPOSITION,
-        "rows (train, val, test)",
-        "best epoch",
-        "minutes",
-    ]
-    lines = [_row("fold", *shown), _row(*["---"] * (len(shown) + 1))]
-    of_fold = {fold["fold"]: fold for fold in summary["folds"]}
+    names = list(summary["baselines"][MEAN]["score"])
+    labels = [metric_named(name).label for name in names]
+    header = [*labels, MEAN, COMPOSITION, "rows (train, val, test)", "best epoch", "minutes"]
+    lines = [_row("fold", *header), _row(*["---"] * (len(header) + 1))]
+    finished = {fold["fold"]: fold for fold in summary["folds"]}
     baselines = [summary["baselines"][name] for name in (MEAN, COMPOSITION)]
-    for number, simple in enumerate(
-        zip(*(baseline["folds"] for baseline in baselines), strict=True)
-    ):
-        cells = [f"{metrics[metric]:.4f}" for metrics in simple]
-        if fold := of_fold.get(number):
-            sizes = ", ".join(map(str, fold["n_rows"].values()))
-            errors = [f"{fold[name]:.4f}" for name in (metric, other)]
-            epoch = f"{fold['best_epoch']} of {fold['epochs']}"
-            lines.append(_row(number, *errors, *cells, sizes, epoch, f"{fold['minutes']:.1f}"))
-        else:
-            lines.append(_row(number, "", "", *cells, "", "", ""))
+    by_fold = zip(*(baseline["folds"] for baseline in baselines), strict=True)
+    for number, metrics in enumerate(by_fold):
+        simple = [f"{of_baseline[names[0]]:.4f}" for of_baseline in metrics]
+        lines.append(_row(number, *_fold_cells(finished.get(number), names, simple)))
     if summary["score"]:
-        scores = [_told(summary["score"][name]) for name in (metric, other)]
-        lines.append(
-            _row(
-                "mean ± std",
-                *scores,
-                *(_told(line["score"][metric]) for line in baselines),
-                "",
-                "",
-                "",
-            )
-        )
+        scores = [_mean_and_std(summary["score"][name]) for name in names]
+        scores += [_mean_and_std(baseline["score"][names[0]]) for baseline in baselines]
+        lines.append(_row("mean ± std", *scores, "", "", ""))
     return lines
 
 
-def _ranking(summary: Mapping[str, Any]) -> list[str]:
-    """The published models, the best first, with ours and the baselines at their places if there is a mean."""
+def _fold_cells(
+    fold: Mapping[str, Any] | None, names: Sequence[str], simple: Sequence[str]
+) -> list[str]:
+    if fold is None:
+        return [*[""] * len(names), *simple, "", "", ""]
+    sizes = ", ".join(map(str, fold["n_rows"].values()))
+    epoch = f"{fold['best_epoch']} of {fold['epochs']}"
+    return [
+        *(f"{fold[name]:.4f}" for name in names),
+        *simple,
+        sizes,
+        epoch,
+        f"{fold['minutes']:.1f}",
+    ]
+
+
+def _ranking(summary: Mapping[str, Any], metric: Metric) -> list[str]:
+    """Return the table of published models, the best first, with ours where there is a mean."""
     if not summary["published"]:
         return []
-    metric = summary["metric"]
     rows = [(value, name, f"{value:.4f}") for name, value in summary["published"].items()]
     if summary["score"]:
-        words = " and the words above" if summary["words"] else ""
-        ours = {f"csgcnn, recipe {summary['recipe']}{words}": summary["score"]}
+        changed = " with the overrides above" if summary["overrides"] else ""
+        ours = {f"csgcnn, recipe {summary['recipe']}{changed}": summary["score"]}
         ours |= {
             f"{name}, here": baseline["score"] for name, baseline in summary["baselines"].items()
         }
         rows += [
-            (score[metric]["mean"], f"**{name}**", f"**{_told(score[metric])}**")
+            (score[metric.name]["mean"], f"**{name}**", f"**{_mean_and_std(score[metric.name])}**")
             for name, score in ours.items()
         ]
-    rows.sort(
-        reverse=metric != "mae", key=lambda row: row[0] if math.isfinite(row[0]) else math.inf
-    )
-    title = f"{TITLES[metric]}, mean over the folds"
+    rows.sort(key=lambda row: metric.sort_key(row[0] if math.isfinite(row[0]) else math.nan))
     return [
-        _row("model", title),
+        _row("model", f"{metric.label}, mean over the folds"),
         _row("---", "---"),
         *(_row(name, value) for _, name, value in rows),
         "",
@@ -191,7 +191,7 @@ def _ranking(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _told(score: Mapping[str, float]) -> str:
+def _mean_and_std(score: Mapping[str, float]) -> str:
     return f"{score['mean']:.4f} ± {score['std']:.4f}"
 
 

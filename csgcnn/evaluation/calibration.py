@@ -1,4 +1,4 @@
-"""Whether predicted standard deviations are those of the errors."""
+"""Calibration of predicted standard deviations, and how well they describe the errors."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,17 +9,14 @@ from torch import Tensor
 
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
+from csgcnn.evaluation.class_metrics import NAN
 from csgcnn.evaluation.inference import predict_with_std
-from csgcnn.evaluation.metrics import NAN, known_labels
+from csgcnn.evaluation.metrics import known_labels
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 
-LEVELS = (
-    0.5,
-    0.6827,
-    0.9,
-    0.95,
-)  # shares of the errors that a normal distribution has within 0.67, 1, 1.64, 1.96 std
+# Coverage of a normal distribution within 0.67, 1, 1.64 and 1.96 standard deviations.
+LEVELS = (0.5, 0.6827, 0.9, 0.95)
 ONE_STD = 0.6827
 
 
@@ -31,32 +28,52 @@ def calibrate(
     rows: Tensor,
     batch_size: int,
 ) -> None:
-    """Set the model's `std_scale` so that of the rows' errors, 68.27 % lie within one standard deviation.
+    """Set the model's `std_scale` from the errors of the validation rows, see `std_scales`.
 
-    The quantile of |error| / std, as of conformal prediction (Lei et al., JASA 113, 1094, 2018), asks for no
-    distribution. The probability of a class, and a number without known labels, keep 1.
-
-    Shapes: values [n_graphs, n_targets], NaN where missing; rows [n_rows], of the validation part.
+    Args:
+        model: A model that predicts standard deviations.
+        store: Graphs, on the device of the model.
+        targets: The targets.
+        values: Values [n_graphs, n_targets], NaN where unknown.
+        rows: Validation rows [n_rows] int64.
+        batch_size: Crystals per forward pass.
     """
     model.std_scale.fill_(1.0)
     prediction, std = predict_with_std(model, store, rows, batch_size)
-    assert std is not None, "only of models that tell deviations"
-    prediction, std = prediction.cpu(), std.cpu()
-    of_number = {
-        target.name: _scale(error, deviation)
-        for target, error, deviation in known_errors(prediction, std, values[rows].cpu(), targets)
+    assert std is not None, "the model predicts no standard deviation"
+    scales = std_scales(prediction.cpu(), std.cpu(), values[rows].cpu(), targets)
+    model.std_scale.copy_(torch.tensor(scales))
+
+
+def std_scales(
+    prediction: Tensor, std: Tensor, truth: Tensor, targets: Sequence[Target]
+) -> list[float]:
+    """Return the factors after which 68.27 % of the errors lie within one standard deviation.
+
+    The factor is the ⌈0.6827 (n + 1)⌉-th smallest |error| / std of n rows, as in split conformal
+    prediction (Lei et al., JASA 113, 1094, 2018), which assumes no distribution. Probabilities,
+    and numbers without known values, have the factor 1.
+
+    Args:
+        prediction: Predictions [n_rows, sum of n_outputs].
+        std: Predicted standard deviations, of the same shape.
+        truth: Values [n_rows, n_targets], NaN where unknown.
+        targets: The targets.
+
+    Returns:
+        The factors [sum of n_outputs].
+    """
+    found = {
+        target.name: _std_scale(error, deviation)
+        for target, error, deviation in known_errors(prediction, std, truth, targets)
     }
-    model.std_scale.copy_(
-        torch.tensor([of_number.get(t.name, 1.0) for t in targets for _ in t.outputs])
-    )
+    return [found.get(target.name, 1.0) for target in targets for _ in target.outputs]
 
 
-def _scale(error: Tensor, std: Tensor) -> float:
-    """The factor by which `std` [n_known] is too small for absolute errors [n_known]."""
+def _std_scale(error: Tensor, std: Tensor) -> float:
     relative = (error / std.clamp(min=torch.finfo(torch.float32).tiny)).sort().values
-    rank = math.ceil(
-        ONE_STD * (len(relative) + 1)
-    )  # of n + 1, so that it holds for others, however few there are
+    # of n + 1, so that it holds for other rows, however few these are
+    rank = math.ceil(ONE_STD * (len(relative) + 1))
     found = float(relative[min(rank, len(relative)) - 1]) if len(relative) else 1.0
     return found if 0 < found < math.inf else 1.0
 
@@ -64,47 +81,77 @@ def _scale(error: Tensor, std: Tensor) -> float:
 def coverage(
     prediction: Tensor, std: Tensor, truth: Tensor, targets: Sequence[Target]
 ) -> dict[str, dict[str, float]]:
-    """Of each number the share of the errors within the bounds that a normal distribution has for each of `LEVELS`.
+    """Compare the errors of each number with its predicted standard deviations.
 
-    With them `rank_correlation` (Spearman's) of deviation and absolute error: whether a large one warns of the other.
+    Args:
+        prediction: Predictions [n_rows, sum of n_outputs].
+        std: Predicted standard deviations, of the same shape.
+        truth: Values [n_rows, n_targets], NaN where unknown.
+        targets: The targets.
 
-    Shapes: prediction, std [n_rows, sum of n_outputs], truth [n_rows, n_targets], NaN where missing.
+    Returns:
+        For each number the fraction of errors within the bounds that a normal distribution has
+        for each of `LEVELS`, and `rank_correlation`: Spearman's correlation of standard deviation
+        and absolute error.
     """
     found = {}
     for target, error, deviation in known_errors(prediction, std, truth, targets):
-        shares = covered(error, deviation, LEVELS)
+        fractions = covered(error, deviation, LEVELS)
         found[target.name] = {
-            f"{level:.4g}": share for level, share in zip(LEVELS, shares, strict=True)
+            **{f"{level:.4g}": part for level, part in zip(LEVELS, fractions, strict=True)},
+            "rank_correlation": _rank_correlation(error, deviation),
         }
-        found[target.name]["rank_correlation"] = _rank_correlation(error, deviation)
     return found
 
 
 def known_errors(
     prediction: Tensor, std: Tensor, truth: Tensor, targets: Sequence[Target]
 ) -> Iterator[tuple[Target, Tensor, Tensor]]:
-    """Each number with its absolute errors and its deviations where it is known: [n_known] both, float64."""
+    """Yield each number with its absolute errors and standard deviations where it is known.
+
+    Args:
+        prediction: Predictions [n_rows, sum of n_outputs].
+        std: Predicted standard deviations, of the same shape.
+        truth: Values [n_rows, n_targets], NaN where unknown.
+        targets: The targets.
+
+    Yields:
+        The target, its absolute errors and its standard deviations, both [n_known] float64.
+    """
     predicted, deviations = (known_labels(outputs, truth, targets) for outputs in (prediction, std))
-    for (target, of_target, label), (_, deviation, _) in zip(predicted, deviations, strict=True):
+    for (target, values, known), (_, deviation, _) in zip(predicted, deviations, strict=True):
         if not target.classes:
-            yield (
-                target,
-                (of_target.squeeze(1).double() - label).abs(),
-                deviation.squeeze(1).double(),
-            )
+            error = (values.squeeze(1).double() - known).abs()
+            yield target, error, deviation.squeeze(1).double()
 
 
 def covered(error: Tensor, std: Tensor, levels: Sequence[float]) -> list[float]:
-    """The share of the absolute errors [n_rows] within each level's bound of a normal distribution."""
+    """Return the fraction of errors within each level's central interval of a normal distribution.
+
+    The interval of the level p is ± Φ⁻¹((1 + p) / 2) standard deviations.
+
+    Args:
+        error: Absolute errors [n_rows].
+        std: Standard deviations [n_rows].
+        levels: Coverages of a normal distribution, between 0 and 1.
+    """
     bounds = [NormalDist().inv_cdf((1 + level) / 2) for level in levels]
     return [
         (error <= bound * std).double().mean().item() if len(error) else NAN for bound in bounds
     ]
 
 
-def format_coverage(shares: Mapping[str, float], name: str) -> str:
-    """The line of a target on the terminal."""
-    return f"errors of {name} within 1 and 1.96 std: {shares['0.6827']:.0%} and {shares['0.95']:.0%} (68 % and 95 %)"
+def format_coverage(fractions: Mapping[str, float], name: str) -> str:
+    """Return the line about a number that is printed to the user.
+
+    Args:
+        fractions: The result of `coverage` for it.
+        name: Name of the target.
+    """
+    return (
+        f"errors of {name} within 1 and 1.96 std: {fractions['0.6827']:.0%} and "
+        f"{fractions['0.95']:.0%} (68 % and 95 %)"
+    )
 
 
 def _rank_correlation(a: Tensor, b: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Predictions for many rows of a store, batch by batch."""
+"""Predictions for the rows of a store, batch by batch: the one prediction loop."""
 
 from collections.abc import Callable
 
@@ -15,35 +15,69 @@ from csgcnn.nn.network import CrystalGraphNetwork
 def predict_rows(
     model: CrystalGraphNetwork | Ensemble, store: GraphStore, rows: Tensor, batch_size: int
 ) -> Tensor:
-    """Values in physical units and probabilities of classes: [n_rows, sum of n_outputs] on the store's device."""
+    """Predict values in physical units and probabilities of classes.
+
+    Args:
+        model: The model.
+        store: Graphs, on the device of the model.
+        rows: Rows to predict [n_rows] int64, on the host.
+        batch_size: Crystals per forward pass.
+
+    Returns:
+        Predictions [n_rows, sum of n_outputs], on the device.
+    """
     return in_batches(model, model, store, rows, batch_size)
 
 
 def predict_with_std(
     model: CrystalGraphNetwork | Ensemble, store: GraphStore, rows: Tensor, batch_size: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Predictions as of `predict_rows`, and their standard deviations if the model tells any, of the same shape."""
+    """Predict as `predict_rows`, with standard deviations if the model predicts them.
+
+    Args:
+        model: The model.
+        store: Graphs, on the device of the model.
+        rows: Rows to predict [n_rows] int64, on the host.
+        batch_size: Crystals per forward pass.
+
+    Returns:
+        Predictions and standard deviations, both [n_rows, sum of n_outputs], on the device.
+    """
     if not model.has_std:
         return predict_rows(model, store, rows, batch_size), None
-    both = in_batches(
-        model, lambda graph: torch.stack(model.with_std(graph), 1), store, rows, batch_size
-    )
+
+    def with_std(graph: GraphBatch) -> Tensor:
+        return torch.stack(model.with_std(graph), 1)
+
+    both = in_batches(model, with_std, store, rows, batch_size)
     return both[:, 0], both[:, 1]
 
 
 @torch.inference_mode()
 def in_batches(
     model: nn.Module,
-    answer: Callable[[GraphBatch], Tensor],
+    compute: Callable[[GraphBatch], Tensor],
     store: GraphStore,
     rows: Tensor,
     batch_size: int,
 ) -> Tensor:
-    """What `answer` says of the rows while `model` is in evaluation mode; each of several processes does a share."""
+    """Apply a function to the rows of a store while a model is in evaluation mode.
+
+    The rows are divided among the ranks, and every rank returns all results.
+
+    Args:
+        model: The model that the function uses.
+        compute: Maps a batch to results [n_graphs, ...].
+        store: Graphs, on the device of the model.
+        rows: Rows [n_rows] int64, on the host.
+        batch_size: Crystals per batch.
+
+    Returns:
+        The results [n_rows, ...], on the device.
+    """
     was_training = model.training
     model.eval()
-    parts = [
-        answer(batch) for batch in store.batches(distributed.shard_rows(rows).split(batch_size))
-    ]
+    parts = distributed.shard_rows(rows).split(batch_size)
+    results = [compute(batch) for batch in store.batches(parts)]
     model.train(was_training)
-    return distributed.gather(torch.cat(parts), len(rows))
+    return distributed.gather(torch.cat(results), len(rows))

@@ -1,4 +1,4 @@
-"""How much a model's predictions change with the description of the crystal; they should not."""
+"""Largest change of the predictions between equivalent descriptions of a crystal."""
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,32 +10,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csgcnn.crystals.crystal import Crystal, to_crystal
-from csgcnn.crystals.records import Record
+from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.transforms import SAME_CRYSTAL, Transform
 from csgcnn.data.targets import Target
 
 Predict = Callable[[Sequence[tuple[str, Crystal]]], tuple[list[str], NDArray[Any]]]
 
-CHUNK = 64  # crystals at a time: their largest other descriptions have eight times as many atoms
+# Crystals that are in memory at once; some descriptions have eight times as many atoms.
+CHUNK_SIZE = 64
 
 
 @dataclass(slots=True)
 class Changes:
-    """How much predictions change under one transformation, at most.
+    """Collect the largest changes of the predictions under one transformation.
 
-    `largest` per target: the change in its unit (of a class: of a probability) and the id of the crystal where it is;
-    `n_left_out` crystals have no such other description, or one too large to predict.
+    Attributes:
+        largest: For each target the largest change, in its unit or of a probability, and the id
+            of the crystal.
+        n_left_out: Crystals without such a description, or with one that cannot be predicted.
     """
 
     largest: dict[str, tuple[float, str]] = field(default_factory=dict)
     n_left_out: int = 0
 
     def add(self, change: NDArray[Any], ids: Sequence[str], targets: Sequence[Target]) -> None:
-        """Take in the changes of further crystals: [n_crystals, sum of n_outputs]."""
+        """Add the changes of further crystals.
+
+        Args:
+            change: Absolute changes [n_crystals, sum of n_outputs].
+            ids: Their ids.
+            targets: Targets of the model.
+        """
         starts = np.cumsum([0, *(target.n_outputs for target in targets[:-1])])
-        for target, of_target in zip(
-            targets, np.maximum.reduceat(change, starts, axis=1).T, strict=True
-        ):
+        by_target = np.maximum.reduceat(change, starts, axis=1).T
+        for target, of_target in zip(targets, by_target, strict=True):
             worst = int(of_target.argmax())
             found = float(of_target[worst]), ids[worst]
             self.largest[target.name] = max(self.largest.get(target.name, found), found)
@@ -46,7 +54,7 @@ def largest_changes(
     targets: Sequence[Target],
     records: Iterable[Record],
     seed: int = 0,
-    chunk_size: int = CHUNK,
+    chunk_size: int = CHUNK_SIZE,
     transforms: Mapping[str, Transform] = SAME_CRYSTAL,
 ) -> dict[str, Changes]:
     """Find the largest change of the predictions under each transformation, chunk by chunk.
@@ -69,9 +77,8 @@ def largest_changes(
     changes = {name: Changes() for name in transforms}
     stream = iter(records)
     while chunk := list(islice(stream, chunk_size)):
-        with warnings.catch_warnings(
-            action="ignore", category=UserWarning
-        ):  # reported once already
+        # the build of the graphs has reported their warnings already
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
             crystals = {record.id: to_crystal(record.source) for record in chunk}
         before = dict(zip(*predict(list(crystals.items())), strict=True))
         crystals = {id_: crystal for id_, crystal in crystals.items() if id_ in before}

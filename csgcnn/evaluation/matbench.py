@@ -1,4 +1,8 @@
-"""The record of a benchmark in the format of Matbench, whose `MatbenchBenchmark.from_file` reads and checks it."""
+"""Records of benchmarks in the format of Matbench.
+
+Source: materialsproject/matbench, bench.py and task.py of version 0.6. Its
+`MatbenchBenchmark.from_file` reads and checks such a record.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,23 +10,28 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from csgcnn.data.targets import Target
 from csgcnn.evaluation.benchmark_summary import Fold
-from csgcnn.evaluation.metrics import classification_metrics, confusion_matrix, regression_metrics
+from csgcnn.evaluation.class_metrics import confusion_matrix
+from csgcnn.evaluation.metrics import ACCURACY, BALANCED_ACCURACY, MAE, RMSE, task_metrics, task_of
 
 BENCHMARK, VERSION = "matbench_v0.1", "0.6"
-SMALLEST = 1e-5  # truth below this has no relative error
+# Rows with a smaller truth are left out of the relative error.
+SMALLEST = 1e-5
 
 
 def matbench_record(
     task: str, target: Target, folds: Sequence[Fold], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What results.json holds: per fold, a prediction for each official id (of two classes the second's probability).
+    """Return the content of results.json: a prediction for each official id of each fold.
 
-    Source: materialsproject/matbench, bench.py and task.py of version 0.6.
+    Args:
+        task: Official name of the task.
+        target: The target; of two classes the probability of the second is recorded.
+        folds: All folds.
+        facts: Metadata, with the key `seed`.
     """
     n_rows = sum(len(fold.ids) for fold in folds)
     results = {
@@ -54,7 +63,13 @@ def matbench_record(
 
 
 def official_id(task: str, id_: str, n_rows: int) -> str:
-    """Matbench's id of a row: it is that already, or it is its number, from 0, in Matbench's file."""
+    """Return Matbench's id of a row.
+
+    Args:
+        task: Official name of the task.
+        id_: The official id, or the number of the row in Matbench's file, from 0.
+        n_rows: Rows of all folds.
+    """
     prefix = task.replace("matbench", "mb").replace("_", "-")
     if id_.startswith(f"{prefix}-") or not id_.isdecimal():
         return id_
@@ -62,25 +77,29 @@ def official_id(task: str, id_: str, n_rows: int) -> str:
 
 
 def _scores(prediction: Tensor, truth: Tensor, target: Target) -> dict[str, float]:
+    """Return the metrics of Matbench by its names.
+
+    F1 = 2 TP / (2 TP + FP + FN). Matbench computes the area below the ROC curve from predicted
+    labels, of which it is the balanced accuracy. MAPE is the mean of |error / truth|.
+    """
     if target.classes:
         label = truth.long()
-        metrics, confusion = (
-            classification_metrics(prediction, label),
-            confusion_matrix(prediction, label).double(),
-        )
-        balanced = metrics["balanced_accuracy"]
+        metrics = task_metrics(task_of(target), prediction, label)
+        confusion = confusion_matrix(prediction, label).double()
         f1 = 2 * confusion[1, 1] / (confusion[1].sum() + confusion[:, 1].sum())
-        # Matbench computes this area from labels, of which it is the balanced accuracy
         return {
-            "accuracy": metrics["accuracy"],
-            "balanced_accuracy": balanced,
+            "accuracy": metrics[ACCURACY.name],
+            "balanced_accuracy": metrics[BALANCED_ACCURACY.name],
             "f1": f1.item(),
-            "rocauc": balanced,
+            "rocauc": metrics[BALANCED_ACCURACY.name],
         }
-    metrics, error = (
-        regression_metrics(prediction.squeeze(1), truth),
-        (prediction.squeeze(1) - truth).abs(),
-    )
+    prediction = prediction.squeeze(1)
+    metrics = task_metrics(task_of(target), prediction, truth)
+    error = (prediction - truth).abs()
     relative = (error / truth.abs())[truth.abs() > SMALLEST]
-    largest, mape = error.max().item(), torch.mean(relative).item()
-    return {"mae": metrics["mae"], "rmse": metrics["rmse"], "mape": mape, "max_error": largest}
+    return {
+        "mae": metrics[MAE.name],
+        "rmse": metrics[RMSE.name],
+        "mape": relative.mean().item(),
+        "max_error": error.max().item(),
+    }

@@ -1,27 +1,203 @@
-"""How good predictions are, per target: of numbers in their unit, of classes from their probabilities."""
+"""Metrics of predictions: of numbers in their unit, of classes from their probabilities.
 
-from collections.abc import Iterator, Sequence
+A `Metric` knows its name, label, unit, direction and formula. The columns of metrics.csv, the
+entries of metrics.json, tables, figures, benchmarks and messages derive from it. A plugin adds one
+with `register_metric`.
+"""
 
-import torch
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from csgcnn.data.targets import Target
+from csgcnn.evaluation.class_metrics import (
+    NAN,
+    accuracy,
+    balanced_accuracy,
+    class_roc_auc,
+    mean_cross_entropy,
+)
 
+# By the names of the metrics; `n` is the number of rows.
 Metrics = dict[str, float]
-NAN = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """Describe a metric of one target over the rows where it is known.
+
+    Attributes:
+        name: Key in metrics.json; metrics.csv has the column val_<name>_<target>.
+        label: Name in messages, tables and figures.
+        task: Task of its targets, regression or classification.
+        compute: Maps a prediction and the truth of at least one row to the value. Regression:
+            both [n_rows]. Classification: probabilities [n_rows, n_classes] and positions of the
+            true classes [n_rows] int64.
+        has_unit: Whether it has the unit of the target.
+        lower_is_better: Direction.
+        each_epoch: Whether metrics.csv contains it.
+    """
+
+    name: str
+    label: str
+    task: str
+    compute: Callable[[Tensor, Tensor], float]
+    has_unit: bool = False
+    lower_is_better: bool = False
+    each_epoch: bool = False
+
+    def sort_key(self, value: float) -> tuple[bool, float]:
+        """Return a key that sorts values from the best to the worst, NaN last."""
+        is_nan = value != value
+        return is_nan, 0.0 if is_nan else value if self.lower_is_better else -value
+
+
+def mean_absolute_error(prediction: Tensor, truth: Tensor) -> float:
+    """Return mean |prediction - truth|. Shapes: both [n_rows]."""
+    return (prediction.double() - truth.double()).abs().mean().item()
+
+
+def root_mean_square_error(prediction: Tensor, truth: Tensor) -> float:
+    """Return sqrt(mean (prediction - truth)²). Shapes: both [n_rows]."""
+    return (prediction.double() - truth.double()).square().mean().sqrt().item()
+
+
+def r2(prediction: Tensor, truth: Tensor) -> float:
+    """Return the coefficient of determination, 1 - sum (prediction - truth)² / sum (truth - mean)².
+
+    It is NaN if the truth is constant. Shapes: both [n_rows].
+    """
+    truth = truth.double()
+    total = (truth - truth.mean()).square().sum()
+    error = (prediction.double() - truth).square().sum()
+    return (1 - error / total).item() if total > 0 else NAN
+
+
+REGRESSION, CLASSIFICATION = "regression", "classification"
+MAE = Metric(
+    "mae", "MAE", REGRESSION, mean_absolute_error,
+    has_unit=True, lower_is_better=True, each_epoch=True,
+)  # fmt: skip
+RMSE = Metric(
+    "rmse", "RMSE", REGRESSION, root_mean_square_error, has_unit=True, lower_is_better=True
+)
+R2 = Metric("r2", "R2", REGRESSION, r2)
+ACCURACY = Metric("accuracy", "accuracy", CLASSIFICATION, accuracy)
+BALANCED_ACCURACY = Metric(
+    "balanced_accuracy", "balanced accuracy", CLASSIFICATION, balanced_accuracy, each_epoch=True
+)
+ROC_AUC = Metric("roc_auc", "ROC-AUC", CLASSIFICATION, class_roc_auc)
+CROSS_ENTROPY = Metric(
+    "cross_entropy", "cross entropy", CLASSIFICATION, mean_cross_entropy,
+    lower_is_better=True, each_epoch=True,
+)  # fmt: skip
+
+_REGISTRY = {
+    metric.name: metric
+    for metric in (MAE, RMSE, R2, ACCURACY, BALANCED_ACCURACY, ROC_AUC, CROSS_ENTROPY)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMetrics:
+    """Describe what the metrics of a task are used for.
+
+    Attributes:
+        ranking: Ranks models in benchmarks, and is plotted for each epoch. Matbench ranks
+            classifiers by the ROC-AUC of predicted labels, which is their balanced accuracy.
+        secondary: Is listed beside it.
+        baseline: Is compared with a constant prediction.
+        selection: Decides on the best epoch, the lower the better.
+    """
+
+    ranking: Metric
+    secondary: Metric
+    baseline: Metric
+    selection: Metric
+
+
+TASKS = {
+    REGRESSION: TaskMetrics(ranking=MAE, secondary=RMSE, baseline=MAE, selection=MAE),
+    CLASSIFICATION: TaskMetrics(
+        ranking=BALANCED_ACCURACY,
+        secondary=ROC_AUC,
+        baseline=ACCURACY,
+        # the accuracy of few rows would tie between epochs
+        selection=CROSS_ENTROPY,
+    ),
+}
+
+
+def register_metric(metric: Metric) -> None:
+    """Add a metric to all results of its task; for plugins.
+
+    Args:
+        metric: The metric.
+
+    Raises:
+        ValueError: Its task is unknown, or another metric has its name.
+    """
+    if metric.task not in TASKS:
+        raise ValueError(f"task={metric.task}: expected {' or '.join(TASKS)}")
+    if _REGISTRY.setdefault(metric.name, metric) != metric:
+        raise ValueError(f"there is another metric with the name {metric.name}")
+
+
+def unregister_metric(metric: Metric) -> None:
+    """Remove a metric that `register_metric` added."""
+    _REGISTRY.pop(metric.name, None)
+
+
+def metric_named(name: str) -> Metric:
+    """Return the registered metric of this name."""
+    return _REGISTRY[name]
+
+
+def metrics_of(task: str) -> list[Metric]:
+    """Return the registered metrics of a task."""
+    return [metric for metric in _REGISTRY.values() if metric.task == task]
+
+
+def task_metrics(task: str, prediction: Tensor, truth: Tensor) -> Metrics:
+    """Compute the metrics of one target whose values are all known.
+
+    Args:
+        task: Its task.
+        prediction: Predictions, of the shape that `Metric.compute` expects.
+        truth: Values or positions of the true classes [n_rows].
+
+    Returns:
+        The metrics by their names, NaN without rows, and `n`, the number of rows.
+    """
+    found = {
+        metric.name: metric.compute(prediction, truth) if len(truth) else NAN
+        for metric in metrics_of(task)
+    }
+    return {**found, "n": len(truth)}
+
+
+def task_of(target: Target) -> str:
+    """Return the task of a target."""
+    return CLASSIFICATION if target.classes else REGRESSION
 
 
 def target_metrics(
     prediction: Tensor, truth: Tensor, targets: Sequence[Target]
 ) -> dict[str, Metrics]:
-    """Metrics of every target over its known labels, see `regression_metrics` and `classification_metrics`.
+    """Compute the metrics of every target over its known values.
 
-    Shapes: prediction [n_rows, sum of n_outputs], truth [n_rows, n_targets], NaN where missing.
+    Args:
+        prediction: Values and probabilities [n_rows, sum of n_outputs].
+        truth: Values and positions of classes [n_rows, n_targets], NaN where unknown.
+        targets: The targets.
     """
     return {
-        target.name: classification_metrics(predicted, column.long())
-        if target.classes
-        else regression_metrics(predicted.squeeze(1), column)
+        target.name: task_metrics(
+            task_of(target),
+            predicted if target.classes else predicted.squeeze(1),
+            column.long() if target.classes else column,
+        )
         for target, predicted, column in known_labels(prediction, truth, targets)
     }
 
@@ -29,115 +205,42 @@ def target_metrics(
 def known_labels(
     prediction: Tensor, truth: Tensor, targets: Sequence[Target]
 ) -> Iterator[tuple[Target, Tensor, Tensor]]:
-    """Every target with its outputs [n_known, n_outputs] and its known labels [n_known]."""
+    """Yield every target with its predictions and values in the rows where it is known.
+
+    Args:
+        prediction: Values and probabilities [n_rows, sum of n_outputs].
+        truth: Values and positions of classes [n_rows, n_targets], NaN where unknown.
+        targets: The targets.
+
+    Yields:
+        The target, its predictions [n_known, n_outputs] and its values [n_known].
+    """
     parts = prediction.split([target.n_outputs for target in targets], dim=1)
     for target, part, column in zip(targets, parts, truth.unbind(1), strict=True):
         known = column.isfinite()
         yield target, part[known], column[known]
 
 
-def regression_metrics(prediction: Tensor, truth: Tensor) -> Metrics:
-    """MAE, RMSE and R2; NaN without rows, R2 also where the truth is constant.
-
-    Shapes: prediction, truth [n_rows].
-    """
-    truth = truth.double()
-    error = prediction.double() - truth
-    spread = (truth - truth.mean()).square().sum()
-    return {
-        "mae": error.abs().mean().item(),
-        "rmse": error.square().mean().sqrt().item(),
-        "r2": (1 - error.square().sum() / spread).item() if spread > 0 else NAN,
-        "n": len(truth),
-    }
-
-
-def classification_metrics(probability: Tensor, label: Tensor) -> Metrics:
-    """Accuracy, balanced accuracy (mean recall of the classes that occur), ROC-AUC and cross entropy; NaN without rows.
-
-    Of more than two classes, the ROC-AUC is the mean over each against the rest.
-
-    Shapes: probability [n_rows, n_classes], label [n_rows] int64, positions of the true classes.
-    """
-    if not len(label):
-        return {
-            "accuracy": NAN,
-            "balanced_accuracy": NAN,
-            "roc_auc": NAN,
-            "cross_entropy": NAN,
-            "n": 0,
-        }
-    n_classes = probability.shape[1]
-    confusion = confusion_matrix(probability, label).double()
-    occurs = confusion.sum(1) > 0
-    recall = confusion.diag()[occurs] / confusion.sum(1)[occurs]
-    aucs = [roc_auc(probability[:, c], label == c) for c in range(n_classes)]
-    true_probability = probability.gather(1, label.unsqueeze(1)).double()
-    return {
-        "accuracy": (confusion.diag().sum() / len(label)).item(),
-        "balanced_accuracy": recall.mean().item(),
-        "roc_auc": aucs[1]
-        if n_classes == 2
-        else torch.tensor(aucs, dtype=torch.float64).nanmean().item(),
-        "cross_entropy": -true_probability.clamp(min=torch.finfo(torch.float32).tiny)
-        .log()
-        .mean()
-        .item(),
-        "n": len(label),
-    }
-
-
-def confusion_matrix(probability: Tensor, label: Tensor) -> Tensor:
-    """Rows of each true class (first index) that are predicted as each class (second): [n_classes, n_classes] int64."""
-    n_classes = probability.shape[1]
-    return torch.bincount(
-        label * n_classes + probability.argmax(1), minlength=n_classes**2
-    ).reshape(n_classes, -1)
-
-
-def roc_auc(score: Tensor, positive: Tensor) -> float:
-    """Probability that a positive row scores above a negative one, ties counting half; NaN without one of either.
-
-    From ranks (Mann & Whitney, 1947), equal scores sharing their mean rank. Shapes: score [n_rows], positive [n_rows].
-    """
-    n_positive = int(positive.sum())
-    n_negative = len(positive) - n_positive
-    if not (n_positive and n_negative):
-        return NAN
-    _, place, count = score.unique(return_inverse=True, return_counts=True)
-    mean_rank = count.cumsum(0).double() - (count - 1) / 2
-    rank_sum = mean_rank[place][positive].sum().item()
-    return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
-
-
-def roc_curve(score: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-    """False and true positive rate at every threshold, from none to all; the area below is the `roc_auc`.
-
-    Shapes: score [n_rows], positive [n_rows] -> two of [n_thresholds + 1].
-    """
-    _, place, count = score.unique(return_inverse=True, return_counts=True)
-    hits = torch.zeros(len(count), dtype=torch.float64, device=score.device).index_add(
-        0, place, positive.double()
-    )
-    rates = (
-        torch.cat([part.new_zeros(1), part.flip(0).cumsum(0)]) for part in (count - hits, hits)
-    )
-    false_rate, true_rate = (rate / rate[-1] for rate in rates)
-    return false_rate, true_rate
-
-
 def format_metrics(target: Target, metrics: Metrics, baseline: Metrics) -> str:
-    """The line of a target on the terminal; `baseline`: of `baseline_metrics`."""
+    """Return the line about a target that is printed to the user.
+
+    Args:
+        target: The target.
+        metrics: Its metrics.
+        baseline: Metrics of a constant prediction, see `baselines.baseline_metrics`.
+    """
     n, unit = metrics["n"], f" {target.unit}" if target.unit else ""
     if not n:
         return f"{target.name}: none of the crystals has a known value"
-    if target.classes:
-        return (
-            f"accuracy of {target.name}: {metrics['accuracy']:.4g}, balanced {metrics['balanced_accuracy']:.4g}, "
-            f"ROC-AUC {metrics['roc_auc']:.4g}, {n} crystals "
-            f"(always the most frequent class: {baseline['accuracy']:.4g})"
-        )
-    return (
-        f"MAE of {target.name}: {metrics['mae']:.4g}{unit}, RMSE {metrics['rmse']:.4g}, R2 {metrics['r2']:.4g}, "
-        f"{n} crystals (predicting the mean: {baseline['mae']:.4g}{unit})"
+    task = task_of(target)
+    compared = TASKS[task].baseline
+    suffix = unit if compared.has_unit else ""
+    others = [metric for metric in metrics_of(task) if metric != compared]
+    constant = "always the most frequent class" if target.classes else "predicting the mean"
+    return ", ".join(
+        [
+            f"{compared.label} of {target.name}: {metrics[compared.name]:.4g}{suffix}",
+            *(f"{metric.label} {metrics[metric.name]:.4g}" for metric in others),
+            f"{n} crystal{'s' * (n != 1)} ({constant}: {baseline[compared.name]:.4g}{suffix})",
+        ]
     )

@@ -19,7 +19,13 @@ from csgcnn.evaluation.baselines import baseline_metrics
 from csgcnn.evaluation.benchmark_summary import Fold
 from csgcnn.evaluation.calibration import coverage, format_coverage
 from csgcnn.evaluation.inference import predict_with_std
-from csgcnn.evaluation.metrics import Metrics, format_metrics, target_metrics
+from csgcnn.evaluation.metrics import (
+    TASKS,
+    Metrics,
+    format_metrics,
+    target_metrics,
+    task_of,
+)
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.directory import RunDirectory
@@ -113,12 +119,12 @@ def _std_scales(
 def _baseline_entries(
     baseline: Mapping[str, Metrics], targets: Sequence[Target]
 ) -> dict[str, dict[str, float]]:
-    maes = {target.name: baseline[target.name]["mae"] for target in targets if not target.classes}
-    accuracies = {
-        target.name: baseline[target.name]["accuracy"] for target in targets if target.classes
-    }
-    entries = {"baseline_test_mae": maes, "baseline_test_accuracy": accuracies}
-    return {key: values for key, values in entries.items() if values}
+    entries = dict[str, dict[str, float]]()
+    for task, roles in TASKS.items():
+        name = roles.baseline.name
+        values = {t.name: baseline[t.name][name] for t in targets if task_of(t) == task}
+        entries |= {f"baseline_test_{name}": values} if values else {}
+    return entries
 
 
 def read_fold(number: int, folder: Path, target: Target) -> Fold:

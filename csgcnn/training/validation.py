@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from csgcnn.data.targets import Target
-from csgcnn.evaluation.metrics import Metrics
+from csgcnn.evaluation.metrics import TASKS, Metrics, metrics_of, task_of
 
 
 def shown_metrics(metrics: Mapping[str, Metrics], targets: Sequence[Target]) -> dict[str, float]:
@@ -16,7 +16,7 @@ def shown_metrics(metrics: Mapping[str, Metrics], targets: Sequence[Target]) -> 
     """
     columns = dict[str, float]()
     for target in targets:
-        names = ("balanced_accuracy", "cross_entropy") if target.classes else ("mae",)
+        names = [metric.name for metric in metrics_of(task_of(target)) if metric.each_epoch]
         columns |= {f"val_{name}_{target.name}": metrics[target.name][name] for name in names}
     return columns
 
@@ -27,7 +27,7 @@ def validation_score(
     """Return the score that decides on the best epoch, the lower the better.
 
     It is the mean over the targets: of a number the MAE in standard deviations of the training
-    rows, of a class the cross entropy. The accuracy of few rows would tie between epochs.
+    rows, of a class the cross entropy.
 
     Args:
         metrics: Metrics of each target.
@@ -37,11 +37,9 @@ def validation_score(
     Returns:
         The score; NaN if no target has a known value.
     """
-    scores = [
-        metrics[target.name]["cross_entropy"]
-        if target.classes
-        else metrics[target.name]["mae"] / std
-        for target, std in zip(targets, stds, strict=True)
-    ]
+    scores = []
+    for target, std in zip(targets, stds, strict=True):
+        metric = TASKS[task_of(target)].selection
+        scores.append(metrics[target.name][metric.name] / (std if metric.has_unit else 1))
     known = [score for score in scores if not math.isnan(score)]
     return sum(known) / len(known) if known else math.nan

@@ -15,7 +15,7 @@ from csgcnn.evaluation.baselines import composition_features, predict_by_composi
 
 @pytest.fixture(scope="module")
 def store(dielectric_records: list[Record]) -> GraphStore:
-    """Two hundred small real crystals, as compressed graphs."""
+    """Two hundred small real crystals as compressed graphs."""
     crystals = [to_crystal(record.source) for record in dielectric_records]
     small = [crystal for crystal in crystals if len(crystal.atomic_number) <= 6][:200]
     graphs = connect(small, GraphSettings(cutoff=4))
@@ -28,7 +28,7 @@ def split() -> Split:
     return dict(zip(("train", "val", "test"), parts, strict=True))
 
 
-def test_features_are_fractions_means_and_deviations(store: GraphStore) -> None:
+def test_features_are_fractions_means_and_standard_deviations(store: GraphStore) -> None:
     features = composition_features(store)
     assert features.shape == (200, 301)
     assert torch.allclose(features[:, :101].sum(1), torch.ones(200, dtype=torch.float64))
@@ -47,7 +47,9 @@ def mean_radius(features: Tensor) -> Tensor:
     return features[:, 103]
 
 
-def test_ridge_finds_what_is_linear_and_sees_no_test_label(store: GraphStore, split: Split) -> None:
+def test_ridge_regression_fits_a_linear_property_without_test_labels(
+    store: GraphStore, split: Split
+) -> None:
     features = composition_features(store)
     labels = 3 * mean_radius(features) + 7
     hidden = labels.clone()
@@ -59,7 +61,7 @@ def test_ridge_finds_what_is_linear_and_sees_no_test_label(store: GraphStore, sp
     assert error < 0.05 * labels.std()
 
 
-def test_logistic_regression_answers_probabilities(store: GraphStore, split: Split) -> None:
+def test_logistic_regression_predicts_probabilities(store: GraphStore, split: Split) -> None:
     features = composition_features(store)
     labels = (mean_radius(features) > mean_radius(features).median()).float()
     prediction = predict_by_composition(features, labels, split, n_classes=2)

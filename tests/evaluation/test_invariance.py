@@ -1,24 +1,27 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytest
+from numpy.typing import NDArray
 
-from csgcnn import load
-from csgcnn.crystals.records import Record
+from csgcnn.crystals.crystal import Crystal, to_crystal
+from csgcnn.crystals.datasets import Record
 from csgcnn.crystals.transforms import SAME_CRYSTAL
 from csgcnn.data.targets import Target
-from csgcnn.evaluation import invariance
 from csgcnn.evaluation.invariance import Changes, largest_changes
-from csgcnn.predictor import Predictor
 
-TARGETS = [Target("gap", "eV"), Target("kind", task="classification", classes=("a", "b"))]
+GAP = Target("gap", "eV")
+TARGETS = [GAP, Target("kind", task="classification", classes=("a", "b"))]
+Crystals = Sequence[tuple[str, Crystal]]
+Predicted = tuple[list[str], NDArray[Any]]
 
 
-@pytest.fixture(scope="module")
-def predictor() -> Predictor:
-    return load(Path(__file__).parents[1] / "runs" / "format_1.ckpt")
+def volume_per_atom(crystals: Crystals) -> Predicted:
+    """A prediction that does not depend on the description."""
+    volumes = [abs(np.linalg.det(crystal.lattice)) for _, crystal in crystals]
+    atoms = [len(crystal.atomic_number) for _, crystal in crystals]
+    return [id_ for id_, _ in crystals], np.array(volumes)[:, None] / np.array(atoms)[:, None]
 
 
 def test_the_largest_change_of_each_target_and_where_it_is() -> None:
@@ -28,58 +31,70 @@ def test_the_largest_change_of_each_target_and_where_it_is() -> None:
     assert changes.largest == {"gap": (0.6, "u"), "kind": (0.3, "y")}
 
 
-def test_the_crystal_that_changes_is_found_in_any_chunk(
-    predictor: Predictor, dielectric_records: list[Record], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    culprit, n_left = dielectric_records[7], 2
-    monkeypatch.setattr(invariance, "CHUNK", 3)
-    without = {len(record.source["species"]) for record in dielectric_records[:n_left]}
-    monkeypatch.setitem(
-        SAME_CRYSTAL, "rotation", lambda c, _: None if len(c.atomic_number) in without else c
-    )
-    monkeypatch.setitem(
-        SAME_CRYSTAL,
-        "translation",
-        lambda c, _: c._replace(lattice=c.lattice * (1 + 0.1 * is_it(c))),
-    )
-
-    def is_it(crystal: object) -> bool:
-        return np.array_equal(crystal.frac_coords, culprit.source["frac_coords"])
-
-    found = largest_changes(predictor, iter(dielectric_records[:10]))
+def test_an_invariant_prediction_does_not_change(dielectric_records: list[Record]) -> None:
+    found = largest_changes(volume_per_atom, [GAP], dielectric_records[:5])
     assert list(found) == list(SAME_CRYSTAL)
-    assert found["rotation"].n_left_out >= n_left
-    assert found["rotation"].largest["band_gap"][0] == 0
-    assert found["translation"].largest["band_gap"][0] > 1e-3
-    assert found["translation"].largest["band_gap"][1] == culprit.id
-    assert found["translation"].n_left_out == 0
+    assert all(changes.largest["gap"][0] < 1e-3 for changes in found.values())
 
 
-def test_what_is_not_a_number_is_an_infinite_change(
-    predictor: Predictor, dielectric_records: list[Record], monkeypatch: pytest.MonkeyPatch
+def test_the_crystal_that_changes_is_found_in_any_chunk(dielectric_records: list[Record]) -> None:
+    culprit = dielectric_records[7]
+
+    def stretch(crystal: Crystal, _: np.random.Generator) -> Crystal:
+        is_culprit = np.array_equal(crystal.frac_coords, culprit.source["frac_coords"])
+        return crystal._replace(lattice=crystal.lattice * (1 + 0.1 * is_culprit))
+
+    def keep_large(crystal: Crystal, _: np.random.Generator) -> Crystal | None:
+        return crystal if len(crystal.atomic_number) > 4 else None
+
+    records = dielectric_records[:10]
+    n_small = sum(len(record.source["species"]) <= 4 for record in records)
+    found = largest_changes(
+        volume_per_atom,
+        [GAP],
+        iter(records),
+        chunk_size=3,
+        transforms={"keep": keep_large, "stretch": stretch},
+    )
+    assert 0 < n_small == found["keep"].n_left_out
+    assert found["keep"].largest["gap"][0] == 0
+    _, before = volume_per_atom([("", to_crystal(culprit.source))])
+    change, id_ = found["stretch"].largest["gap"]
+    assert id_ == culprit.id
+    np.testing.assert_allclose(change, before[0, 0] * (1.1**3 - 1))
+    assert found["stretch"].n_left_out == 0
+
+
+def test_crystals_that_cannot_be_predicted_are_counted(dielectric_records: list[Record]) -> None:
+    def predict_two(crystals: Crystals) -> Predicted:
+        return volume_per_atom(crystals[:2])
+
+    found = largest_changes(predict_two, [GAP], dielectric_records[:5])
+    assert all(changes.n_left_out >= 3 for changes in found.values())
+
+
+def test_a_prediction_that_is_not_finite_is_an_infinite_change(
+    dielectric_records: list[Record],
 ) -> None:
-    monkeypatch.setattr(predictor, "predict", lambda crystals: np.full((len(crystals), 1), np.nan))
-    found = largest_changes(predictor, dielectric_records[:2])
-    assert all(changes.largest["band_gap"][0] == np.inf for changes in found.values())
+    def predict_nan(crystals: Crystals) -> Predicted:
+        ids, values = volume_per_atom(crystals)
+        return ids, np.full_like(values, np.nan)
+
+    found = largest_changes(predict_nan, [GAP], dielectric_records[:2])
+    assert all(changes.largest["gap"][0] == np.inf for changes in found.values())
 
 
-def test_records_are_read_as_they_are_needed(
-    predictor: Predictor, dielectric_records: list[Record], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Never more crystals than a chunk: when the third chunk is asked for, only two have been read."""
-    monkeypatch.setattr(invariance, "CHUNK", 4)
+def test_records_are_read_chunk_by_chunk(dielectric_records: list[Record]) -> None:
     n_read, n_predicted = [], []
-    stream = predictor.predict
 
     def records() -> Iterator[Record]:
         for record in islice(dielectric_records, 12):
             n_read.append(record.id)
             yield record
 
-    def predict(crystals: list[object]) -> np.ndarray:
+    def predict(crystals: Crystals) -> Predicted:
         n_predicted.append((len(crystals), len(n_read)))
-        return stream(crystals)
+        return volume_per_atom(crystals)
 
-    monkeypatch.setattr(predictor, "predict", predict)
-    largest_changes(predictor, records())
+    largest_changes(predict, [GAP], records(), chunk_size=4, transforms={})
     assert n_predicted == [(4, 4), (4, 8), (4, 12)]

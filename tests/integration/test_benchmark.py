@@ -159,7 +159,11 @@ def test_the_mean_is_that_of_all_folds(
     assert all(
         fold["epochs"] == 2 and fold["minutes"] > 0 and fold["machine"] for fold in summary["folds"]
     )
-    assert summary["words"] == ["trainer.max_epochs=2", "trainer.batch_size=16", "model.hidden=8"]
+    assert summary["overrides"] == [
+        "trainer.max_epochs=2",
+        "trainer.batch_size=16",
+        "model.hidden=8",
+    ]
 
 
 def test_ours_stands_at_its_place(whole: tuple[Path, str]) -> None:
@@ -168,7 +172,7 @@ def test_ours_stands_at_its_place(whole: tuple[Path, str]) -> None:
     ranking = names[names.index("model") + 2 :]
     assert ranking[0] == "best"
     assert {*ranking[1:4]} == {
-        "csgcnn, recipe fast and the words above",
+        "csgcnn, recipe fast with the overrides above",
         "predicting the mean, here",
         "composition alone, here",
     }

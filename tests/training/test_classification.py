@@ -1,15 +1,10 @@
 import math
-from pathlib import Path
 
-import matplotlib.image
 import pytest
 import torch
 import torch.nn.functional as F
 
 from csgcnn.data.targets import Target
-from csgcnn.evaluation.baselines import baseline_metrics
-from csgcnn.evaluation.metrics import classification_metrics, roc_auc, roc_curve, target_metrics
-from csgcnn.evaluation.plots import plot_test
 from csgcnn.nn.heads import TargetScaler
 from csgcnn.training.losses import (
     MultiTaskLoss,
@@ -22,100 +17,6 @@ NAN = float("nan")
 METAL = Target("is_metal", task="classification", classes=("0", "1"))
 SYSTEM = Target("system", task="classification", classes=("a", "b", "c"))
 GAP = Target("gap", "eV")
-
-
-@pytest.mark.parametrize(
-    ("scores", "positive", "expected"),
-    [
-        ([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1], 1),
-        ([0.9, 0.8, 0.2, 0.1], [0, 0, 1, 1], 0),
-        ([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1], 0.75),  # 3 of 4 pairs in order
-        ([0.5, 0.5, 0.5, 0.5], [0, 1, 0, 1], 0.5),
-        ([0.1, 0.5, 0.5, 0.9], [0, 0, 1, 1], 3.5 / 4),
-        ([0.3, 0.3, 0.3, 0.1, 0.7], [1, 0, 1, 0, 0], 3 / 6),
-        ([0.3, 0.4], [1, 1], NAN),
-        ([0.3, 0.4], [0, 0], NAN),
-        ([], [], NAN),
-    ],
-)
-def test_roc_auc_is_the_share_of_pairs_in_order(
-    scores: list[float], positive: list[int], expected: float
-) -> None:
-    score, is_positive = torch.tensor(scores), torch.tensor(positive, dtype=torch.bool)
-    assert roc_auc(score, is_positive) == pytest.approx(expected, nan_ok=True)
-
-
-def test_roc_auc_equals_the_pairs_counted_and_the_area_below_the_curve() -> None:
-    torch.manual_seed(0)
-    score, positive = torch.randint(0, 12, (200,)) / 12, torch.rand(200) < 0.3
-    difference = score[positive].unsqueeze(1) - score[~positive]
-    pairs = ((difference > 0).double() + 0.5 * (difference == 0)).mean().item()
-    assert roc_auc(score, positive) == pytest.approx(pairs)
-    false_rate, true_rate = roc_curve(score, positive)
-    assert torch.trapezoid(true_rate, false_rate).item() == pytest.approx(pairs)
-    assert (false_rate[0], true_rate[0], false_rate[-1], true_rate[-1]) == (0, 0, 1, 1)
-
-
-def test_classification_metrics_in_closed_form() -> None:
-    probability = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.7, 0.3], [0.4, 0.6]])
-    metrics = classification_metrics(probability, torch.tensor([0, 0, 0, 1, 1]))
-    assert metrics == pytest.approx(
-        {
-            "accuracy": 3 / 5,
-            "balanced_accuracy": (2 / 3 + 1 / 2) / 2,
-            "roc_auc": 3 / 6,
-            "cross_entropy": -sum(map(math.log, (0.9, 0.6, 0.2, 0.3, 0.6))) / 5,
-            "n": 5,
-        }
-    )
-    certain = classification_metrics(torch.tensor([[0.0, 1.0]]), torch.tensor([0]))
-    assert math.isfinite(certain["cross_entropy"])
-    assert math.isnan(certain["roc_auc"])
-    nothing = classification_metrics(torch.empty(0, 2), torch.empty(0, dtype=torch.long))
-    assert nothing["n"] == 0
-    assert math.isnan(nothing["accuracy"])
-
-
-def test_more_than_two_classes() -> None:
-    probability = torch.tensor([[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.5, 0.3, 0.2], [0.4, 0.4, 0.2]])
-    label = torch.tensor([0, 1, 1, 0])
-    metrics = classification_metrics(probability, label)
-    assert metrics["accuracy"] == 0.75
-    assert metrics["balanced_accuracy"] == pytest.approx((1 + 0.5) / 2), "of the classes that occur"
-    assert metrics["roc_auc"] == pytest.approx((3 / 4 + 3 / 4) / 2), (
-        "the third class has no rows, so no curve"
-    )
-
-
-def test_metrics_and_baseline_of_mixed_targets_leave_missing_labels_out() -> None:
-    targets = [METAL, GAP, SYSTEM]
-    prediction = torch.tensor(
-        [[0.9, 0.1, 5, 0.2, 0.2, 0.6], [0.3, 0.7, 9, 0.8, 0.1, 0.1], [0.5, 0.5, 1, 0.1, 0.8, 0.1]]
-    )
-    truth = torch.tensor([[0, NAN, 2], [1, 8, NAN], [NAN, NAN, 0]])
-    metrics = target_metrics(prediction, truth, targets)
-    assert [(name, row["n"]) for name, row in metrics.items()] == [
-        ("is_metal", 2),
-        ("gap", 1),
-        ("system", 2),
-    ]
-    assert (
-        metrics["is_metal"]["accuracy"],
-        metrics["gap"]["mae"],
-        metrics["system"]["accuracy"],
-    ) == (1, 1, 0.5)
-
-    train = torch.tensor([[0, 2, 0], [0, NAN, 0], [0, 4, NAN], [1, NAN, 2], [NAN, NAN, 1]])
-    baseline = baseline_metrics(train, truth, targets)
-    assert baseline["is_metal"]["accuracy"] == 0.5, (
-        "the most frequent class of the training rows is 0"
-    )
-    assert baseline["is_metal"]["roc_auc"] == 0.5
-    assert baseline["is_metal"]["cross_entropy"] == pytest.approx(
-        -(math.log(0.75) + math.log(0.25)) / 2
-    )
-    assert baseline["gap"]["mae"] == 8 - 3
-    assert baseline["system"]["accuracy"] == 0.5
 
 
 def test_the_scaler_knows_numbers_from_classes() -> None:
@@ -202,20 +103,3 @@ def test_learned_weights_in_closed_form() -> None:
     torch.testing.assert_close(
         loss.task_weights, torch.tensor([0.5 / squared, 1 / (2 * surprise)]) / 2
     )
-
-
-def test_figures_of_mixed_targets(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    many = Target("space group/no.", task="classification", classes=tuple(map(str, range(40))))
-    targets = [METAL, GAP, SYSTEM, many]
-    prediction = torch.cat(
-        [torch.rand(50, n).softmax(1) if n > 1 else torch.rand(50, 1) for n in (2, 1, 3, 40)], 1
-    )
-    values = torch.stack([torch.randint(0, n, (50,)).float() for n in (2, 9, 3, 40)], 1)
-    values[:5], values[:, 2] = NAN, 1.0
-    plot_test(prediction, values, targets, tmp_path)
-    names = ["is_metal", "system", "space_group_no."]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        ["parity.png", *(f"{kind}_{name}.png" for kind in ("confusion", "roc") for name in names)]
-    )
-    assert all(matplotlib.image.imread(path).std() > 0.01 for path in tmp_path.iterdir())

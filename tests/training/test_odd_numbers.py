@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from csgcnn.data.targets import Target
 from csgcnn.evaluation.baselines import baseline_metrics
-from csgcnn.evaluation.metrics import format_metrics, regression_metrics, target_metrics
-from csgcnn.evaluation.plots import plot_learning_curve, plot_parity
+from csgcnn.evaluation.metrics import REGRESSION, task_metrics
 from csgcnn.nn.heads import TargetScaler
 from csgcnn.training.losses import MultiTaskLoss, WeightedRegressionLoss, balanced_class_weights
 from csgcnn.training.schedulers import cosine, one_cycle
@@ -36,7 +34,9 @@ def test_the_unit_of_a_target_does_not_matter(magnitude: float) -> None:
     assert torch.equal(scaled(standardized), plain(plain.standardize(values)) * magnitude)
 
     prediction = VALUES + 0.5
-    expected, found = (regression_metrics(prediction * m, VALUES * m) for m in (1.0, magnitude))
+    expected, found = (
+        task_metrics(REGRESSION, prediction * m, VALUES * m) for m in (1.0, magnitude)
+    )
     assert found == pytest.approx(
         expected | {name: expected[name] * magnitude for name in ("mae", "rmse")}
     )
@@ -98,36 +98,3 @@ def test_a_class_that_never_trains_weighs_nothing() -> None:
     assert value == 0
     assert outputs.grad is not None
     assert not outputs.grad.any()
-
-
-def test_a_target_without_known_labels_is_told_in_words() -> None:
-    prediction, nothing = torch.tensor([[1.0, 0.2, 0.3, 0.5]]), torch.full((1, 2), NAN)
-    metrics = target_metrics(prediction, nothing, [GAP, KIND])
-    lines = [
-        format_metrics(target, metrics[target.name], metrics[target.name]) for target in (GAP, KIND)
-    ]
-    assert lines == [f"{name}: none of the crystals has a known value" for name in ("gap", "kind")]
-    one = regression_metrics(torch.tensor([1.0]), torch.tensor([3.0]))
-    assert format_metrics(GAP, one, one).startswith("MAE of gap: 2 eV, RMSE 2, R2 nan, 1 crystals")
-
-
-@pytest.mark.parametrize(
-    "values",
-    [[-1e30], [1e36, -3e36, 7e36], [1e-30, -3e-30, 7e-30] * 200],
-    ids=["one", "huge", "tiny"],
-)
-def test_figures_of_odd_values(
-    values: list[float], tmp_path: Path, recwarn: pytest.WarningsRecorder
-) -> None:
-    column = torch.tensor([values]).T
-    plot_parity(column, column, ["gap [eV]"], [0.0], tmp_path / "parity.png")
-    assert (tmp_path / "parity.png").stat().st_size > 1000
-    assert not [warning for warning in recwarn if "limits" in str(warning.message)]
-
-
-def test_a_learning_curve_without_any_metric(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text(
-        "epoch,lr,train_loss,val_loss,val_mae_gap\n1,0.1,0,0,\n2,0.1,0,1e30,\n"
-    )
-    plot_learning_curve(tmp_path / "metrics.csv", [GAP], tmp_path / "curve.png")
-    assert (tmp_path / "curve.png").stat().st_size > 1000

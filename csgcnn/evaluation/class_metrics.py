@@ -1,0 +1,109 @@
+"""Formulas of classification metrics."""
+
+import torch
+from torch import Tensor
+
+NAN = float("nan")
+
+
+def confusion_matrix(probability: Tensor, label: Tensor) -> Tensor:
+    """Count the rows of each true class (first index) that are predicted as each class (second).
+
+    Args:
+        probability: Probabilities [n_rows, n_classes].
+        label: Positions of the true classes [n_rows] int64.
+
+    Returns:
+        Counts [n_classes, n_classes] int64.
+    """
+    n_classes = probability.shape[1]
+    pair = label * n_classes + probability.argmax(1)
+    return torch.bincount(pair, minlength=n_classes**2).reshape(n_classes, -1)
+
+
+def accuracy(probability: Tensor, label: Tensor) -> float:
+    """Return the fraction of rows whose most probable class is the true one.
+
+    Args:
+        probability: Probabilities [n_rows, n_classes].
+        label: Positions of the true classes [n_rows] int64.
+    """
+    return (confusion_matrix(probability, label).double().diag().sum() / len(label)).item()
+
+
+def balanced_accuracy(probability: Tensor, label: Tensor) -> float:
+    """Return the mean recall over the classes that occur (Brodersen et al., ICPR 2010, 3121).
+
+    Args:
+        probability: Probabilities [n_rows, n_classes].
+        label: Positions of the true classes [n_rows] int64.
+    """
+    confusion = confusion_matrix(probability, label).double()
+    occurs = confusion.sum(1) > 0
+    return (confusion.diag()[occurs] / confusion.sum(1)[occurs]).mean().item()
+
+
+def roc_auc(score: Tensor, positive: Tensor) -> float:
+    """Return the probability that a positive row scores above a negative one; ties count half.
+
+    Computed from ranks: AUC = (R - n₊ (n₊ + 1) / 2) / (n₊ n₋), where R is the sum of the ranks of
+    the positive rows and equal scores share their mean rank (Mann & Whitney, Ann. Math. Stat. 18,
+    50, 1947).
+
+    Args:
+        score: Scores [n_rows].
+        positive: Which rows are positive [n_rows] bool.
+
+    Returns:
+        The area under the ROC curve; NaN without a positive or without a negative row.
+    """
+    n_positive = int(positive.sum())
+    n_negative = len(positive) - n_positive
+    if not (n_positive and n_negative):
+        return NAN
+    _, rank, count = score.unique(return_inverse=True, return_counts=True)
+    mean_rank = count.cumsum(0).double() - (count - 1) / 2
+    rank_sum = mean_rank[rank][positive].sum().item()
+    return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
+
+
+def class_roc_auc(probability: Tensor, label: Tensor) -> float:
+    """Return the ROC-AUC of the second of two classes, or the mean of each class against the rest.
+
+    Classes for which it is not defined are left out of the mean.
+
+    Args:
+        probability: Probabilities [n_rows, n_classes].
+        label: Positions of the true classes [n_rows] int64.
+    """
+    aucs = [roc_auc(column, label == c) for c, column in enumerate(probability.unbind(1))]
+    return aucs[1] if len(aucs) == 2 else torch.tensor(aucs, dtype=torch.float64).nanmean().item()
+
+
+def mean_cross_entropy(probability: Tensor, label: Tensor) -> float:
+    """Return the mean of -log(probability of the true class).
+
+    Args:
+        probability: Probabilities [n_rows, n_classes]; 0 counts as the smallest float32.
+        label: Positions of the true classes [n_rows] int64.
+    """
+    true = probability.gather(1, label.unsqueeze(1)).double()
+    return -true.clamp(min=torch.finfo(torch.float32).tiny).log().mean().item()
+
+
+def roc_curve(score: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """Return false and true positive rates at every threshold; the area below is the `roc_auc`.
+
+    Args:
+        score: Scores [n_rows].
+        positive: Which rows are positive [n_rows] bool.
+
+    Returns:
+        Two tensors [n_thresholds + 1] float64, from 0 to 1.
+    """
+    _, rank, count = score.unique(return_inverse=True, return_counts=True)
+    hits = torch.zeros(len(count), dtype=torch.float64, device=score.device)
+    hits = hits.index_add(0, rank, positive.double())
+    counts = (torch.cat([n.new_zeros(1), n.flip(0).cumsum(0)]) for n in (count - hits, hits))
+    false_rate, true_rate = (count / count[-1] for count in counts)
+    return false_rate, true_rate
