@@ -1,0 +1,58 @@
+"""Read the Markdown pages of the documentation."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def name_of(page: Path) -> str:
+    """Return the path of a page below the root of the repository."""
+    return str(page.relative_to(ROOT))
+
+
+def code_blocks(text: str, *languages: str) -> list[str]:
+    """Return the code blocks of a page in the given languages."""
+    return [code for language, code in _FENCE.findall(text) if language in languages]
+
+
+def prose(text: str) -> str:
+    """Return a page without its code blocks."""
+    return _FENCE.sub("", text)
+
+
+def inline_code(text: str) -> list[str]:
+    """Return what stands between single backticks."""
+    return re.findall(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)", prose(text))
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Yield the arguments of each csgcnn command of a page, in code blocks and in the text."""
+    lines = [
+        line
+        for code in code_blocks(text, "bash", "")
+        for line in code.replace("\\\n", " ").splitlines()
+    ]
+    for line in [*lines, *(code.replace("\n", " ") for code in inline_code(text))]:
+        match = re.match(r"(?:[A-Z_]+=\S+ )*(?:torchrun \S+ -m |python -m )?csgcnn (.+)", line)
+        if match:
+            yield shlex.split(match[1], comments=True)
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE)
+    plain = (re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings)
+    return {re.sub(r"[\s-]+", "-", heading) for heading in plain}
+
+
+def links(text: str) -> list[str]:
+    """Return the targets of the links of a page."""
+    return re.findall(r"\]\(([^)\s]+)\)", prose(text))

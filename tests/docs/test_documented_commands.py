@@ -1,0 +1,121 @@
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from doc_pages import PAGES, ROOT, commands, inline_code, name_of
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
+from omegaconf import OmegaConf
+
+from csgcnn.cli.main import COMMANDS
+from csgcnn.cli.overrides import canonical
+from csgcnn.config.compose import compose, full_key
+from csgcnn.config.keys import described_keys, section_keys
+from csgcnn.config.schema import COMMANDS as SETTINGS
+from csgcnn.config.settings.removed import REMOVED_KEYS
+from csgcnn.config.validate import check_values
+
+CONF = ROOT / "conf"
+GROUPS = {path.name for path in CONF.iterdir() if path.is_dir()}
+HELP = sorted(CONF.glob("*.yaml"))
+MISSPELLED = ("modle=csgcnn", "model=csgcn", "trainer.max_epochs=two")  # docs/performance.md times them
+SEVERAL = ("node_features", "augment")  # groups of which several options can be chosen
+
+
+def plain_config(command: str, overrides: list[str]) -> dict[str, Any]:
+    config = OmegaConf.to_container(compose(command, overrides), resolve=True)
+    return cast(dict[str, Any], config)
+
+
+@cache
+def option_exists(group: str, option: str) -> bool:
+    return (CONF / group / f"{option}.yaml").exists()
+
+
+@cache
+def known_keys() -> set[str]:
+    """Every key of a run with any options, and its sections."""
+    several = [
+        f"{group}=[{','.join(path.stem for path in CONF.glob(f'{group}/*.yaml'))}]"
+        for group in SEVERAL
+    ]
+    groups = ("model", "edge_calculator", "pooling", "loss", "optimizer", "scheduler", "task")
+    single = [
+        (group, f"{group}={path.stem}") for group in groups for path in CONF.glob(f"{group}/*.yaml")
+    ]
+    keys = set(REMOVED_KEYS)
+    for group, option in single:
+        command = "benchmark" if group == "task" else "train"
+        config = plain_config(command, [option, *several])
+        keys |= {name for name, _ in described_keys(config, section_keys(SETTINGS[command]))}
+        keys |= {f"{group}.{name}" for name in config[group]}
+    return keys | {".".join(key.split(".")[:n]) for key in keys for n in (1, 2)}
+
+
+def single_runs(words: list[str]) -> Iterator[str]:
+    """Yield the overrides of one run of a command; of a sweep, that of its first run."""
+    overrides = [word for word in canonical(words) if not word.startswith("-") and "=" in word]
+    for override in OverridesParser.create().parse_overrides(overrides):
+        check_options(override)
+        if not override.is_sweep_override():
+            yield cast(str, override.input_line)
+        elif isinstance(sweep := override.value(), ChoiceSweep) and sweep.simple_form:
+            first = cast(str, override.input_line).split("=", 1)[1].split(",")[0]
+            if "[" not in first:
+                yield f"{override.key_or_group}={first}"
+
+
+def check_options(override: Override) -> None:
+    group = override.key_or_group
+    if group in GROUPS and group != "node_features" and not is_placeholder(override.value()):
+        values = override.value()
+        options = values.list if isinstance(values, ChoiceSweep) else values
+        for option in options if isinstance(options, list) else [options]:
+            assert option_exists(group, str(option)), f"{group}={option}"
+
+
+def is_placeholder(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Z_]+", value) is not None
+
+
+@pytest.mark.parametrize("page", [*PAGES, *HELP], ids=name_of)
+def test_documented_commands_have_existing_options_and_keys(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    if page in HELP:  # the examples of --help
+        text = f"```\n{text.replace('        csgcnn', 'csgcnn')}```\n"
+    found = {tuple(command) for command in commands(text)}
+    for name, *words in sorted(found):
+        if name.startswith("-") or is_placeholder(name):
+            continue
+        assert name in COMMANDS
+        if not set(words).isdisjoint(MISSPELLED):
+            continue
+        has_config = name in SETTINGS and not any(word.startswith("--c") for word in words)
+        given = [word for word in words if not is_placeholder(word.partition("=")[2])]
+        if has_config and "--help" not in words and given:
+            overrides = [word for word in single_runs(given) if not word.startswith("hydra")]
+            check_values(plain_config(name, overrides), section_keys(SETTINGS[name]))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_documented_keys_and_options_exist(page: Path) -> None:
+    for code in inline_code(page.read_text(encoding="utf-8")):
+        for word in code.split():
+            match = re.fullmatch(r"([a-z_]+)((?:\.\w+)*)(=.*)?", word)
+            if match is None or not (match[2] or match[3]) or word in MISSPELLED:
+                continue
+            key, value = full_key(match[1] + match[2]), (match[3] or "")[1:]
+            section = key.partition(".")[0]
+            if section in ("trainer", "graph", "dataset", *GROUPS - {"hparams", "notes"}):
+                if not match[2] and section in GROUPS:
+                    options = re.findall(r"\w+", value) if not is_placeholder(value) else []
+                    assert all(
+                        option_exists(section, option) or f"{section}.{option}" in REMOVED_KEYS
+                        for option in options
+                    ), word
+                else:
+                    parents = {key, *(key.rsplit(".", n)[0] for n in (1,) if key.count(".") > 1)}
+                    assert parents & known_keys(), word
