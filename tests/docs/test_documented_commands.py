@@ -21,7 +21,11 @@ from csgcnn.config.validate import check_values
 CONF = ROOT / "conf"
 GROUPS = {path.name for path in CONF.iterdir() if path.is_dir()}
 HELP = sorted(CONF.glob("*.yaml"))
-MISSPELLED = ("modle=csgcnn", "model=csgcn", "trainer.max_epochs=two")  # docs/performance.md times them
+MISSPELLED = (
+    "modle=csgcnn",
+    "model=csgcn",
+    "trainer.max_epochs=two",
+)  # docs/performance.md times them
 SEVERAL = ("node_features", "augment")  # groups of which several options can be chosen
 
 
