@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from doc_pages import PAGES, ROOT, anchors, code_blocks, links, name_of
 
 import csgcnn
-from doc_pages import PAGES, ROOT, anchors, code_blocks, links, name_of
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
