@@ -27,7 +27,63 @@ BRITISH = re.compile(
 )
 
 # Files that do not follow a rule yet, by the name of the test. A file that follows it must go.
-EXEMPT: dict[str, set[str]] = {}
+EXEMPT: dict[str, set[str]] = {
+    "arguments": {
+        "csgcnn/__init__.py",
+        "csgcnn/cli/main.py",
+        "csgcnn/cli/messages.py",
+        "csgcnn/commands/import_cgcnn.py",
+        "csgcnn/config/keys.py",
+        "csgcnn/config/resolved.py",
+        "csgcnn/config/tree.py",
+        "csgcnn/crystals/readers.py",
+        "csgcnn/crystals/transforms.py",
+        "csgcnn/data/cache.py",
+        "csgcnn/data/targets.py",
+        "csgcnn/evaluation/metrics.py",
+        "csgcnn/io.py",
+        "csgcnn/nn/edge_calculators.py",
+        "csgcnn/nn/fused.py",
+        "csgcnn/predictor.py",
+        "csgcnn/runs/directory.py",
+        "csgcnn/runs/tables.py",
+        "csgcnn/screening/partial_table.py",
+        "csgcnn/screening/selection.py",
+        "csgcnn/screening/table_files.py",
+        "csgcnn/screening/workers.py",
+        "csgcnn/search/study.py",
+    },
+    "file length": {
+        "csgcnn/commands/train.py",
+        "csgcnn/predictor.py",
+        "csgcnn/search/study.py",
+        "csgcnn/training/trainer.py",
+        "tests/cli/test_main.py",
+        "tests/data/test_cache.py",
+        "tests/data/test_splits.py",
+        "tests/integration/test_benchmark.py",
+        "tests/integration/test_import_cgcnn.py",
+        "tests/integration/test_resume.py",
+        "tests/integration/test_screening.py",
+        "tests/runs/test_checkpoint.py",
+        "tests/runs/test_legacy_archives.py",
+    },
+    "function length": {
+        "csgcnn/commands/train.py",
+        "csgcnn/nn/network.py",
+        "tests/integration/test_multitask.py",
+    },
+    "tests use public names": {
+        "tests/cli/test_main.py",
+        "tests/config/test_compose.py",
+        "tests/config/test_hydra_guard.py",
+        "tests/config/test_options.py",
+        "tests/integration/test_notes.py",
+        "tests/integration/test_screening.py",
+        "tests/integration/test_search.py",
+        "tests/integration/test_train_command.py",
+    },
+}
 
 
 def python_files(*folders: str) -> list[Path]:
