@@ -100,5 +100,7 @@ def test_an_installed_distribution_trains_and_predicts_in_an_empty_folder(
     )
     csgcnn(*TRAIN, "hydra.run.dir=run")
     assert (work / "run" / "parity.png").stat().st_size > 0
-    csgcnn("predict", "ckpt=run/checkpoints/best.ckpt", f"structures={CHECKOUT}/data/elastic.json.gz")
+    csgcnn(
+        "predict", "ckpt=run/checkpoints/best.ckpt", f"structures={CHECKOUT}/data/elastic.json.gz"
+    )
     assert len((work / "predictions.csv").read_text().splitlines()) == 1182
