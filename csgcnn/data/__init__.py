@@ -1,1 +1,1 @@
-"""Graphs in, batches out: knows torch, not pymatgen."""
+"""Data sets: graph stores and their cache, batches, targets, splits and augmentation."""

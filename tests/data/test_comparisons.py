@@ -25,7 +25,24 @@ def test_a_comparison_has_a_column_a_sign_and_a_number(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "gap", "gap ==", "== 0", "gap = 0", "gap == x", "0 < gap < 1"]
+    "text",
+    [
+        "",
+        "gap",
+        "gap ==",
+        "== 0",
+        "gap = 0",
+        "gap == x",
+        "gap == 1 2",
+        "gap === 0",
+        "gap <> 0",
+        "gap => 1",
+        "gap == nan",
+        "0 < gap < 1",
+        "gap == 0 and n == 1",
+        "gap == 0\nimport os",
+        "__import__('os').mkdir('trap')",
+    ],
 )
 def test_other_text_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^expected <column> <sign> <number> with one of < <= > "):

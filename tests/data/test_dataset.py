@@ -37,7 +37,7 @@ def test_the_only_column_is_the_target(store_with: StoreMaker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "names", "answer"),
+    ("columns", "names", "message"),
     [
         (
             ["gap", "n"],
@@ -55,11 +55,11 @@ def test_the_only_column_is_the_target(store_with: StoreMaker) -> None:
     ],
 )
 def test_a_target_without_a_column_is_refused(
-    store_with: StoreMaker, columns: list[str], names: list[str] | None, answer: str
+    store_with: StoreMaker, columns: list[str], names: list[str] | None, message: str
 ) -> None:
     store = store_with({"gap": [1.0, 2.0], "n": [1.0, 2.0]})
     store.columns = {name: store.columns[name] for name in columns}
-    with pytest.raises(UserError, match=answer):
+    with pytest.raises(UserError, match=message):
         describe_targets(store, names, {}, {}, {}, SOURCE)
 
 
@@ -127,7 +127,7 @@ def test_rejected_records_may_be_skipped_up_to_five_per_cent(
 
 
 @pytest.mark.parametrize(
-    ("n_rejected", "n_usable", "on_error", "answers"),
+    ("n_rejected", "n_usable", "on_error", "messages"),
     [
         (1, 99, "raise", ["1 of 100 records cannot be used (x0: reason 0", "on_error=skip"]),
         (
@@ -144,13 +144,13 @@ def test_rejected_records_abort_the_run(
     n_rejected: int,
     n_usable: int,
     on_error: str,
-    answers: list[str],
+    messages: list[str],
 ) -> None:
     report = tmp_path / "rejected.csv"
     with pytest.raises(UserError) as error:
         check_rejected(dataset_with(store_with, n_rejected, n_usable), SOURCE, on_error, report)
     message = str(error.value)
-    assert all(answer in message for answer in [*answers, str(SOURCE), str(report)]), message
+    assert all(part in message for part in [*messages, str(SOURCE), str(report)]), message
     assert "x3" not in message
     assert len(report.read_text().splitlines()) == 1 + n_rejected
 

@@ -30,7 +30,8 @@ def test_duplicates_across_parts_are_found(dielectric_records: list[Record]) -> 
     ids = [f"c{row}" for row in range(43)]
     store = GraphStore(connect(crystals, GraphSettings()), ids, {}, GraphSettings())
     split = {"train": torch.arange(7), "val": torch.tensor([7, 8, 42]), "test": torch.arange(9, 42)}
-    assert count_duplicates(store, split) == (1, ("c7", "c40"))  # c8 and c42 lie in one part
+    # c8 and c42 are equal, too, but in one part.
+    assert count_duplicates(store, split) == (1, ("c7", "c40"))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -140,7 +140,7 @@ def test_ids_of_a_file_are_text_or_numbers(
 
 
 @pytest.mark.parametrize(
-    ("method", "changes", "answer"),
+    ("method", "changes", "message"),
     [
         (
             "group",
@@ -169,14 +169,14 @@ def test_impossible_splits_are_refused(
     settings: Callable[..., SplitSettings],
     method: str,
     changes: dict[str, object],
-    answer: str,
+    message: str,
 ) -> None:
-    with pytest.raises(UserError, match=answer):
+    with pytest.raises(UserError, match=message):
         split_rows(store, ROWS, settings(method, **changes))
 
 
 @pytest.mark.parametrize(
-    ("content", "answer"),
+    ("content", "message"),
     [
         ("{", "expected .*train.*val.*test"),
         ("[1, 2]", "expected .*train.*val.*test"),
@@ -200,11 +200,11 @@ def test_malformed_split_files_are_refused(
     settings: Callable[..., SplitSettings],
     tmp_path: Path,
     content: str,
-    answer: str,
+    message: str,
 ) -> None:
     file = tmp_path / "mine.json"
     file.write_text(content)
-    with pytest.raises(UserError, match=answer) as error:
+    with pytest.raises(UserError, match=message) as error:
         split_rows(store, ROWS, settings("file", file=str(file)))
     assert "mine.json" in str(error.value) or "leaves" in str(error.value)
 

@@ -16,66 +16,31 @@ StoreMaker = Callable[..., GraphStore]
 CLASS = Target("system", task="classification", classes=("cubic", "hexagonal"))
 
 
-@pytest.mark.parametrize(
-    ("expression", "expected"),
-    [
-        ("gap == 0", [1, 0, 0, None]),
-        ("gap==0", [1, 0, 0, None]),
-        (" gap  !=  0.0 ", [0, 1, 1, None]),
-        ("gap < 0.5", [1, 0, 0, None]),
-        ("gap<=.5", [1, 1, 0, None]),
-        ("gap > 5e-1", [0, 0, 1, None]),
-        ("gap >= +0.5", [0, 1, 1, None]),
-        ("gap > -1", [1, 1, 1, None]),
-        ("a gap (eV) > 1.", [0, 1, None, 0]),
-    ],
-)
-def test_columns_derived_from_others(
-    store_with: StoreMaker, expression: str, expected: list[Scalar]
-) -> None:
+def test_columns_are_derived_from_others(store_with: StoreMaker) -> None:
     store = store_with({"gap": [0, 0.5, 2, None], "a gap (eV)": [1, 2, NAN, False]})
-    derive_columns(store, {"new": expression}, SOURCE)
-    assert store.columns["new"] == expected
+    derived = {"is_metal": "gap == 0", "is_wide": "gap >= .5", "is_large": "a gap (eV) > 1."}
+    derive_columns(store, derived, SOURCE)
+    assert store.columns["is_metal"] == [1, 0, 0, None]
+    assert store.columns["is_wide"] == [0, 1, 1, None]
+    assert store.columns["is_large"] == [0, 1, None, 0]
 
 
-@pytest.mark.parametrize(
-    "expression",
-    [
-        *(
-            "",
-            "gap",
-            "gap ==",
-            "== 0",
-            "gap = 0",
-            "gap == x",
-            "gap == 1 2",
-            "0 < gap < 1",
-            "gap === 0",
-            "gap <> 0",
-        ),
-        *(
-            "gap == 0 and n == 1",
-            "__import__('os').mkdir('trap')",
-            "gap == 0\nimport os",
-            "gap == nan",
-            "gap => 1",
-        ),
-    ],
-)
-def test_other_expressions_are_refused(
-    store_with: StoreMaker, expression: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_expression_is_not_executed(
+    store_with: StoreMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    expression = "__import__('os').mkdir('trap')"
     with pytest.raises(ConfigError) as error:
         derive_columns(store_with({"gap": [1.0]}), {"new": expression}, SOURCE)
-    assert f"dataset.derived.new={expression!r}: expected <column> <sign> <number>" in str(
-        error.value
+    assert str(error.value) == (
+        f"dataset.derived.new={expression!r}: expected <column> <sign> <number> with one of "
+        "< <= > >= == !=, such as 'band_gap == 0'"
     )
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("derived", "answer"),
+    ("derived", "message"),
     [
         (
             {"new": "gpa > 0"},
@@ -86,10 +51,10 @@ def test_other_expressions_are_refused(
     ],
 )
 def test_a_comparison_that_does_not_fit_the_data_is_refused(
-    store_with: StoreMaker, derived: dict[str, str], answer: str
+    store_with: StoreMaker, derived: dict[str, str], message: str
 ) -> None:
     store = store_with({"gap": [1.0, 2.0], "text": [None, "metal"]})
-    with pytest.raises(UserError, match=answer):
+    with pytest.raises(UserError, match=message):
         derive_columns(store, derived, SOURCE)
 
 
@@ -123,7 +88,7 @@ def test_the_only_column_may_be_text_if_it_is_a_class(store_with: StoreMaker) ->
 
 
 @pytest.mark.parametrize(
-    ("values", "answer"),
+    ("values", "message"),
     [
         ([1.0] * 300, r"x has 1 different values \(1, …\), expected 2 to 230 classes"),
         ([None] * 300, r"x has 0 different values, expected"),
@@ -134,9 +99,9 @@ def test_the_only_column_may_be_text_if_it_is_a_class(store_with: StoreMaker) ->
     ],
 )
 def test_too_few_or_too_many_classes_are_refused(
-    store_with: StoreMaker, values: list[Scalar], answer: str
+    store_with: StoreMaker, values: list[Scalar], message: str
 ) -> None:
-    with pytest.raises(UserError, match=answer):
+    with pytest.raises(UserError, match=message):
         describe_targets(store_with({"x": values}), ["x"], {"x": "classification"}, {}, {}, SOURCE)
 
 
@@ -185,7 +150,7 @@ def test_a_missing_value_is_nan_whatever_the_task() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "answer"),
+    ("values", "message"),
     [
         (
             [3.7] * 32,
@@ -201,8 +166,8 @@ def test_a_missing_value_is_nan_whatever_the_task() -> None:
         ([0.0, 1e-40], r"there is nothing to learn"),
     ],
 )
-def test_targets_without_a_spread_are_refused(values: list[float], answer: str) -> None:
-    with pytest.raises(UserError, match=answer):
+def test_targets_without_a_spread_are_refused(values: list[float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         check_labels(torch.tensor([values]).T, [Target("gap")])
 
 
