@@ -1,1 +1,1 @@
-"""Run directories, checkpoints and tables of results."""
+"""Run directories, checkpoints, and tables of results."""

@@ -1,77 +1,86 @@
-"""What a run leaves behind: one folder that is never overwritten, every file whole."""
+"""Run directories: never overwritten, used by one process at a time, with complete files."""
 
 import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from csgcnn.errors import UserError
-from csgcnn.io import write_csv, write_json
+from csgcnn.io import exclusive, write_csv, write_json
 from csgcnn.runs.checkpoint import save_checkpoint
-from csgcnn.runs.tables import short_cell
+from csgcnn.runs.tables import format_cell
 
 
 class RunDirectory:
-    """The folder of one training run; while it is entered, no other process can enter it.
+    """The folder of one training run. While it is entered, no other process can enter it.
 
-    `may_resume`: it may hold a run already, which is to be continued.
+    Args:
+        folder: An existing folder.
+        may_resume: Whether it may hold a run, which is resumed.
 
     Raises:
-        UserError: the folder already holds a run, or another process is at work there.
+        UserError: When entered: it holds a run, another process has entered it, or it cannot be
+            written to.
     """
 
     def __init__(self, folder: Path, may_resume: bool = False) -> None:
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
         self._may_resume = may_resume
-        self._lock = FileLock(
-            folder / ".lock", timeout=0
-        )  # released by the system if the process dies
+        self._entered = ExitStack()
 
     def __enter__(self) -> "RunDirectory":
-        try:
-            self._lock.acquire()
+        busy = f"{self.folder}: another process is training there; wait for it or stop it"
+        with ExitStack() as stack:
+            stack.enter_context(exclusive(self.folder / ".lock", busy))
             if not self._may_resume and self.holds_run:
                 raise UserError(
-                    f"{self.folder} already holds a run, which is never overwritten: continue it with "
+                    f"{self.folder} already holds a run and is not overwritten; resume it with "
                     f"csgcnn train resume={self.folder}, or choose another hydra.run.dir"
                 )
-            self.checkpoints.mkdir(exist_ok=True)
-            for path in (*self.folder.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")):
-                path.unlink()  # half-written by a process that was killed
-        except Timeout:
-            raise UserError(
-                f"{self.folder}: another process is training there, wait for it or stop it"
-            ) from None
-        except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
-        except BaseException:
-            self._lock.release()
-            raise
+            self._prepare()
+            self._entered = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self._entered.close()
+
+    def _prepare(self) -> None:
+        try:
+            self.checkpoints.mkdir(exist_ok=True)
+            # incomplete files of a process that was killed
+            for path in (*self.folder.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")):
+                path.unlink()
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error.strerror or error}") from error
 
     @property
     def holds_run(self) -> bool:
-        """Whether a training started here."""
+        """Whether a training was started in the folder."""
         return (self.folder / "config.yaml").exists()
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file; numbers that are not finite become null, as JSON knows none."""
+        """Write a JSON file; numbers that are not finite become null.
+
+        Args:
+            name: Name of the file.
+            content: Its content.
+        """
         write_json(self.folder / name, content)
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Make metrics.csv of these rows, one per epoch."""
+        """Write metrics.csv, one row per epoch."""
         write_csv(self.folder / "metrics.csv", list(rows[0]), map(_cells, rows))
 
     def append_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Add rows to metrics.csv, on the disk at once."""
+        """Append rows to metrics.csv and flush them to the disk.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
         path = self.folder / "metrics.csv"
         try:
             with open(path, "a", newline="", encoding="utf-8") as file:
@@ -82,12 +91,17 @@ class RunDirectory:
             raise UserError(f"cannot write {path}: {error.strerror}") from error
 
     def save(self, content: Mapping[str, Any], name: str) -> None:
-        """Write a checkpoint."""
-        save_checkpoint(dict(content), self.checkpoints / f"{name}.ckpt")
+        """Write checkpoints/NAME.ckpt.
+
+        Args:
+            content: Content of the checkpoint.
+            name: Name of the file without .ckpt.
+        """
+        save_checkpoint(content, self.checkpoints / f"{name}.ckpt")
 
 
 def finished_epochs(folder: Path) -> int | None:
-    """After how many epochs the run in `folder` ended that metrics.json tells of, if there is one."""
+    """Return the number of epochs of a finished run, as metrics.json says, or None."""
     try:
         return int(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["epochs"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -95,4 +109,4 @@ def finished_epochs(folder: Path) -> int | None:
 
 
 def _cells(row: Mapping[str, float]) -> list[Any]:
-    return list(map(short_cell, row.values()))
+    return list(map(format_cell, row.values()))

@@ -1,4 +1,4 @@
-"""Describe the environment of a run."""
+"""The environment of a run, for environment.json."""
 
 import os
 import platform
@@ -15,22 +15,23 @@ import torch
 from csgcnn import distributed
 
 PACKAGES = ("csgcnn", "torch", "torch-geometric", "pymatgen", "numpy", "hydra-core", "omegaconf")
-
-
 JOB_VARIABLES = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "PBS_JOBID", "LSB_JOBID")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Where and with what a run was made: versions, device, commit, host, scheduler job, command line."""
+    """Return command line, versions, device, threads, host, commit and scheduler job of a run.
+
+    Args:
+        device: Device of the model.
+    """
+    is_gpu = device.type == "cuda"
     return {
         "command": sys.argv,
         "versions": {
             "python": platform.python_version(),
             **{name: _version(name) for name in PACKAGES},
         },
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else _processor() or device.type,
+        "device": torch.cuda.get_device_name(device) if is_gpu else _processor() or device.type,
         "threads": torch.get_num_threads(),
         "processes": distributed.world_size(),
         "host": socket.gethostname(),
@@ -41,7 +42,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The name of the CPU, where the system tells."""
+    """Return the name of the CPU, or nothing if the operating system does not give it."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -52,24 +53,16 @@ def _processor() -> str:
 def _version(package: str) -> str | None:
     try:
         return version(package)
-    except PackageNotFoundError:  # a bare checkout
+    except PackageNotFoundError:
         return None
 
 
 def _git_commit() -> str | None:
-    """Commit of the checkout that the code runs from, if it is one."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-    ]
+    """Return the commit of the checkout that the code runs from, if it is one."""
+    folder = str(Path(__file__).parent)
+    command = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
+    return done.stdout.strip()

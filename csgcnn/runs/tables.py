@@ -1,4 +1,8 @@
-"""How predictions and trainings are told: columns of csv files and lines on the terminal."""
+"""Columns and rows of csv files with predictions.
+
+A regression target has a column with its unit; a classification target has columns for its most
+probable class and for the probability of each class.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -14,9 +18,11 @@ T = TypeVar("T")
 
 
 def predicted_columns(targets: Sequence[Target], with_std: bool = False) -> list[tuple[str, str]]:
-    """Name and unit of what is told of new structures: a number, a class and the probabilities of all classes.
+    """Return name and unit of the columns of predictions for new structures.
 
-    `with_std`: the standard deviation behind each number and probability.
+    Args:
+        targets: Targets of the model.
+        with_std: Whether a column of standard deviations follows each number and probability.
     """
     columns = []
     for target in targets:
@@ -30,77 +36,96 @@ def predicted_columns(targets: Sequence[Target], with_std: bool = False) -> list
 def predicted_cells(
     row: Sequence[float], targets: Sequence[Target], std: Sequence[float] | None = None
 ) -> list[Any]:
-    """What stands below `predicted_columns` for a row of predictions, and their deviations: [sum of n_outputs]."""
-    told = list(zip(row, strict=True)) if std is None else list(zip(row, std, strict=True))
+    """Return the cells below `predicted_columns` for one row.
+
+    Args:
+        row: Values and probabilities [sum of n_outputs].
+        targets: Targets of the model.
+        std: Standard deviations [sum of n_outputs].
+    """
+    outputs = list(zip(row, strict=True)) if std is None else list(zip(row, std, strict=True))
     cells: list[Any] = []
-    for target, outputs, of_target in zip(
-        targets, _parts(row, targets), _parts(told, targets), strict=True
-    ):
-        cells += [_likeliest(target, outputs)] if target.classes else []
-        cells += chain.from_iterable(of_target)
+    for target, part in zip(targets, _split(outputs, targets), strict=True):
+        cells += [_most_probable(target, [value for value, *_ in part])] if target.classes else []
+        cells += chain.from_iterable(part)
     return cells
 
 
 def compared_columns(targets: Sequence[Target], with_std: bool = False) -> list[str]:
-    """Header of predictions beside known values; `with_std`: and the standard deviations of numbers."""
+    """Return the header of predictions beside known values.
+
+    Args:
+        targets: Targets of the model.
+        with_std: Whether there is a column of standard deviations for each regression target.
+    """
     columns = []
     for target in targets:
-        name, unit = target.name, target.unit
+        name = target.name
         if target.classes:
             columns += [name, f"{name}_prediction", *target.outputs]
         else:
             own = (name, f"{name}_prediction", f"{name}_error", *[f"{name}_std"] * with_std)
-            columns += [with_unit(column, unit) for column in own]
+            columns += [with_unit(column, target.unit) for column in own]
     return columns
 
 
 def compared_rows(
     prediction: Tensor, values: Tensor, targets: Sequence[Target], std: Tensor | None = None
 ) -> Iterator[list[Any]]:
-    """What stands below `compared_columns` for each row; an unknown number is NaN, an unknown class empty.
+    """Yield the cells below `compared_columns` for each row.
 
-    Shapes: prediction, std [n_rows, sum of n_outputs], values [n_rows, n_targets].
+    Args:
+        prediction: Values and probabilities [n_rows, sum of n_outputs].
+        values: Values and positions of classes [n_rows, n_targets], NaN where unknown.
+        targets: Targets of the model.
+        std: Standard deviations [n_rows, sum of n_outputs].
+
+    Yields:
+        A row; an unknown number is NaN, an unknown class is empty.
     """
     deviations = [[None] * prediction.shape[1]] * len(values) if std is None else std.tolist()
     for row, known, of_row in zip(prediction.tolist(), values.tolist(), deviations, strict=True):
         cells: list[Any] = []
-        parts = zip(targets, _parts(row, targets), known, _parts(of_row, targets), strict=True)
+        parts = zip(targets, _split(row, targets), known, _split(of_row, targets), strict=True)
         for target, outputs, value, deviation in parts:
             if target.classes:
                 true_class = "" if value != value else target.classes[int(value)]
-                cells += [true_class, _likeliest(target, outputs), *outputs]
+                cells += [true_class, _most_probable(target, outputs), *outputs]
             else:
-                cells += [
-                    value,
-                    *outputs,
-                    outputs[0] - value,
-                    *(deviation if std is not None else []),
-                ]
+                cells += [value, *outputs, outputs[0] - value]
+                cells += [] if std is None else deviation
         yield cells
 
 
-def _parts(row: Sequence[T], targets: Sequence[Target]) -> Iterator[list[T]]:
+def _split(row: Sequence[T], targets: Sequence[Target]) -> Iterator[list[T]]:
     start = 0
     for target in targets:
         yield list(row[start : start + target.n_outputs])
         start += target.n_outputs
 
 
-def _likeliest(target: Target, probabilities: Sequence[float]) -> str:
+def _most_probable(target: Target, probabilities: Sequence[float]) -> str:
     return target.classes[max(range(len(probabilities)), key=probabilities.__getitem__)]
 
 
 def write_predictions(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a csv of predictions."""
-    write_csv(path, header, (list(map(short_cell, row)) for row in rows))
+    """Write a csv file of predictions, whole or not at all.
+
+    Args:
+        path: The file.
+        header: Names of the columns.
+        rows: Cells of each row.
+    """
+    write_csv(path, header, (list(map(format_cell, row)) for row in rows))
 
 
 def rejected_path(output: Path) -> Path:
-    """Where the records rejected on the way to `output` are listed: predictions.csv -> predictions.rejected.csv."""
+    """Return the path of the list of rejected records: a.csv -> a.rejected.csv."""
     return output.parent / (output.name.removesuffix(".csv") + ".rejected.csv")
 
 
-def short_cell(value: Any) -> Any:
+def format_cell(value: Any) -> Any:
+    """Return the cell for a value: numbers with seven digits, nothing for NaN."""
     if isinstance(value, float):
         return "" if value != value else f"{value:.7g}"
     return value

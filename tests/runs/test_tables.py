@@ -1,0 +1,72 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from csgcnn.data.targets import Target
+from csgcnn.runs.tables import (
+    compared_columns,
+    compared_rows,
+    predicted_cells,
+    predicted_columns,
+    rejected_path,
+    write_predictions,
+)
+
+GAP = Target("gap", "eV")
+METAL = Target("metal", task="classification", classes=("no", "yes"))
+TARGETS = [GAP, METAL]
+ROW, STD = [1.5, 0.25, 0.75], [0.1, 0.01, 0.02]
+
+
+def test_columns_of_predictions() -> None:
+    assert predicted_columns(TARGETS) == [
+        ("gap", "eV"),
+        ("metal", ""),
+        ("metal_probability_no", ""),
+        ("metal_probability_yes", ""),
+    ]
+    assert [name for name, _ in predicted_columns(TARGETS, with_std=True)] == [
+        "gap",
+        "gap_std",
+        "metal",
+        "metal_probability_no",
+        "metal_probability_no_std",
+        "metal_probability_yes",
+        "metal_probability_yes_std",
+    ]
+
+
+def test_cells_of_predictions() -> None:
+    assert predicted_cells(ROW, TARGETS) == [1.5, "yes", 0.25, 0.75]
+    assert predicted_cells(ROW, TARGETS, STD) == [1.5, 0.1, "yes", 0.25, 0.01, 0.75, 0.02]
+
+
+@pytest.mark.parametrize("with_std", [False, True])
+def test_predictions_beside_known_values(with_std: bool) -> None:
+    columns = compared_columns(TARGETS, with_std)
+    values = torch.tensor([[1.0, 0.0], [math.nan, math.nan]])
+    prediction, std = torch.tensor([ROW, ROW]), torch.tensor([STD, STD])
+    known, unknown = (
+        dict(zip(columns, row, strict=True))
+        for row in compared_rows(prediction, values, TARGETS, std if with_std else None)
+    )
+    assert known["gap [eV]"] == 1.0
+    assert (known["gap_prediction [eV]"], known["gap_error [eV]"]) == (1.5, 0.5)
+    assert (known["metal"], known["metal_prediction"]) == ("no", "yes")
+    assert known["metal_probability_yes"] == 0.75
+    assert ("gap_std [eV]" in known) == with_std
+    assert math.isnan(unknown["gap [eV]"])
+    assert math.isnan(unknown["gap_error [eV]"])
+    assert unknown["metal"] == ""
+
+
+def test_numbers_have_seven_digits_and_nan_is_empty(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "a.csv", ["id", "x"], [["a", 1 / 3], ["b", math.nan], ["c", 2]])
+    assert (tmp_path / "a.csv").read_text().split() == ["id,x", "a,0.3333333", "b,", "c,2"]
+
+
+def test_the_path_of_rejected_records() -> None:
+    assert rejected_path(Path("out/a.csv")) == Path("out/a.rejected.csv")
+    assert rejected_path(Path("a")) == Path("a.rejected.csv")
