@@ -1,0 +1,77 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from csgcnn.data.dataset import Dataset
+from csgcnn.data.splits import Split
+from csgcnn.data.store import GraphStore
+from csgcnn.data.targets import Target
+from csgcnn.evaluation.inference import predict_rows
+from csgcnn.nn.ensemble import Ensemble
+from csgcnn.runs.directory import RunDirectory
+from csgcnn.runs.environment import environment
+from csgcnn.runs.results import read_fold, write_results
+from csgcnn.training.trainer import Trainer
+
+GAP = Target("band_gap", "eV")
+
+
+@pytest.fixture
+def dataset(store: GraphStore, targets: Tensor) -> Dataset:
+    return Dataset(store, [GAP], targets, torch.arange(len(store)), [])
+
+
+@pytest.mark.parametrize("figures", [True, False])
+def test_figures_are_drawn_on_request(
+    figures: bool,
+    dataset: Dataset,
+    split: Split,
+    trainer: Callable[..., Trainer],
+    tmp_path: Path,
+) -> None:
+    model = Ensemble([trainer(seed=seed).model for seed in (0, 1)])
+    with RunDirectory(tmp_path) as run:
+        write_results(run, model, dataset.store, dataset, split, 16, {"seconds": 1}, figures)
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert drawn == ({"parity.png", "calibration.png"} if figures else set())
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert list(metrics) == [
+        "val",
+        "test",
+        "baseline_test_mae",
+        "calibration",
+        "std_scale",
+        "seconds",
+    ]
+
+
+def test_a_fold_is_read_as_it_was_written(
+    dataset: Dataset, split: Split, trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    model = trainer().model
+    facts = {"n_rows": {"test": 10}, "best_epoch": 1, "epochs": 2, "n_parameters": 3}
+    with RunDirectory(tmp_path) as run:
+        run.write_metrics([{"epoch": 1, "seconds": 30.0}, {"epoch": 2, "seconds": 90.0}])
+        run.write_json("environment.json", {"device": "a CPU", "threads": 1})
+        write_results(run, model, dataset.store, dataset, split, 16, facts, figures=False)
+    fold = read_fold(4, tmp_path, GAP)
+    assert fold.number == 4
+    assert fold.ids == [dataset.store.ids[row] for row in split["test"].tolist()]
+    torch.testing.assert_close(fold.truth.float(), dataset.values[split["test"], 0])
+    expected = predict_rows(model, dataset.store, split["test"], 16)
+    torch.testing.assert_close(fold.prediction.float(), expected, rtol=1e-6, atol=1e-6)
+    assert fold.metrics["n"] == 10
+    assert (fold.best_epoch, fold.epochs, fold.minutes) == (1, 2, 2.0)
+    assert fold.machine == "a CPU, 1 thread"
+
+
+def test_the_environment_names_versions_and_device() -> None:
+    found = environment(torch.device("cpu"))
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["device"]
+    assert found["processes"] == 1
+    assert json.loads(json.dumps(found)) == found
