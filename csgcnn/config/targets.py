@@ -5,6 +5,7 @@ A checkpoint is untrusted input. The allow-list names modules and not only the p
 """
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -66,9 +67,14 @@ def allowed_plugins() -> frozenset[str]:
 
 
 def plugin_of(target: object) -> str | None:
-    """Return the top-level package of a `_target_` outside csgcnn and torch, else None."""
+    """Return the top-level package of a `_target_` that may be a plugin, else None.
+
+    csgcnn, torch and the standard library are not plugins.
+    """
     match = _PLUGIN_TARGET.fullmatch(target) if isinstance(target, str) else None
-    return None if match is None or match[1] in ("csgcnn", "torch") else match[1]
+    if match is None or match[1] in {"csgcnn", "torch", *sys.stdlib_module_names}:
+        return None
+    return match[1]
 
 
 def plugins_in(config: Any) -> set[str]:

@@ -1,4 +1,4 @@
-"""Bad input at a command: the exit code, the culprit in the message, and never a traceback."""
+"""Bad input at a command: the exit code, the cause in the message, and never a traceback."""
 
 import gzip
 import json
@@ -21,12 +21,21 @@ DISORDERED = {
         }
     ],
 }
+_CELL = "".join(f"_cell_length_{a} 4\n" for a in "abc") + "".join(
+    f"_cell_angle_{a} 90\n" for a in ("alpha", "beta", "gamma")
+)
+_SITE_ITEMS = ("label", "type_symbol", "fract_x", "fract_y", "fract_z", "occupancy")
+HALF_IRON_CIF = (
+    f"data_x\n{_CELL}loop_\n"
+    + "".join(f"_atom_site_{item}\n" for item in _SITE_ITEMS)
+    + "Fe1 Fe 0 0 0 0.5\n"
+)
 
 
-def refused(answer: Any, code: int, *culprits: str) -> None:
+def assert_refused(answer: Any, code: int, *causes: str) -> None:
     assert answer.code == code, answer.said
     assert "Traceback" not in answer.said
-    missing = [culprit for culprit in culprits if culprit not in answer.err]
+    missing = [cause for cause in causes if cause not in answer.err]
     assert not missing, answer.err
 
 
@@ -72,25 +81,27 @@ BAD_RECORDS: dict[str, tuple[Callable[[list[Record]], Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("kind", BAD_RECORDS)
-def test_records(kind: str, csgcnn: Command, records: list[Record], tmp_path: Path) -> None:
-    spoil, culprits = BAD_RECORDS[kind]
-    (tmp_path / "bad.json").write_text(json.dumps(spoil(deepcopy(records[:20]))))
+def test_an_unusable_record_aborts_the_run(
+    kind: str, csgcnn: Command, records: list[Record], tmp_path: Path
+) -> None:
+    damage, causes = BAD_RECORDS[kind]
+    (tmp_path / "bad.json").write_text(json.dumps(damage(deepcopy(records[:20]))))
     answer = csgcnn("train", "dataset.path=bad.json", cwd=tmp_path)
-    refused(answer, 1, *(culprit.format(id=records[2]["material_id"]) for culprit in culprits))
+    assert_refused(answer, 1, *(cause.format(id=records[2]["material_id"]) for cause in causes))
 
 
 @pytest.mark.parametrize(("n_bad", "code"), [(1, 0), (2, 1)])
-def test_some_can_be_skipped_and_not_too_many(
+def test_a_few_unusable_records_can_be_skipped(
     n_bad: int, code: int, csgcnn: Command, records: list[Record], tmp_path: Path
 ) -> None:
-    spoiled = deepcopy(records[:30])
-    for record in spoiled[:n_bad]:
+    damaged = deepcopy(records[:30])
+    for record in damaged[:n_bad]:
         record["crystal_structure"]["species"][0] = "Xx"
-    (tmp_path / "bad.json").write_text(json.dumps(spoiled))
-    words = ["dataset.on_error=skip", "trainer.max_epochs=1", "hydra.run.dir=run"]
-    answer = csgcnn("train", "dataset.path=bad.json", *words, cwd=tmp_path)
+    (tmp_path / "bad.json").write_text(json.dumps(damaged))
+    overrides = ["dataset.on_error=skip", "trainer.max_epochs=1", "hydra.run.dir=run"]
+    answer = csgcnn("train", "dataset.path=bad.json", *overrides, cwd=tmp_path)
     if code:
-        refused(answer, 1, "2 of 30", "5%")
+        assert_refused(answer, 1, "2 of 30", "5%")
     assert answer.code == code, answer.said
     assert len((tmp_path / "run" / "rejected.csv").read_text().splitlines()) == 1 + n_bad
 
@@ -106,31 +117,27 @@ FILES: dict[str, tuple[str, bytes, list[str]]] = {
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_files_that_are_not_what_their_names_say(
-    kind: str, csgcnn: Command, tmp_path: Path
-) -> None:
-    name, content, culprits = FILES[kind]
+def test_unreadable_files_are_refused(kind: str, csgcnn: Command, tmp_path: Path) -> None:
+    name, content, causes = FILES[kind]
     (tmp_path / name).write_bytes(content)
     path = "bad.json" if kind == "absent" else name
-    refused(csgcnn("train", f"dataset.path={path}", cwd=tmp_path), 1, *culprits)
+    assert_refused(csgcnn("train", f"dataset.path={path}", cwd=tmp_path), 1, *causes)
 
 
 @pytest.mark.parametrize(
-    ("cif", "culprits"),
+    ("cif", "causes"),
     [
         ("data_x\n_cell_length_a 4\nloop_\n_atom_site_label\n", []),
         (
-            "data_x\n_cell_length_a 4\n_cell_length_b 4\n_cell_length_c 4\n_cell_angle_alpha 90\n_cell_angle_beta 90\n"
-            "_cell_angle_gamma 90\nloop_\n_atom_site_label\n_atom_site_type_symbol\n_atom_site_fract_x\n"
-            "_atom_site_fract_y\n_atom_site_fract_z\n_atom_site_occupancy\nFe1 Fe 0 0 0 0.5\n",
+            HALF_IRON_CIF,
             ["disordered", "Fe 0.5"],
         ),
         (None, ["no such file"]),
     ],
     ids=["malformed", "partial occupancy", "absent"],
 )
-def test_cif_files(
-    cif: str | None, culprits: list[str], csgcnn: Command, cifs: Path, tmp_path: Path
+def test_an_unusable_cif_aborts_the_run(
+    cif: str | None, causes: list[str], csgcnn: Command, cifs: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -141,11 +148,11 @@ def test_cif_files(
     ids = [*(file.stem for file in cifs.iterdir()), "culprit"]
     (folder / "id_prop.csv").write_text("".join(f"{id_},1.5\n" for id_ in ids))
     answer = csgcnn("train", "dataset=cif_folder", "dataset.path=folder", cwd=tmp_path)
-    refused(answer, 1, "1 of 5", "culprit.cif", *culprits)
+    assert_refused(answer, 1, "1 of 5", "culprit.cif", *causes)
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "culprits"),
+    ("overrides", "code", "causes"),
     [
         (["dataset.targets=[gap]"], 1, ["'gap'", "band_gap, refractive_index"]),
         (["dataset.targets=null"], 1, ["dataset.targets", "band_gap, refractive_index"]),
@@ -167,22 +174,22 @@ def test_cif_files(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_words(
-    words: list[str],
+def test_impossible_overrides_are_refused(
+    overrides: list[str],
     code: int,
-    culprits: list[str],
+    causes: list[str],
     csgcnn: Command,
     data_file: Path,
     tmp_path: Path,
 ) -> None:
     answer = csgcnn(
-        "train", f"dataset.path={data_file}", "trainer.max_epochs=1", *words, cwd=tmp_path
+        "train", f"dataset.path={data_file}", "trainer.max_epochs=1", *overrides, cwd=tmp_path
     )
-    refused(answer, code, *culprits)
+    assert_refused(answer, code, *causes)
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ["edge.step=0"],
         ["edge=rbf", "edge.n_basis=0"],
@@ -194,25 +201,27 @@ def test_words(
     ],
     ids=" ".join,
 )
-def test_values_without_a_meaning(
-    words: list[str], csgcnn: Command, data_file: Path, tmp_path: Path
+def test_values_out_of_range_are_refused(
+    overrides: list[str], csgcnn: Command, data_file: Path, tmp_path: Path
 ) -> None:
     answer = csgcnn(
-        "train", f"dataset.path={data_file}", "trainer.max_epochs=1", *words, cwd=tmp_path
+        "train", f"dataset.path={data_file}", "trainer.max_epochs=1", *overrides, cwd=tmp_path
     )
-    refused(answer, 2, words[-1].partition("=")[0].partition(".")[2])
+    assert_refused(answer, 2, overrides[-1].partition("=")[0].partition(".")[2])
 
 
-def test_evaluate_without_the_target(
+def test_evaluation_needs_the_target(
     csgcnn: Command, run: Path, records: list[Record], tmp_path: Path
 ) -> None:
     renamed = [{**record, "gap": record["band_gap"]} for record in records[:5]]
     for record in renamed:
         del record["band_gap"]
     (tmp_path / "other.json").write_text(json.dumps(renamed))
-    words = [
+    overrides = [
         f"ckpt={run / 'checkpoints' / 'best.ckpt'}",
         "dataset=dielectric",
         "dataset.path=other.json",
     ]
-    refused(csgcnn("evaluate", *words, cwd=tmp_path), 1, "other.json", "'band_gap'", "gap")
+    assert_refused(
+        csgcnn("evaluate", *overrides, cwd=tmp_path), 1, "other.json", "'band_gap'", "gap"
+    )

@@ -1,4 +1,4 @@
-"""Every kind of data set that a user may bring, from file to finished run."""
+"""Training on a data set in every format, from file to finished run."""
 
 import csv
 import gzip
@@ -6,10 +6,13 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytestmark = pytest.mark.usefixtures("without_figures")
 
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
@@ -43,24 +46,24 @@ def write_cifs(folder: Path, records: list[Record]) -> None:
         structure.to(str(folder / f"{record['material_id']}.cif"), fmt="cif")
 
 
-def cif_folder(place: Path, records: list[Record], header: bool) -> list[str]:
-    write_cifs(place / "my_cifs", records)
+def cif_folder(folder: Path, records: list[Record], header: bool) -> list[str]:
+    write_cifs(folder / "my_cifs", records)
     first: list[list[object]] = [["id", "gap"]] if header else []
     write_rows(
-        place / "my_cifs" / "id_prop.csv",
+        folder / "my_cifs" / "id_prop.csv",
         [*first, *([r["material_id"], r["band_gap"]] for r in records)],
     )
     return ["dataset=cif_folder", "dataset.path=my_cifs"]
 
 
-def csv_table(place: Path, records: list[Record]) -> list[str]:
-    write_cifs(place / "files", records)
+def csv_table(folder: Path, records: list[Record]) -> list[str]:
+    write_cifs(folder / "files", records)
     rows = [[r["material_id"], f"files/{r['material_id']}.cif", r["band_gap"]] for r in records]
-    write_rows(place / "table.csv", [["id", "file", "gap"], *rows])
+    write_rows(folder / "table.csv", [["id", "file", "gap"], *rows])
     return ["dataset=csv", "dataset.path=table.csv"]
 
 
-def matbench(place: Path, records: list[Record]) -> list[str]:
+def matbench(folder: Path, records: list[Record]) -> list[str]:
     from pymatgen.core import Structure
 
     data = []
@@ -73,12 +76,12 @@ def matbench(place: Path, records: list[Record]) -> list[str]:
         "columns": ["structure", "gap"],
         "data": data,
     }
-    with gzip.open(place / "matbench.json.gz", "wt") as file:
+    with gzip.open(folder / "matbench.json.gz", "wt") as file:
         json.dump(frame, file)
     return ["dataset=matbench", "dataset.path=matbench.json.gz"]
 
 
-def jarvis(place: Path, records: list[Record]) -> list[str]:
+def jarvis(folder: Path, records: list[Record]) -> list[str]:
     rows = []
     for record in records:
         crystal = record["crystal_structure"]
@@ -92,14 +95,14 @@ def jarvis(place: Path, records: list[Record]) -> list[str]:
         rows.append(
             {"jid": record["material_id"], "atoms": atoms, "gap": record["band_gap"], **missing}
         )
-    (place / "jdft.json").write_text(json.dumps(rows))
+    (folder / "jdft.json").write_text(json.dumps(rows))
     return ["dataset=jarvis", "dataset.path=jdft.json", "dataset.targets=[gap]"]
 
 
 WRITERS: dict[str, tuple[Callable[[Path, list[Record]], list[str]], str]] = {
-    "cif_folder": (lambda place, records: cif_folder(place, records, header=False), "target"),
+    "cif_folder": (partial(cif_folder, header=False), "target"),
     "cif_folder with header": (
-        lambda place, records: cif_folder(place, records, header=True),
+        partial(cif_folder, header=True),
         "gap",
     ),
     "csv": (csv_table, "gap"),
@@ -108,13 +111,13 @@ WRITERS: dict[str, tuple[Callable[[Path, list[Record]], list[str]], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", WRITERS)
-def test_a_data_set_trains(
-    kind: str, csgcnn: Command, twenty: list[Record], tmp_path: Path, table: Table
+@pytest.mark.parametrize("format_", WRITERS)
+def test_every_format_trains(
+    format_: str, csgcnn: Command, twenty: list[Record], tmp_path: Path, table: Table
 ) -> None:
-    write, target = WRITERS[kind]
-    words = write(tmp_path, twenty)
-    answer = csgcnn("train", *words, f"+dataset.units.{target}=eV", *SHORT, cwd=tmp_path)
+    write, target = WRITERS[format_]
+    overrides = write(tmp_path, twenty)
+    answer = csgcnn("train", *overrides, f"+dataset.units.{target}=eV", *SHORT, cwd=tmp_path)
     assert answer.code == 0, answer.said
     split = json.loads((tmp_path / "run" / "splits.json").read_text())
     assert {part: len(ids) for part, ids in split.items()} == {"train": 12, "val": 4, "test": 4}
@@ -129,16 +132,16 @@ def test_a_data_set_trains(
     assert re.search(r"\(predicting the mean: [\d.]+ eV\)$", report)
 
 
-def test_a_run_gives_its_split_to_another(
+def test_a_run_can_use_the_split_of_another(
     csgcnn: Command, run: Path, small: list[str], tmp_path: Path
 ) -> None:
     shutil.copy(run / "splits.json", tmp_path / "mine.json")
-    words = [
+    overrides = [
         "dataset.split.method=file",
         "dataset.split.file=mine.json",
         "trainer.max_epochs=1",
         "hydra.run.dir=run",
     ]
-    answer = csgcnn("train", *small, *words, cwd=tmp_path)
+    answer = csgcnn("train", *small, *overrides, cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert (tmp_path / "run" / "splits.json").read_bytes() == (run / "splits.json").read_bytes()

@@ -1,4 +1,4 @@
-"""Data that nobody plans for: each trains soundly from end to end, or is refused with the reason."""
+"""Unusual data sets train from end to end with finite results, or are refused with the reason."""
 
 import json
 import math
@@ -14,6 +14,8 @@ import torch
 
 from csgcnn.runs.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
 Record = dict[str, Any]
@@ -21,7 +23,7 @@ MODELS = ["csgcnn", "csgann", "csginn"]
 GAP = "band_gap [eV]"
 TINY = [
     *(
-        "dataset.path=odd.json",
+        "dataset.path=data.json",
         "hydra.run.dir=run",
         "trainer.max_epochs=2",
         "trainer.batch_size=16",
@@ -33,20 +35,20 @@ BOTH = ["dataset.targets=[band_gap,kind]", "dataset.tasks.kind=classification"]
 
 
 def divided(records: list[Record], n_train: int, n_val: int, n_test: int) -> list[Record]:
-    """The first records, those of train first, with the column `part`."""
+    """The first records with the column `part`: those of train, then val, then test."""
     parts = ["train"] * n_train + ["val"] * n_val + ["test"] * n_test
     return [record | {"part": part} for record, part in zip(deepcopy(records), parts, strict=False)]
 
 
 @pytest.fixture
 def trained(csgcnn: Command, table: Table, tmp_path: Path) -> Callable[..., tuple[Path, Any]]:
-    """Train on records, and check that all that was written are sound numbers."""
+    """Train on records and check that all numbers that were written are finite."""
 
-    def train(records: list[Record], *words: str, folder: str = "") -> tuple[Path, Any]:
+    def train(records: list[Record], *overrides: str, folder: str = "") -> tuple[Path, Any]:
         home = tmp_path / folder
         home.mkdir(exist_ok=True)
-        (home / "odd.json").write_text(json.dumps(records))
-        answer = csgcnn("train", *TINY, *words, cwd=home)
+        (home / "data.json").write_text(json.dumps(records))
+        answer = csgcnn("train", *TINY, *overrides, cwd=home)
         assert answer.code == 0, answer.said
         assert "nan" not in (home / "run" / "predictions.csv").read_text()
         json.loads((home / "run" / "metrics.json").read_text(), parse_constant=pytest.fail)
@@ -54,8 +56,8 @@ def trained(csgcnn: Command, table: Table, tmp_path: Path) -> Callable[..., tupl
         assert all(math.isfinite(float(cell)) for row in epochs for cell in row.values() if cell)
         assert all(row["train_loss"] and row["val_loss"] for row in epochs)
         for row in table(home / "run" / "predictions.csv"):
-            wanted = [name for name in row if "_prediction" in name or "_probability_" in name]
-            predicted = [float(row[name]) for name in wanted if name != "kind_prediction"]
+            columns = [name for name in row if "_prediction" in name or "_probability_" in name]
+            predicted = [float(row[name]) for name in columns if name != "kind_prediction"]
             assert predicted
             assert all(map(math.isfinite, predicted))
         return home / "run", answer
@@ -65,11 +67,11 @@ def trained(csgcnn: Command, table: Table, tmp_path: Path) -> Callable[..., tupl
 
 @pytest.fixture
 def predicted(csgcnn: Command, table: Table, tmp_path: Path) -> Callable[[], dict[str, float]]:
-    """Predict the records that were trained on from the checkpoint alone: the gap of each id."""
+    """Predict the gap of each training record with the checkpoint alone."""
 
     def predict() -> dict[str, float]:
-        words = ["ckpt=run/checkpoints/best.ckpt", "structures=odd.json"]
-        answer = csgcnn("predict", *words, "workers=1", "batch_size=3", cwd=tmp_path)
+        overrides = ["ckpt=run/checkpoints/best.ckpt", "structures=data.json"]
+        answer = csgcnn("predict", *overrides, "workers=1", "batch_size=3", cwd=tmp_path)
         assert answer.code == 0, answer.said
         return {row["id"]: float(row[GAP]) for row in table(tmp_path / "predictions.csv")}
 
@@ -86,7 +88,7 @@ def predicted(csgcnn: Command, table: Table, tmp_path: Path) -> Callable[[], dic
     ],
     ids=["batches of one", "two crystals", "last batch of one", "batch larger than the data"],
 )
-def test_few_crystals(
+def test_few_crystals_train(
     model: str,
     sizes: tuple[int, int, int],
     batch_size: int,
@@ -156,26 +158,26 @@ def test_nothing_but_isolated_atoms(
     trained: Callable[..., Any], predicted: Callable[[], dict[str, float]]
 ) -> None:
     odd = with_gaps([one_atom(9 + 0.1 * i, ["Fe", "O"][i % 2]) for i in range(10)])
-    trained(
-        divided(odd, 6, 2, 2), "model=csgann", "global_features=none"
-    )  # its softmax is over the neighbors
+    # The softmax of CSGANN is over the neighbors.
+    trained(divided(odd, 6, 2, 2), "model=csgann", "global_features=none")
     alone = list(predicted().values())
     assert max(alone[::2]) - min(alone[::2]) < 1e-4, "only the element is known of such a crystal"
     assert alone[0] != alone[1]
 
 
-def test_one_element_in_one_kind_of_cell(trained: Callable[..., Any]) -> None:
+def test_one_element_in_cubic_cells_trains(trained: Callable[..., Any]) -> None:
     odd = with_gaps([one_atom(2.5 + 0.1 * i) for i in range(10)])
-    words = ["node_features=elemental", "global_features=[lattice,symmetry,composition]"]
-    run, _ = trained(divided(odd, 6, 2, 2), *words)
+    overrides = ["node_features=elemental", "global_features=[lattice,symmetry,composition]"]
+    run, _ = trained(divided(odd, 6, 2, 2), *overrides)
     assert load_checkpoint(run / "checkpoints" / "best.ckpt")["elements"] == [26]
 
 
-def test_the_unit_of_the_target_does_not_matter(
+def test_training_does_not_depend_on_the_unit_of_the_target(
     records: list[Record], trained: Callable[..., Any], table: Table
 ) -> None:
     states, losses, errors = {}, {}, {}
-    for power in (0, -40, 100):  # 1, 9e-13, 1.3e30
+    # Factors 1, 9e-13 and 1.3e30.
+    for power in (0, -40, 100):
         scaled = [record | {"band_gap": record["band_gap"] * 2.0**power} for record in records]
         run, _ = trained(divided(scaled, 20, 4, 4), folder=str(power))
         states[power] = load_checkpoint(run / "checkpoints" / "last.ckpt")["state_dict"]
@@ -190,23 +192,23 @@ def test_the_unit_of_the_target_does_not_matter(
         assert all(torch.equal(states[power][name], states[0][name]) for name in names)
 
 
-def test_values_of_many_magnitudes_and_an_outlier(
+def test_values_of_many_magnitudes_and_an_outlier_train(
     records: list[Record], trained: Callable[..., Any], table: Table
 ) -> None:
     magnitudes = [1e-12, 1e12, 1e30]
     odd = [
-        record | {"wild": record["band_gap"] * magnitudes[i % 3]}
+        record | {"mixed": record["band_gap"] * magnitudes[i % 3]}
         for i, record in enumerate(records)
     ]
     odd[3]["band_gap"] = 1e6
-    run, _ = trained(divided(odd, 20, 4, 4), "dataset.targets=[band_gap,wild]")
+    run, _ = trained(divided(odd, 20, 4, 4), "dataset.targets=[band_gap,mixed]")
     scaler = load_checkpoint(run / "checkpoints" / "best.ckpt")["state_dict"]["scaler.std"]
-    for std, name in zip(scaler.tolist(), ("band_gap", "wild"), strict=True):
+    for std, name in zip(scaler.tolist(), ("band_gap", "mixed"), strict=True):
         values = torch.tensor([record[name] for record in odd[:20]], dtype=torch.float64)
         assert std == pytest.approx(values.std(correction=0).item(), rel=1e-5)
 
 
-def test_counts_and_booleans_are_numbers(
+def test_counts_and_booleans_are_regression_targets(
     records: list[Record], trained: Callable[..., Any], table: Table
 ) -> None:
     odd = [record | {"n_sites": len(record["crystal_structure"]["species"])} for record in records]
@@ -285,13 +287,13 @@ REFUSED: dict[str, tuple[Callable[[Record], Any], tuple[int, int, int], list[str
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_cannot_be_learned(
+def test_targets_that_cannot_be_learned_are_refused(
     kind: str, csgcnn: Command, records: list[Record], tmp_path: Path
 ) -> None:
-    change, sizes, culprits = REFUSED[kind]
+    change, sizes, causes = REFUSED[kind]
     odd = [record | {"band_gap": change(record)} for record in divided(records, *sizes)]
-    (tmp_path / "odd.json").write_text(json.dumps(odd))
+    (tmp_path / "data.json").write_text(json.dumps(odd))
     answer = csgcnn("train", *TINY, cwd=tmp_path)
     assert answer.code == 1, answer.said
     assert "Traceback" not in answer.said
-    assert all(culprit in answer.err for culprit in culprits), answer.err
+    assert all(cause in answer.err for cause in causes), answer.err
