@@ -16,8 +16,8 @@ train: $(RUNTIME)
 test: $(DEV)
 	$(PYTEST) -m "not slow and not slurm"
 
-# torchrun, search, kills, SLURM, wheel and sdist.
-test-slow: $(DEV)
+# torchrun, search, kills, SLURM, wheel and sdist, notebook, documentation site.
+test-slow: $(DEV) $(DOCS)
 	$(PYTEST) -m "slow or slurm"
 
 lint: $(DEV)
