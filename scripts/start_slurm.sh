@@ -1,11 +1,11 @@
 #!/bin/bash
-# A SLURM of this machine's own, to try job files with as they are: two pretended nodes, each of 64 pretended cores,
-# 256 GB and 8 GPUs. Needs munged, slurmctld and slurmd (Debian: apt-get install slurm-wlm munge).
+# Start a local SLURM to try job files without a cluster: two simulated nodes with 64 cores, 256 GB and 8 GPUs each.
+# Needs munged, slurmctld and slurmd (Debian: apt-get install slurm-wlm munge).
 #
-#   eval "$(scripts/start_slurm.sh)"    starts it, or finds it running; then sbatch, squeue, ... work in this shell
-#   scripts/start_slurm.sh stop         stops it and removes its folder
+#   eval "$(scripts/start_slurm.sh)"    start it, or use the running one; then sbatch, squeue, ... work in this shell
+#   scripts/start_slurm.sh stop         stop it and remove its folder
 #
-# Everything it writes lies in $CSGCNN_SLURM, by default csgcnn_slurm_<user> in the folder for temporary files.
+# All files are in $CSGCNN_SLURM, by default csgcnn_slurm_<user> in the folder for temporary files.
 set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin
 
@@ -22,7 +22,8 @@ is_running() {
     [[ -e $SLURM_CONF ]] && [[ $(timeout 10 sinfo --noheader --states=idle,mixed,allocated --format=%D 2>&1) == "${#nodes[@]}" ]]
 }
 
-free_port() { # the first of ten after $1 where nothing listens
+# Print the first free port of the ten from $1.
+free_port() {
     for port in $(seq "$1" $(($1 + 9))); do
         (: >"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port" && return; }
     done
@@ -40,19 +41,19 @@ SlurmdUser=$user
 SlurmctldPort=$controller
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket=$folder/munge.socket,cred_expire=5 # also how long a requeued job waits, two minutes by default
+AuthInfo=socket=$folder/munge.socket,cred_expire=5 # also the delay of a requeued job, two minutes by default
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/%n
 SlurmctldPidFile=$folder/slurmctld.pid
 SlurmdPidFile=$folder/%n.pid
 SlurmctldLogFile=$folder/slurmctld.log
 SlurmdLogFile=$folder/%n.log
-ProctrackType=proctrack/linuxproc # no cgroups, which containers rarely lend
+ProctrackType=proctrack/linuxproc # containers rarely provide cgroups
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=none
-SlurmdParameters=config_overrides # believe in the nodes below, whatever this machine has
+SlurmdParameters=config_overrides # accept the nodes below regardless of the hardware
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 GresTypes=gpu
@@ -73,9 +74,9 @@ EOF
 
 start() {
     for program in munged slurmctld slurmd sbatch; do
-        command -v $program >/dev/null || fail "there is no $program; on Debian: apt-get install slurm-wlm munge"
+        command -v $program >/dev/null || fail "$program is not installed; on Debian: apt-get install slurm-wlm munge"
     done
-    stop # what an earlier start left half-way
+    stop # remove an incomplete earlier start
     (umask 077 && mkdir "$folder" "$folder/state" && touch "$SLURM_CONF")
     for node in "${nodes[@]}"; do mkdir "$folder/$node"; done
     (umask 077 && head -c 128 /dev/urandom >"$folder/munge.key")
@@ -92,25 +93,26 @@ start() {
         sleep 0.5
     done
     sinfo --list-reasons >&2 || true
-    fail "the nodes did not come up in half a minute, see the logs in $folder"
+    fail "the nodes did not start within 30 s, see the logs in $folder"
 }
 
-is_over() { # all of these processes; who started them may not have noticed yet, they are zombies then
+# Whether all of these processes have ended; zombies count as ended.
+is_over() {
     [[ $# == 0 || ! $(ps -o state= -p "$(IFS=,; echo "$*")") =~ [^Z[:space:]] ]]
 }
 
 stop() {
     [[ -e $folder ]] || return 0
-    [[ -e $SLURM_CONF ]] || fail "$folder holds something else; choose another CSGCNN_SLURM"
+    [[ -e $SLURM_CONF ]] || fail "$folder is not a folder of this script; choose another CSGCNN_SLURM"
     timeout 10 scancel --user="$(id -un)" 2>/dev/null || true
-    for _ in $(seq 150); do # jobs outlive the services, so they end first
+    for _ in $(seq 150); do # jobs outlive the services, so they are stopped first
         [[ $(timeout 10 squeue --noheader --states=all --format=%T 2>/dev/null) =~ RUNNING|COMPLETING|PENDING ]] || break
         sleep 0.1
     done
     local pids=()
     for file in "$folder"/*.pid; do
         pid=$(cat "$file" 2>/dev/null) || continue
-        [[ $(ps -o comm= -p "$pid") =~ ^(munged|slurm) ]] || continue # a number may have gone to another program
+        [[ $(ps -o comm= -p "$pid") =~ ^(munged|slurm) ]] || continue # the process id may belong to another program by now
         kill "$pid" && pids+=("$pid")
     done
     for _ in $(seq 100); do
