@@ -10,7 +10,7 @@ set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin
 
 folder=${CSGCNN_SLURM:-${TMPDIR:-/tmp}/csgcnn_slurm_$(id -un)}
-nodes=(pretend1 pretend2)
+nodes=(simulated1 simulated2)
 export SLURM_CONF=$folder/slurm.conf
 
 fail() {
@@ -34,7 +34,7 @@ configure() {
     local user controller first
     user=$(id -un) controller=$(free_port 16800) first=$(free_port 16810)
     cat >"$SLURM_CONF" <<EOF
-ClusterName=pretend
+ClusterName=simulated
 SlurmctldHost=$(hostname -s)(127.0.0.1)
 SlurmUser=$user
 SlurmdUser=$user
