@@ -1,3 +1,5 @@
+"""Trainings with several targets, numbers and classes, from the command line."""
+
 import gzip
 import json
 import shutil
@@ -8,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from csgcnn import load
 from csgcnn.commands.table import leaderboard
-from csgcnn.config.paths import CONF
+from csgcnn.config.compose import compose
 from csgcnn.data.targets import Target
 from csgcnn.runs.checkpoint import load_checkpoint
 from csgcnn.training.losses import MultiTaskLoss, build_loss
@@ -20,7 +21,7 @@ from csgcnn.training.losses import MultiTaskLoss, build_loss
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
 COMPARISON = "band_gap >= 2"
-WORDS = [
+TARGETS = [
     f"dataset.derived.is_wide={COMPARISON}",
     "dataset.targets=[band_gap,is_wide,kind]",
     "dataset.tasks.is_wide=classification",
@@ -34,7 +35,7 @@ WORDS = [
 
 @pytest.fixture(scope="module")
 def mixed_file(records: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty crystals with a number and a class of three, each of them missing here and there."""
+    """Sixty crystals with a number and one of three classes, which some of them lack."""
     kinds = ["oxide", "halide", "other"]
     mixed = [record | {"kind": kinds[i % 3]} for i, record in enumerate(records)]
     for i, record in enumerate(mixed):
@@ -50,16 +51,18 @@ def mixed_run(
     csgcnn: Command, small: list[str], mixed_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    words = [*small, *WORDS, f"dataset.path={mixed_file}", "dataset.class_weights=balanced"]
+    overrides = [*small, *TARGETS, f"dataset.path={mixed_file}", "dataset.class_weights=balanced"]
     answer = csgcnn(
-        "train", *words, "trainer.learn_task_weights=true", "hydra.run.dir=mixed", cwd=folder
+        "train", *overrides, "trainer.learn_task_weights=true", "hydra.run.dir=mixed", cwd=folder
     )
     assert answer.code == 0, answer.said
     (folder / "said.txt").write_text(answer.said)
     return folder / "mixed"
 
 
-def test_a_mixed_run(mixed_run: Path, table: Table) -> None:
+def test_a_run_with_numbers_and_classes_has_metrics_and_figures_of_each(
+    mixed_run: Path, table: Table
+) -> None:
     metrics = json.loads((mixed_run / "metrics.json").read_text())
     assert metrics["test"]["band_gap"].keys() == {"mae", "rmse", "r2", "n"}
     for name in ("is_wide", "kind"):
@@ -85,9 +88,9 @@ def test_a_mixed_run(mixed_run: Path, table: Table) -> None:
         "val_balanced_accuracy_is_wide",
         "val_cross_entropy_kind",
     } <= epochs[0].keys()
-    told = (mixed_run.parent / "said.txt").read_text()
-    assert f"test accuracy of kind: {metrics['test']['kind']['accuracy']:.4g}" in told
-    assert "learned task weights: band_gap 0." in told
+    printed = (mixed_run.parent / "said.txt").read_text()
+    assert f"test accuracy of kind: {metrics['test']['kind']['accuracy']:.4g}" in printed
+    assert "learned task weights: band_gap 0." in printed
 
 
 def test_the_metrics_are_those_of_the_predictions(mixed_run: Path, table: Table) -> None:
@@ -104,7 +107,9 @@ def test_the_metrics_are_those_of_the_predictions(mixed_run: Path, table: Table)
             assert row[f"{name}_prediction"] == labels[int(np.argmax(probabilities))]
 
 
-def test_the_split_keeps_the_shares(mixed_run: Path, mixed_file: Path) -> None:
+def test_a_stratified_split_keeps_the_fractions_of_the_classes(
+    mixed_run: Path, mixed_file: Path
+) -> None:
     gap = {
         r["material_id"]: r["band_gap"]
         for r in json.loads(gzip.decompress(mixed_file.read_bytes()))
@@ -163,7 +168,7 @@ def test_the_checkpoint_alone_describes_the_targets(
     )
 
     metrics = json.loads((mixed_run / "metrics.json").read_text())["test"]
-    words = [word for word in WORDS if "split" in word]
+    overrides = [override for override in TARGETS if "split" in override]
     evaluate = (
         "evaluate",
         "ckpt=best.ckpt",
@@ -171,7 +176,7 @@ def test_the_checkpoint_alone_describes_the_targets(
         f"dataset.path={mixed_file}",
         "output=errors.csv",
     )
-    answer = csgcnn(*evaluate, *words, "split=test", cwd=tmp_path)
+    answer = csgcnn(*evaluate, *overrides, "split=test", cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert f"MAE of band_gap: {metrics['band_gap']['mae']:.4g} eV" in answer.out
     for name in ("is_wide", "kind"):
@@ -181,13 +186,12 @@ def test_the_checkpoint_alone_describes_the_targets(
     }
 
 
-def test_weights_reach_the_loss() -> None:
+def test_the_weights_of_the_configuration_are_those_of_the_loss() -> None:
     targets = [Target("gap"), Target("kind", task="classification", classes=("a", "b"))]
     labels = torch.tensor([[1.0, 0], [2.0, 0], [3.0, 0], [4.0, 1]])
 
-    def made(*words: str) -> MultiTaskLoss:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return build_loss(compose("train", list(words)), targets, labels)
+    def made(*overrides: str) -> MultiTaskLoss:
+        return build_loss(compose("train", overrides), targets, labels)
 
     assert made().task_weights.tolist() == [0.5, 0.5]
     assert made().class_weights.tolist() == [1, 1, 1]
@@ -200,7 +204,7 @@ def test_weights_reach_the_loss() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "culprits"),
+    ("overrides", "code", "parts"),
     [
         (
             ["dataset.tasks.kind=classify"],
@@ -212,7 +216,7 @@ def test_weights_reach_the_loss() -> None:
         (
             ["dataset.task_weights.kind=2", "trainer.learn_task_weights=true"],
             2,
-            ["leave dataset.task_weights out"],
+            ["learn_task_weights=true excludes dataset.task_weights"],
         ),
         (["dataset.class_weights=inverse"], 2, ["expected balanced"]),
         (
@@ -233,22 +237,23 @@ def test_weights_reach_the_loss() -> None:
         ),
     ],
 )
-def test_what_is_refused(
-    words: list[str],
+def test_mistakes_are_refused_with_advice(
+    overrides: list[str],
     code: int,
-    culprits: list[str],
+    parts: list[str],
     csgcnn: Command,
     small: list[str],
     mixed_file: Path,
     tmp_path: Path,
 ) -> None:
-    answer = csgcnn("train", *small, *WORDS, f"dataset.path={mixed_file}", *words, cwd=tmp_path)
+    data = f"dataset.path={mixed_file}"
+    answer = csgcnn("train", *small, *TARGETS, data, *overrides, cwd=tmp_path)
     assert answer.code == code, answer.said
-    assert all(culprit in answer.err for culprit in culprits), answer.err
+    assert all(part in answer.err for part in parts), answer.err
     assert "Traceback" not in answer.said
 
 
-def test_one_class_only_in_training(
+def test_a_training_set_of_one_class_is_refused(
     csgcnn: Command, small: list[str], mixed_file: Path, tmp_path: Path
 ) -> None:
     records = json.loads(gzip.decompress(mixed_file.read_bytes()))
@@ -257,26 +262,29 @@ def test_one_class_only_in_training(
         letter = "abc"[i % 3]
         record |= {"part": part[letter], "is_first": int(letter == "a")}
     (tmp_path / "parts.json").write_text(json.dumps(records))
-    words = [
+    overrides = [
         "dataset.path=parts.json",
         "dataset.targets=[is_first]",
         "dataset.tasks.is_first=classification",
     ]
-    words += ["dataset.split.method=column", "dataset.split.column=part"]
-    answer = csgcnn("train", *small[1:], *words, cwd=tmp_path)
+    overrides += ["dataset.split.method=column", "dataset.split.column=part"]
+    answer = csgcnn("train", *small[1:], *overrides, cwd=tmp_path)
     assert answer.code == 1
     assert "all training rows are of one class, is_first = 1" in answer.err
 
 
-def test_bulk_and_shear_modulus_together(csgcnn: Command, tmp_path: Path) -> None:
-    words = [
+def test_the_experiment_trains_two_moduli_together_and_alone(
+    csgcnn: Command, tmp_path: Path
+) -> None:
+    overrides = [
         "experiment=elastic_multitask",
         "seed=0",
         "trainer.max_epochs=1",
         "model.hidden=8",
+        "trainer.figures=false",
         "hydra.sweep.dir=sweep",
     ]
-    answer = csgcnn("train", *words, cwd=tmp_path)
+    answer = csgcnn("train", *overrides, cwd=tmp_path)
     assert answer.code == 0, answer.said
     runs = [tmp_path / "sweep" / str(number) for number in range(3)]
     targets = [list(json.loads((run / "metrics.json").read_text())["test"]) for run in runs]

@@ -1,4 +1,4 @@
-"""Checkpoints and runs that a stranger made, given to each command: a message, an exit code, and nothing executed."""
+"""Hostile checkpoints and runs: every command prints a message, and nothing is executed."""
 
 import os
 import shutil
@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
-from csgcnn.runs.checkpoint import load_checkpoint
+from csgcnn.runs.checkpoint import load_checkpoint, save_checkpoint
 
 Command = Callable[..., Any]
 CODES = "\x1b]0;owned\x07\x1b[31mred\nsecond line"
@@ -29,41 +30,55 @@ def a_call(content: dict[str, Any], path: Path) -> None:
     torch.save(content | {"metrics": Trap()}, path)
 
 
+def a_nested_description(content: dict[str, Any], path: Path) -> None:
+    text = "[" * 10_000 + "]" * 10_000
+    path.write_bytes(safetensors.torch.save({}, {"csgcnn": text}))
+
+
+def a_plugin(content: dict[str, Any], path: Path) -> None:
+    """Names a package outside csgcnn, and claims that the user has opted in."""
+    target = {"_target_": "my_package.poolings.Pooling", "_partial_": True}
+    content["config"] |= {"pooling": target, "plugins": ["my_package"]}
+    save_checkpoint({**content, "plugins": ["my_package"]}, path)
+
+
 def a_bomb(content: dict[str, Any], path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(10**7))
 
 
-def a_foreign_part(content: dict[str, Any], path: Path) -> None:
+def a_target_outside_csgcnn(content: dict[str, Any], path: Path) -> None:
     content["config"]["pooling"] = {"_target_": "os.mkdir", "path": "sprung", "_partial_": True}
-    torch.save(content, path)
+    save_checkpoint(content, path)
 
 
 def a_huge_network(content: dict[str, Any], path: Path) -> None:
     content["config"]["model"] |= {"hidden": 10**9, "head_hidden": 10_000, "n_head_layers": 100}
-    torch.save(content, path)
+    save_checkpoint(content, path)
 
 
 def terminal_codes(content: dict[str, Any], path: Path) -> None:
     content["config"]["graph"] |= {"shells": CODES, CODES: 1}
     content["csgcnn"] = CODES
-    torch.save(content, path)
+    save_checkpoint(content, path)
 
 
 def an_empty_training(content: dict[str, Any], path: Path) -> None:
-    torch.save(content | {"training": {}, "state_dict": {}}, path)
+    save_checkpoint(content | {"training": {}, "state_dict": {}}, path)
 
 
 def other_shapes(content: dict[str, Any], path: Path) -> None:
     for weights in (content["state_dict"], content["training"]["model"]):
         weights["embedding.weight"] = torch.ones(3, 3)
-    torch.save(content, path)
+    save_checkpoint(content, path)
 
 
-EVILS = [
+HOSTILE = [
     a_call,
+    a_nested_description,
+    a_plugin,
     a_bomb,
-    a_foreign_part,
+    a_target_outside_csgcnn,
     a_huge_network,
     terminal_codes,
     an_empty_training,
@@ -73,7 +88,7 @@ EVILS = [
 
 @pytest.fixture
 def stopped(run: Path, tmp_path: Path) -> Path:
-    """A run that was stopped before its end, in `tmp_path`."""
+    """A run in `tmp_path` that was stopped before its end."""
     shutil.copytree(run, tmp_path / "run")
     for name in ("metrics.json", "predictions.csv"):
         (tmp_path / "run" / name).unlink()
@@ -88,9 +103,9 @@ def harmless(code: int, out: str, err: str, home: Path) -> None:
     assert not list(home.rglob("sprung"))
 
 
-@pytest.mark.parametrize("make", EVILS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", HOSTILE, ids=lambda make: make.__name__)
 @pytest.mark.parametrize("command", ["predict", "evaluate", "train"])
-def test_a_strangers_checkpoint(
+def test_a_hostile_checkpoint_is_refused(
     command: str,
     make: Callable[..., None],
     csgcnn: Command,
@@ -100,22 +115,22 @@ def test_a_strangers_checkpoint(
 ) -> None:
     path = stopped / "checkpoints" / "last.ckpt"
     make(load_checkpoint(path), path)
-    words = {
+    overrides = {
         "predict": [f"ckpt={path}", f"structures={data_file}"],
         "evaluate": [f"ckpt={path}", "dataset=dielectric", f"dataset.path={data_file}"],
         "train": [f"resume={stopped}"],
     }
-    answer = csgcnn(command, *words[command], cwd=tmp_path)
+    answer = csgcnn(command, *overrides[command], cwd=tmp_path)
     harmless(answer.code, answer.out, answer.err, tmp_path)
 
 
-def evil_run(stopped: Path) -> list[str]:
+def hostile_run(stopped: Path) -> list[str]:
     with open(stopped / "config.yaml", "a") as file:
         file.write("  callbacks: {e: {_target_: os.mkdir, path: sprung}}\n")
     return ["train", "resume=run"]
 
 
-def evil_part(stopped: Path) -> list[str]:
+def hostile_target(stopped: Path) -> list[str]:
     text = (stopped / "config.yaml").read_text()
     (stopped / "config.yaml").write_text(
         text.replace("csgcnn.nn.pooling.MeanPooling", "os.mkdir\n  path: sprung")
@@ -123,7 +138,7 @@ def evil_part(stopped: Path) -> list[str]:
     return ["train", "resume=run"]
 
 
-def evil_checkpoint(stopped: Path) -> list[str]:
+def hostile_checkpoint(stopped: Path) -> list[str]:
     a_call(
         load_checkpoint(stopped / "checkpoints" / "last.ckpt"),
         stopped / "checkpoints" / "last.ckpt",
@@ -131,7 +146,7 @@ def evil_checkpoint(stopped: Path) -> list[str]:
     return ["train", "resume=run"]
 
 
-def evil_experiment(stopped: Path) -> list[str]:
+def hostile_experiment(stopped: Path) -> list[str]:
     handler = "{(): os.mkdir, path: sprung}"
     (stopped / "experiment").mkdir()
     (stopped / "experiment" / "x.yaml").write_text(
@@ -140,7 +155,7 @@ def evil_experiment(stopped: Path) -> list[str]:
     return ["train", "--config-dir", "run", "experiment=x"]
 
 
-def evil_model(stopped: Path) -> list[str]:
+def hostile_model(stopped: Path) -> list[str]:
     a_call(
         load_checkpoint(stopped / "checkpoints" / "best.ckpt"),
         stopped / "checkpoints" / "best.ckpt",
@@ -148,16 +163,16 @@ def evil_model(stopped: Path) -> list[str]:
     return ["predict", "ckpt=run/checkpoints/best.ckpt", "structures=run"]
 
 
-EVIL_RUNS = [evil_run, evil_part, evil_checkpoint, evil_experiment, evil_model]
+HOSTILE_RUNS = [hostile_run, hostile_target, hostile_checkpoint, hostile_experiment, hostile_model]
 
 
-@pytest.mark.parametrize("make", EVIL_RUNS, ids=lambda make: make.__name__)
-def test_the_program_itself(
+@pytest.mark.parametrize("make", HOSTILE_RUNS, ids=lambda make: make.__name__)
+def test_a_hostile_run_is_refused_by_the_program(
     make: Callable[[Path], list[str]], stopped: Path, tmp_path: Path
 ) -> None:
     environment = {**os.environ, "CSGCNN_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-m", "csgcnn", *make(stopped)]
+    command = [sys.executable, "-m", "csgcnn", *make(stopped)]
     done = subprocess.run(
-        words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
     harmless(done.returncode, done.stdout, done.stderr, tmp_path)
