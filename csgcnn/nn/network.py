@@ -136,7 +136,7 @@ class CrystalGraphNetwork(nn.Module):
     def std_scale(self) -> Tensor:
         """Calibration factors of the standard deviations [sum of n_outputs]."""
         if self.std_head is None:
-            raise AttributeError("this network predicts no standard deviations")
+            raise RuntimeError("this network predicts no standard deviations")
         return self.std_head.std_scale
 
     def standardized(self, graph: GraphBatch) -> Tensor:

@@ -28,15 +28,17 @@ Structure = dict[str, Any]
 
 @pytest.fixture(scope="session")
 def structures() -> list[Structure]:
-    """Real crystals of the embedded data, small and large cells of many elements and symmetries."""
+    """Small and large crystals of many elements and symmetries from the included data."""
     with gzip.open(DATA / "dielectric.json.gz", "rt") as file:
         return [record["crystal_structure"] for record in json.load(file)[:400:10]]
 
 
 @pytest.fixture(scope="session")
 def pack() -> Callable[..., GraphStore]:
+    """Build the graphs of structures; keywords are settings of the graph."""
+
     def packed(structures: list[Structure], **settings: Any) -> GraphStore:
-        chosen = GraphSettings(**settings)
+        chosen = GraphSettings(**{"global_features": (), **settings})
         graphs = connect([to_crystal(structure) for structure in structures], chosen)
         return GraphStore(graphs, [str(i) for i in range(len(structures))], {}, chosen)
 
@@ -59,13 +61,13 @@ def supercell() -> Callable[..., Structure]:
 
 @pytest.fixture(scope="session")
 def composed() -> Callable[..., DictConfig]:
-    """The configuration of CGCNN's network, changed by words."""
+    """Compose the configuration of CGCNN's network with overrides."""
 
     @cache
-    def of(*words: str) -> DictConfig:
-        given = {word.partition("=")[0] for word in words}
+    def of(*overrides: str) -> DictConfig:
+        given = {override.partition("=")[0] for override in overrides}
         network = [f"{key}={value}" for key, value in CGCNN.items() if key not in given]
-        return compose("train", [*network, *words])
+        return compose("train", [*network, *overrides])
 
     return of
 
@@ -76,12 +78,12 @@ def network(
     pack: Callable[..., GraphStore],
     structures: list[Structure],
 ) -> Callable[..., CrystalGraphNetwork]:
-    """A network as composed from conf/, its weights away from their start, its running statistics those of crystals."""
+    """Build a network with shifted weights and with the running statistics of real crystals."""
     batch = pack(structures).batch(torch.arange(len(structures)))
 
-    def made(*words: str) -> CrystalGraphNetwork:
+    def made(*overrides: str) -> CrystalGraphNetwork:
         torch.manual_seed(7)
-        model = build_network(composed(*words), n_outputs=[1])
+        model = build_network(composed(*overrides), n_outputs=[1])
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
@@ -93,25 +95,25 @@ def network(
     return made
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def double() -> Callable[[GraphBatch], GraphBatch]:
-    """Turn a batch into float64."""
+    """Convert a batch to float64."""
 
     def of(graph: GraphBatch) -> GraphBatch:
         values = {field.name: getattr(graph, field.name) for field in fields(graph)}
         floats = {
-            name: value
+            name: value.double()
             for name, value in values.items()
             if torch.is_tensor(value) and value.is_floating_point()
         }
-        return replace(graph, **{name: value.double() for name, value in floats.items()})
+        return replace(graph, **floats)
 
     return of
 
 
 @pytest.fixture(scope="session")
 def expanded() -> Callable[[GraphBatch], tuple[GraphBatch, Tensor]]:
-    """Write multiplicities out: the same graph with every atom and edge once, and the node each atom is a copy of."""
+    """Return the full graph of a compressed one, and the compressed atom of each of its atoms."""
 
     def of(graph: GraphBatch) -> tuple[GraphBatch, Tensor]:
         copies, weight = graph.atom_multiplicity.long(), graph.edge_multiplicity.long()

@@ -1,144 +1,210 @@
-"""The convolution and the whole network against a plain transcription of CGCNN (Xie & Grossman 2018)."""
+"""The convolutions against their formulas, computed edge by edge."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pymatgen.core import Structure
 from torch import Tensor, nn
 
+from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
-from csgcnn.nn.convolutions import GatedConvolution
+from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution, IsomorphismConvolution
 from csgcnn.nn.interfaces import LayerConfig
-from csgcnn.nn.layers import Block, PairLinear
-from csgcnn.nn.network import CrystalGraphNetwork
 
-N_NEIGHBORS = 12
-ORIGINAL = ("graph.shells=truncate", "graph.compress=false")
-
-
-class PublishedConvolution(nn.Module):
-    """x [n_atoms, hidden], edge_attr [n_atoms, 12, edge_dim], neighbors [n_atoms, 12]."""
-
-    def __init__(self, hidden: int, edge_dim: int) -> None:
-        super().__init__()
-        self.fc_full = nn.Linear(2 * hidden + edge_dim, 2 * hidden)
-        self.bn1 = nn.BatchNorm1d(2 * hidden)
-        self.bn2 = nn.BatchNorm1d(hidden)
-
-    def forward(self, x: Tensor, edge_attr: Tensor, neighbors: Tensor) -> Tensor:
-        n_atoms, n_neighbors = neighbors.shape
-        center = x.unsqueeze(1).expand(n_atoms, n_neighbors, -1)
-        z = self.fc_full(torch.cat([center, x[neighbors], edge_attr], dim=2))
-        z = self.bn1(z.flatten(0, 1)).view(z.shape)
-        gate, core = z.chunk(2, dim=2)
-        summed = (torch.sigmoid(gate) * F.softplus(core)).sum(dim=1)
-        return F.softplus(x + self.bn2(summed))
+HIDDEN, EDGE_DIM = 8, 5
+CONVOLUTIONS = [GatedConvolution, AttentionConvolution, IsomorphismConvolution]
+ToDouble = Callable[[GraphBatch], GraphBatch]
 
 
-class PublishedNetwork(nn.Module):
-    def __init__(
-        self, n_features: int, edge_dim: int, hidden: int = 64, n_conv: int = 3, h_fea: int = 128
-    ) -> None:
-        super().__init__()
-        self.embedding = nn.Linear(n_features, hidden)
-        self.convs = nn.ModuleList(PublishedConvolution(hidden, edge_dim) for _ in range(n_conv))
-        self.conv_to_fc = nn.Linear(hidden, h_fea)
-        self.fc_out = nn.Linear(h_fea, 1)
-
-    def forward(
-        self, features: Tensor, edge_attr: Tensor, neighbors: Tensor, crystals: list[Tensor]
-    ) -> Tensor:
-        x = self.embedding(features)
-        for conv in self.convs:
-            x = conv(x, edge_attr, neighbors)
-        pooled = torch.stack([x[atoms].mean(0) for atoms in crystals])
-        return self.fc_out(F.softplus(self.conv_to_fc(F.softplus(pooled))))
-
-
-def copy_weights(source: nn.Module, target: nn.Module) -> None:
-    for kind in ("parameters", "buffers"):
-        kept = [t for t in getattr(source, kind)() if t.dtype.is_floating_point]
-        into = [t for t in getattr(target, kind)() if t.dtype.is_floating_point]
-        assert [t.shape for t in kept] == [t.shape for t in into]
-        with torch.no_grad():
-            for a, b in zip(kept, into, strict=True):
-                b.copy_(a)
-
-
-def test_pair_linear_is_a_linear_map_of_the_concatenation(
-    structures: list[Any], pack: Callable[..., GraphStore]
-) -> None:
+def made(convolution: Any, norm: str = "batch", message_layers: int = 1, **arguments: Any) -> Any:
+    """Build a convolution in float64 with shifted weights and statistics."""
     torch.manual_seed(0)
-    graph = pack(structures[:3]).batch(torch.arange(3))
-    pair, plain = PairLinear(5, 3, 4), nn.Linear(13, 4)
-    plain.load_state_dict(pair.state_dict())
-    x, edge_attr = torch.randn(len(graph.atomic_number), 5), torch.randn(len(graph.distance), 3)
-    neighbor, center = graph.edge_index
-    expected = plain(torch.cat([x[center], x[neighbor], edge_attr], dim=1))
-    torch.testing.assert_close(pair(x, edge_attr, graph), expected)
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_the_convolution_is_the_published_one(
-    training: bool, structures: list[Any], pack: Callable[..., GraphStore]
-) -> None:
-    torch.manual_seed(0)
-    graph = pack(structures[:6], shells="truncate", compress=False).batch(torch.arange(6))
-    hidden, edge_dim = 16, 8
-    config = LayerConfig(hidden, edge_dim, "batch", "softplus", message_layers=1)
-    ours = Block(GatedConvolution(config), config, dropout=0.0, residual="post")
-    published = PublishedConvolution(hidden, edge_dim)
+    config = LayerConfig(HIDDEN, EDGE_DIM, norm, "silu", message_layers)
+    layer = convolution(config, **arguments).double()
     with torch.no_grad():
-        for tensor in (*ours.parameters(), *ours.buffers()):
+        for tensor in (*layer.parameters(), *layer.buffers()):
             tensor.add_(0.3 * torch.rand_like(tensor))
-    copy_weights(ours, published)
-    ours.train(training), published.train(training)
-    x, edge_attr = (
-        torch.randn(len(graph.atomic_number), hidden),
-        torch.rand(len(graph.distance), edge_dim),
-    )
-    expected = published(
-        x, edge_attr.view(-1, N_NEIGHBORS, edge_dim), graph.edge_index[0].view(-1, N_NEIGHBORS)
-    )
-    torch.testing.assert_close(ours(x, edge_attr, graph), expected, rtol=1e-5, atol=1e-5)
-    for mine, theirs in zip(
-        ours.buffers(), (b for b in published.buffers() if b.ndim), strict=True
-    ):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    return layer
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_the_network_is_cgcnn(
+def inputs(graph: GraphBatch) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    x = torch.randn(len(graph.atomic_number), HIDDEN, dtype=torch.float64)
+    return x, torch.rand(len(graph.distance), EDGE_DIM, dtype=torch.float64)
+
+
+def normalized(z: Tensor, count: Tensor, norm: Any) -> Tensor:
+    """Apply PyTorch's batch norm to rows repeated as often as they count."""
+    running = norm.running_mean.clone(), norm.running_var.clone()
+    affine = norm.weight, norm.bias, norm.training, norm.momentum, norm.eps
+    out = F.batch_norm(z.repeat_interleave(count.long(), 0), *running, *affine)
+    return out[count.long().cumsum(0) - count.long()]
+
+
+def deepened(z: Tensor, conv: Any) -> Tensor:
+    for linear in (layer for layer in conv.deeper if isinstance(layer, nn.Linear)):
+        z = linear.weight @ F.silu(z) + linear.bias
+    return z
+
+
+def edges_of(atom: int, graph: GraphBatch) -> list[int]:
+    return (graph.edge_index[1] == atom).nonzero().flatten().tolist()
+
+
+def pair_messages(conv: Any, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
+    """Return N(MLP([x_i, x_j, e_ij])) for every edge."""
+    z = [
+        deepened(conv.linear.weight @ torch.cat([x[i], x[j], e]) + conv.linear.bias, conv)
+        for (j, i), e in zip(graph.edge_index.T.tolist(), edge_attr, strict=True)
+    ]
+    return normalized(torch.stack(z), graph.edge_count, conv.message_norm)
+
+
+def gated_formula(
+    conv: GatedConvolution, x: Tensor, edge_attr: Tensor, graph: GraphBatch
+) -> Tensor:
+    gate, core = pair_messages(conv, x, edge_attr, graph).chunk(2, dim=1)
+    message = torch.sigmoid(gate) * F.softplus(core) * graph.edge_multiplicity.unsqueeze(1)
+    return torch.stack([message[edges_of(i, graph)].sum(0) for i in range(len(x))])
+
+
+def attention_formula(
+    conv: AttentionConvolution, x: Tensor, edge_attr: Tensor, graph: GraphBatch
+) -> Tensor:
+    queries, values = F.silu(pair_messages(conv, x, edge_attr, graph)).chunk(2, dim=1)
+    size, rows = HIDDEN // conv.heads, []
+    for i in range(len(x)):
+        edges, heads = edges_of(i, graph), []
+        for h in range(conv.heads):
+            own = slice(h * size, (h + 1) * size)
+            scores = torch.exp(queries[edges, own] @ conv.attention[h])
+            weight = graph.edge_multiplicity[edges] * scores
+            heads.append(weight @ values[edges, own] / weight.sum())
+        rows.append(conv.out.weight @ torch.cat(heads) + conv.out.bias)
+    return torch.stack(rows)
+
+
+def isomorphism_formula(
+    conv: IsomorphismConvolution, x: Tensor, edge_attr: Tensor, graph: GraphBatch
+) -> Tensor:
+    weight = torch.cat([conv.of_neighbor.weight, conv.of_edge.weight], dim=1)
+    z = [
+        deepened(weight @ torch.cat([x[j], e]) + conv.of_neighbor.bias, conv)
+        for (j, _), e in zip(graph.edge_index.T.tolist(), edge_attr, strict=True)
+    ]
+    message = F.silu(normalized(torch.stack(z), graph.edge_count, conv.message_norm))
+    rows = []
+    for i in range(len(x)):
+        edges = edges_of(i, graph)
+        count = graph.edge_multiplicity[edges]
+        rows.append((1 + conv.epsilon) * x[i] + count @ message[edges] / count.sum().sqrt())
+    up, down = conv.update
+    lifted = torch.stack([up.weight @ row + up.bias for row in rows])
+    inner = normalized(lifted, graph.atom_multiplicity, conv.update_norm)
+    return torch.stack([down.weight @ F.silu(row) + down.bias for row in inner])
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("message_layers", [1, 3])
+@pytest.mark.parametrize(
+    ("convolution", "arguments", "formula"),
+    [
+        (GatedConvolution, {}, gated_formula),
+        (AttentionConvolution, {}, attention_formula),
+        (AttentionConvolution, {"heads": 2}, attention_formula),
+        (IsomorphismConvolution, {}, isomorphism_formula),
+    ],
+)
+def test_a_convolution_and_its_gradients_follow_the_formula(
+    convolution: Any,
+    arguments: dict[str, Any],
+    formula: Callable[..., Tensor],
+    message_layers: int,
     training: bool,
     structures: list[Any],
     pack: Callable[..., GraphStore],
-    network: Callable[..., CrystalGraphNetwork],
+    double: ToDouble,
 ) -> None:
-    ours = network(*ORIGINAL)
-    assert sum(parameter.numel() for parameter in ours.parameters()) == 80_833
-    store = pack(structures[:12], shells="truncate", compress=False)
-    graph = store.batch(torch.arange(len(store)))
-    assert (
-        graph.edge_index[1].view(-1, N_NEIGHBORS)
-        == torch.arange(len(graph.atomic_number)).unsqueeze(1)
-    ).all()
+    graph = double(pack(structures[:4]).batch(torch.arange(4)))
+    conv = made(convolution, message_layers=message_layers, **arguments).train(training)
+    x, edge_attr = inputs(graph)
+    x.requires_grad_(), edge_attr.requires_grad_()
+    expected = formula(conv, x, edge_attr, graph)
+    found = conv(x, edge_attr, graph)
+    assert expected.std(0).min() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    direction = torch.randn_like(found)
+    variables = [x, edge_attr, *conv.parameters()]
+    gradients = [
+        torch.autograd.grad((out * direction).sum(), variables) for out in (found, expected)
+    ]
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
 
-    features = ours.node_features(graph.atomic_number)
-    centers = torch.arange(0, 8.1, 0.2)
-    edge_attr = torch.exp(-((graph.distance.unsqueeze(1) - centers) ** 2) / 0.2**2)
-    published = PublishedNetwork(features.shape[1], len(centers))
-    skipped = {"node_features", "edge_calculator", "scaler", "pooling"}
-    copy_weights(
-        nn.ModuleList(m for name, m in ours.named_children() if name not in skipped), published
+
+@pytest.mark.parametrize("convolution", CONVOLUTIONS)
+def test_an_atom_is_a_neighbor_of_itself_through_its_periodic_images(
+    convolution: Any,
+    pack: Callable[..., GraphStore],
+    ideal_structures: dict[str, Structure],
+    double: ToDouble,
+) -> None:
+    cubic = ideal_structures["simple_cubic"]
+    cell = {"lattice": cubic.lattice.matrix.tolist(), "species": ["Po"], "frac_coords": [[0, 0, 0]]}
+    graph = double(pack([cell]).batch(torch.arange(1)))
+    assert (graph.edge_index == 0).all()
+    conv = made(convolution).eval()
+    x, edge_attr = inputs(graph)
+    found = conv(x, edge_attr, graph)
+    without_edges = replace(
+        graph,
+        edge_index=graph.edge_index[:, :0],
+        distance=graph.distance[:0],
+        edge_multiplicity=graph.edge_multiplicity[:0],
     )
-    ours.train(training), published.train(training)
-    crystals = [(graph.graph_index == i).nonzero().squeeze(1) for i in range(len(store))]
-    neighbors = graph.edge_index[0].view(-1, N_NEIGHBORS)
-    expected = published(
-        features, edge_attr.view(-1, N_NEIGHBORS, len(centers)), neighbors, crystals
+    assert (found - conv(x, edge_attr[:0], without_edges)).abs().max() > 0.1
+
+    # A second, equal atom as the only neighbor gives the same update.
+    twin = replace(
+        graph,
+        atomic_number=graph.atomic_number.repeat(2),
+        atom_multiplicity=torch.ones(2).double(),
+        graph_index=torch.zeros(2, dtype=torch.int64),
+        edge_index=torch.stack([torch.ones_like(graph.edge_index[0]), graph.edge_index[1]]),
     )
-    found = ours.standardized(graph)
-    assert expected.std() > 1e-3
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    from_twin = conv(x.repeat(2, 1), edge_attr, twin)[:1]
+    torch.testing.assert_close(from_twin, found, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
+@pytest.mark.parametrize("convolution", CONVOLUTIONS)
+def test_atoms_without_neighbors_give_finite_updates_and_gradients(
+    convolution: Any,
+    norm: str,
+    training: bool,
+    structures: list[Any],
+    pack: Callable[..., GraphStore],
+) -> None:
+    lone = {"lattice": (20 * np.eye(3)).tolist(), "species": ["Ar"], "frac_coords": [[0, 0, 0]]}
+    for cells in ([lone], [lone, structures[0]]):
+        graph = pack(cells).batch(torch.arange(len(cells)))
+        assert 0 in graph.degree
+        conv = made(convolution, norm).float().train(training)
+        x, edge_attr = (tensor.float().requires_grad_() for tensor in inputs(graph))
+        out = conv(x, edge_attr, graph)
+        out.square().sum().backward()
+        gradients = [tensor.grad for tensor in (x, edge_attr, *conv.parameters())]
+        assert out.isfinite().all()
+        assert all(grad.isfinite().all() for grad in gradients if grad is not None)
+        assert all(buffer.isfinite().all() for buffer in conv.buffers())
+
+
+def test_the_number_of_heads_must_divide_the_width() -> None:
+    with pytest.raises(ValueError, match="hidden=8 cannot be divided among heads=3"):
+        made(AttentionConvolution, heads=3)

@@ -16,7 +16,7 @@ DISTANCE = torch.linspace(0.0, 10.0, 2001)
 TINY = torch.finfo(torch.float32).tiny
 OPTIONS = ["gaussian", "rbf", "pair_gaussian", "screened", "bessel"]
 ENVELOPED = ["rbf", "screened", "bessel"]
-LEARNING = {
+TRAINED = {
     "rbf": {"center", "log_width"},
     "pair_gaussian": {"scale"},
     "screened": {"kappa"},
@@ -28,7 +28,7 @@ Edges = Callable[..., GraphBatch]
 
 @pytest.fixture
 def edges(structures: list[Any], pack: Callable[..., GraphStore]) -> Callable[..., GraphBatch]:
-    """One edge of each distance, between two atoms."""
+    """Build edges of the given distances between two atoms."""
     graph = pack(structures[:1]).batch(torch.arange(1))
 
     def of(distance: Tensor, neighbor: int = 8, center: int = 26) -> GraphBatch:
@@ -45,12 +45,15 @@ def edges(structures: list[Any], pack: Callable[..., GraphStore]) -> Callable[..
 
 @pytest.fixture
 def calculator(composed: Composed) -> Callable[..., Any]:
-    return lambda option, *words: instantiate(
-        composed(f"edge_calculator={option}", *words).edge_calculator
+    """Build an edge calculator from its option and overrides."""
+    return lambda option, *overrides: instantiate(
+        composed(f"edge_calculator={option}", *overrides).edge_calculator
     )
 
 
-def test_gaussians_of_cgcnn(calculator: Callable[..., Any], edges: Edges) -> None:
+def test_the_gaussian_expansion_is_that_of_cgcnn(
+    calculator: Callable[..., Any], edges: Edges
+) -> None:
     gaussian = calculator("gaussian")
     assert gaussian.dim == 41
     torch.testing.assert_close(gaussian.center, 0.2 * torch.arange(41.0))
@@ -76,15 +79,19 @@ def test_the_basis_follows_the_cutoff_of_the_graph(
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_no_denormal_numbers(option: str, calculator: Callable[..., Any], edges: Edges) -> None:
-    torch.set_flush_denormal(False)  # commands turn it on, which would hide them
-    values = calculator(option)(edges(DISTANCE[20:]))  # from 0.1 Å on: 1/d has a pole
+def test_values_are_never_denormal_numbers(
+    option: str, calculator: Callable[..., Any], edges: Edges
+) -> None:
+    # Commands flush denormal numbers, which would hide them.
+    torch.set_flush_denormal(False)
+    # From 0.1 Å on, because 1/d has a pole.
+    values = calculator(option)(edges(DISTANCE[20:]))
     assert values.isfinite().all()
     assert not ((values != 0) & (values.abs() < TINY)).any()
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_the_edges_of_real_crystals(
+def test_real_crystals_and_the_shortest_bond_give_finite_features(
     option: str,
     calculator: Callable[..., Any],
     structures: list[Any],
@@ -97,25 +104,28 @@ def test_the_edges_of_real_crystals(
     }
     graph = pack([*structures, hydrogen]).batch(torch.arange(len(structures) + 1))
     values = calculator(option)(graph)
-    assert graph.distance.min().item() == pytest.approx(0.74), "the shortest bond there is"
+    assert graph.distance.min().item() == pytest.approx(0.74)
     assert values.shape == (len(graph.distance), calculator(option).dim)
     assert values.isfinite().all()
     assert values[graph.distance.argmin()].abs().max() > 0.1
 
 
 @pytest.mark.parametrize("option", ENVELOPED)
-def test_it_fades_out_smoothly(option: str, calculator: Callable[..., Any], edges: Edges) -> None:
-    distance = DISTANCE[100:].clone().requires_grad_()  # from 0.5 Å on
+def test_the_features_vanish_smoothly_at_the_cutoff(
+    option: str, calculator: Callable[..., Any], edges: Edges
+) -> None:
+    # From 0.5 Å on.
+    distance = DISTANCE[100:].clone().requires_grad_()
     basis = calculator(option)(edges(distance))
     assert not basis[distance >= 8].any()
     assert basis[distance < 7.9].any(1).all()
     (slope,) = torch.autograd.grad(basis.sum(), distance)
     assert slope.isfinite().all()
     assert slope[(distance - 8).abs() < 0.02].abs().max() < 0.05 * slope.abs().max()
-    assert (basis[1:] - basis[:-1]).abs().max() < 0.05, "steps of 0.005 Å change little"
+    assert (basis[1:] - basis[:-1]).abs().max() < 0.05
 
 
-def test_radial_basis_is_its_formula(calculator: Callable[..., Any], edges: Edges) -> None:
+def test_the_radial_basis_follows_its_formula(calculator: Callable[..., Any], edges: Edges) -> None:
     rbf = calculator("rbf")
     assert rbf.dim == 32
     d, k, alpha = 2.345, 9, 5 / 8
@@ -126,12 +136,13 @@ def test_radial_basis_is_its_formula(calculator: Callable[..., Any], edges: Edge
     assert center == pytest.approx(math.exp(-5) + (1 - math.exp(-5)) * k / 31, rel=1e-5)
 
 
-def test_pair_gaussians_are_as_wide_as_the_atoms_are_large(
+def test_the_width_of_a_pair_gaussian_follows_the_atomic_radii(
     calculator: Callable[..., Any], edges: Edges
 ) -> None:
     pair = calculator("pair_gaussian")
     assert pair.dim == 41
-    d, k = 2.13, 8  # Å, center at 1.6 Å
+    # Å; center 8 is at 1.6 Å.
+    d, k = 2.13, 8
     for (neighbor, center), radii in {
         (8, 14): 0.60 + 1.10,
         (14, 8): 1.10 + 0.60,
@@ -139,13 +150,15 @@ def test_pair_gaussians_are_as_wide_as_the_atoms_are_large(
     }.items():
         found = pair(edges(torch.tensor([d]), neighbor, center))[0, k].item()
         assert found == pytest.approx(math.exp(-(((d - 1.6) / (0.1 * radii)) ** 2)), rel=1e-4)
-    assert pair.radius[1:].min() > 0.2, "no element has a width of zero"
+    assert pair.radius[1:].min() > 0.2
     assert pair(edges(pair.center, neighbor=10, center=10)).diagonal().tolist() == pytest.approx(
         [1.0] * 41
     )
 
 
-def test_screened_coulomb_is_its_formula(calculator: Callable[..., Any], edges: Edges) -> None:
+def test_the_screened_coulomb_basis_follows_its_formula(
+    calculator: Callable[..., Any], edges: Edges
+) -> None:
     screened = calculator("screened")
     assert screened.dim == 16
     d = 2.345
@@ -154,7 +167,7 @@ def test_screened_coulomb_is_its_formula(calculator: Callable[..., Any], edges: 
     assert screened(edges(torch.tensor([d])))[0].tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_bessel_basis_is_its_formula(calculator: Callable[..., Any], edges: Edges) -> None:
+def test_the_bessel_basis_follows_its_formula(calculator: Callable[..., Any], edges: Edges) -> None:
     bessel = calculator("bessel")
     assert bessel.dim == 16
     for d in (0.74, 2.345, 7.1):
@@ -168,18 +181,18 @@ def test_bessel_basis_is_its_formula(calculator: Callable[..., Any], edges: Edge
         )
 
 
-@pytest.mark.parametrize("option", LEARNING)
-def test_each_of_its_numbers_learns(
+@pytest.mark.parametrize("option", TRAINED)
+def test_all_constants_of_a_basis_are_trained(
     option: str, calculator: Callable[..., Any], edges: Edges
 ) -> None:
     made = calculator(option)
     made(edges(torch.linspace(0.5, 7.5, 50))).square().sum().backward()
-    assert {name for name, _ in made.named_parameters()} == LEARNING[option]
+    assert {name for name, _ in made.named_parameters()} == TRAINED[option]
     assert all(parameter.grad.abs().min() > 0 for parameter in made.parameters())
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_a_learnable_calculator_gives_its_embedding(
+def test_a_learnable_calculator_returns_its_embedding(
     option: str, calculator: Callable[..., Any], edges: Edges
 ) -> None:
     made = calculator(option, "edge_calculator.learnable=true", "edge_calculator.embedding=24")

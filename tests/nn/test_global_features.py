@@ -18,12 +18,12 @@ Pack = Callable[..., GraphStore]
 Composed = Callable[..., DictConfig]
 
 
-def with_all(composed: Composed, *words: str) -> CrystalGraphNetwork:
+def with_all(composed: Composed, *overrides: str) -> CrystalGraphNetwork:
     torch.manual_seed(0)
-    return build_network(composed(f"graph.global_features=[{','.join(ALL)}]", *words), [1])
+    return build_network(composed(f"graph.global_features=[{','.join(ALL)}]", *overrides), [1])
 
 
-def test_statistics_in_closed_form() -> None:
+def test_constant_descriptors_keep_the_standard_deviation_one() -> None:
     module = GlobalFeatures(3)
     module.fit(torch.tensor([[1.0, 90.0, 90.00001], [3.0, 90.0, 90.0]]))
     torch.testing.assert_close(module.mean, torch.tensor([2.0, 90.0, 90.0]))
@@ -38,7 +38,7 @@ def test_statistics_in_closed_form() -> None:
     )
 
 
-def test_a_store_hands_out_the_descriptors_of_each_crystal(
+def test_a_batch_has_the_descriptors_of_its_crystals(
     structures: list[Structure], pack: Pack
 ) -> None:
     store = pack(structures[:6], global_features=ALL)
@@ -50,7 +50,7 @@ def test_a_store_hands_out_the_descriptors_of_each_crystal(
     assert pack(structures[:6], global_features=[]).batch(picked).global_features.shape == (3, 0)
 
 
-def test_one_name_is_a_list_of_one(
+def test_one_name_is_accepted_in_place_of_a_list(
     composed: Composed, structures: list[Structure], pack: Pack
 ) -> None:
     store = pack(structures[:2], global_features="lattice")
@@ -64,7 +64,7 @@ def test_one_name_is_a_list_of_one(
     )
 
 
-def test_without_them_nothing_is_added(composed: Composed) -> None:
+def test_a_network_without_global_features_has_no_such_weights(composed: Composed) -> None:
     plain = build_network(composed(), [1])
     assert plain.global_features is None
     assert not [name for name in plain.state_dict() if "global" in name]

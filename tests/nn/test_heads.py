@@ -8,7 +8,7 @@ NAN = float("nan")
 
 
 @pytest.mark.parametrize("n_layers", [0, 1, 3])
-def test_head(n_layers: int) -> None:
+def test_a_head_alternates_layers_and_activations(n_layers: int) -> None:
     head = Head([5, *[7] * n_layers], n_outputs=2, activation="softplus")
     x = torch.randn(4, 5)
     expected = F.softplus(x)
@@ -19,7 +19,7 @@ def test_head(n_layers: int) -> None:
     assert len(head.layers) == n_layers
 
 
-def test_scaler_in_closed_form_with_missing_values() -> None:
+def test_the_scaler_ignores_missing_labels() -> None:
     scaler = TargetScaler([1, 1, 1])
     targets = torch.tensor([[1.0, NAN, 4.0], [3.0, 10.0, 4.0], [5.0, 30.0, 4.0], [NAN, 50.0, 4.0]])
     scaler.fit(targets)
@@ -31,7 +31,16 @@ def test_scaler_in_closed_form_with_missing_values() -> None:
     torch.testing.assert_close(scaler(standardized), targets, equal_nan=True)
 
 
-def test_scaler_keeps_small_spreads_of_any_unit() -> None:
+def test_the_scaler_resolves_targets_of_small_numbers() -> None:
     scaler = TargetScaler([1])
     scaler.fit(torch.tensor([[1e-6], [3e-6]]))
     assert scaler.std.item() == pytest.approx(1e-6, rel=1e-4)
+
+
+def test_the_scaler_turns_logits_into_probabilities_and_leaves_class_numbers() -> None:
+    scaler = TargetScaler([3, 1])
+    scaler.fit(torch.tensor([[0.0, 1.0], [2.0, 5.0]]))
+    assert torch.equal(scaler.standardize(torch.tensor([[2.0, 5.0]])), torch.tensor([[2.0, 1.0]]))
+    outputs = torch.tensor([[1.0, 2.0, 3.0, -1.0, 9.0]])
+    expected = torch.cat([outputs[:, :3].softmax(1), torch.tensor([[1.0]])], dim=1)
+    torch.testing.assert_close(scaler(outputs), expected)

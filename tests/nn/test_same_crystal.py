@@ -1,4 +1,4 @@
-"""What a prediction must not depend on, tried on random cells and on real crystals; each run tries the same ones."""
+"""Invariances of predictions on random cells and real crystals, the same ones in each run."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -28,9 +28,10 @@ from csgcnn.runs.checkpoint import save_checkpoint
 Pack = Callable[..., GraphStore]
 Networks = dict[str, tuple[CrystalGraphNetwork, float]]
 
-# Largest change of a prediction, in standard deviations of the predictions for real crystals. In a thousand examples it
-# was 6e-6, 4e-6 and 5e-6: float32 sums in another order (of sites, in a batch, over merged edges), and distances that
-# 1e-6 Å of noise moves by a few of their own roundings. Another cell changes no bit: distances are rounded last.
+# Largest allowed change of a prediction, in standard deviations of the predictions for real
+# crystals. In a thousand examples the change was at most 6e-6, 4e-6 and 5e-6. It comes from float32
+# sums in another order (of sites, in a batch, over merged edges) and from noise of 1e-6 Å, which
+# moves distances by a few roundings. Another cell changes no bit: distances are rounded last.
 TOLERANCE = {"csgcnn": 2e-5, "csgann": 2e-5, "csginn": 2e-5}
 
 few = settings(max_examples=80, deadline=None, derandomize=True)
@@ -39,7 +40,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @st.composite
 def random_cells(draw: st.DrawFn) -> Crystal:
-    """One to eight atoms, no two closer than 1 Å, in a triclinic cell of 10 to 30 Å³ an atom."""
+    """One to eight atoms, at least 1 Å apart, in a triclinic cell of 10 to 30 Å³ per atom."""
     rng = np.random.default_rng(draw(seeds))
     species = draw(st.lists(st.sampled_from([1, 3, 8, 14, 26, 56, 82]), min_size=1, max_size=8))
     while True:
@@ -52,7 +53,7 @@ def random_cells(draw: st.DrawFn) -> Crystal:
 
 @st.composite
 def nearly_symmetric_cells(draw: st.DrawFn) -> Crystal:
-    """A random cell twice, its atoms off their places by so little that some distances are merged and others not."""
+    """A supercell with displacements at which some distances are merged and others are not."""
     rng = np.random.default_rng(draw(seeds))
     crystal = SAME_CRYSTAL["2x1x1 supercell"](draw(random_cells()), rng)
     moved = rng.normal(
@@ -72,16 +73,17 @@ def cells_and(real: list[Crystal]) -> st.SearchStrategy[Crystal]:
 
 
 def distances(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
-    """The atom and the distance of every neighbor found, the nearest first."""
+    """Return the center and the distance of every neighbor, nearest first."""
     found = find_neighbors(crystal, GraphSettings())
     order = found.distance.argsort()
     return found.center[order], found.distance[order]
 
 
 def margin(crystal: Crystal) -> float:
-    """How near (Å) a distance is to one of the tolerances of a graph; beyond it, the crystal has another graph.
+    """Return how close (Å) any distance is to a tolerance at which the graph changes.
 
-    Those are where the last shell ends, where two distances are equal, and where a chain of equal ones is cut.
+    The tolerances: the end of the last shell, equality of two distances, and the points where a
+    chain of equal distances is cut.
     """
     settings = GraphSettings()
     center, distance = distances(crystal)
@@ -119,7 +121,7 @@ def small(real_crystals: dict[str, Crystal]) -> list[Crystal]:
 def networks(
     network: Callable[..., CrystalGraphNetwork], pack: Pack, small: list[Crystal]
 ) -> Networks:
-    """The three operators, and the standard deviation of what each predicts for real crystals."""
+    """Return each model with the standard deviation of its predictions for real crystals."""
     store = pack(small)
     models = {operator: network(f"model={operator}") for operator in TOLERANCE}
     return {
@@ -130,7 +132,7 @@ def networks(
 
 @few
 @given(data=st.data())
-def test_another_description_changes_no_prediction(
+def test_a_prediction_does_not_depend_on_the_description(
     data: st.DataObject, networks: Networks, pack: Pack, small: list[Crystal]
 ) -> None:
     crystal = data.draw(cells_and(small))
@@ -149,7 +151,7 @@ def test_another_description_changes_no_prediction(
 
 @few
 @given(data=st.data())
-def test_compressed_is_full(
+def test_compressed_and_full_graphs_give_the_same_predictions(
     data: st.DataObject, networks: Networks, pack: Pack, small: list[Crystal]
 ) -> None:
     crystal = data.draw(cells_and(small))
@@ -162,7 +164,7 @@ def test_compressed_is_full(
 
 @few
 @given(data=st.data())
-def test_a_batch_is_its_crystals_one_by_one(
+def test_a_prediction_does_not_depend_on_the_batch(
     data: st.DataObject, networks: Networks, pack: Pack, small: list[Crystal]
 ) -> None:
     crystals = data.draw(st.lists(cells_and(small), min_size=2, max_size=8))
@@ -176,7 +178,7 @@ def test_a_batch_is_its_crystals_one_by_one(
         assert change < TOLERANCE[operator], f"{operator}: {change:.1e}"
 
 
-def assert_equal_to_the_bit(one: GraphBatch, other: GraphBatch) -> None:
+def assert_bitwise_equal(one: GraphBatch, other: GraphBatch) -> None:
     for field in fields(GraphBatch):
         a, b = getattr(one, field.name), getattr(other, field.name)
         assert torch.equal(a, b) if torch.is_tensor(a) else a == b, field.name
@@ -190,15 +192,15 @@ def test_a_graph_does_not_depend_on_the_crystals_beside_it(
     crystals = data.draw(st.lists(cells_and(small), min_size=2, max_size=6))
     order = data.draw(st.permutations(range(len(crystals))))
     store, shuffled = pack(crystals), pack([crystals[row] for row in order])
-    for place, row in enumerate(order):
+    for position, row in enumerate(order):
         mine = store.batch(torch.tensor([row]))
-        assert_equal_to_the_bit(mine, shuffled.batch(torch.tensor([place])))
-        assert_equal_to_the_bit(mine, pack([crystals[row]]).batch(torch.tensor([0])))
+        assert_bitwise_equal(mine, shuffled.batch(torch.tensor([position])))
+        assert_bitwise_equal(mine, pack([crystals[row]]).batch(torch.tensor([0])))
 
 
 @settings(few, max_examples=10)
 @given(data=st.data())
-def test_saved_and_loaded_predicts_the_same_to_the_bit(
+def test_a_saved_network_predicts_bitwise_the_same(
     data: st.DataObject,
     networks: Networks,
     composed: Callable[..., DictConfig],

@@ -1,0 +1,123 @@
+"""Closed-form gradients against autograd and against formulas in float64."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from csgcnn.data.batch import GraphBatch
+from csgcnn.data.store import GraphStore
+from csgcnn.nn.convolutions import GatedConvolution
+from csgcnn.nn.fused import BatchNormFunction, GatedSumFunction, join_pair, split_pair
+from csgcnn.nn.interfaces import LayerConfig
+
+HIDDEN, EDGE_DIM = 8, 5
+CONFIG = LayerConfig(HIDDEN, EDGE_DIM, "batch", "silu", message_layers=1)
+
+
+def weights(n: int) -> Tensor:
+    return torch.softmax(torch.randn(n, dtype=torch.float64), 0)
+
+
+def test_gradients_of_the_batch_norm_agree_with_finite_differences() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    weight, bias = (torch.rand(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(
+        lambda *inputs: BatchNormFunction.apply(*inputs, 1e-5)[0], (x, weights(5), weight, bias)
+    )
+
+
+def test_gradients_of_the_gated_sum_agree_with_finite_differences(
+    structures: list[Any],
+    pack: Callable[..., GraphStore],
+    double: Callable[[GraphBatch], GraphBatch],
+) -> None:
+    torch.manual_seed(0)
+    graph = double(pack(structures[:1], max_neighbors=4).batch(torch.arange(1)))
+    shapes = [
+        (len(graph.atomic_number), 2),
+        (len(graph.distance), 3),
+        (4, 7),
+        *[(4,)] * 3,
+    ]
+    inputs = [torch.rand(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    p = weights(len(graph.distance))
+    assert torch.autograd.gradcheck(
+        lambda *given: GatedSumFunction.apply(*given, 1e-5, p, graph)[0], inputs
+    )
+
+
+def autograd_sum(
+    conv: GatedConvolution, x: Tensor, edge_attr: Tensor, graph: GraphBatch
+) -> tuple[Tensor, Tensor]:
+    """Return the formula of `GatedConvolution` in training, and the batch-normalized messages."""
+    neighbor, center = graph.edge_index
+    pairs = torch.cat([x[center], x[neighbor], edge_attr], dim=1)
+    z = F.linear(pairs, conv.linear.weight, conv.linear.bias)
+    count, norm = graph.edge_count.long(), conv.message_norm
+    y = F.batch_norm(
+        z.repeat_interleave(count, 0),
+        *(norm.running_mean.clone(), norm.running_var.clone(), norm.weight, norm.bias),
+        training=True,
+        eps=norm.eps,
+    )[count.cumsum(0) - count]
+    gate, core = y.chunk(2, dim=1)
+    message = torch.sigmoid(gate) * F.softplus(core) * graph.edge_multiplicity.unsqueeze(1)
+    return torch.zeros_like(x).index_add(0, center, message), y
+
+
+def convolution(norm_scale: float) -> GatedConvolution:
+    torch.manual_seed(0)
+    conv = GatedConvolution(CONFIG).double().train()
+    with torch.no_grad():
+        for tensor in (*conv.parameters(), *conv.buffers()):
+            tensor.add_(0.3 * torch.rand_like(tensor))
+        conv.message_norm.weight.mul_(norm_scale)
+    return conv
+
+
+def largest_difference(found: Tensor, expected: Tensor) -> float:
+    return ((found.double() - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.mark.parametrize("norm_scale", [1, 25, 100])
+def test_the_gated_sum_in_float32_agrees_with_autograd_in_float64(
+    norm_scale: float, structures: list[Any], pack: Callable[..., GraphStore]
+) -> None:
+    """Large norm weights give messages at which the sigmoid of float32 underflows."""
+    graph = pack(structures[:8]).batch(torch.arange(8))
+    exact, conv = convolution(norm_scale), convolution(norm_scale).float()
+    x = torch.randn(len(graph.atomic_number), HIDDEN, requires_grad=True)
+    edge_attr = torch.rand(len(graph.distance), EDGE_DIM, requires_grad=True)
+    found = conv(x, edge_attr, graph)
+    direction = torch.randn_like(found)
+    gradients = torch.autograd.grad((found * direction).sum(), [x, edge_attr, *conv.parameters()])
+    assert found.isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+    inputs = [tensor.detach().double().requires_grad_() for tensor in (x, edge_attr)]
+    expected, normed = autograd_sum(exact, *inputs, graph)
+    assert normed.abs().max() > 2 * exact.message_norm.weight.mean()
+    wanted = torch.autograd.grad((expected * direction).sum(), [*inputs, *exact.parameters()])
+    assert largest_difference(found, expected) < 1e-5
+    names = ["x", "edge_attr", *dict(conv.named_parameters())]
+    of_weight = wanted[names.index("linear.weight")]
+    for name, mine, theirs in zip(names, gradients, wanted, strict=True):
+        if name == "linear.bias":
+            # The norm removes the bias, so that its gradient is rounding only.
+            assert mine.abs().max() < 1e-3 * of_weight.abs().max()
+        else:
+            assert largest_difference(mine, theirs) < 1e-3, name
+
+
+def test_join_pair_is_the_inverse_of_split_pair() -> None:
+    weight = torch.arange(4 * 13.0).view(4, 13)
+    of_ends, of_edge = split_pair(weight, hidden=5)
+    assert of_ends.shape == (8, 5)
+    assert torch.equal(of_ends[:4], weight[:, :5])
+    assert torch.equal(of_ends[4:], weight[:, 5:10])
+    assert torch.equal(join_pair(of_ends, of_edge), weight)
