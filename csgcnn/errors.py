@@ -28,6 +28,10 @@ class FailedJobError(UserError):
     """A failed job of a sweep; picklable, because a launcher may pass it between processes."""
 
 
+class DataWarning(UserWarning):
+    """A structure or a prediction that may be wrong: corrected by a parser, unseen elements, ..."""
+
+
 def nearest(word: str, options: Sequence[str]) -> str:
     """Return the end of an error message that proposes the most similar spelling.
 

@@ -1,0 +1,205 @@
+"""Rebuild trained networks from checkpoints, one or an ensemble of several."""
+
+import glob
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from csgcnn.config.keys import section_keys
+from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.config.settings.run import RunSettings
+from csgcnn.config.targets import allowed_plugins, plugins_in
+from csgcnn.config.validate import check_values
+from csgcnn.crystals.descriptors import descriptor_names
+from csgcnn.data.batch import GraphBatch
+from csgcnn.data.targets import Target
+from csgcnn.errors import ConfigError, UserError, one_line
+from csgcnn.nn.ensemble import Ensemble
+from csgcnn.nn.network import CrystalGraphNetwork, build_network
+from csgcnn.runs.checkpoint import load_checkpoint
+
+# Errors of building a network that an untrusted configuration describes.
+_MISFITS = (
+    ArithmeticError,
+    AttributeError,
+    ConfigError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """A trained network with all that prediction needs.
+
+    Attributes:
+        network: The network, on the CPU.
+        graph: Settings of the graphs that it reads.
+        targets: What it predicts.
+        elements: Atomic numbers that occurred in its training set.
+        split: Ids of the train, val and test rows, if they are known.
+    """
+
+    network: CrystalGraphNetwork | Ensemble
+    graph: GraphSettings
+    targets: list[Target]
+    elements: set[int]
+    split: dict[str, list[str]] | None = None
+
+
+def load_model(paths: Sequence[Path]) -> TrainedModel:
+    """Rebuild a model from its checkpoint alone, or an ensemble from several.
+
+    Args:
+        paths: Checkpoints, which are untrusted.
+
+    Raises:
+        UserError: A file is not a usable checkpoint, or their targets or graphs differ.
+        ConfigError: A checkpoint needs a plugin that is not allowed.
+    """
+    members = [_load_one(path) for path in paths]
+    return members[0] if len(members) == 1 else _join(members, paths)
+
+
+def checkpoint_paths(given: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return the files that paths and patterns such as `runs/*/checkpoints/best.ckpt` name.
+
+    Args:
+        given: One or several paths or patterns.
+
+    Raises:
+        UserError: No file matches a pattern, or nothing is given.
+    """
+    found: list[Path] = []
+    for item in [given] if isinstance(given, str | Path) else given:
+        path = Path(item).expanduser()
+        matches = [path]
+        if glob.has_magic(str(path)) and not path.exists():
+            matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
+        if not matches:
+            raise UserError(f"ckpt={item}: no file matches it")
+        found += matches
+    if not found:
+        raise UserError("ckpt=[]: expected a checkpoint, or several")
+    return found
+
+
+def differing_settings(
+    one: Mapping[str, Any], other: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """Return the keys whose values differ, with both values.
+
+    Args:
+        one: Settings.
+        other: Settings with the same keys.
+    """
+    return [(key, one[key], other[key]) for key in one if one[key] != other[key]]
+
+
+def _load_one(path: Path) -> TrainedModel:
+    content = load_checkpoint(path)
+    config = content["config"]
+    if missing := plugins_in(config) - allowed_plugins():
+        names = ", ".join(sorted(missing))
+        raise ConfigError(
+            f"{path} needs code of {names}, which is not part of csgcnn; if you trust it, add "
+            f"plugins=[{names}]"
+        )
+    try:
+        check_values(config, section_keys(RunSettings))
+        targets = [Target(**target) for target in content["targets"]]
+        graph = GraphSettings(**config["graph"])
+        n_outputs = [target.n_outputs for target in targets]
+        network = _network(config, n_outputs, content["state_dict"])
+        _check_forward(network, len(descriptor_names(graph.global_features)))
+    except _MISFITS as error:
+        raise UserError(
+            f"{path}: its weights do not fit its own configuration: {one_line(error)}"
+        ) from error
+    return TrainedModel(network, graph, targets, set(content["elements"]), content.get("split"))
+
+
+def _network(
+    config: Mapping[str, Any], n_outputs: Sequence[int], state: Mapping[str, Tensor]
+) -> CrystalGraphNetwork | Ensemble:
+    if not n_outputs:
+        raise ValueError("it has no targets")
+    if bad := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{bad[0]} is not finite: the training had diverged")
+    # A configuration may ask for any size: on the device "meta" nothing is allocated before names
+    # and shapes are known to be those of the weights.
+    with torch.device("meta"):
+        members = [build_network(config, n_outputs) for _ in range(config.get("ensemble", 1))]
+        network = members[0] if len(members) == 1 else Ensemble(members)
+    dtypes = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    weights = {
+        name: tensor.to(dtypes.get(name, tensor.dtype)).contiguous()
+        for name, tensor in state.items()
+    }
+    network.load_state_dict(weights, assign=True)
+    return network
+
+
+@torch.inference_mode()
+def _check_forward(network: CrystalGraphNetwork | Ensemble, n_global: int) -> None:
+    """Predict one atom with one neighbor: an error here would occur for every crystal."""
+    one, first = torch.ones(1), torch.zeros(1, dtype=torch.long)
+    edge_index = first.expand(2, 1)
+    network.eval()(
+        GraphBatch(first + 1, one, first, edge_index, one, one, torch.zeros(1, n_global), 1)
+    )
+
+
+def _join(members: Sequence[TrainedModel], paths: Sequence[Path]) -> TrainedModel:
+    first = members[0]
+    for member, path in zip(members, paths, strict=True):
+        if difference := _difference(first, member):
+            raise UserError(f"{paths[0]} and {path} are no ensemble: they differ in {difference}")
+    networks = [network for member in members for network in _networks(member)]
+    elements = set.intersection(*(member.elements for member in members))
+    split = _common_split(members)
+    return TrainedModel(Ensemble(networks), first.graph, first.targets, elements, split)
+
+
+def _networks(model: TrainedModel) -> list[CrystalGraphNetwork]:
+    """Return the members of an ensemble, without its scale of the standard deviations."""
+    network = model.network
+    members = network.members if isinstance(network, Ensemble) else [network]
+    return [cast(CrystalGraphNetwork, member) for member in members]
+
+
+def _difference(one: TrainedModel, other: TrainedModel) -> str:
+    """Describe how the targets or the graphs of two models differ."""
+    names = [[target.name for target in model.targets] for model in (one, other)]
+    if names[0] != names[1]:
+        return f"targets ({' and '.join(', '.join(of_model) for of_model in names)})"
+    settings = [
+        {f"graph.{key}": value for key, value in asdict(model.graph).items()}
+        | {
+            f"{target.name}.{key}": value
+            for target in model.targets
+            for key, value in asdict(target).items()
+        }
+        for model in (one, other)
+    ]
+    return ", ".join(f"{key} ({a} and {b})" for key, a, b in differing_settings(*settings))
+
+
+def _common_split(members: Sequence[TrainedModel]) -> dict[str, list[str]] | None:
+    """Return the union of the train rows, and the rows that are in another part for all."""
+    splits = [member.split for member in members if member.split]
+    if len(splits) < len(members):
+        return None
+    train = dict.fromkeys(id_ for split in splits for id_ in split["train"])
+    others = {
+        part: set.intersection(*(set(split.get(part, ())) for split in splits))
+        for part in splits[0]
+    }
+    common = {part: [id_ for id_ in splits[0][part] if id_ in ids] for part, ids in others.items()}
+    return {**common, "train": [*train]}

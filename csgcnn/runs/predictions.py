@@ -1,0 +1,105 @@
+"""Predictions of a chunk of structures, and how they are reported."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csgcnn.crystals.elements import SYMBOLS
+from csgcnn.crystals.graph_builder import Rejected, Warnings
+from csgcnn.data.store import GraphStore
+from csgcnn.data.targets import Target, with_unit
+from csgcnn.runs.tables import predicted_cells, predicted_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Predictions for a chunk of records.
+
+    Attributes:
+        ids: Ids of the records that could be predicted.
+        values: Predictions [n_ids, n_columns].
+        std: Standard deviations [n_ids, n_columns], NaN for probabilities of a single model; None
+            if the model predicts none.
+        unseen: Atomic numbers that did not occur in the training set, with the first id of each.
+        rejected: Records that could not be predicted.
+        warnings: Warnings about structures.
+    """
+
+    ids: list[str]
+    values: Floats
+    std: Floats | None
+    unseen: dict[int, str] = field(default_factory=dict)
+    rejected: list[Rejected] = field(default_factory=list)
+    warnings: Warnings = field(default_factory=dict)
+
+
+def prediction_frame(
+    values: Floats, std: Floats | None, targets: Sequence[Target], index: Any = None
+) -> "pd.DataFrame":
+    """Return predictions as a DataFrame, with units in the names of its columns.
+
+    Args:
+        values: Predictions [n_rows, n_columns].
+        std: Standard deviations [n_rows, n_columns], if the model predicts them.
+        targets: Targets of the model; a classification target has a column of its likeliest class.
+        index: Index of the rows.
+    """
+    import pandas as pd
+
+    deviations = [None] * len(values) if std is None else std.tolist()
+    rows = [
+        predicted_cells(row, targets, deviation)
+        for row, deviation in zip(values.tolist(), deviations, strict=True)
+    ]
+    columns = [with_unit(name, unit) for name, unit in predicted_columns(targets, std is not None)]
+    return pd.DataFrame(rows, columns=columns, index=index)
+
+
+def unseen_elements(store: GraphStore, rows: range, seen: Collection[int]) -> dict[int, str]:
+    """Return atomic numbers that did not occur in the training set, with the first id of each.
+
+    Args:
+        store: Graphs.
+        rows: Consecutive rows of the store.
+        seen: Atomic numbers that occurred in the training set.
+    """
+    n_atoms = store.graphs.n_atoms
+    first = int(n_atoms[: rows.start].sum(dtype=np.int64))
+    of_rows = n_atoms[rows.start : rows.stop].astype(np.int64)
+    atomic_number = store.graphs.atomic_number[first : first + int(of_rows.sum())]
+    row_of_atom = np.repeat(np.arange(rows.start, rows.stop), of_rows)
+    elements, positions = np.unique(atomic_number, return_index=True)
+    return {
+        z: store.ids[row_of_atom[position]]
+        for z, position in zip(elements.tolist(), positions.tolist(), strict=True)
+        if z not in seen
+    }
+
+
+def merge_unseen(parts: Iterable[Mapping[int, str]]) -> dict[int, str]:
+    """Return unseen elements of several chunks, each with its first id."""
+    merged: dict[int, str] = {}
+    for part in parts:
+        merged = {**part, **merged}
+    return merged
+
+
+def unseen_lines(unseen: Mapping[int, str]) -> list[str]:
+    """Return a warning about elements that did not occur in the training set, or none.
+
+    Args:
+        unseen: Atomic numbers with the id of the first structure.
+    """
+    if not unseen:
+        return []
+    found = sorted((SYMBOLS[z], id_) for z, id_ in unseen.items())
+    listed = ", ".join(f"{symbol} (first in {id_})" for symbol, id_ in found)
+    return [f"elements that were not in the training set are predicted unreliably: {listed}"]
