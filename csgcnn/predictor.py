@@ -12,7 +12,7 @@ import torch
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.targets import plugins_allowed
 from csgcnn.crystals.crystal import Crystal, StructureSource
-from csgcnn.crystals.graph_builder import build_graphs, merge_warnings, warning_lines
+from csgcnn.crystals.graph_builder import CHUNK_SIZE, build_graphs, merge_warnings, warning_lines
 from csgcnn.crystals.records import Record
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, with_unit
@@ -27,7 +27,7 @@ from csgcnn.runs.predictions import (
     merge_unseen,
     prediction_frame,
     unseen_elements,
-    unseen_lines,
+    unseen_line,
 )
 
 if TYPE_CHECKING:
@@ -160,7 +160,11 @@ class Predictor:
         return values, std
 
     def stream(
-        self, records: Iterable[Record], batch_size: int = 256, workers: int | None = None
+        self,
+        records: Iterable[Record],
+        batch_size: int = 256,
+        workers: int | None = None,
+        chunk_size: int = CHUNK_SIZE,
     ) -> Iterator[Prediction]:
         """Predict records in chunks, in order; memory does not grow with their number.
 
@@ -168,8 +172,9 @@ class Predictor:
             records: Records with structures.
             batch_size: Crystals per forward pass.
             workers: Processes that build graphs; None: one per core.
+            chunk_size: Records per chunk.
         """
-        for chunk in build_graphs(records, self.graph, workers):
+        for chunk in build_graphs(records, self.graph, workers, chunk_size):
             if chunk.graphs is None:
                 empty = self._empty()
                 yield Prediction([], *empty, {}, list(chunk.rejected), chunk.warnings)
@@ -257,7 +262,7 @@ class Predictor:
         for rejected in (entry for chunk in chunks for entry in chunk.rejected):
             raise StructureError(f"structure {rejected.id}: {rejected.reason}")
         lines = warning_lines(merge_warnings(chunk.warnings for chunk in chunks))
-        lines += unseen_lines(merge_unseen(chunk.unseen for chunk in chunks))
+        lines += unseen_line(merge_unseen(chunk.unseen for chunk in chunks))
         for line in lines:
             python_warnings.warn(line, DataWarning, stacklevel=3)
         values, std = self._empty()

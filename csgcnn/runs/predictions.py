@@ -84,22 +84,21 @@ def unseen_elements(store: GraphStore, rows: range, seen: Collection[int]) -> di
     }
 
 
-def merge_unseen(parts: Iterable[Mapping[int, str]]) -> dict[int, str]:
-    """Return unseen elements of several chunks, each with its first id."""
+def merge_unseen(parts: Iterable[Mapping[int, str]]) -> dict[str, str]:
+    """Return the symbols of the unseen elements of several chunks, with the first id of each."""
     merged: dict[int, str] = {}
     for part in parts:
         merged = {**part, **merged}
-    return merged
+    return {SYMBOLS[z]: id_ for z, id_ in merged.items()}
 
 
-def unseen_lines(unseen: Mapping[int, str]) -> list[str]:
-    """Return a warning about elements that did not occur in the training set, or none.
+def unseen_line(unseen: Mapping[str, str]) -> list[str]:
+    """Return a warning about elements that were not in the training set, if there are any.
 
     Args:
-        unseen: Atomic numbers with the id of the first structure.
+        unseen: Symbols with the id of the first structure of each.
     """
     if not unseen:
         return []
-    found = sorted((SYMBOLS[z], id_) for z, id_ in unseen.items())
-    listed = ", ".join(f"{symbol} (first in {id_})" for symbol, id_ in found)
-    return [f"elements that were not in the training set are predicted unreliably: {listed}"]
+    listed = ", ".join(f"{symbol} (first in {id_})" for symbol, id_ in sorted(unseen.items()))
+    return [f"predictions with elements that were not in the training set are unreliable: {listed}"]

@@ -1,1 +1,1 @@
-"""Predictions of very many crystals: kept as they come, several processes, the wanted ones in a table."""
+"""Screening of very many crystals: tables that can be resumed, several processes, selections."""

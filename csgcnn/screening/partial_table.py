@@ -1,224 +1,241 @@
-"""Predictions that are kept as they come, so that a run that was killed goes on behind the last of them."""
+"""Keep predictions on disk while a table is made, so that an interrupted command can resume."""
 
-import csv
-import io
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
-from zlib import crc32
+from types import TracebackType
+from typing import Any
 
-from filelock import FileLock, Timeout
-
-from csgcnn.crystals.graph_builder import Rejected, Warnings, merge_warnings
+from csgcnn.crystals.graph_builder import Warnings, merge_warnings
 from csgcnn.errors import UserError
-from csgcnn.io import move_into_place, write_text
+from csgcnn.io import exclusive, move_into_place, write_text
 
 log = logging.getLogger(__name__)
 
-SECONDS = 5.0  # between two entries into the journal
-FILES = ("rows.csv", "rejected.csv")
+# records that are held in memory at most before a part is written
+LARGEST_PART = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class Journal:
-    """How far a table is: what lies behind `sizes` in its files was not complete and is made again."""
+class Part:
+    """Predictions for consecutive records.
 
-    started_with: dict[str, Any]
-    n_records: int = 0  # predicted or rejected
-    n_rejected: int = 0
-    ids: int = 0  # sum of the checksums of their ids
-    sizes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FILES, 0))  # bytes
+    Attributes:
+        rows: Id and cells of each predicted record.
+        rejected: Id and reason of each rejected record.
+        warnings: Warnings about the structures.
+        unseen: Symbols of elements that were not in the training set, with the first id of each.
+    """
+
+    rows: Sequence[Sequence[str]] = ()
+    rejected: Sequence[Sequence[str]] = ()
     warnings: Warnings = field(default_factory=dict)
-    unseen: dict[str, str] = field(
-        default_factory=dict
-    )  # element that the training never saw -> id of its first
+    unseen: Mapping[str, str] = field(default_factory=dict)
 
-    def after(
+    @property
+    def ids(self) -> list[str]:
+        """Ids of all records."""
+        return [row[0] for row in (*self.rows, *self.rejected)]
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.rejected)
+
+
+class PartialTable:
+    """The folder `predictions.csv.partial`, which holds parts of a table until it is complete.
+
+    Each part is one file, written atomically every few seconds; `manifest.json` identifies the
+    inputs. One process at a time can enter the folder. It is removed when the block succeeds, by
+    when the table must have been published. Otherwise it stays, and `resume` continues it.
+
+    Args:
+        output: The table.
+        inputs: Digests of all that the predictions depend on.
+        resume: Whether to continue an earlier table; without it, earlier parts are removed.
+        seconds: Time between two parts.
+
+    Raises:
+        UserError: The folder cannot be written, another process uses it, it is damaged, or it was
+            started with other inputs.
+    """
+
+    def __init__(
+        self, output: Path, inputs: Mapping[str, Any], resume: bool, seconds: float = 5.0
+    ) -> None:
+        self.folder = partial_folder(output)
+        self.n_records = 0
+        self.n_rejected = 0
+        self.warnings: Warnings = {}
+        self.unseen: dict[str, str] = {}
+        self._inputs = dict(inputs)
+        self._resume = resume
+        self._seconds = seconds
+        self._n_parts = 0
+        self._pending: list[Part] = []
+        self._written_at = time.monotonic()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "PartialTable":
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write {self.folder}: {error.strerror or error}") from error
+        with ExitStack() as stack:
+            message = f"{self.folder}: another process is writing there; wait for it or stop it"
+            stack.enter_context(exclusive(self.folder / ".lock", message))
+            if self._resume and (self.folder / "manifest.json").exists():
+                self._check_inputs()
+                self._n_parts = len(self._part_files())
+                for part in self._parts():
+                    self._count(part)
+            else:
+                self._start()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
         self,
-        ids: Iterable[str],
-        rejected: Sequence[Rejected],
-        warned: Warnings,
-        unseen: Mapping[str, str],
-        sizes: dict[str, int],
-    ) -> "Journal":
-        """The journal after a chunk of records, of which those with `ids` were predicted."""
-        known = [*ids, *(entry.id for entry in rejected)]
-        return Journal(
-            self.started_with,
-            self.n_records + len(known),
-            self.n_rejected + len(rejected),
-            self.ids + sum(map(_checksum, known)),
-            sizes,
-            merge_warnings([self.warnings, warned]),
-            {**unseen, **self.unseen},
-        )
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        is_kept = kind is not None and self.n_records > 0
+        if is_kept:
+            with suppress(UserError):
+                self.flush()
+                log.warning(
+                    "%d records are done and kept; resume=true continues with the others",
+                    self.n_records,
+                )
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._stack.close()
+
+    def add(self, part: Part) -> None:
+        """Add the next records; they are on disk within a few seconds."""
+        self._pending.append(part)
+        self._count(part)
+        n_pending = sum(map(len, self._pending))
+        if n_pending > LARGEST_PART or time.monotonic() - self._written_at > self._seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the records that are not on disk yet."""
+        if self._pending:
+            _write(_join(self._pending), self.folder / _name(self._n_parts))
+            self._n_parts += 1
+            self._pending = []
+        self._written_at = time.monotonic()
 
     def skip(self, ids: Iterator[str]) -> None:
         """Pass over the ids of the records that are done.
 
         Raises:
-            UserError: they are not those records.
+            UserError: They are the ids of other records.
         """
-        found = list(map(_checksum, islice(ids, self.n_records)))
-        if len(found) < self.n_records or sum(found) != self.ids:
-            raise UserError(
-                f"resume=true: the first {self.n_records} structures are no longer those that were predicted; "
-                "leave resume=true out to start again"
-            )
-
-
-class PartialTable:
-    """The folder `predictions.csv.partial` beside a table, where its rows lie until all are there.
-
-    It is entered by one process at a time and vanishes when the block ends well, by when the table is to be written.
-    Otherwise it stays, and with `resume` is continued: `journal` says behind how many records.
-
-    Raises:
-        UserError: what is to be continued was `started_with` something else, or cannot be read or written.
-    """
-
-    def __init__(self, output: Path, started_with: Mapping[str, Any], resume: bool) -> None:
-        self.folder = partial_folder(output)
-        self.journal = Journal(dict(started_with))
-        self._resume = resume
-        self._files: dict[str, IO[bytes]] = {}
-        self._noted = time.monotonic()
-
-    def __enter__(self) -> "PartialTable":
-        with self._writing():
-            self.folder.mkdir(exist_ok=True)
-            self._lock = FileLock(
-                self.folder / ".lock", timeout=0
-            )  # released by the system if the process dies
-            try:
-                self._lock.acquire()
-            except Timeout:
+        for part in self._parts():
+            expected = part.ids
+            if sorted(islice(ids, len(expected))) != sorted(expected):
                 raise UserError(
-                    f"{self.folder}: another process is writing there, wait for it or stop it"
-                ) from None
-            try:
-                if self._resume and (self.folder / "journal.json").exists():
-                    self.journal = _read(self.folder / "journal.json", self.journal.started_with)
-                else:
-                    (self.folder / "journal.json").unlink(missing_ok=True)
-                for name, size in self.journal.sizes.items():
-                    self._files[name] = open(self.folder / name, "ab", buffering=0)
-                    self._files[name].truncate(size)
-            except BaseException:
-                self._lock.release()
-                raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        is_kept = kind is not None and self.journal.n_records > 0
-        with suppress(UserError):
-            if is_kept:
-                self.note()
-                log.warning(
-                    "%d records are done and kept; resume=true goes on with the others",
-                    self.journal.n_records,
+                    f"resume=true: the first {self.n_records} structures are no longer those that "
+                    "were predicted; omit resume=true to start again"
                 )
-        for file in self._files.values():
-            file.close()
-        if not is_kept:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.release()
 
-    def add(
-        self,
-        rows: Sequence[Sequence[str]],
-        rejected: Sequence[Rejected] = (),
-        warned: Warnings | None = None,
-        unseen: Mapping[str, str] | None = None,
-    ) -> None:
-        """Keep a chunk: rows that begin with an id, and what was rejected; on the disk within seconds.
+    def rows(self) -> Iterator[Sequence[str]]:
+        """Yield the predicted rows, part by part."""
+        self.flush()
+        return (row for part in self._parts() for row in part.rows)
 
-        `warned` of its structures; `unseen`: elements that the training never saw, and an id with each.
-        """
-        with self._writing():
-            sizes = {
-                name: self._append(name, part)
-                for name, part in zip(FILES, (rows, rejected), strict=True)
-            }
-        ids = (row[0] for row in rows)
-        self.journal = self.journal.after(
-            ids, rejected, warned or {}, unseen or {}, sizes
-        )  # at once, or not at all
-        if time.monotonic() - self._noted > SECONDS:
-            self.note()
-
-    def note(self) -> None:
-        """Enter into the journal how far the table is, once that lies on the disk."""
-        with self._writing():
-            for file in self._files.values():
-                os.fsync(file.fileno())
-            write_text(self.folder / "journal.json", json.dumps(asdict(self.journal)))
-        self._noted = time.monotonic()
-
-    def rows(self, name: str = "rows.csv") -> Iterator[list[str]]:
-        """The rows that were added, or those of rejected.csv."""
-        with open(self.folder / name, newline="", encoding="utf-8") as file:
-            yield from csv.reader(file)
+    def rejected(self) -> Iterator[Sequence[str]]:
+        """Yield the rejected records, part by part."""
+        self.flush()
+        return (row for part in self._parts() for row in part.rejected)
 
     def publish(self, name: str, path: Path) -> None:
-        """Let a file of the folder, which is whole, take its place outside."""
-        with self._writing():
-            move_into_place(self.folder / name, path)
+        """Move a finished file of the folder to its place.
 
-    def _append(self, name: str, rows: Iterable[Sequence[str]]) -> int:
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows(rows)
-        content = memoryview(text.getvalue().encode())
-        size = self.journal.sizes[name] + len(content)
-        while content:
-            content = content[self._files[name].write(content) :]
-        return size
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
+        Args:
+            name: Name of the file in the folder.
+            path: Its place.
+        """
         try:
-            yield
+            move_into_place(self.folder / name, path)
         except OSError as error:
-            raise UserError(f"cannot write {self.folder}: {error.strerror or error}") from error
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def _start(self) -> None:
+        # The manifest is removed first and written last: no part belongs to other inputs.
+        (self.folder / "manifest.json").unlink(missing_ok=True)
+        for path in self._part_files():
+            path.unlink()
+        write_text(self.folder / "manifest.json", json.dumps(self._inputs))
+
+    def _check_inputs(self) -> None:
+        path = self.folder / "manifest.json"
+        try:
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise _damaged(path, error) from error
+        if differing := [key for key in self._inputs if before.get(key) != self._inputs[key]]:
+            raise UserError(
+                f"{self.folder} was started with another {' and '.join(differing)}, in name or "
+                "content; use the same, or omit resume=true to start again"
+            )
+
+    def _count(self, part: Part) -> None:
+        self.n_records += len(part)
+        self.n_rejected += len(part.rejected)
+        self.warnings = merge_warnings([self.warnings, part.warnings])
+        self.unseen = {**part.unseen, **self.unseen}
+
+    def _part_files(self) -> list[Path]:
+        return sorted(self.folder.glob("part-*.json"))
+
+    def _parts(self) -> Iterator[Part]:
+        for number in range(self._n_parts):
+            yield _read(self.folder / _name(number))
 
 
 def partial_folder(output: Path) -> Path:
-    """Where the rows of the table `output` lie until all are there."""
+    """Return the folder of the parts of a table."""
     return output.with_name(f"{output.name}.partial")
 
 
-def _read(path: Path, started_with: Mapping[str, Any]) -> Journal:
+def _name(number: int) -> str:
+    return f"part-{number:06d}.json"
+
+
+def _write(part: Part, path: Path) -> None:
+    write_text(path, json.dumps({name: getattr(part, name) for name in Part.__slots__}))
+
+
+def _read(path: Path) -> Part:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        content["warnings"] = {kind: tuple(told) for kind, told in content["warnings"].items()}
-        journal = Journal(**content)
-        is_whole = all(
-            (path.parent / name).stat().st_size >= size for name, size in journal.sizes.items()
-        )
+        warnings = {kind: (n, id_) for kind, (n, id_) in content["warnings"].items()}
+        return Part(**{**content, "warnings": warnings})
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); leave resume=true out to start again"
-        ) from error
-    if not is_whole:
-        raise UserError(
-            f"{path.parent} lacks rows that its journal tells of; leave resume=true out to start again"
-        )
-    differing = [key for key in started_with if journal.started_with.get(key) != started_with[key]]
-    if differing:
-        raise UserError(
-            f"{path.parent} was started with another {' and '.join(differing)} than now, in name or content; take "
-            "those, or leave resume=true out to start again"
-        )
-    return journal
+        raise _damaged(path, error) from error
 
 
-def _checksum(id_: str) -> int:
-    return crc32(id_.encode())
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is damaged ({error}); omit resume=true to start again")
+
+
+def _join(parts: Iterable[Part]) -> Part:
+    listed = list(parts)
+    unseen: dict[str, str] = {}
+    for part in listed:
+        unseen = {**part.unseen, **unseen}
+    return Part(
+        [row for part in listed for row in part.rows],
+        [row for part in listed for row in part.rejected],
+        merge_warnings(part.warnings for part in listed),
+        unseen,
+    )

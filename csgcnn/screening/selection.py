@@ -1,35 +1,46 @@
-"""The wanted rows of a table of predictions: those within limits, and the first of a ranking."""
+"""Select rows of a table of predictions: those within limits, and the first of a ranking."""
 
 import heapq
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import NamedTuple
 
-from csgcnn.data.comparisons import parse_comparison
+from csgcnn.data.comparisons import Comparison, parse_comparison
 from csgcnn.errors import ConfigError, nearest
 
 Row = Sequence[str]
 
 
 class Limit(NamedTuple):
-    """A comparison of the cells in one column with a number."""
+    """A comparison of the cells of a column with a number.
+
+    Attributes:
+        column: Position of the column.
+        comparison: The comparison.
+    """
 
     column: int
-    compare: Callable[[float, float], bool]
-    number: float
+    comparison: Comparison
 
     def holds(self, row: Row) -> bool:
-        """Whether the row keeps to it; what is no number never does."""
+        """Return whether the comparison is true of a row; it is false for NaN."""
         value = float(row[self.column])
-        return not math.isnan(value) and self.compare(value, self.number)
+        return not math.isnan(value) and self.comparison.holds(value)
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Keep the rows within all `limits`, and of these the `top` that are highest (or lowest) in the column `by`."""
+    """Keep the rows within all limits, and of these the best.
+
+    Attributes:
+        limits: Limits that a row must satisfy.
+        top: Number of rows to keep; None: all.
+        by: Position of the column that ranks the rows.
+        order: Which rows are the best: highest or lowest.
+    """
 
     limits: Sequence[Limit] = ()
     top: int | None = None
@@ -37,12 +48,15 @@ class Selection:
     order: str = "highest"
 
     def of(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """The rows kept, the best first if they are ranked, for a memory of `top` rows; equal ones as they came."""
+        """Return the selected rows, with at most `top` of them in memory.
+
+        Ranked rows come best first, equal ones in their order; NaN has no rank.
+        """
         within = (row for row in rows if all(limit.holds(row) for limit in self.limits))
         if self.top is None:
             return within
-        ranked = ((row, float(row[self.by])) for row in within)
-        numbers = ((row, value) for row, value in ranked if not math.isnan(value))
+        valued = ((row, float(row[self.by])) for row in within)
+        numbers = ((row, value) for row, value in valued if not math.isnan(value))
         best = heapq.nlargest if self.order == "highest" else heapq.nsmallest
         return iter([row for row, _ in best(self.top, numbers, key=lambda entry: entry[1])])
 
@@ -54,47 +68,48 @@ def selection(
     top: int | None = None,
     by: str | None = None,
     order: str = "highest",
-    usual: str | None = None,
+    default: str | None = None,
 ) -> Selection:
-    """Understand `where`, comparisons `<column> <sign> <number>` joined by `and`, and `top` and `by`.
+    """Build the selection that the keys `where`, `top`, `by` and `order` describe.
 
-    `columns` are the names of a row's cells; where `by` is not given it is the `usual` one, if there is one.
+    Args:
+        columns: Names of the columns.
+        is_number: Whether each column holds numbers.
+        where: Comparisons `<column> <sign> <number>` joined by `and`.
+        top: Number of rows to keep.
+        by: Column that ranks the rows.
+        order: Which rows are the best: highest or lowest.
+        default: Column that ranks the rows if `by` is None.
 
     Raises:
-        ConfigError: it cannot be read, or a column does not exist or holds text.
+        ConfigError: A comparison is malformed, or a column does not exist or holds text.
     """
     numbers = list(compress(columns, is_number))
-    limits = (
-        [_limit(part, columns, numbers, where) for part in re.split(r"\s+and\s+", where)]
-        if where
-        else []
-    )
+    limits = []
+    for part in re.split(r"\s+and\s+", where) if where else ():
+        try:
+            comparison = parse_comparison(part)
+        except ValueError as error:
+            raise ConfigError(
+                f"where={where!r}: {error}, several joined by 'and', such as "
+                f"'{(numbers or columns)[0]} < 1.5'"
+            ) from None
+        key = f"where={where!r}"
+        limits.append(Limit(_position(comparison.column, columns, numbers, key), comparison))
     if top is None:
         if by is not None or order != "highest":
-            raise ConfigError("by and order say how to rank for top: give top=N, too")
+            raise ConfigError("by and order rank the rows for top: give top=N, too")
         return Selection(limits)
-    by = by or usual
+    by = by or default
     if by is None:
-        raise ConfigError(f"top={top}: say by what to rank, by=… of {', '.join(numbers)}")
+        raise ConfigError(f"top={top}: give the column that ranks, by=… of {', '.join(numbers)}")
     return Selection(limits, top, _position(by, columns, numbers, f"by={by}"), order)
-
-
-def _limit(text: str, columns: Sequence[str], numbers: Sequence[str], where: str) -> Limit:
-    try:
-        comparison = parse_comparison(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"where={where!r}: {error}, several joined by "
-            f"'and', such as '{(numbers or columns)[0]} < 1.5'"
-        ) from None
-    column = _position(comparison.column, columns, numbers, f"where={where!r}")
-    return Limit(column, comparison.compare, comparison.number)
 
 
 def _position(name: str, columns: Sequence[str], numbers: Sequence[str], key: str) -> int:
     if name not in numbers:
-        found = f"{name} is text" if name in columns else f"there is no column {name!r}"
+        reason = f"{name} is text" if name in columns else f"there is no column {name!r}"
         raise ConfigError(
-            f"{key}: {found}; the numbers are {', '.join(numbers)}{nearest(name, numbers)}"
+            f"{key}: {reason}; the numbers are {', '.join(numbers)}{nearest(name, numbers)}"
         )
     return columns.index(name)

@@ -1,4 +1,4 @@
-"""Tables in files whose names say the format: csv, csv.gz or parquet."""
+"""Write tables as csv, csv.gz or parquet, as the name of the file says."""
 
 import csv
 import gzip
@@ -13,33 +13,42 @@ from csgcnn.errors import ConfigError
 from csgcnn.io import replacing
 
 FORMATS = (".csv", ".csv.gz", ".parquet")
-ROW_GROUP = 65_536  # rows of a parquet file that are in memory at once
+# rows of a parquet file that are in memory at once
+ROW_GROUP = 65_536
 
 
 def check_format(path: Path) -> str:
-    """The format that the name of a table promises.
+    """Return the format of a table, by the end of its name.
 
     Raises:
-        ConfigError: none of FORMATS, or one that this environment cannot write.
+        ConfigError: The format is unknown, or a package that it needs is not installed.
     """
-    found = next((suffix for suffix in FORMATS if path.name.endswith(suffix)), None)
-    if found is None:
+    suffix = next((suffix for suffix in FORMATS if path.name.endswith(suffix)), None)
+    if suffix is None:
+        *others, last = FORMATS
         raise ConfigError(
-            f"output={path}: expected a name that ends in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+            f"output={path}: expected a name that ends in {', '.join(others)} or {last}"
         )
-    if found == ".parquet" and find_spec("pyarrow") is None:
+    if suffix == ".parquet" and find_spec("pyarrow") is None:
         raise ConfigError(
-            f"output={path}: parquet needs pyarrow: pip install pyarrow, or take {FORMATS[0]}"
+            f"output={path}: parquet needs pyarrow: pip install pyarrow, or use {FORMATS[0]}"
         )
-    return found
+    return suffix
 
 
 def write_table(
     path: Path, header: Sequence[str], is_number: Sequence[bool], rows: Iterable[Sequence[str]]
 ) -> int:
-    """Write a table of cells as text, whole or not at all; returns the number of its rows.
+    """Write a table atomically, in memory that does not grow with its length.
 
-    `is_number` per column: as such it is written where the format tells them from text.
+    Args:
+        path: The file; its name gives the format.
+        header: Names of the columns.
+        is_number: Whether each column holds numbers, for parquet.
+        rows: Cells as text.
+
+    Returns:
+        The number of rows.
     """
     n_rows = 0
 
@@ -53,10 +62,9 @@ def write_table(
         if path.name.endswith(".parquet"):
             _write_parquet(file, header, is_number, counted())
         elif path.name.endswith(".gz"):
-            with gzip.GzipFile(
-                filename="", mode="wb", fileobj=file, mtime=0
-            ) as packed:  # without a date
-                _write_csv(packed, header, counted())
+            # mtime=0: the same rows give the same bytes
+            with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as compressed:
+                _write_csv(compressed, header, counted())
         else:
             _write_csv(file, header, counted())
     return n_rows
@@ -67,7 +75,8 @@ def _write_csv(file: Any, header: Sequence[str], rows: Iterable[Sequence[str]]) 
     writer = csv.writer(text)
     writer.writerow(header)
     writer.writerows(rows)
-    text.detach()  # flushed; who opened the file closes it
+    # flush, and leave closing to the caller
+    text.detach()
 
 
 def _write_parquet(
@@ -76,17 +85,14 @@ def _write_parquet(
     import pyarrow
     from pyarrow import parquet
 
-    kinds = [pyarrow.float64() if number else pyarrow.string() for number in is_number]
-    schema = pyarrow.schema(list(zip(header, kinds, strict=True)))
+    types = [pyarrow.float64() if number else pyarrow.string() for number in is_number]
+    schema = pyarrow.schema(list(zip(header, types, strict=True)))
     stream = iter(rows)
     with parquet.ParquetWriter(file, schema) as writer:
         while group := list(islice(stream, ROW_GROUP)):
-            columns = zip(*group, strict=True)
-            cells = [
-                list(map(float, c)) if number else c
-                for c, number in zip(columns, is_number, strict=True)
+            columns = [
+                [*map(float, column)] if number else column
+                for column, number in zip(zip(*group, strict=True), is_number, strict=True)
             ]
-            arrays = [
-                pyarrow.array(column, kind) for column, kind in zip(cells, kinds, strict=True)
-            ]
-            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
+            arrays = map(pyarrow.array, columns, types)
+            writer.write_table(pyarrow.Table.from_arrays(list(arrays), schema=schema))

@@ -1,9 +1,10 @@
-"""Predictions for the rows of a store, in one process or in several."""
+"""Predict the rows of a store, in one process or in several."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -14,63 +15,96 @@ from csgcnn.crystals.graph_builder import START_METHOD
 from csgcnn.data.store import GraphStore, open_store
 from csgcnn.errors import UserError
 from csgcnn.hardware import cores
-from csgcnn.predictor import STORE_ROWS, Prediction, Predictor
+from csgcnn.predictor import STORE_ROWS, Predictor
+from csgcnn.runs.predictions import Prediction
 
-MANY = 100_000  # rows: some ten seconds of work, as starting processes takes two
+# Predicting as many rows takes some ten seconds, starting processes takes two.
+PARALLEL_ROWS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A store and the checkpoints that predict it, which each process opens for itself.
+
+    Attributes:
+        checkpoints: Files of the model.
+        store: Folder of the store.
+        plugins: Packages whose classes the checkpoints may name.
+    """
+
+    checkpoints: tuple[Path, ...]
+    store: Path
+    plugins: tuple[str, ...] = ()
 
 
 def predict_store(
     predictor: Predictor,
-    paths: Sequence[Path],
-    store: GraphStore,
-    folder: Path,
-    batch_size: int,
-    workers: int,
+    source: Source,
+    batch_size: int = 256,
+    workers: int = 1,
     first: int = 0,
+    chunk_size: int = STORE_ROWS,
+    parallel_rows: int = PARALLEL_ROWS,
 ) -> Iterator[Prediction]:
-    """Predict the rows of the store in `folder` from `first` on, chunk by chunk, in order.
+    """Predict the rows of a store in chunks, in order.
 
-    Many rows are shared out among `workers` processes that share the cores, unless a GPU does the work; each reads the
-    checkpoints `paths` of `predictor` and opens the store for itself.
+    Args:
+        predictor: The model.
+        source: Its checkpoints, and the store.
+        batch_size: Crystals per forward pass.
+        workers: Processes that share the cores; on a GPU only one is used.
+        first: First row to predict.
+        chunk_size: Rows per chunk.
+        parallel_rows: Number of rows from which on several processes are used.
 
     Raises:
-        UserError: the store's graphs are not those of the model, or a process was killed.
+        UserError: The store has other graphs than those of the model, or a process was killed.
     """
-    if workers == 1 or predictor.device.type != "cpu" or len(store) - first < MANY:
-        yield from predictor.stream_store(store, batch_size, first)
+    store = open_mapped(source.store, predictor.device)
+    predictor.check_settings(store)
+    if workers == 1 or predictor.device.type != "cpu" or len(store) - first < parallel_rows:
+        yield from predictor.stream_store(store, batch_size, first, chunk_size)
         return
-    parts = [
-        range(start, min(start + STORE_ROWS, len(store)))
-        for start in range(first, len(store), STORE_ROWS)
+    chunks = [
+        range(start, min(start + chunk_size, len(store)))
+        for start in range(first, len(store), chunk_size)
     ]
     threads = max(1, cores() // workers)
     with ProcessPoolExecutor(workers, mp_context=get_context(START_METHOD)) as pool:
         waiting: deque[Future[Prediction]] = deque()
         try:
-            for rows in parts:
-                waiting.append(
-                    pool.submit(_predict, tuple(paths), folder, rows, batch_size, threads)
-                )
+            for rows in chunks:
+                waiting.append(pool.submit(_predict, source, rows, batch_size, threads))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool as error:
-            told = "a predicting process was killed, probably for want of memory; try fewer (workers=1)"
-            raise UserError(told) from error
+            raise UserError(
+                "a process was killed, probably for lack of memory; use fewer, such as workers=1"
+            ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _predict(
-    paths: tuple[Path, ...], folder: Path, rows: range, batch_size: int, threads: int
-) -> Prediction:
-    predictor, store = _opened(paths, folder, threads)
+def open_mapped(folder: Path, device: torch.device | str = "cpu") -> GraphStore:
+    """Open a store whose graphs stay in their files.
+
+    Args:
+        folder: Folder of the store.
+        device: Device of the batches.
+    """
+    return open_store(folder).to(device, resident=False)
+
+
+def _predict(source: Source, rows: range, batch_size: int, threads: int) -> Prediction:
+    predictor, store = _opened(source, threads)
     return predictor.predict_rows(store, rows, batch_size)
 
 
-@cache  # once in each process
-def _opened(paths: tuple[Path, ...], folder: Path, threads: int) -> tuple[Predictor, GraphStore]:
+# once in each process
+@cache
+def _opened(source: Source, threads: int) -> tuple[Predictor, GraphStore]:
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
-    return Predictor.load(paths), open_store(folder).to("cpu", resident=False)
+    return Predictor.load(source.checkpoints, "cpu", source.plugins), open_mapped(source.store)

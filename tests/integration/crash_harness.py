@@ -1,7 +1,10 @@
-"""`csgcnn WORDS`, killed again and again and gone on with until it ends: python killed.py WORDS [-- WORDS ...].
+"""Kill `csgcnn predict OVERRIDES` and resume it until it ends.
 
-It is killed before its first, seventh, thirteenth, ... change to files. Prints for each command how often that was, and
-whether it then ended as an undisturbed run does: with the same exit code, and the same bytes in the folder.
+usage: python crash_harness.py OVERRIDES [-- OVERRIDES ...]
+
+The process is killed before its first, seventh, thirteenth, ... change to files. For each command
+the script prints how often that was, and whether it then ended as an undisturbed run does: with
+the same exit code, and the same bytes in the folder.
 """
 
 import functools
@@ -10,18 +13,14 @@ import signal
 import sys
 from pathlib import Path
 
-import csgcnn.commands.predict
-from csgcnn.cli import main as cli
-from csgcnn.crystals.graph_builder import build_graphs
-from csgcnn.screening import partial_table as partial
+from csgcnn.commands.predict import predict
+from csgcnn.config.compose import compose
 
-csgcnn.predictor.build_graphs = functools.partial(build_graphs, chunk_size=16)
-csgcnn.predictor.STORE_ROWS, partial.SECONDS = 16, 0
 CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
 
 
-def ended(words: list[str], changes: int | None = None) -> int:
-    """How a process ended that runs the command and dies before the change with that number."""
+def exit_code(overrides: list[str], changes: int | None = None) -> int:
+    """Run the command in a process that dies before the change with this number."""
     if pid := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     left = changes
@@ -36,20 +35,20 @@ def ended(words: list[str], changes: int | None = None) -> int:
     sys.addaudithook(die_in_time)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     try:
-        os._exit(cli.main(words))
+        os._exit(predict(compose("predict", overrides), chunk_size=16, seconds_per_part=0))
     except SystemExit as end:
         os._exit(int(end.code or 0))
     except BaseException:
         os._exit(99)
 
 
-def endure(words: list[str]) -> None:
-    code, expected = ended(words), files()
+def kill_and_resume(overrides: list[str]) -> None:
+    code, expected = exit_code(overrides), files()
     empty()
     n_kills = 0
-    while (again := ended([*words, "resume=true"], 6 * n_kills)) == -signal.SIGKILL:
+    while (last := exit_code([*overrides, "resume=true"], 6 * n_kills)) == -signal.SIGKILL:
         n_kills += 1
-    print(n_kills, again == code, files() == expected, flush=True)
+    print(n_kills, last == code, files() == expected, flush=True)
     empty()
 
 
@@ -63,5 +62,5 @@ def empty() -> None:
 
 
 if __name__ == "__main__":
-    for words in " ".join(sys.argv[1:]).split(" -- "):
-        endure(words.split(" "))
+    for command in " ".join(sys.argv[1:]).split(" -- "):
+        kill_and_resume(command.split(" "))

@@ -128,7 +128,7 @@ def test_elements_never_seen_are_told(csgcnn: Command, ckpt: Path, tmp_path: Pat
     (tmp_path / "plutonium.json").write_text(json.dumps(crystal))
     answer = csgcnn("predict", f"ckpt={ckpt}", "structures=plutonium.json", cwd=tmp_path)
     assert answer.code == 0, answer.said
-    assert "never seen in training" in answer.said
+    assert "not in the training set" in answer.said
     assert "Pu (first in plutonium)" in answer.said
 
 

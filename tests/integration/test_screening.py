@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -15,14 +16,17 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from csgcnn import load, predictor
+from csgcnn import load
+from csgcnn.commands.predict import predict
+from csgcnn.config.compose import compose
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.graph_builder import build_graphs
 from csgcnn.data.cache import open_dataset
 from csgcnn.errors import UserError
 from csgcnn.runs.checkpoint import load_checkpoint, save_checkpoint
-from csgcnn.screening import workers as store_rows
-from csgcnn.screening.partial_table import PartialTable
+from csgcnn.screening.partial_table import Part, PartialTable
+from csgcnn.screening.workers import Source, predict_store
+from csgcnn.training.interruption import Interruption
 
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
@@ -68,24 +72,28 @@ def some_bad(records: list[Record], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def stopped(csgcnn: Command) -> Command:
-    """`csgcnn predict WORDS`, stopped by Ctrl-C when 32 records are done."""
+def interrupted(caplog: pytest.LogCaptureFixture) -> Callable[..., None]:
+    """Run `csgcnn predict OVERRIDES` until 32 records are done, then interrupt it."""
 
-    def command(*words: str, cwd: Path) -> Any:
+    def command(*overrides: str, cwd: Path) -> None:
         add, n_calls = PartialTable.add, 0
 
-        def stop(self: PartialTable, *arguments: Any) -> None:
+        def add_or_interrupt(self: PartialTable, part: Part) -> None:
             nonlocal n_calls
             n_calls += 1
             if n_calls > 2:
                 signal.raise_signal(signal.SIGINT)
-            add(self, *arguments)
+            add(self, part)
 
-        small = patch.object(predictor, "build_graphs", partial(build_graphs, chunk_size=16))
-        with patch.object(PartialTable, "add", stop), small:
-            answer = csgcnn("predict", *words, cwd=cwd)
-        assert (answer.code, "32 records are done" in answer.said) == (130, True), answer.said
-        return answer
+        with (
+            chdir(cwd),
+            patch.object(PartialTable, "add", add_or_interrupt),
+            pytest.raises(SystemExit) as end,
+            Interruption(),
+        ):
+            predict(compose("predict", overrides), chunk_size=16)
+        assert end.value.code == 130
+        assert "32 records are done" in caplog.text
 
     return command
 
@@ -101,7 +109,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(
         "top=7",
         "by=band_gap",
     ]
-    words = ["predict", *records, "device=cpu", "--", "predict", *store, "device=cpu"]
+    words = [*records, "device=cpu", "--", *store, "device=cpu"]
     command = [sys.executable, Path(__file__).with_name("crash_harness.py"), *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -114,7 +122,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(
 
 
 def test_what_is_done_is_not_read_again(
-    csgcnn: Command, stopped: Command, ckpts: list[Path], records: list[Record], tmp_path: Path
+    csgcnn: Command, interrupted: Command, ckpts: list[Path], records: list[Record], tmp_path: Path
 ) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
@@ -122,7 +130,7 @@ def test_what_is_done_is_not_read_again(
         (folder / f"{i:02}.json").write_text(json.dumps(record["crystal_structure"]))
     words = (f"ckpt={ckpts[0]}", f"structures={folder}", "workers=1")
     csgcnn("predict", *words, "output=whole.csv", cwd=tmp_path)
-    stopped(*words, cwd=tmp_path)
+    interrupted(*words, cwd=tmp_path)
     for i in range(32):
         (folder / f"{i:02}.json").write_text("not read")
     answer = csgcnn("predict", *words, "resume=true", cwd=tmp_path)
@@ -137,11 +145,11 @@ def test_what_is_done_is_not_read_again(
 
 
 def test_going_on_with_something_else_is_refused(
-    csgcnn: Command, stopped: Command, ckpts: list[Path], some_bad: Path, tmp_path: Path
+    csgcnn: Command, interrupted: Command, ckpts: list[Path], some_bad: Path, tmp_path: Path
 ) -> None:
     data = Path(shutil.copy(some_bad, tmp_path / "data.json"))
     words = [f"ckpt={ckpts[0]}", f"structures={data}", "workers=1"]
-    stopped(*words, cwd=tmp_path)
+    interrupted(*words, cwd=tmp_path)
     answer = csgcnn("predict", f"ckpt={ckpts[1]}", *words[1:], "resume=true", cwd=tmp_path)
     assert (answer.code, "was started with another ckpt" in answer.err) == (1, True), answer.said
     data.write_text(some_bad.read_text() + "\n")
@@ -151,8 +159,8 @@ def test_going_on_with_something_else_is_refused(
     )
     assert answer.err.count("\n") == 1
     shutil.copy(some_bad, data)
-    (tmp_path / "predictions.csv.partial" / "rows.csv").write_text("")
-    assert "lacks rows" in csgcnn("predict", *words, "resume=true", cwd=tmp_path).err
+    (tmp_path / "predictions.csv.partial" / "part-000000.json").write_text("")
+    assert "is damaged" in csgcnn("predict", *words, "resume=true", cwd=tmp_path).err
     assert csgcnn("predict", *words, cwd=tmp_path).code == 1
     assert [path.name for path in tmp_path.glob("*.partial")] == [], (
         "without resume=true it starts again"
@@ -161,14 +169,14 @@ def test_going_on_with_something_else_is_refused(
 
 
 def test_going_on_in_a_folder_whose_files_are_others_is_refused(
-    csgcnn: Command, stopped: Command, ckpts: list[Path], records: list[Record], tmp_path: Path
+    csgcnn: Command, interrupted: Command, ckpts: list[Path], records: list[Record], tmp_path: Path
 ) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
     for i, record in enumerate(records):
         (folder / f"{i:02}.json").write_text(json.dumps(record["crystal_structure"]))
     words = (f"ckpt={ckpts[0]}", f"structures={folder}", "workers=1")
-    stopped(*words, cwd=tmp_path)
+    interrupted(*words, cwd=tmp_path)
     (folder / "00.json").rename(folder / "a.json")
     answer = csgcnn("predict", *words, "resume=true", cwd=tmp_path)
     assert (answer.code, "no longer those" in answer.err) == (1, True), answer.said
@@ -321,12 +329,19 @@ def test_a_store_of_graphs_is_predicted_as_its_structures(
     csgcnn("predict", f"ckpt={ckpts[0]}", f"structures={data_file}", "workers=1", cwd=tmp_path)
     expected = (tmp_path / "predictions.csv").read_bytes()
     words = (f"ckpt={ckpts[0]}", f"structures={graphs}", "output=of_store.csv")
-    with patch.object(predictor, "STORE_ROWS", 16):
-        assert csgcnn("predict", *words, "batch_size=8", cwd=tmp_path).code == 0
+    with chdir(tmp_path):
+        assert predict(compose("predict", [*words, "batch_size=8"]), chunk_size=16) == 0
     assert (tmp_path / "of_store.csv").read_bytes() == expected
-    with patch.object(store_rows, "MANY", 1), patch.object(store_rows, "STORE_ROWS", 16):
-        assert csgcnn("predict", *words, "workers=2", "device=cpu", cwd=tmp_path).code == 0
-    assert (tmp_path / "of_store.csv").read_bytes() == expected
+
+
+def test_processes_share_the_rows_of_a_store(ckpts: list[Path], graphs: Path) -> None:
+    model, source = load(ckpts[0]), Source((ckpts[0],), graphs)
+    alone = list(predict_store(model, source, chunk_size=16))
+    shared = list(predict_store(model, source, workers=2, chunk_size=16, parallel_rows=1))
+    assert [chunk.ids for chunk in shared] == [chunk.ids for chunk in alone]
+    assert len(alone) == 4
+    for one, other in zip(alone, shared, strict=True):
+        np.testing.assert_array_equal(one.values, other.values)
 
 
 def test_a_store_that_cannot_be_predicted(
@@ -341,10 +356,10 @@ def test_a_store_that_cannot_be_predicted(
         (
             ["ckpt=other.ckpt", f"structures={graphs}"],
             1,
-            "graph.cutoff=6.0 (the store has 8.0), graph.max_neighbors=8",
+            "graph.cutoff=6.0 (not 8.0), graph.max_neighbors=8",
         ),
         ([f"ckpt={ckpts[0]}", "structures=damaged"], 1, "rows.jsonl"),
-        ([f"ckpt={ckpts[0]}", f"structures=[{graphs},damaged]"], 2, "predicted alone"),
+        ([f"ckpt={ckpts[0]}", f"structures=[{graphs},damaged]"], 2, "predict it by itself"),
     ):
         answer = csgcnn("predict", *words, cwd=tmp_path)
         assert (answer.code, told in answer.err, answer.err.count("\n")) == (code, True, 1), (
@@ -411,7 +426,7 @@ def test_a_sweep_of_predictions(
         ("where=band_gap", "<column> <sign> <number>"),
         ("where=bandgap < 1", "there is no column 'bandgap'"),
         ("where=id > 1", "id is text"),
-        ("top=0", "an integer of 1 or more"),
+        ("top=0", "an integer of at least 1"),
         ("top=many", "an integer"),
         ("by=band_gap", "give top=N"),
         ("order=up", "highest or lowest"),

@@ -4,61 +4,81 @@ import pytest
 
 from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.errors import UserError
-from csgcnn.screening.partial_table import PartialTable, partial_folder
+from csgcnn.screening.partial_table import Part, PartialTable, partial_folder
+
+FIRST = Part(
+    [["x", "1"]], [Rejected("y", 'no, "not" one\nline')], {"strange": (1, "x")}, {"Pu": "x"}
+)
 
 
 def partial(tmp_path: Path, resume: bool = True, ckpt: str = "a") -> PartialTable:
     return PartialTable(tmp_path / "out.csv", {"ckpt": ckpt, "structures": "b"}, resume)
 
 
-def add_and_fail(table: PartialTable) -> None:
-    with table:
-        table.add(
-            [["x", "1"]], [Rejected("y", 'no, "not" one\nline')], {"odd": (1, "x")}, {"Pu": "x"}
-        )
+def interrupt(table: PartialTable, *parts: Part) -> None:
+    with pytest.raises(KeyboardInterrupt), table:
+        for part in parts:
+            table.add(part)
         raise KeyboardInterrupt
 
 
-def test_rows_that_were_added_are_there_again(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        add_and_fail(partial(tmp_path))
-    with open(partial_folder(tmp_path / "out.csv") / "rows.csv", "a") as file:
-        file.write("z,half a ro")  # by a process that was killed
+def test_interrupted_table_is_resumed(tmp_path: Path) -> None:
+    interrupt(partial(tmp_path), FIRST)
     with partial(tmp_path) as table:
-        assert (table.journal.n_records, table.journal.n_rejected) == (2, 1)
-        table.journal.skip(iter(["y", "x", "z"]))
-        table.add([["z", "2"]], [], {"odd": (2, "z")}, {"Pu": "z", "Np": "z"})
+        assert (table.n_records, table.n_rejected) == (2, 1)
+        table.skip(iter(["y", "x", "z"]))
+        table.add(Part([["z", "2"]], [], {"strange": (2, "z")}, {"Pu": "z", "Np": "z"}))
         assert [*table.rows()] == [["x", "1"], ["z", "2"]]
-        assert [*table.rows("rejected.csv")] == [["y", 'no, "not" one\nline']]
-        assert table.journal.warnings == {"odd": (3, "x")}
-        assert table.journal.unseen == {"Pu": "x", "Np": "z"}
+        assert [*table.rejected()] == [["y", 'no, "not" one\nline']]
+        assert table.warnings == {"strange": (3, "x")}
+        assert table.unseen == {"Pu": "x", "Np": "z"}
     assert [*tmp_path.iterdir()] == []
+
+
+def test_parts_are_written_every_few_seconds(tmp_path: Path) -> None:
+    folder = partial_folder(tmp_path / "out.csv")
+    for seconds, n_files in ((0.0, 3), (60.0, 0)):
+        with PartialTable(tmp_path / "out.csv", {}, False, seconds) as table:
+            for id_ in "abc":
+                table.add(Part([[id_, "1"]]))
+            assert len([*folder.glob("part-*")]) == n_files
+            assert [row[0] for row in table.rows()] == ["a", "b", "c"]
+
+
+def test_half_written_files_are_ignored(tmp_path: Path) -> None:
+    interrupt(partial(tmp_path), FIRST)
+    (partial_folder(tmp_path / "out.csv") / ".part-000001.json.abc.tmp").write_text('{"rows": [[')
+    with partial(tmp_path) as table:
+        assert [*table.rows()] == [["x", "1"]]
 
 
 @pytest.mark.parametrize("ids", [["x"], ["x", "z"], ["x", "x"]])
 def test_other_records_are_not_skipped(ids: list[str], tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        add_and_fail(partial(tmp_path))
+    interrupt(partial(tmp_path), FIRST)
     with (
         pytest.raises(UserError, match="the first 2 structures are no longer those"),
         partial(tmp_path) as table,
     ):
-        table.journal.skip(iter(ids))
+        table.skip(iter(ids))
     with partial(tmp_path) as table:
-        assert table.journal.n_records == 2, "the refusal cost nothing"
+        assert table.n_records == 2, "the refusal changed nothing"
 
 
-def test_what_is_not_gone_on_with(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        add_and_fail(partial(tmp_path))
-    journal = partial_folder(tmp_path / "out.csv") / "journal.json"
+def test_other_inputs_and_damaged_files_are_refused(tmp_path: Path) -> None:
+    interrupt(partial(tmp_path), FIRST)
+    folder = partial_folder(tmp_path / "out.csv")
     with pytest.raises(UserError, match="another ckpt"):
         partial(tmp_path, ckpt="c").__enter__()
-    journal.write_text("{")
-    with pytest.raises(UserError, match=r"journal\.json is damaged"):
-        partial(tmp_path).__enter__()
+    for name in ("part-000000.json", "manifest.json"):
+        (folder / name).write_text("{")
+        with pytest.raises(UserError, match=rf"{name} is damaged"):
+            partial(tmp_path).__enter__()
+
+
+def test_without_resume_a_table_starts_again(tmp_path: Path) -> None:
+    interrupt(partial(tmp_path), FIRST)
     with partial(tmp_path, resume=False) as table:
-        assert table.journal.n_records == 0
+        assert table.n_records == 0
         assert [*table.rows()] == []
 
 
@@ -67,12 +87,12 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         partial(tmp_path).__enter__()
 
 
-def test_a_failure_before_the_first_row_leaves_nothing(tmp_path: Path) -> None:
+def test_failure_before_the_first_record_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), partial(tmp_path):
         raise ZeroDivisionError
     assert [*tmp_path.iterdir()] == []
 
 
-def test_no_folder(tmp_path: Path) -> None:
+def test_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot write .*No such file"):
         partial(tmp_path / "gone").__enter__()

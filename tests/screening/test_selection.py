@@ -37,7 +37,7 @@ def test_rows_within_limits(where: str | None, kept: str) -> None:
     ],
 )
 def test_the_best_rows(top: int, by: str | None, order: str, kept: str) -> None:
-    wanted = selection(COLUMNS, IS_NUMBER, None, top, by, order, usual="gap")
+    wanted = selection(COLUMNS, IS_NUMBER, None, top, by, order, default="gap")
     assert "".join(row[0] for row in wanted.of(ROWS)) == kept
 
 
