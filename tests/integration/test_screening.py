@@ -98,7 +98,8 @@ def interrupted(caplog: pytest.LogCaptureFixture) -> Callable[..., None]:
     return command
 
 
-def test_killed_anywhere_it_goes_on_to_the_same_bytes(
+@pytest.mark.slow
+def test_killed_anywhere_it_resumes_to_the_same_bytes(
     ckpts: list[Path], some_bad: Path, graphs: Path, tmp_path: Path
 ) -> None:
     records = [f"ckpt={ckpts[0]}", f"structures={some_bad}", "output=out.csv", "workers=1"]
@@ -117,7 +118,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(
     )
     for line in done.stdout.splitlines():
         n_kills, *same = line.split()
-        assert (int(n_kills) > 2, *same) == (True, "True", "True"), done
+        assert (int(n_kills) > 3, *same) == (True, "True", "True"), done
     assert done.stdout.count("\n") == 2
 
 
