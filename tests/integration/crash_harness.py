@@ -1,10 +1,10 @@
-"""Kill `csgcnn predict OVERRIDES` and resume it until it ends.
+"""Kill `csgcnn predict OVERRIDES` and resume it.
 
 usage: python crash_harness.py OVERRIDES [-- OVERRIDES ...]
 
-The process is killed before its first, second, third, ... change to files. For each command
-the script prints how often that was, and whether it then ended as an undisturbed run does: with
-the same exit code, and the same bytes in the folder.
+The process is killed before its second, fourth, sixth, ... change to files, each time from the
+start, and then resumed. For each command the script prints the number of kills, and whether each
+resumed run ended as an undisturbed one: with the same exit code and the same bytes in the folder.
 """
 
 import functools
@@ -27,7 +27,7 @@ def exit_code(overrides: list[str], changes: int | None = None) -> int:
 
     def die_in_time(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal left
-        if left is not None and event in CHANGES and "out." in str(arguments[0]):
+        if left is not None and event in CHANGES and "out.csv" in str(arguments[0]):
             left -= 1
             if left < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -35,7 +35,7 @@ def exit_code(overrides: list[str], changes: int | None = None) -> int:
     sys.addaudithook(die_in_time)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     try:
-        os._exit(predict(compose("predict", overrides), chunk_size=16, seconds_per_part=0))
+        os._exit(predict(compose("predict", overrides), chunk_size=24, seconds_per_part=0))
     except SystemExit as end:
         os._exit(int(end.code or 0))
     except BaseException:
@@ -45,10 +45,13 @@ def exit_code(overrides: list[str], changes: int | None = None) -> int:
 def kill_and_resume(overrides: list[str]) -> None:
     code, expected = exit_code(overrides), files()
     empty()
-    n_kills = 0
-    while (last := exit_code([*overrides, "resume=true"], n_kills)) == -signal.SIGKILL:
+    assert code in (0, 1)
+    n_kills, is_same = 0, True
+    while exit_code(overrides, 2 * n_kills + 1) == -signal.SIGKILL:
         n_kills += 1
-    print(n_kills, last == code, files() == expected, flush=True)
+        is_same &= exit_code([*overrides, "resume=true"]) == code and files() == expected
+        empty()
+    print(n_kills, is_same, flush=True)
     empty()
 
 

@@ -104,7 +104,7 @@ def test_killed_anywhere_it_resumes_to_the_same_bytes(
 ) -> None:
     records = [f"ckpt={ckpts[0]}", f"structures={some_bad}", "output=out.csv", "workers=1"]
     store = [
-        f"ckpt={ckpts[0].parent}/[01].ckpt",
+        f"ckpt='{ckpts[0].parent}/[01].ckpt'",
         f"structures={graphs}",
         "output=out.csv.gz",
         "top=7",
@@ -117,8 +117,8 @@ def test_killed_anywhere_it_resumes_to_the_same_bytes(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     for line in done.stdout.splitlines():
-        n_kills, *same = line.split()
-        assert (int(n_kills) > 3, *same) == (True, "True", "True"), done
+        n_kills, is_same = line.split()
+        assert (int(n_kills) > 8, is_same) == (True, "True"), done
     assert done.stdout.count("\n") == 2
 
 
