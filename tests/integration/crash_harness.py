@@ -2,12 +2,11 @@
 
 usage: python crash_harness.py OVERRIDES [-- OVERRIDES ...]
 
-The process is killed before its second, fourth, sixth, ... change to files, each time from the
+The process is killed before its second, sixth, tenth, ... change to files, each time from the
 start, and then resumed. For each command the script prints the number of kills, and whether each
 resumed run ended as an undisturbed one: with the same exit code and the same bytes in the folder.
 """
 
-import functools
 import os
 import signal
 import sys
@@ -47,7 +46,7 @@ def kill_and_resume(overrides: list[str]) -> None:
     empty()
     assert code in (0, 1)
     n_kills, is_same = 0, True
-    while exit_code(overrides, 2 * n_kills + 1) == -signal.SIGKILL:
+    while exit_code(overrides, 4 * n_kills + 1) == -signal.SIGKILL:
         n_kills += 1
         is_same &= exit_code([*overrides, "resume=true"]) == code and files() == expected
         empty()

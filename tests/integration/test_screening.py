@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from csgcnn import load
 from csgcnn.commands.predict import predict
 from csgcnn.config.compose import compose
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.graph_builder import build_graphs
 from csgcnn.data.cache import open_dataset
 from csgcnn.errors import UserError
 from csgcnn.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -118,7 +116,7 @@ def test_killed_anywhere_it_resumes_to_the_same_bytes(
     )
     for line in done.stdout.splitlines():
         n_kills, is_same = line.split()
-        assert (int(n_kills) > 8, is_same) == (True, "True"), done
+        assert (int(n_kills) > 4, is_same) == (True, "True"), done
     assert done.stdout.count("\n") == 2
 
 
