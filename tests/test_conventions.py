@@ -36,8 +36,6 @@ EXEMPT: dict[str, set[str]] = {
         "csgcnn/config/keys.py",
         "csgcnn/config/resolved.py",
         "csgcnn/config/tree.py",
-        "csgcnn/crystals/readers.py",
-        "csgcnn/crystals/transforms.py",
         "csgcnn/data/cache.py",
         "csgcnn/data/targets.py",
         "csgcnn/evaluation/metrics.py",

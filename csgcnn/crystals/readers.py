@@ -1,13 +1,12 @@
 """Readers of data sets: one class per format, each a `csgcnn.crystals.datasets.DatasetReader`."""
 
-import math
 import os
 import reprlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from csgcnn.crystals.data_tables import (
     Table,
@@ -20,7 +19,13 @@ from csgcnn.crystals.data_tables import (
     table_format,
 )
 from csgcnn.crystals.json_stream import JsonStream
-from csgcnn.crystals.records import DEFAULT_OPTIONS, ReadOptions, Record, Scalar
+from csgcnn.crystals.records import (
+    DEFAULT_OPTIONS,
+    ReadOptions,
+    Record,
+    none_if_missing,
+    parse_scalar,
+)
 from csgcnn.crystals.structure_files import structure_format, structure_name
 from csgcnn.errors import UserError
 
@@ -28,10 +33,6 @@ _ID_COLUMNS = ("material_id", "jid", "mbid", "id")
 _STRUCTURE_COLUMNS = ("crystal_structure", "structure", "atoms")
 _FILE_COLUMNS = ("file", "path", "structure", "cif", "filename")
 _ID_PROP_NAMES = ("id_prop.csv", "id_prop.csv.gz")
-# Larger integers do not fit into a float.
-_MAX_INTEGER = 10**300
-# "Na" is not missing: it is sodium.
-_MISSING = {"", "na", "NA", "N/A", "nan", "NaN", "None", "null"}
 
 
 class JsonTable:
@@ -46,7 +47,12 @@ class JsonTable:
         return table_format(path) == self._format and not path.is_dir()
 
     def read(self, path: Path, options: ReadOptions) -> Iterator[Record]:
-        """Return the records of the file."""
+        """Return the records of the file.
+
+        Args:
+            path: The file.
+            options: Columns that the user named.
+        """
         return _structure_records(path, self._table(path), options)
 
     def read_or_none(self, path: Path) -> Iterator[Record] | None:
@@ -59,7 +65,12 @@ class JsonTable:
         return _structure_records(path, found, DEFAULT_OPTIONS) if is_table else None
 
     def files(self, path: Path, options: ReadOptions) -> Iterator[Path]:
-        """Yield the file."""
+        """Yield the file.
+
+        Args:
+            path: The file.
+            options: Not used.
+        """
         yield path
 
     def _table(self, path: Path) -> Table:
@@ -87,16 +98,26 @@ class CsvTable:
         return table_format(path) == "csv" and not path.is_dir()
 
     def read(self, path: Path, options: ReadOptions) -> Iterator[Record]:
-        """Yield the records of the table."""
+        """Yield the records of the table.
+
+        Args:
+            path: The table.
+            options: Columns that the user named.
+        """
         table = csv_table(path)
         column = find_column(path, table, options.structure_column, _FILE_COLUMNS, "structure file")
         for record in _table_records(path, table, options.id_column, column):
             name = str(record.source)
-            source = None if name in _MISSING else _file_beside(path, name)
+            source = None if none_if_missing(name) is None else _file_beside(path, name)
             yield Record(record.id, source, record.columns)
 
     def files(self, path: Path, options: ReadOptions) -> Iterator[Path]:
-        """Yield the table and the structure files that it names."""
+        """Yield the table and the structure files that it names.
+
+        Args:
+            path: The table.
+            options: Columns that the user named.
+        """
         yield path
         yield from _source_files(self.read(path, options))
 
@@ -115,7 +136,12 @@ class IdPropFolder:
         return path.is_dir() and any((path / name).is_file() for name in _ID_PROP_NAMES)
 
     def read(self, path: Path, options: ReadOptions) -> Iterator[Record]:
-        """Yield a record for each line of the table."""
+        """Yield a record for each line of the table.
+
+        Args:
+            path: The folder.
+            options: Not used.
+        """
         table = self._table(path)
         rows = csv_rows(table)
         first_id, *first_values = first = next(rows)
@@ -125,7 +151,7 @@ class IdPropFolder:
             if is_structure_file(name)
         }
         has_header = first_id not in files and any(
-            isinstance(_parse(text), str) for text in first_values
+            isinstance(parse_scalar(text), str) for text in first_values
         )
         numbered = (f"target_{number}" for number in range(2, len(first_values) + 1))
         unnamed = [None, "target", *numbered][: len(first)]
@@ -135,14 +161,19 @@ class IdPropFolder:
             is_known = row[0] in files
             source = path / files[row[0]] if is_known else _file_beside(table, f"{row[0]}.cif")
             columns = {
-                name: _parse(text)
+                name: parse_scalar(text)
                 for name, text in zip(names, row, strict=True)
                 if name is not None
             }
             yield Record(row[0], source, columns)
 
     def files(self, path: Path, options: ReadOptions) -> Iterator[Path]:
-        """Yield the table and the structure files that it names."""
+        """Yield the table and the structure files that it names.
+
+        Args:
+            path: The folder.
+            options: Not used.
+        """
         yield self._table(path)
         yield from _source_files(self.read(path, options))
 
@@ -165,7 +196,12 @@ class StructureFolder:
         return path.is_dir()
 
     def read(self, path: Path, options: ReadOptions) -> Iterator[Record]:
-        """Yield a record for each structure file."""
+        """Yield a record for each structure file.
+
+        Args:
+            path: The folder.
+            options: Not used.
+        """
         for directory, folders, files in os.walk(path):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             within = Path(directory).relative_to(path)
@@ -177,7 +213,12 @@ class StructureFolder:
                 yield Record(printable((within / unique).as_posix()), Path(directory, file), {})
 
     def files(self, path: Path, options: ReadOptions) -> Iterator[Path]:
-        """Yield the structure files."""
+        """Yield the structure files.
+
+        Args:
+            path: The folder.
+            options: Not used.
+        """
         return _source_files(self.read(path, options))
 
 
@@ -203,13 +244,13 @@ def _table_records(
 ) -> Iterator[Record]:
     if id_column is not None or not set(_ID_COLUMNS).isdisjoint(table.columns):
         id_column = find_column(path, table, id_column, _ID_COLUMNS, "id")
-    read = _parse if table.is_text else _none_if_missing
+    read = parse_scalar if table.is_text else none_if_missing
     for number, (index, row) in enumerate(table.rows, 1):
         id_ = index if id_column is None else row.get(id_column)
         if isinstance(id_, list | dict):
             found = f"the id of record {number} is {reprlib.repr(id_):.60}"
             raise UserError(f"{path}: {found}; expected text or a number")
-        if _none_if_missing(id_) is None:
+        if none_if_missing(id_) is None:
             name = id_column or "index"
             raise UserError(f"{path}: record {number} has no {name}; every record needs an id")
         columns = {
@@ -218,25 +259,6 @@ def _table_records(
             if name not in (structure_column, id_column) and not isinstance(value, list | dict)
         }
         yield Record(str(id_), row.get(structure_column), columns)
-
-
-def _none_if_missing(value: Any) -> Scalar:
-    if isinstance(value, int) and abs(value) > _MAX_INTEGER:
-        return math.inf if value > 0 else -math.inf
-    # NaN is the only value that differs from itself.
-    is_missing = value in _MISSING if isinstance(value, str) else value != value
-    return None if is_missing else value
-
-
-def _parse(text: str) -> Scalar:
-    try:
-        number = float(text)
-    except ValueError:
-        return _none_if_missing(text)
-    if math.isnan(number):
-        return None
-    # float() reads "1_2" as 12.
-    return text if "_" in text else number
 
 
 def _file_beside(table: Path, name: str) -> Path:

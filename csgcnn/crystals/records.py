@@ -1,10 +1,17 @@
 """Records of a data set: an id, the source of a structure and scalar columns."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 from csgcnn.crystals.crystal import StructureSource
 
 Scalar = float | int | str | bool | None
+
+# Larger integers do not fit into a float.
+_MAX_INTEGER = 10**300
+# "Na" is not missing: it is sodium.
+_MISSING = {"", "na", "NA", "N/A", "nan", "NaN", "None", "null"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +44,24 @@ class ReadOptions:
 
 
 DEFAULT_OPTIONS = ReadOptions()
+
+
+def none_if_missing(value: Any) -> Scalar:
+    """Return a scalar, or None if it stands for a missing value such as NaN or "na"."""
+    if isinstance(value, int) and abs(value) > _MAX_INTEGER:
+        return math.inf if value > 0 else -math.inf
+    # NaN is the only value that differs from itself.
+    is_missing = value in _MISSING if isinstance(value, str) else value != value
+    return None if is_missing else value
+
+
+def parse_scalar(text: str) -> Scalar:
+    """Return the number that a text is, or the text; None if it stands for a missing value."""
+    try:
+        number = float(text)
+    except ValueError:
+        return none_if_missing(text)
+    if math.isnan(number):
+        return None
+    # float() reads "1_2" as 12.
+    return text if "_" in text else number

@@ -1,6 +1,7 @@
 """Transforms that describe the same crystal in another way, which must not change predictions.
 
-A transform takes a crystal and a random generator and returns the crystal described otherwise.
+A transform takes a crystal and a random generator, and returns another description of the crystal,
+or None if it has none.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ Transform = Callable[[Crystal, np.random.Generator], Crystal | None]
 FILE_PRECISION = 1e-6
 
 
-def rotate(crystal: Crystal, rng: np.random.Generator) -> Crystal:
+def _rotate(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     """Rotate the crystal at random."""
     q, r = np.linalg.qr(rng.standard_normal((3, 3)))
     # Uniform over the orthogonal matrices (Mezzadri, Not. AMS 54, 592, 2007).
@@ -26,18 +27,18 @@ def rotate(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     return crystal._replace(lattice=crystal.lattice @ (q * np.sign(np.linalg.det(q))))
 
 
-def translate(crystal: Crystal, rng: np.random.Generator) -> Crystal:
+def _translate(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     """Shift all atoms by one random vector."""
     return crystal._replace(frac_coords=crystal.frac_coords + rng.random(3))
 
 
-def wrap(crystal: Crystal, rng: np.random.Generator) -> Crystal:
+def _wrap(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     """Replace each atom by one of its periodic images, up to a thousand cells away."""
     cells = rng.integers(-1000, 1001, crystal.frac_coords.shape)
     return crystal._replace(frac_coords=crystal.frac_coords + cells)
 
 
-def permute(crystal: Crystal, rng: np.random.Generator) -> Crystal:
+def _permute(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     """Shuffle the sites."""
     order = rng.permutation(len(crystal.atomic_number))
     return crystal._replace(
@@ -45,31 +46,31 @@ def permute(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     )
 
 
-def shake(crystal: Crystal, rng: np.random.Generator) -> Crystal:
+def _shake(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     """Move every atom by up to 1e-6 Å along x, y and z, the precision of a structure file."""
     noise = rng.uniform(-FILE_PRECISION, FILE_PRECISION, crystal.frac_coords.shape)
     shift = noise @ np.linalg.inv(crystal.lattice)
     return crystal._replace(frac_coords=crystal.frac_coords + shift)
 
 
-def double(crystal: Crystal, rng: np.random.Generator) -> Crystal:
+def _double(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     """Double the cell along a random axis."""
     return _supercell(crystal, rng.permutation([2, 1, 1]).tolist())
 
 
-def double_all(crystal: Crystal, rng: np.random.Generator) -> Crystal:
+def _double_all(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     """Double the cell along all three axes."""
     return _supercell(crystal, (2, 2, 2))
 
 
-def choose_cell(crystal: Crystal, rng: np.random.Generator) -> Crystal:
+def _choose_cell(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     """Choose other lattice vectors by a random integer matrix of determinant 1 or -1."""
     identity = np.eye(3, dtype=int)
     lower, upper = (np.tril(rng.integers(-1, 2, (3, 3)), -1) + identity for _ in range(2))
     return _in_basis(crystal, rng.permutation(lower @ upper.T))
 
 
-def niggli(crystal: Crystal, rng: np.random.Generator) -> Crystal | None:
+def _niggli(crystal: Crystal, rng: np.random.Generator) -> Crystal | None:
     """Choose the Niggli-reduced lattice vectors; None if spglib finds none."""
     import spglib
 
@@ -82,12 +83,12 @@ def niggli(crystal: Crystal, rng: np.random.Generator) -> Crystal | None:
     return _in_basis(crystal, np.round(reduced @ np.linalg.inv(crystal.lattice)))
 
 
-def primitive(crystal: Crystal, rng: np.random.Generator) -> Crystal | None:
+def _primitive(crystal: Crystal, rng: np.random.Generator) -> Crystal | None:
     """Choose a primitive cell; None if spglib finds none."""
     return _standard_cell(crystal, to_primitive=True)
 
 
-def conventional(crystal: Crystal, rng: np.random.Generator) -> Crystal | None:
+def _conventional(crystal: Crystal, rng: np.random.Generator) -> Crystal | None:
     """Choose the conventional cell; None if spglib finds none."""
     return _standard_cell(crystal, to_primitive=False)
 
@@ -117,7 +118,7 @@ def _standard_cell(crystal: Crystal, to_primitive: bool) -> Crystal | None:
     sign = np.sign(np.linalg.det(crystal.lattice))
     cell: Any = (sign * crystal.lattice, sign * crystal.frac_coords, crystal.atomic_number)
     found: Any = None
-    # As in `niggli`.
+    # As in `_niggli`.
     with suppress(Exception):
         found = spglib.standardize_cell(
             cell, to_primitive, no_idealize=True, symprec=FILE_PRECISION
@@ -128,16 +129,17 @@ def _standard_cell(crystal: Crystal, to_primitive: bool) -> Crystal | None:
     return Crystal(lattice, atomic_number.astype(np.uint8), frac_coords)
 
 
+# All transforms by name.
 SAME_CRYSTAL: dict[str, Transform] = {
-    "rotation": rotate,
-    "translation": translate,
-    "periodic wrap": wrap,
-    "site order": permute,
-    "2x1x1 supercell": double,
-    "2x2x2 supercell": double_all,
-    "another cell": choose_cell,
-    "Niggli cell": niggli,
-    "primitive cell": primitive,
-    "conventional cell": conventional,
-    "noise of 1e-6 Å": shake,
+    "rotation": _rotate,
+    "translation": _translate,
+    "periodic wrap": _wrap,
+    "site order": _permute,
+    "2x1x1 supercell": _double,
+    "2x2x2 supercell": _double_all,
+    "another cell": _choose_cell,
+    "Niggli cell": _niggli,
+    "primitive cell": _primitive,
+    "conventional cell": _conventional,
+    "noise of 1e-6 Å": _shake,
 }
