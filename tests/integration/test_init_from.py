@@ -1,4 +1,4 @@
-"""`init_from`: a training that begins with the weights of another."""
+"""`init_from`: a training that starts from the weights of another."""
 
 import re
 from collections.abc import Callable
@@ -11,13 +11,14 @@ import torch
 from csgcnn.runs.checkpoint import load_checkpoint
 
 Command = Callable[..., Any]
+QUICK = ["trainer.max_epochs=1", "trainer.figures=false"]
 
 
 def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
     return load_checkpoint(folder / "checkpoints" / f"{name}.ckpt")["state_dict"]
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set[str]:
+def equal_tensors(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set[str]:
     return {name for name in one if torch.equal(one[name], other[name])}
 
 
@@ -26,10 +27,15 @@ def source(run: Path) -> str:
     return f"init_from={run / 'checkpoints' / 'best.ckpt'}"
 
 
-def test_another_target_with_a_frozen_body(
+def test_another_target_trains_a_new_head_on_a_frozen_body(
     csgcnn: Command, small: list[str], run: Path, source: str, tmp_path: Path
 ) -> None:
-    other = ["dataset.targets=[refractive_index]", "trainer.freeze_body=true", "trainer.ema=null"]
+    other = [
+        "dataset.targets=[refractive_index]",
+        "trainer.freeze_body=true",
+        "trainer.ema=null",
+        *QUICK,
+    ]
     answer = csgcnn("train", *small, source, *other, "hydra.run.dir=new", cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert (
@@ -38,19 +44,19 @@ def test_another_target_with_a_frozen_body(
     )
     assert "are frozen" in answer.said
     new, old = weights(tmp_path / "new"), weights(run, "best")
-    changed = new.keys() - same(new, old)
+    changed = new.keys() - equal_tensors(new, old)
     assert changed
     assert all(name.startswith(("head.", "scaler.")) for name in changed)
 
 
-def test_the_same_target_goes_on_where_the_other_was(
+def test_the_same_target_starts_from_body_and_head(
     csgcnn: Command, small: list[str], run: Path, source: str, tmp_path: Path
 ) -> None:
     words = [
         *small,
         source,
         "optimizer.lr=1e-12",
-        "trainer.max_epochs=1",
+        *QUICK,
         "seed=3",
         "hydra.run.dir=new",
     ]
@@ -62,10 +68,10 @@ def test_the_same_target_goes_on_where_the_other_was(
     for name in new:
         if "running" not in name:
             torch.testing.assert_close(new[name], old[name], atol=1e-6, rtol=1e-6)
-    assert same(new, old) >= {"scaler.mean", "scaler.std"}
+    assert equal_tensors(new, old) >= {"scaler.mean", "scaler.std"}
 
 
-def test_it_resumes_without_the_file(
+def test_a_run_resumes_without_its_source(
     csgcnn: Command, small: list[str], run: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "old.ckpt").write_bytes((run / "checkpoints" / "best.ckpt").read_bytes())
@@ -75,6 +81,7 @@ def test_it_resumes_without_the_file(
         "init_parts=body",
         "trainer.layer_decay=0.5",
         "trainer.freeze_body=true",
+        *QUICK,
     ]
     whole = csgcnn("train", *words, "hydra.run.dir=whole", cwd=tmp_path)
     stopped = csgcnn("train", *words, "trainer.max_minutes=1e-9", "hydra.run.dir=cut", cwd=tmp_path)
@@ -83,31 +90,27 @@ def test_it_resumes_without_the_file(
     answer = csgcnn("train", "resume=cut", "trainer.max_minutes=null", cwd=tmp_path)
     assert answer.code == 0, answer.said
     new, expected = weights(tmp_path / "cut"), weights(tmp_path / "whole")
-    assert same(new, expected) == expected.keys()
+    assert equal_tensors(new, expected) == expected.keys()
 
 
-def test_test_crystals_that_trained_the_other_model_are_told(
+def test_test_crystals_of_the_other_training_set_are_counted(
     csgcnn: Command, small: list[str], source: str, tmp_path: Path
 ) -> None:
-    answer = csgcnn(
-        "train", *small, source, "dataset.split.seed=4", "trainer.max_epochs=1", cwd=tmp_path
-    )
+    answer = csgcnn("train", *small, source, "dataset.split.seed=4", *QUICK, cwd=tmp_path)
     assert answer.code == 0, answer.said
-    assert re.search(r"[1-6] test crystals have ids of the training set", answer.said)
+    assert re.search(r"[1-6] test crystals were in the training set of that model", answer.said)
 
 
-def test_other_graphs_are_told(
+def test_other_graphs_are_reported(
     csgcnn: Command, small: list[str], source: str, tmp_path: Path
 ) -> None:
-    answer = csgcnn(
-        "train", *small, source, "graph.max_neighbors=8", "trainer.max_epochs=1", cwd=tmp_path
-    )
+    answer = csgcnn("train", *small, source, "graph.max_neighbors=8", *QUICK, cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert "other graphs: graph.max_neighbors=12" in answer.said
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("overrides", "code", "message"),
     [
         (["model.hidden=8"], 1, "incompatible architecture: model.hidden=16 (here 8)"),
         (["edge=rbf"], 1, "edge_calculator"),
@@ -121,14 +124,14 @@ def test_other_graphs_are_told(
         (["trainer.layer_decay=0"], 2, "trainer.layer_decay=0"),
     ],
 )
-def test_mistakes(
-    words: list[str],
+def test_mistakes_are_reported(
+    overrides: list[str],
     code: int,
-    told: str,
+    message: str,
     csgcnn: Command,
     small: list[str],
     source: str,
     tmp_path: Path,
 ) -> None:
-    answer = csgcnn("train", *small, source, *words, cwd=tmp_path)
-    assert (answer.code, told in answer.err) == (code, True), answer.said
+    answer = csgcnn("train", *small, source, *overrides, cwd=tmp_path)
+    assert (answer.code, message in answer.err) == (code, True), answer.said
