@@ -1,4 +1,7 @@
-"""`csgcnn import-cgcnn`: a checkpoint of the original CGCNN (Xie & Grossman 2018) in, one of ours out."""
+"""`csgcnn import-cgcnn`: convert a checkpoint of the original CGCNN.
+
+Source: Xie & Grossman, Phys. Rev. Lett. 120, 145301 (2018), and txie-93/cgcnn.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -21,7 +24,14 @@ from csgcnn.runs.checkpoint import save_checkpoint
 from csgcnn.runs.legacy_archives import load_legacy
 
 KIND = "checkpoint of the original CGCNN"
-# What the published files predict, by the last word of their `data_options`; in the names of the included data.
+# Tensors whose sizes give the sizes of the network, with their numbers of dimensions.
+N_DIMS = {
+    "embedding.weight": 2,
+    "convs.0.fc_full.weight": 2,
+    "conv_to_fc.weight": 2,
+    "fc_out.bias": 1,
+}
+# Targets of the published files by the last entry of their `data_options`.
 PUBLISHED = {
     "formation_energy_per_atom": Target("formation_energy_per_atom", "eV/atom"),
     "final_energy_per_atom": Target("final_energy_per_atom", "eV/atom"),
@@ -35,18 +45,25 @@ PUBLISHED = {
 
 
 def import_cgcnn(path: Path, output: Path, name: str | None = None, unit: str | None = None) -> str:
-    """Write the network in `path` to the checkpoint `output`; returns what it predicts, in a line.
+    """Convert a checkpoint of the original CGCNN.
 
-    `name` and `unit` of the target: None for those of the published files.
+    Args:
+        path: The original checkpoint.
+        output: The checkpoint to write.
+        name: Name of the target; None for that of the published file.
+        unit: Unit of the target; None for that of the published file.
+
+    Returns:
+        A line about the result, for the user.
 
     Raises:
-        UserError: the file is no such checkpoint, or `output` exists.
-        ConfigError: neither the file nor the arguments say what it predicts.
+        UserError: The file is not such a checkpoint, or `output` exists.
+        ConfigError: Neither the file nor the arguments say what it predicts.
     """
     if not path.exists():
-        raise UserError(f"{path}: there is no such file")
+        raise UserError(f"{path}: no such file")
     if output.exists():
-        raise UserError(f"output={output} exists; please choose another name")
+        raise UserError(f"output={output} exists; choose another name")
     content = load_legacy(path, KIND)
     try:
         weights = _weights(content)
@@ -57,58 +74,46 @@ def import_cgcnn(path: Path, output: Path, name: str | None = None, unit: str | 
             raise ValueError(f"{bad[0]} is not finite: the training had diverged")
     except ValueError as error:
         raise UserError(f"{path} is not a {KIND}: {error}") from error
-    elements = list(
-        range(1, MAX_ATOMIC_NUMBER + 1)
-    )  # the file does not say which it was trained on
     saved = {
+        "csgcnn": __version__,
         "config": config,
         "targets": [asdict(target)],
-        "elements": elements,
+        # the file does not say which elements it was trained on
+        "elements": list(range(1, MAX_ATOMIC_NUMBER + 1)),
         "state_dict": state,
     }
-    save_checkpoint({"csgcnn": __version__, **saved}, output)
+    save_checkpoint(saved, output)
     return (
-        f"{output} predicts {with_unit(target.name, target.unit)} as {path.name} does, which does not say on what "
-        "elements it was trained: predictions will not warn of unseen ones"
+        f"{output} predicts {with_unit(target.name, target.unit)} as {path.name} does. Its "
+        "training elements are not known; predictions do not warn of other elements."
     )
 
 
 def _weights(content: Any) -> dict[Any, Any]:
-    """The tensors of the network, but for the counters of batches."""
+    """Return the tensors of the network without the counters of batches."""
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise ValueError("it has no state_dict")
-    for key, n_axes in (
-        ("embedding.weight", 2),
-        ("convs.0.fc_full.weight", 2),
-        ("conv_to_fc.weight", 2),
-        ("fc_out.bias", 1),
-    ):
-        if not isinstance(state.get(key), Tensor) or state[key].dim() != n_axes:
+    for key, n_dims in N_DIMS.items():
+        if not isinstance(state.get(key), Tensor) or state[key].dim() != n_dims:
             raise ValueError(f"its state_dict has no {key}")
     hidden, n_features = state["embedding.weight"].shape
     n_gaussians = state["convs.0.fc_full.weight"].shape[1] - 2 * hidden
     if (n_features, n_gaussians) != (92, 41):
         raise ValueError(
-            f"it takes {n_features} features of an atom and {n_gaussians} Gaussians of a distance; expected the 92 of "
-            "atom_init.json and the 41 of its data loader, 0 to 8 Å in steps of 0.2 Å"
+            f"it takes {n_features} atom features and {n_gaussians} Gaussians; expected the 92 "
+            "features of atom_init.json and 41 Gaussians from 0 to 8 Å"
         )
-    return {
-        key: value for key, value in state.items() if not str(key).endswith(".num_batches_tracked")
-    }
+    return {k: v for k, v in state.items() if not str(k).endswith(".num_batches_tracked")}
 
 
 def _config(weights: Mapping[Any, Any]) -> dict[str, Any]:
-    """The configuration of the original network, its sizes taken from its weights.
+    """Return the configuration of the original network; its weights give the sizes.
 
-    Cut-off, number of neighbors and Gaussians are those of the original's data loader: no file keeps them.
+    Cutoff, number of neighbors and Gaussians are those of the original data loader, as no file
+    contains them.
     """
-    graph = {
-        "cutoff": 8.0,
-        "max_neighbors": 12,
-        "shells": "truncate",
-        "global_features": [],
-    }
+    graph = {"cutoff": 8.0, "max_neighbors": 12, "shells": "truncate", "global_features": []}
     table = {"_target_": "csgcnn.crystals.elements.atom_init"}
     config = {
         "graph": graph,
@@ -153,11 +158,11 @@ def _target(
 ) -> Target:
     arguments = content.get("args")
     options = arguments.get("data_options") if isinstance(arguments, dict) else None
-    word = options[-1] if isinstance(options, list) and options else None
-    known = PUBLISHED.get(word) if isinstance(word, str) else None
+    option = options[-1] if isinstance(options, list) and options else None
+    known = PUBLISHED.get(option) if isinstance(option, str) else None
     if known is None and (not name or (unit is None and not is_class)):
-        wanted = "name=…" if is_class else "name=… and unit=… (unit= where there is none)"
-        raise ConfigError(f"{path} does not say what it predicts; please give {wanted}")
+        needed = "name=…" if is_class else "name=… and unit=… (unit= if it has none)"
+        raise ConfigError(f"{path} does not say what it predicts; add {needed}")
     target = known or Target("")
     task, classes = ("classification", ("0", "1")) if is_class else ("regression", ())
     unit = target.unit if unit is None else unit
@@ -165,9 +170,9 @@ def _target(
 
 
 def _statistics(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Mean and standard deviation of the training targets, as the scaler keeps them."""
-    kept = content.get("normalizer")
-    found = {key: kept.get(key) if isinstance(kept, dict) else None for key in ("mean", "std")}
+    """Return mean and standard deviation of the training targets, as the scaler stores them."""
+    stored = content.get("normalizer")
+    found = {key: stored.get(key) if isinstance(stored, dict) else None for key in ("mean", "std")}
     if not all(
         isinstance(value, float | Tensor) and torch.as_tensor(value).numel() == 1
         for value in found.values()
@@ -181,31 +186,34 @@ def _statistics(content: Mapping[str, Any]) -> dict[str, Tensor]:
 def _state(
     weights: Mapping[Any, Any], config: Mapping[str, Any], n_outputs: int
 ) -> dict[str, Tensor]:
-    """The weights under our names, with the tables of our network."""
-    model = config["model"]
-    layers = {"embedding": "embedding", "head.layers.0": "conv_to_fc", "head.out": "fc_out"}
-    for i in range(model["n_convolutions"]):
-        parts = {"convolution.linear": "fc_full", "convolution.message_norm": "bn1", "norm": "bn2"}
-        layers |= {f"blocks.{i}.{ours}": f"convs.{i}.{theirs}" for ours, theirs in parts.items()}
-    layers |= {f"head.layers.{i}": f"fcs.{i - 1}" for i in range(1, model["n_head_layers"])}
-    with torch.device(
-        "meta"
-    ):  # nothing is allocated before the shapes are known to be those of the weights
+    """Return the weights by the names of this package, with the constant tables of the network."""
+    layers = _layer_names(config["model"])
+    # nothing is allocated before the shapes are known to be those of the weights
+    with torch.device("meta"):
         expected = build_network(config, [n_outputs]).state_dict()
     state, used = dict[str, Tensor](), set[str]()
     for name, tensor in expected.items():
         layer, _, kind = name.rpartition(".")
         if layer not in layers:
             continue
-        theirs = f"{layers[layer]}.{kind}"
-        found = weights.get(theirs, torch.empty(0))
+        original = f"{layers[layer]}.{kind}"
+        found = weights.get(original, torch.empty(0))
         if not isinstance(found, Tensor) or found.shape != tensor.shape:
-            raise ValueError(f"its {theirs} is not {list(tensor.shape)}")
+            raise ValueError(f"its {original} is not {list(tensor.shape)}")
         state[name] = found.float().contiguous()
-        used.add(theirs)
-    if strange := weights.keys() - used:
-        raise ValueError(f"the original has no {min(map(ascii, strange)):.60}")
+        used.add(original)
+    if unknown := weights.keys() - used:
+        raise ValueError(f"the original has no {min(map(ascii, unknown)):.60}")
     return state | {
         "node_features.parts.atom_init.table": torch.tensor(atom_init()),
         "edge_calculator.center": instantiate(config["edge_calculator"]).center,
     }
+
+
+def _layer_names(model: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names of the original layers by those of this package."""
+    layers = {"embedding": "embedding", "head.layers.0": "conv_to_fc", "head.out": "fc_out"}
+    parts = {"convolution.linear": "fc_full", "convolution.message_norm": "bn1", "norm": "bn2"}
+    for i in range(model["n_convolutions"]):
+        layers |= {f"blocks.{i}.{name}": f"convs.{i}.{part}" for name, part in parts.items()}
+    return layers | {f"head.layers.{i}": f"fcs.{i - 1}" for i in range(1, model["n_head_layers"])}

@@ -1,4 +1,4 @@
-"""Models of the original CGCNN: taken over, they predict what a transcription of the paper's formulas predicts."""
+"""Imported models of the original CGCNN predict as a transcription of the paper's formulas."""
 
 import gzip
 import json
@@ -102,7 +102,7 @@ def original_output(state: dict[str, Tensor], graph: Graph) -> Tensor:
 
 
 def content(state: dict[str, Tensor], **changes: Any) -> dict[str, Any]:
-    """What the original's main.py saves."""
+    """The content that main.py of the original saves."""
     as_numbers = {"mean": torch.tensor(-1.5), "std": torch.tensor(0.75)}
     arguments = {
         "data_options": ["data/mine"],
@@ -120,7 +120,7 @@ def content(state: dict[str, Tensor], **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def structures() -> list[Structure]:
-    """Real crystals, in many of which the twelfth neighbor is one of several that are equally near."""
+    """Real crystals; in many of them several neighbors are as near as the twelfth."""
     with gzip.open(DATA / "formation_energy.json.gz", "rt") as file:
         crystals = [record["crystal_structure"] for record in json.load(file)]
     small = [one for one in crystals if len(one["species"]) <= 12][::55]
@@ -142,7 +142,7 @@ SIZES = {
 
 @pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "before torch 1.6"])
 @pytest.mark.parametrize("what", SIZES)
-def test_predictions_are_the_original_ones(
+def test_an_imported_model_predicts_as_the_original(
     what: str,
     is_zip: bool,
     csgcnn: Command,
@@ -153,8 +153,8 @@ def test_predictions_are_the_original_ones(
     state = original_network(0, *SIZES[what])
     torch.save(content(state), tmp_path / "mine.pth.tar", _use_new_zipfile_serialization=is_zip)
     is_class = SIZES[what][-1] == 2
-    words = ["name=is_metal"] if is_class else ["name=gap", "unit=eV"]
-    answer = csgcnn("import-cgcnn", "mine.pth.tar", *words, cwd=tmp_path)
+    overrides = ["name=is_metal"] if is_class else ["name=gap", "unit=eV"]
+    answer = csgcnn("import-cgcnn", "mine.pth.tar", *overrides, cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert answer.out.startswith(
         "mine.ckpt predicts is_metal as" if is_class else "mine.ckpt predicts gap [eV] as"
@@ -172,7 +172,7 @@ def test_predictions_are_the_original_ones(
     )
 
 
-def test_predict_and_evaluate_take_it(
+def test_predict_and_evaluate_accept_it(
     csgcnn: Command,
     cifs: Path,
     data_file: Path,
@@ -211,7 +211,7 @@ def test_predict_and_evaluate_take_it(
 
 
 @pytest.mark.parametrize(
-    ("word", "n_out", "expected"),
+    ("option", "n_out", "expected"),
     [
         (
             "formation_energy_per_atom",
@@ -223,11 +223,11 @@ def test_predict_and_evaluate_take_it(
         ("metal_semi", 2, ("is_metal", "", "classification", ("0", "1"))),
     ],
 )
-def test_published_files_say_what_they_predict(
-    word: str, n_out: int, expected: tuple[Any, ...], csgcnn: Command, tmp_path: Path
+def test_the_target_of_a_published_file_is_known(
+    option: str, n_out: int, expected: tuple[Any, ...], csgcnn: Command, tmp_path: Path
 ) -> None:
     state = original_network(0, 8, 1, 8, 1, n_out)
-    arguments = {"data_options": ["/somewhere/20170419.json", "a task", word]}
+    arguments = {"data_options": ["/somewhere/20170419.json", "a task", option]}
     statistics = {"mean": -1.7, "std": 1.1}  # numbers there
     torch.save(content(state, args=arguments, normalizer=statistics), tmp_path / "a.pth.tar")
     assert csgcnn("import-cgcnn", "a.pth.tar", cwd=tmp_path).code == 0
@@ -267,54 +267,95 @@ def with_weight(key: str, tensor: Any) -> Callable[[dict[str, Any]], Any]:
     return lambda whole: whole | {"state_dict": whole["state_dict"] | {key: tensor}}
 
 
-WORDS = ["name=gap", "unit=eV"]
-STRANGE: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str], int, str]] = {
-    "a call": (lambda whole: whole | {"args": Trap()}, WORDS, 1, "nothing was executed: it names posix.mkdir"),
-    "no name": (lambda whole: whole, [], 2, "please give name=… and unit=…"),
-    "no unit": (lambda whole: whole, ["name=gap"], 2, "please give name=… and unit=…"),
-    "no arguments": (without("args"), [], 2, "please give name=…"),
-    "a list": (lambda whole: [whole], WORDS, 1, "is not a checkpoint of the original CGCNN: it has no state_dict"),
-    "no weights": (without("state_dict"), WORDS, 1, "it has no state_dict"),
-    "no statistics": (without("normalizer"), WORDS, 1, "its normalizer has no mean and std"),
-    "statistics of two": (lambda whole: whole | {"normalizer": {"mean": torch.ones(2), "std": 1.0}}, WORDS, 1, "mean"),
-    "no convolution": (without("convs.0.fc_full.weight"), WORDS, 1, "no convs.0.fc_full.weight"),
-    "no bias": (without("convs.1.bn2.bias"), WORDS, 1, "its convs.1.bn2.bias is not [8]"),
-    "another model": (with_weight("conv.weight\x1b[31m", torch.ones(1)), WORDS, 1, "has no 'conv.weight\\x1b[31m'"),
-    "another shape": (with_weight("fc_out.weight", torch.ones(1, 7)), WORDS, 1, "its fc_out.weight is not [1, 6]"),
-    "three classes": (with_weight("fc_out.bias", torch.ones(3)), ["name=a"], 1, "its fc_out.weight is not [2, 6]"),
-    "other features": (with_weight("embedding.weight", torch.ones(8, 100)), WORDS, 1, "it takes 100 features"),
-    "other Gaussians": (with_weight("convs.0.fc_full.weight", torch.ones(16, 67)), WORDS, 1, "and 51 Gaussians"),
-    "not a number": (with_weight("fc_out.bias", torch.tensor([float("nan")])), WORDS, 1, "head.out.bias is not finite"),
-}  # fmt: skip
+TARGET = ["name=gap", "unit=eV"]
+REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str], int, str]] = {
+    "a call": (
+        lambda whole: whole | {"args": Trap()},
+        TARGET,
+        1,
+        "nothing was executed: it names posix.mkdir",
+    ),
+    "no name": (lambda whole: whole, [], 2, "add name=… and unit=…"),
+    "no unit": (lambda whole: whole, ["name=gap"], 2, "add name=… and unit=…"),
+    "no arguments": (without("args"), [], 2, "add name=…"),
+    "a list": (
+        lambda whole: [whole],
+        TARGET,
+        1,
+        "is not a checkpoint of the original CGCNN: it has no state_dict",
+    ),
+    "no weights": (without("state_dict"), TARGET, 1, "it has no state_dict"),
+    "no statistics": (without("normalizer"), TARGET, 1, "its normalizer has no mean and std"),
+    "statistics of two": (
+        lambda whole: whole | {"normalizer": {"mean": torch.ones(2), "std": 1.0}},
+        TARGET,
+        1,
+        "mean",
+    ),
+    "no convolution": (without("convs.0.fc_full.weight"), TARGET, 1, "no convs.0.fc_full.weight"),
+    "no bias": (without("convs.1.bn2.bias"), TARGET, 1, "its convs.1.bn2.bias is not [8]"),
+    "another model": (
+        with_weight("conv.weight\x1b[31m", torch.ones(1)),
+        TARGET,
+        1,
+        "has no 'conv.weight\\x1b[31m'",
+    ),
+    "another shape": (
+        with_weight("fc_out.weight", torch.ones(1, 7)),
+        TARGET,
+        1,
+        "its fc_out.weight is not [1, 6]",
+    ),
+    "three classes": (
+        with_weight("fc_out.bias", torch.ones(3)),
+        ["name=a"],
+        1,
+        "its fc_out.weight is not [2, 6]",
+    ),
+    "other features": (
+        with_weight("embedding.weight", torch.ones(8, 100)),
+        TARGET,
+        1,
+        "it takes 100 atom features",
+    ),
+    "other Gaussians": (
+        with_weight("convs.0.fc_full.weight", torch.ones(16, 67)),
+        TARGET,
+        1,
+        "and 51 Gaussians",
+    ),
+    "not a number": (
+        with_weight("fc_out.bias", torch.tensor([float("nan")])),
+        TARGET,
+        1,
+        "head.out.bias is not finite",
+    ),
+}
 
 
-@pytest.mark.parametrize("what", STRANGE)
-def test_what_is_no_such_model_is_refused_in_a_line(
-    what: str, csgcnn: Command, tmp_path: Path
-) -> None:
-    change, words, code, answer = STRANGE[what]
+@pytest.mark.parametrize("what", REFUSED)
+def test_other_files_are_refused_with_one_line(what: str, csgcnn: Command, tmp_path: Path) -> None:
+    change, overrides, code, answer = REFUSED[what]
     for is_zip in (True, False):
         whole = change(content(original_network(0, 8, 2, 6, 1, 1)))
         torch.save(whole, tmp_path / "a.pth.tar", _use_new_zipfile_serialization=is_zip)
-        said = csgcnn("import-cgcnn", "a.pth.tar", *words, cwd=tmp_path)
+        said = csgcnn("import-cgcnn", "a.pth.tar", *overrides, cwd=tmp_path)
         assert (said.code, answer in said.err) == (code, True), said.said
         assert len(said.err.splitlines()) == 1
         assert [path.name for path in tmp_path.iterdir()] == ["a.pth.tar"]
 
 
-def test_files_that_are_no_checkpoint_or_would_be_overwritten(
-    csgcnn: Command, tmp_path: Path
-) -> None:
+def test_an_absent_file_and_an_existing_output_are_refused(csgcnn: Command, tmp_path: Path) -> None:
     for name, answer in {
-        "absent.pth.tar": "there is no such file",
+        "absent.pth.tar": "no such file",
         "text": "is not a checkpoint of the original",
     }.items():
         (tmp_path / "text").write_text("id,target\n")
-        said = csgcnn("import-cgcnn", name, *WORDS, cwd=tmp_path)
+        said = csgcnn("import-cgcnn", name, *TARGET, cwd=tmp_path)
         assert (said.code, answer in said.err) == (1, True), said.said
     torch.save(content(original_network(0, 8, 1, 6, 1, 1)), tmp_path / "a.pth.tar")
     (tmp_path / "a.ckpt").write_text("mine")
-    said = csgcnn("import-cgcnn", "a.pth.tar", *WORDS, cwd=tmp_path)
+    said = csgcnn("import-cgcnn", "a.pth.tar", *TARGET, cwd=tmp_path)
     assert (said.code, "output=a.ckpt exists" in said.err) == (1, True), said.said
     assert (tmp_path / "a.ckpt").read_text() == "mine"
 
