@@ -1,4 +1,4 @@
-"""The job files of scripts/slurm, as they are, and sweeps through submitit, on a SLURM of this machine's own."""
+"""The job files of scripts/slurm and sweeps through submitit, on a local SLURM."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
@@ -25,7 +25,7 @@ Table = Callable[[Path], list[dict[str, str]]]
 
 
 class Cluster:
-    """Commands in a folder, in an environment in which `csgcnn` and a SLURM are found."""
+    """Run commands in a folder, with `csgcnn` and SLURM on the PATH."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
@@ -44,20 +44,18 @@ class Cluster:
         return answer
 
     def submit(self, name: str, *words: str, flags: tuple[str, ...] = ()) -> str:
-        """Submit a job file of scripts/slurm; returns the number of the job."""
-        told = self(
-            "sbatch", "--parsable", "--time=5", *flags, str(SCRIPTS / "slurm" / name), *words
-        )
-        return told.stdout.strip()
+        """Submit a job file of scripts/slurm and return the number of the job."""
+        script = str(SCRIPTS / "slurm" / name)
+        return self("sbatch", "--parsable", "--time=5", *flags, script, *words).stdout.strip()
 
     def jobs(self, number: str) -> list[Job]:
-        """What SLURM knows of a job, or of each job of an array."""
+        """Return the properties of a job, or of each job of an array."""
         lines = self("scontrol", "show", "job", "--oneliner", number).stdout.splitlines()
         pairs = [[word.partition("=") for word in line.split()] for line in lines if line]
         return [{key: value for key, _, value in words} for words in pairs]
 
     def ended(self, number: str) -> list[Job]:
-        """The jobs, once they have ended."""
+        """Wait for the jobs to end and return them."""
         return wait_for(
             lambda: all(job["JobState"] in ENDED for job in self.jobs(number)) and self.jobs(number)
         )
@@ -81,15 +79,12 @@ def wait_for(find: Callable[[], Any], seconds: float = 200) -> Any:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     programs = Path(sys.executable).parent
     if not shutil.which("slurmctld", path=f"{os.environ['PATH']}:/usr/sbin:/sbin"):
-        pytest.skip(
-            "there is no SLURM here: slurmctld is not installed (Debian: apt-get install slurm-wlm munge)"
-        )
+        pytest.skip("slurmctld is not installed (Debian: apt-get install slurm-wlm munge)")
     if not (programs / "csgcnn").exists():
         pytest.skip("csgcnn is not installed, only its source is here")
     folder = tmp_path_factory.mktemp("cluster")
-    with tempfile.TemporaryDirectory(
-        prefix="csgcnn"
-    ) as short:  # names of sockets have at most 107 characters
+    # names of sockets have at most 107 characters
+    with tempfile.TemporaryDirectory(prefix="csgcnn") as short:
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -102,16 +97,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             "OMP_NUM_THREADS": "1",
         }
         script = str(SCRIPTS / "start_slurm.sh")
-        with open(
-            folder / "start.txt", "w+"
-        ) as told:  # a pipe would stay open as long as the services run
-            code = subprocess.run(
-                [script], env=environment, stdout=told, stderr=told, timeout=60
-            ).returncode
-        said = (folder / "start.txt").read_text()
+        # a pipe would stay open as long as the services run
+        with open(folder / "start.txt", "w+") as output:
+            streams = {"stdout": output, "stderr": output}
+            code = subprocess.run([script], env=environment, timeout=60, **streams).returncode
+        started = (folder / "start.txt").read_text()
         try:
             if code:
-                pytest.skip(f"SLURM is installed, but cannot be started here: {said}")
+                pytest.skip(f"SLURM cannot be started: {started}")
             environment["SLURM_CONF"] = f"{short}/slurm/slurm.conf"
             yield Cluster(folder, environment)
         finally:
@@ -120,7 +113,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def short(data_file: Path) -> list[str]:
-    """The words of a training of an epoch."""
+    """Overrides of a training of one epoch."""
     quick = [
         "trainer.threads=1",
         "trainer.workers=1",
@@ -133,7 +126,7 @@ def short(data_file: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def long(short: list[str]) -> list[str]:
-    """The words of a training that takes several seconds, for it writes a checkpoint after each batch."""
+    """Overrides of a training of several seconds, which writes a checkpoint after each step."""
     return [
         *short,
         f"trainer.max_epochs={N_EPOCHS}",
@@ -143,7 +136,7 @@ def long(short: list[str]) -> list[str]:
 
 
 def wait_for_rows(cluster: Cluster, number: str) -> None:
-    """Wait until a job has come some way."""
+    """Wait until a job has completed some epochs."""
     rows = cluster.run(number) / "metrics.csv"
     wait_for(lambda: rows.exists() and len(rows.read_text().splitlines()) > 3)
 
@@ -153,17 +146,16 @@ def uninterrupted(cluster: Cluster, words: list[str]) -> str:
 
 
 def stopped_before_its_limit(cluster: Cluster, words: list[str]) -> str:
-    """The number of a job of 60 s, which is warned 10 s or, as SLURM looks every 30 s, up to 40 s before."""
+    """Submit a job of 60 s, which SLURM warns 10 to 40 s before its limit."""
     number = cluster.submit("requeue.sbatch", *words, flags=("--time=1", "--signal=USR1@10"))
     wait_for_rows(cluster, number)
-    cluster(
-        "scancel", "--signal=STOP", number
-    )  # it sleeps until the warning wakes it, and is not done by then
+    # paused until the warning, so that it does not finish before
+    cluster("scancel", "--signal=STOP", number)
     return number
 
 
 def preempted(cluster: Cluster, words: list[str]) -> str:
-    """The number of a job that was running when SLURM took its node for another one, and queued it again."""
+    """Submit a job and requeue it while it runs."""
     number = cluster.submit("requeue.sbatch", *words)
     wait_for_rows(cluster, number)
     cluster("scontrol", "requeue", number)
@@ -174,12 +166,12 @@ def stopped_on_two_nodes(cluster: Cluster, words: list[str]) -> str:
     flags = ("--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1")
     number = cluster.submit("train_multi_node.sbatch", *words, flags=flags)
     wait_for_rows(cluster, number)
-    cluster("scancel", "--signal=USR1", number)  # what SLURM sends before the limit
+    cluster("scancel", "--signal=USR1", number)  # sent before the limit
     return number
 
 
 def array_of_seeds(cluster: Cluster, words: list[str]) -> str:
-    """The number of an array, whose jobs all run at once, on a cold cache."""
+    """Submit an array whose jobs run at once, without cached graphs."""
     flags = (f"--array=0-{N_JOBS - 1}", "--gpus=0", "--cpus-per-task=1")
     return cluster.submit(
         "array.sbatch", *words, "trainer.max_epochs=1", "dataset.cache_dir=cold", flags=flags
@@ -188,10 +180,9 @@ def array_of_seeds(cluster: Cluster, words: list[str]) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def numbers(cluster: Cluster, long: list[str]) -> Iterator[Numbers]:
-    """The numbers of the jobs, which run and wait for SLURM all at the same time."""
-    number = stopped_before_its_limit(
-        cluster, long
-    )  # for itself, or its minute is over before it begins
+    """Submit all jobs, which run at the same time, and return their numbers."""
+    # first and alone, or its minute ends before it starts
+    number = stopped_before_its_limit(cluster, long)
     jobs = (array_of_seeds, preempted, stopped_on_two_nodes, uninterrupted)
     with ThreadPoolExecutor() as threads:
         waiting = {job.__name__: threads.submit(job, cluster, long) for job in jobs}
@@ -235,7 +226,7 @@ def test_a_job_that_slurm_refuses(cluster: Cluster, short: list[str]) -> None:
     assert "csgcnn train: the launcher says: sbatch: error: invalid partition" in answer.stderr
 
 
-def test_an_array_on_a_cold_cache(cluster: Cluster, numbers: Numbers) -> None:
+def test_an_array_of_jobs_shares_a_new_cache(cluster: Cluster, numbers: Numbers) -> None:
     array = numbers["array_of_seeds"]
     jobs = cluster.ended(array)
     assert [(job["JobState"], job["ExitCode"]) for job in jobs] == [("COMPLETED", "0:0")] * N_JOBS
@@ -248,7 +239,7 @@ def test_an_array_on_a_cold_cache(cluster: Cluster, numbers: Numbers) -> None:
     assert f"({N_JOBS})" in table, table
 
 
-def test_a_run(cluster: Cluster, numbers: Numbers, table: Table) -> None:
+def test_a_job_trains(cluster: Cluster, numbers: Numbers, table: Table) -> None:
     number = numbers["uninterrupted"]
     (job,) = cluster.ended(number)
     assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0"), cluster.output(number)
@@ -258,7 +249,7 @@ def test_a_run(cluster: Cluster, numbers: Numbers, table: Table) -> None:
 
 
 @pytest.mark.parametrize("way", ["preempted", "stopped_before_its_limit"])
-def test_interrupted_and_requeued(
+def test_an_interrupted_job_resumes_when_requeued(
     way: str, cluster: Cluster, numbers: Numbers, table: Table
 ) -> None:
     number, whole = numbers[way], numbers["uninterrupted"]
@@ -275,7 +266,7 @@ def test_interrupted_and_requeued(
     assert next(predictions).read_bytes() == next(predictions).read_bytes()
 
 
-def test_processes_on_two_nodes(cluster: Cluster, numbers: Numbers, table: Table) -> None:
+def test_ranks_on_two_nodes_resume(cluster: Cluster, numbers: Numbers, table: Table) -> None:
     number = numbers["stopped_on_two_nodes"]
     wait_for(lambda: cluster.jobs(number)[0]["Restarts"] != "0")
     (job,) = cluster.ended(number)
