@@ -173,3 +173,18 @@ def test_the_line_about_a_target_without_known_values() -> None:
     assert lines == [
         f"{name}: none of the crystals has a known value" for name in ("gap", "system")
     ]
+
+
+@pytest.mark.parametrize(
+    "factor", [2.0**power for power in (-100, -40, 40, 100, 119)], ids="{:.0e}".format
+)
+def test_regression_metrics_scale_with_the_unit(factor: float) -> None:
+    values = torch.tensor([0.5, 1.25, 3.0, 7.0, 2.0, 1.0])
+    expected, found = (
+        task_metrics(REGRESSION, (values + 0.5) * f, values * f) for f in (1.0, factor)
+    )
+    scaled = {name: expected[name] * factor for name in ("mae", "rmse")}
+    assert found == pytest.approx(expected | scaled)
+    column = values.unsqueeze(1) * factor
+    baseline = baseline_metrics(column, column, [Target("gap", "eV")])["gap"]["mae"]
+    assert baseline == pytest.approx((values - values.mean()).abs().mean().item() * factor)

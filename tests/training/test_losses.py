@@ -2,10 +2,17 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from csgcnn.config.compose import compose
 from csgcnn.config.instantiate import instantiate
-from csgcnn.training.losses import Likelihood, MultiTaskLoss
+from csgcnn.training.losses import (
+    Likelihood,
+    MultiTaskLoss,
+    WeightedRegressionLoss,
+    balanced_class_weights,
+    cross_entropy,
+)
 
 NAN = float("nan")
 ERRORS = torch.tensor([[2.0], [-0.5]])
@@ -85,3 +92,88 @@ def test_outputs_of_several_targets_with_deviations() -> None:
     target = torch.tensor([[0.0, 1.0, 1.0]])
     first, last = math.log(2) + 0.5 * (1 / 2) ** 2, math.log(4) + 0.5 * (4 / 4) ** 2
     assert loss(outputs, target).item() == pytest.approx((first + math.log(2) + last) / 3)
+
+
+def test_cross_entropy_equals_torch_on_the_known_rows() -> None:
+    torch.manual_seed(0)
+    logits, label = torch.randn(6, 3, requires_grad=True), torch.tensor([0, 1, NAN, 2, NAN, 1])
+    weights, known = torch.tensor([1.0, 2.0, 0.5]), torch.tensor([0, 1, 3, 5])
+    value = cross_entropy(logits, label, weights)
+    torch.testing.assert_close(value, F.cross_entropy(logits[known], label[known].long(), weights))
+    value.backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert torch.equal(logits.grad.abs().sum(1) > 0, label.isfinite())
+    assert cross_entropy(logits, torch.full((6,), NAN), weights) == 0
+
+
+def test_balanced_class_weights_give_classes_equal_totals() -> None:
+    label = torch.tensor([0, 0, 0, 1, NAN, 0, 3])
+    weight = balanced_class_weights(label, 4)
+    torch.testing.assert_close(weight, torch.tensor([6 / (3 * 4), 6 / 3, 0, 6 / 3]))
+    torch.testing.assert_close(
+        balanced_class_weights(torch.tensor([0.0, 1, 1, 0]), 2), torch.ones(2)
+    )
+
+
+def test_missing_labels_change_neither_loss_nor_gradient() -> None:
+    torch.manual_seed(0)
+    loss = MultiTaskLoss(WeightedRegressionLoss(mse=1.0), [1, 3, 1], learn_weights=True)
+    target = torch.tensor([[1.0, 2, NAN], [NAN, 0, NAN], [2.0, NAN, NAN]])
+    outputs = torch.randn(3, 5, requires_grad=True)
+    value = loss(outputs, target)
+    value.backward()
+    assert outputs.grad is not None
+    known = target.isfinite()[:, [0, 1, 1, 1, 2]]
+    assert torch.equal(outputs.grad != 0, known)
+    assert loss.log_variance is not None
+    assert loss.log_variance.grad is not None
+    assert loss.log_variance.grad[2] == 0, "a target that the batch has no label of"
+    changed = torch.where(known, outputs.detach(), 1e6)
+    torch.testing.assert_close(loss(changed, target), value)
+    assert loss(outputs, torch.full_like(target, NAN)) == 0
+
+
+def test_fixed_task_weights_are_those_of_a_weighted_mean() -> None:
+    target = torch.tensor([[0.0, 0.0], [0.0, NAN]])
+    outputs = torch.tensor([[1.0, 3.0], [2.0, 7.0]])
+    first, second = 2.5, 9.0
+    assert MultiTaskLoss(WeightedRegressionLoss(mse=1.0), [1, 1])(
+        outputs, target
+    ).item() == pytest.approx((first + second) / 2)
+    weighted = MultiTaskLoss(WeightedRegressionLoss(mse=1.0), [1, 1], [3.0, 1.0])
+    assert weighted(outputs, target).item() == pytest.approx((3 * first + second) / 4)
+    assert MultiTaskLoss(WeightedRegressionLoss(mse=1.0))(outputs[:, :1], target[:, :1]) == first, (
+        "one target: its loss alone"
+    )
+
+
+def test_learned_task_weights_in_closed_form() -> None:
+    """Of a number the optimum is s = log L, of a class s = log 2 L."""
+    target, outputs = torch.tensor([[0.0, 1.0]]), torch.tensor([[3.0, 0.5, -0.5]])
+    loss = MultiTaskLoss(WeightedRegressionLoss(mse=1.0), [1, 2], learn_weights=True)
+    squared, entropy = 9.0, math.log(1 + math.e)
+    assert loss(outputs, target).item() == pytest.approx((squared / 2 + entropy) / 2)
+    assert loss.log_variance is not None
+    with torch.no_grad():
+        loss.log_variance.copy_(torch.tensor([math.log(squared), math.log(2 * entropy)]))
+    value = loss(outputs, target)
+    value.backward()
+    torch.testing.assert_close(loss.log_variance.grad, torch.zeros(2), atol=1e-6, rtol=0)
+    expected = (0.5 + math.log(squared) / 2 + 0.5 + math.log(2 * entropy) / 2) / 2
+    assert value.item() == pytest.approx(expected)
+    torch.testing.assert_close(
+        loss.task_weights, torch.tensor([0.5 / squared, 1 / (2 * entropy)]) / 2
+    )
+
+
+def test_a_class_without_training_rows_has_weight_0() -> None:
+    weights = balanced_class_weights(torch.tensor([0.0, 1.0, 1.0, NAN]), 3)
+    assert weights.tolist() == [1.5, 0.75, 0]
+    loss = MultiTaskLoss(WeightedRegressionLoss(mse=1.0), [3], class_weights=[weights])
+    outputs = torch.randn(2, 3, requires_grad=True)
+    value = loss(outputs, torch.tensor([[2.0], [2.0]]))
+    value.backward()
+    assert value == 0
+    assert outputs.grad is not None
+    assert not outputs.grad.any()

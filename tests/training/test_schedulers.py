@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -48,15 +49,23 @@ def test_step() -> None:
     )
 
 
-@pytest.mark.parametrize("n_steps", [1, 2, 3])
 @pytest.mark.parametrize("make", [one_cycle, cosine])
-def test_the_shortest_trainings(make: Callable[..., LRScheduler], n_steps: int) -> None:
-    chosen = optimizer()
-    scheduler = make(chosen, n_steps)
-    for _ in range(n_steps):
-        assert 0 < chosen.param_groups[0]["lr"] <= PEAK * (1 + 1e-6)
-        chosen.step()
-        scheduler.step()
+@pytest.mark.parametrize("warmup", [0.0, 0.05, 0.1, 0.2, 0.25, 0.3, 0.5, 0.9])
+def test_a_schedule_of_any_length_rises_then_falls(
+    make: Callable[..., LRScheduler], warmup: float
+) -> None:
+    for n_steps in range(1, 41):
+        chosen = optimizer()
+        scheduler = make(chosen, n_steps, warmup=warmup)
+        rates = []
+        for _ in range(n_steps):
+            rates.append(chosen.param_groups[0]["lr"])
+            chosen.step()
+            scheduler.step()
+        assert all(0 < rate <= PEAK * (1 + 1e-6) for rate in rates), (n_steps, rates)
+        assert n_steps < 3 or max(rates) > 0.3 * PEAK, (n_steps, rates)
+        rising = [a < b for a, b in pairwise(rates)]
+        assert rising == sorted(rising, reverse=True), "up, then down"
 
 
 def test_plateau_and_constant() -> None:
