@@ -253,6 +253,18 @@ def test_a_resident_store_is_shuffled_as_a_whole(store_in_memory: GraphStore) ->
     assert torch.equal(order, torch.randperm(100))
 
 
+@pytest.mark.parametrize("size", [1, 7, 100, 1000])
+def test_blocks_of_any_size_hold_all_graphs(
+    store_in_memory: GraphStore, mapped: GraphStore, size: int
+) -> None:
+    blocks = list(mapped.graphs.blocks(size))
+    assert max(map(len, blocks)) == min(size, 100)
+    together = CrystalGraphs.concatenate(blocks)
+    for field in fields(CrystalGraphs):
+        expected = getattr(store_in_memory.graphs, field.name)
+        np.testing.assert_array_equal(getattr(together, field.name), expected)
+
+
 def test_elements_of_a_store_in_files(store_in_memory: GraphStore, mapped: GraphStore) -> None:
     rows = torch.tensor([3, 50, 99])
     elements = (store_in_memory.elements[row] for row in rows.tolist())

@@ -96,6 +96,7 @@ def write_with_checksum(path: Path, content: bytes) -> None:
     [
         ("distance", lambda array: array.astype("float64"), "expected float32"),
         ("atomic_number", lambda array: array.astype("int8"), "expected uint8"),
+        ("fingerprint", lambda array: array.view("int64"), "expected uint64"),
         ("lattice", lambda array: array.astype(">f4"), "expected float32"),
         ("distance", lambda array: array[:-1], "expected float32"),
         ("distance", lambda array: array[None], "expected float32"),

@@ -48,10 +48,10 @@ def test_training_from_files_equals_training_from_memory(
 def test_a_training_from_files_resumes_bit_identically(
     csgcnn: Command, small: list[str], table: Table, tmp_path: Path
 ) -> None:
-    words = [*small, IN_FILES, "trainer.max_epochs=2", "trainer.checkpoint_every=0"]
-    csgcnn("train", *words, "hydra.run.dir=whole", cwd=tmp_path)
-    csgcnn("train", *words, "trainer.max_minutes=1e-9", "hydra.run.dir=parts", cwd=tmp_path)
-    answer = csgcnn("train", *words, "trainer.max_minutes=null", "resume=parts", cwd=tmp_path)
+    overrides = [*small, IN_FILES, "trainer.max_epochs=2", "trainer.checkpoint_every=0"]
+    csgcnn("train", *overrides, "hydra.run.dir=whole", cwd=tmp_path)
+    csgcnn("train", *overrides, "trainer.max_minutes=1e-9", "hydra.run.dir=parts", cwd=tmp_path)
+    answer = csgcnn("train", *overrides, "trainer.max_minutes=null", "resume=parts", cwd=tmp_path)
     assert answer.code == 0, answer.said
     whole, parts = (
         without_timing(table(tmp_path / name / "metrics.csv")) for name in ("whole", "parts")
@@ -83,13 +83,13 @@ def test_built_graphs_are_a_data_set(
 def test_built_graphs_of_other_settings_are_refused(
     csgcnn: Command, data_file: Path, tmp_path: Path
 ) -> None:
-    words = (
+    overrides = (
         f"dataset.path={data_file}",
         "output=own.graphs",
         "graph.cutoff=5",
         "graph.compress=false",
     )
-    assert csgcnn("build", *words, cwd=tmp_path).code == 0
+    assert csgcnn("build", *overrides, cwd=tmp_path).code == 0
     answer = csgcnn("train", "dataset.path=own.graphs", "hydra.run.dir=run", cwd=tmp_path)
     assert answer.code == 2
     assert (
