@@ -1,20 +1,66 @@
-"""csgcnn: crystal graph neural networks, from crystal files to trusted predictions."""
+"""Crystal graph neural networks: train on crystal structures, predict their properties.
 
-from typing import TYPE_CHECKING
+    >>> import csgcnn
+    >>> result = csgcnn.train(dataset="dielectric", target="band_gap", max_epochs=50)
+    >>> result.predictor.predict(structures, as_frame=True)
+
+The names in `__all__` are the public API. They are imported when they are used, because torch takes
+seconds to import.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from csgcnn.predictor import Predictor
+    from csgcnn.commands.api import EvaluationResult, TrainingResult, evaluate, train
+    from csgcnn.crystals.crystal import Crystal
+    from csgcnn.data.store import GraphStore
+    from csgcnn.data.targets import Target
+    from csgcnn.errors import ConfigError, DataWarning, StructureError, UserError
+    from csgcnn.predictor import Predictor, load
 
 __version__ = "0.2.0"
 
+__all__ = [
+    "ConfigError",
+    "Crystal",
+    "DataWarning",
+    "EvaluationResult",
+    "GraphStore",
+    "Predictor",
+    "StructureError",
+    "Target",
+    "TrainingResult",
+    "UserError",
+    "__version__",
+    "evaluate",
+    "load",
+    "train",
+]
 
-def load(path: "str | Path | Sequence[str | Path]", device: str = "cpu") -> "Predictor":
-    """Load a trained model from its checkpoint (an ensemble from several): `load("best.ckpt").predict(structures)`."""
-    from csgcnn.predictor import (
-        Predictor,  # torch is imported when a model is, not with the package
-    )
+_MODULES = {
+    "ConfigError": "csgcnn.errors",
+    "Crystal": "csgcnn.crystals.crystal",
+    "DataWarning": "csgcnn.errors",
+    "EvaluationResult": "csgcnn.commands.api",
+    "GraphStore": "csgcnn.data.store",
+    "Predictor": "csgcnn.predictor",
+    "StructureError": "csgcnn.errors",
+    "Target": "csgcnn.data.targets",
+    "TrainingResult": "csgcnn.commands.api",
+    "UserError": "csgcnn.errors",
+    "evaluate": "csgcnn.commands.api",
+    "load": "csgcnn.predictor",
+    "train": "csgcnn.commands.api",
+}
 
-    return Predictor.load(path, device)
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the public API when it is used (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

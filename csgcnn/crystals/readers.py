@@ -29,8 +29,8 @@ from csgcnn.crystals.records import (
 from csgcnn.crystals.structure_files import structure_format, structure_name
 from csgcnn.errors import UserError
 
-_ID_COLUMNS = ("material_id", "jid", "mbid", "id")
-_STRUCTURE_COLUMNS = ("crystal_structure", "structure", "atoms")
+ID_COLUMNS = ("material_id", "jid", "mbid", "id")
+STRUCTURE_COLUMNS = ("crystal_structure", "structure", "atoms")
 _FILE_COLUMNS = ("file", "path", "structure", "cif", "filename")
 _ID_PROP_NAMES = ("id_prop.csv", "id_prop.csv.gz")
 
@@ -235,15 +235,15 @@ def printable(name: str) -> str:
 def _structure_records(path: Path, table: Table, options: ReadOptions) -> Iterator[Record]:
     if not table.columns:
         return iter(())
-    column = find_column(path, table, options.structure_column, _STRUCTURE_COLUMNS, "structure")
+    column = find_column(path, table, options.structure_column, STRUCTURE_COLUMNS, "structure")
     return _table_records(path, table, options.id_column, column)
 
 
 def _table_records(
     path: Path, table: Table, id_column: str | None, structure_column: str
 ) -> Iterator[Record]:
-    if id_column is not None or not set(_ID_COLUMNS).isdisjoint(table.columns):
-        id_column = find_column(path, table, id_column, _ID_COLUMNS, "id")
+    if id_column is not None or not set(ID_COLUMNS).isdisjoint(table.columns):
+        id_column = find_column(path, table, id_column, ID_COLUMNS, "id")
     read = parse_scalar if table.is_text else none_if_missing
     for number, (index, row) in enumerate(table.rows, 1):
         id_ = index if id_column is None else row.get(id_column)

@@ -1,0 +1,279 @@
+"""`csgcnn.train` and `csgcnn.evaluate`: the commands as functions, for scripts and notebooks."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from csgcnn.commands.evaluate import evaluate as run_evaluate
+from csgcnn.commands.frames import is_frame, write_frame
+from csgcnn.commands.job import Job
+from csgcnn.commands.reporting import reported
+from csgcnn.commands.train import train as run_train
+from csgcnn.config.compose import ALIASES, compose, to_overrides
+from csgcnn.config.keys import section_keys
+from csgcnn.config.paths import CONF, claim_directory
+from csgcnn.config.schema import COMMANDS
+from csgcnn.config.targets import plugins_allowed
+from csgcnn.config.validate import validate
+from csgcnn.errors import ConfigError, UserError, first_line, nearest
+from csgcnn.predictor import Predictor, load
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Short names of arguments; all others are keys and groups of the command line.
+SHORT_NAMES = {
+    "target": "dataset.targets",
+    "targets": "dataset.targets",
+    "units": "dataset.units",
+    "max_epochs": "trainer.max_epochs",
+    "batch_size": "trainer.batch_size",
+    "patience": "trainer.patience",
+    "lr": "optimizer.lr",
+    "device": "trainer.device",
+    "threads": "trainer.threads",
+    "workers": "trainer.workers",
+    "progress": "trainer.progress",
+    "figures": "trainer.figures",
+    "max_minutes": "trainer.max_minutes",
+    "cutoff": "graph.cutoff",
+    "max_neighbors": "graph.max_neighbors",
+    "hidden": "model.hidden",
+    "n_convolutions": "model.n_convolutions",
+    "dropout": "model.dropout",
+}
+DATA_FILE = "dataset.jsonl.gz"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished training.
+
+    Attributes:
+        folder: The run directory.
+    """
+
+    folder: Path
+    _plugins: tuple[str, ...] = ()
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Content of metrics.json: errors by part and target, best epoch, sizes, time."""
+        return json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def predictions(self) -> "pd.DataFrame":
+        """Known values, predictions and errors of the val and test rows."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / "predictions.csv", dtype={"id": str})
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The trained model, on the CPU."""
+        return load(self.folder / "checkpoints" / "best.ckpt", plugins=self._plugins)
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Errors of a model on a data set.
+
+    Attributes:
+        metrics: Metrics by target.
+        predictions: Known values, predictions and errors.
+    """
+
+    metrics: dict[str, dict[str, float]]
+    predictions: "pd.DataFrame"
+
+
+def train(
+    dataset: "str | Path | pd.DataFrame | None" = None,
+    target: str | Sequence[str] | None = None,
+    model: str | None = None,
+    *,
+    folder: str | Path | None = None,
+    resume: str | Path | None = None,
+    verbose: bool = True,
+    **settings: Any,
+) -> TrainingResult:
+    """Train a model, as `csgcnn train` does.
+
+    Args:
+        dataset: Option of the group `dataset` (by default "dielectric"), a data file or folder, or
+            a DataFrame with a column of structures and columns of targets.
+        target: Column to predict, or several.
+        model: Option of the group `model`: csgcnn, csgann or csginn.
+        folder: Run directory; by default a new one in `runs/`.
+        resume: Run directory to resume. Its configuration is used; give only what differs.
+        verbose: Whether to print what the command prints.
+        **settings: Keys and groups of the command line: `seed=1`, `recipe="accurate"`,
+            `**{"trainer.ema": None}`; those in `SHORT_NAMES` also by their short name:
+            `max_epochs=50`, `batch_size=32`, `lr=1e-3`, `device="cpu"`.
+
+    Returns:
+        The result, with `metrics`, `predictions`, `predictor` and `folder`.
+
+    Raises:
+        UserError: The data or the settings cannot be used.
+        KeyboardInterrupt: The training was interrupted; its message says how to resume.
+
+    Example:
+        >>> result = csgcnn.train(dataset=frame, target="band_gap", max_epochs=50)
+        >>> result.metrics["test"]["band_gap"]["mae"]
+    """
+    settings |= {"target": [target] if isinstance(target, str) else target, "model": model}
+    given = {key: value for key, value in settings.items() if value is not None or "." in key}
+    if resume is None:
+        home = _new_folder(folder, model)
+        with _removed_if_refused(home):
+            given |= _dataset_keys(dataset, home, given)
+            return _train(_compose("train", _full_keys(given)), home, verbose)
+    home = Path(resume).expanduser()
+    if not (home / "config.yaml").is_file():
+        raise UserError(f"resume={home}: there is no run, the folder has no config.yaml")
+    if dataset is not None:
+        raise ConfigError("resume continues with the data of the run; omit dataset")
+    cfg = _compose("train", _full_keys({**given, "resume": str(home)}), home)
+    return _train(cfg, home, verbose)
+
+
+def evaluate(
+    ckpt: str | Path | Sequence[str | Path],
+    dataset: "str | Path | pd.DataFrame",
+    split: str | None = None,
+    *,
+    verbose: bool = True,
+    **settings: Any,
+) -> EvaluationResult:
+    """Measure the errors of a trained model, as `csgcnn evaluate` does.
+
+    Args:
+        ckpt: Checkpoint, or several of an ensemble.
+        dataset: Option of the group `dataset`, a data file or folder, or a DataFrame with a column
+            of structures and columns of targets.
+        split: Evaluate only the train, val or test rows of the training.
+        verbose: Whether to print what the command prints.
+        **settings: Keys of the command line, such as `device="cuda"`.
+
+    Returns:
+        The result, with `metrics` and `predictions`.
+
+    Raises:
+        UserError: The checkpoint or the data cannot be used.
+    """
+    import pandas as pd
+
+    paths = str(ckpt) if isinstance(ckpt, str | Path) else [*map(str, ckpt)]
+    with tempfile.TemporaryDirectory() as scratch:
+        keys = _dataset_keys(dataset, Path(scratch), settings)
+        cfg = _compose("evaluate", {**keys, **settings, "ckpt": paths, "split": split})
+        with plugins_allowed(cfg.plugins), reported(verbose):
+            validate(cfg, COMMANDS["evaluate"])
+            found = run_evaluate(cfg)
+    return EvaluationResult(found.metrics, pd.DataFrame(found.rows, columns=found.columns))
+
+
+def _train(cfg: DictConfig, folder: Path, verbose: bool) -> TrainingResult:
+    with plugins_allowed(cfg.plugins), reported(verbose, folder / "train.log"):
+        validate(cfg, COMMANDS["train"])
+        try:
+            run_train(cfg, Job(folder, recipe=cfg.recipe))
+        except SystemExit as stop:
+            raise _stopped(folder, stop.code) from None
+    return TrainingResult(folder, tuple(cfg.plugins))
+
+
+@contextmanager
+def _removed_if_refused(folder: Path) -> Iterator[None]:
+    """Remove a new run directory if the block fails before a run is there; keep other files."""
+    try:
+        yield
+    except BaseException:
+        if not (folder / "config.yaml").exists():
+            for name in (DATA_FILE, "train.log", ".lock"):
+                (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                (folder / "checkpoints").rmdir()
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _new_folder(folder: str | Path | None, model: str | None) -> Path:
+    if folder is None:
+        name = f"{datetime.now():runs/%Y-%m-%d/%H-%M-%S}_{model or 'csgann'}"
+        return Path(claim_directory(name))
+    path = Path(folder).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    if (path / "config.yaml").exists():
+        raise UserError(
+            f"{path} already holds a run, which is never overwritten: resume it with "
+            f"csgcnn.train(resume={str(path)!r}), or choose another folder"
+        )
+    return path
+
+
+def _dataset_keys(dataset: Any, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the overrides that select a data set, which is written to the folder if needed."""
+    if dataset is None:
+        return {}
+    if is_frame(dataset):
+        column = settings.get("dataset.structure_column")
+        return {"dataset": "csv", "dataset.hint": ""} | write_frame(
+            dataset, folder / DATA_FILE, column
+        )
+    options = {path.stem for path in (CONF / "dataset").glob("*.yaml")}
+    if str(dataset) in options and not Path(dataset).exists():
+        return {"dataset": str(dataset)}
+    return {"dataset": "csv", "dataset.hint": "", "dataset.path": str(dataset)}
+
+
+def _full_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by the keys of the command line.
+
+    Raises:
+        ConfigError: There is no such key.
+    """
+    keys = {SHORT_NAMES.get(name, name): value for name, value in settings.items()}
+    known = {*(path.name for path in CONF.iterdir() if path.is_dir()), *ALIASES, *SHORT_NAMES}
+    known |= {name.partition(".")[0] for name in section_keys(COMMANDS["train"])}
+    for name in keys:
+        if name.partition(".")[0] not in known:
+            raise ConfigError(f"there is no argument {name}{nearest(name, sorted(known))}")
+    return keys
+
+
+def _compose(
+    command: str, settings: Mapping[str, Any], config_dir: Path | None = None
+) -> DictConfig:
+    try:
+        return compose(
+            command,
+            to_overrides(settings),
+            config_dir=config_dir,
+            config_name="config" if config_dir else None,
+        )
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(first_line(error.__cause__ or error)) from error
+
+
+def _stopped(folder: Path, code: Any) -> BaseException:
+    """Return the error of a training that was stopped."""
+    has_run = (folder / "config.yaml").exists()
+    advice = f"; csgcnn.train(resume={str(folder)!r}) resumes it" if has_run else ""
+    message = f"the training was stopped{advice}"
+    return KeyboardInterrupt(message) if code == 130 else UserError(message)

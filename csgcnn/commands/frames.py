@@ -1,0 +1,113 @@
+"""Write a DataFrame of structures and targets as a data file."""
+
+import gzip
+import json
+import math
+from collections.abc import Iterator
+from numbers import Number
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from csgcnn.crystals.crystal import Crystal, is_structure_dict, to_crystal
+from csgcnn.crystals.elements import SYMBOLS
+from csgcnn.crystals.readers import ID_COLUMNS, STRUCTURE_COLUMNS
+from csgcnn.errors import StructureError, UserError
+from csgcnn.io import write_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def is_frame(value: object) -> bool:
+    """Return whether a value is a DataFrame, without importing pandas."""
+    return hasattr(value, "columns") and hasattr(value, "itertuples")
+
+
+def write_frame(
+    frame: "pd.DataFrame", path: Path, structure_column: str | None = None
+) -> dict[str, str]:
+    """Write a DataFrame as JSON lines.
+
+    The id of a row is in a column material_id, jid, mbid or id, else it is the index.
+
+    Args:
+        frame: A column of structures (pymatgen `Structure`, ASE `Atoms`, `Crystal`, dict, or path
+            of a structure file), and columns of targets.
+        path: The file, which is compressed.
+        structure_column: Column of the structures; None: the first column that holds some.
+
+    Returns:
+        Keys of the section `dataset` that read the file.
+
+    Raises:
+        UserError: There is no column of structures, or no row.
+        StructureError: A structure file cannot be read.
+    """
+    if not len(frame):
+        raise UserError("dataset: the DataFrame has no rows")
+    column = structure_column or _structure_column(frame)
+    if column not in frame.columns:
+        raise UserError(f"dataset: the DataFrame has no column {column!r}")
+    lines = "".join(f"{json.dumps(record)}\n" for record in _records(frame, column))
+    write_bytes(path, gzip.compress(lines.encode(), mtime=0))
+    return {"dataset.path": str(path), "dataset.structure_column": column}
+
+
+def _structure_column(frame: "pd.DataFrame") -> str:
+    for name in frame.columns:
+        values = frame[name].dropna()
+        if len(values) and _is_structure(values.iloc[0]):
+            return str(name)
+    for name in (*STRUCTURE_COLUMNS, "file", "path", "cif", "filename"):
+        if name in frame.columns:
+            return name
+    raise UserError(
+        "dataset: the DataFrame has no column of structures; expected pymatgen Structures, ASE "
+        "Atoms, dicts, or paths in a column named structure"
+    )
+
+
+def _is_structure(value: Any) -> bool:
+    is_object = hasattr(value, "lattice") or hasattr(value, "get_chemical_symbols")
+    return is_object or is_structure_dict(value)
+
+
+def _records(frame: "pd.DataFrame", column: str) -> Iterator[dict[str, Any]]:
+    has_ids = any(name in frame.columns for name in ID_COLUMNS)
+    for index, row in zip(frame.index, frame.to_dict("records"), strict=True):
+        record = {} if has_ids else {"id": str(index)}
+        record[column] = _structure(row[column], index)
+        for name, value in row.items():
+            if name != column and _is_scalar(value):
+                record[str(name)] = _plain(value)
+        yield record
+
+
+def _structure(value: Any, index: Any) -> Any:
+    if isinstance(value, dict) or value is None:
+        return value
+    if hasattr(value, "as_dict"):
+        return json.loads(json.dumps(value.as_dict(), default=_plain))
+    try:
+        crystal = value if isinstance(value, Crystal) else to_crystal(_source(value))
+    except StructureError as error:
+        raise StructureError(f"row {index} of the DataFrame: {error}") from error
+    return {
+        "lattice": crystal.lattice.tolist(),
+        "species": [SYMBOLS[z] for z in crystal.atomic_number.tolist()],
+        "frac_coords": crystal.frac_coords.tolist(),
+    }
+
+
+def _source(value: Any) -> Any:
+    return Path(value) if isinstance(value, str) else value
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str | bool | Number) or getattr(value, "ndim", 1) == 0
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    is_missing = value is None or (isinstance(value, float) and math.isnan(value))
+    return None if is_missing or type(value).__name__ == "NAType" else value
