@@ -237,7 +237,15 @@ class BesselBasis(BasisExpansion):
 
 
 def even_centers(cutoff: float, step: float) -> Tensor:
-    """Return 0, step, 2 step, ... up to the cutoff, rounded once from float64."""
+    """Return evenly spaced centers, rounded once from float64.
+
+    Args:
+        cutoff: Largest center, in Å.
+        step: Distance between the centers, in Å.
+
+    Returns:
+        0, step, 2 step, ... [cutoff / step + 1].
+    """
     return (torch.arange(round(cutoff / step) + 1, dtype=torch.float64) * step).float()
 
 

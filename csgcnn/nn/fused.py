@@ -198,5 +198,13 @@ def split_pair(weight: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
 
 
 def join_pair(of_ends: Tensor, of_edge: Tensor) -> Tensor:
-    """Return the weight [out, 2 hidden + edge_dim] of the parts that `split_pair` returns."""
+    """Return the weight whose parts `split_pair` returns.
+
+    Args:
+        of_ends: Part for atoms [2 out, hidden].
+        of_edge: Part for edges [out, edge_dim].
+
+    Returns:
+        The weight [out, 2 hidden + edge_dim].
+    """
     return torch.cat([*of_ends.chunk(2), of_edge], dim=1)

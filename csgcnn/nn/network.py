@@ -20,6 +20,42 @@ from csgcnn.nn.node_features import NodeFeatures
 HEAD = ("head", "scaler", "std_head")
 READOUT = ("pooling", "global_features", *HEAD)
 
+# Keys of `model`.
+Hidden = Annotated[int, Setting("Features per atom.", at_least=1, at_most=10_000)]
+Depth = Annotated[int, Setting("Number of convolutions.", at_least=1, at_most=100)]
+MessageLayers = Annotated[
+    int, Setting("Linear layers from atoms and edge to a message.", at_least=1, at_most=10)
+]
+Norm = Annotated[
+    str, Setting("Normalization of messages and updates.", choices=("batch", "layer", "none"))
+]
+Activation = Annotated[
+    str, Setting("Activation function g.", choices=("softplus", "silu", "relu", "gelu", "tanh"))
+]
+Dropout = Annotated[
+    float, Setting("Dropout probability in updates and head.", at_least=0, below=1, body=False)
+]
+Residual = Annotated[
+    str,
+    Setting(
+        "Skip connection: post is g(x + N(conv(x))), pre is x + N(g(conv(x))), "
+        "none is g(N(conv(x))).",
+        choices=("post", "pre", "none"),
+    ),
+]
+HeadWidth = Annotated[int, Setting("Width of the head.", at_least=1, at_most=10_000, body=False)]
+HeadDepth = Annotated[
+    int, Setting("Hidden layers of the head.", at_least=0, at_most=100, body=False)
+]
+PredictStd = Annotated[
+    bool,
+    Setting(
+        "Predict the standard deviation of each regression target; "
+        "set by loss=gaussian and loss=laplace.",
+        body=False,
+    ),
+]
+
 
 class CrystalGraphNetwork(nn.Module):
     """Predict properties of crystals, in physical units, from their graphs.
@@ -48,52 +84,16 @@ class CrystalGraphNetwork(nn.Module):
         convolution: Callable[[LayerConfig], Convolution],
         pooling: Callable[[int], Pooling],
         n_outputs: Sequence[int] = (1,),
-        hidden: Annotated[int, Setting("Features per atom.", at_least=1, at_most=10_000)] = 64,
-        n_convolutions: Annotated[
-            int, Setting("Number of convolutions.", at_least=1, at_most=100)
-        ] = 3,
-        message_layers: Annotated[
-            int, Setting("Linear layers from atoms and edge to a message.", at_least=1, at_most=10)
-        ] = 1,
-        norm: Annotated[
-            str,
-            Setting("Normalization of messages and updates.", choices=("batch", "layer", "none")),
-        ] = "batch",
-        activation: Annotated[
-            str,
-            Setting("Activation function g.", choices=("softplus", "silu", "relu", "gelu", "tanh")),
-        ] = "softplus",
-        dropout: Annotated[
-            float,
-            Setting(
-                "Dropout probability in updates and head.",
-                at_least=0,
-                below=1,
-                body=False,
-            ),
-        ] = 0.0,
-        residual: Annotated[
-            str,
-            Setting(
-                "Skip connection: post is g(x + N(conv(x))), pre is x + N(g(conv(x))), "
-                "none is g(N(conv(x))).",
-                choices=("post", "pre", "none"),
-            ),
-        ] = "post",
-        head_hidden: Annotated[
-            int, Setting("Width of the head.", at_least=1, at_most=10_000, body=False)
-        ] = 128,
-        n_head_layers: Annotated[
-            int, Setting("Hidden layers of the head.", at_least=0, at_most=100, body=False)
-        ] = 1,
-        predict_std: Annotated[
-            bool,
-            Setting(
-                "Predict the standard deviation of each regression target; "
-                "set by loss=gaussian and loss=laplace.",
-                body=False,
-            ),
-        ] = False,
+        hidden: Hidden = 64,
+        n_convolutions: Depth = 3,
+        message_layers: MessageLayers = 1,
+        norm: Norm = "batch",
+        activation: Activation = "softplus",
+        dropout: Dropout = 0.0,
+        residual: Residual = "post",
+        head_hidden: HeadWidth = 128,
+        n_head_layers: HeadDepth = 1,
+        predict_std: PredictStd = False,
         n_global: int = 0,
     ) -> None:
         super().__init__()

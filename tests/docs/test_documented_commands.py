@@ -52,6 +52,9 @@ def known_keys() -> set[str]:
         if group in OPTION_GROUPS:
             options = yaml.safe_load(path.read_text(encoding="utf-8"))
             options = options.get(group, options)  # a file for the whole configuration
+            if group == "model":
+                base = yaml.safe_load((CONF / "model_base.yaml").read_text(encoding="utf-8"))
+                options = base | {name: options[name] for name in options if name != "defaults"}
             keys |= {name for name, _ in described_keys({group: options}, {})}
             keys |= {f"{group}.{name}" for name in options}
     return keys | {".".join(key.split(".")[:n]) for key in keys for n in (1, 2)}
