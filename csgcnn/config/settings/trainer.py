@@ -28,8 +28,8 @@ class TrainerSettings:
     ema: Annotated[
         float | None,
         Setting(
-            "Decay of the exponential moving average of the weights, which is what is validated "
-            "and kept.",
+            "Decay of the exponential moving average of the weights; the average is validated and "
+            "kept.",
             at_least=0,
             below=1,
             null="no average",
@@ -73,14 +73,15 @@ class TrainerSettings:
     resident_gib: Annotated[
         float | None,
         Setting(
-            "Graphs above this size stay in memory-mapped files, and rows are shuffled in windows.",
+            "Largest size of graphs in memory; larger ones stay in files, and rows are shuffled in "
+            "windows.",
             unit="GiB",
             above=0,
             null="1 on the CPU, half of the memory of a GPU",
         ),
     ] = None
     learn_task_weights: Annotated[
-        bool, Setting("Learn the weights of several targets from their uncertainty.")
+        bool, Setting("Learn the weights of several targets (Kendall et al., CVPR 2018).")
     ] = False
     max_minutes: Annotated[
         float | None,
@@ -102,13 +103,13 @@ class TrainerSettings:
     max_skipped: Annotated[
         int,
         Setting(
-            "Batches without a finite loss or gradient that are left out before the run fails.",
+            "Batches without a finite loss or gradient to skip before the run fails.",
             at_least=0,
             resumable=True,
         ),
     ] = 0
     deterministic: Annotated[
-        bool, Setting("Use deterministic algorithms on a GPU, where they are slower.")
+        bool, Setting("Use deterministic algorithms on a GPU; they are slower.")
     ] = False
     compile: Annotated[
         bool,
@@ -120,11 +121,11 @@ class TrainerSettings:
         bool,
         Setting("Record training steps on a GPU as CUDA graphs and replay them.", resumable=True),
     ] = True
-    freeze_body: Annotated[bool, Setting("Train the head only; needs init_from.")] = False
+    freeze_body: Annotated[bool, Setting("Train the head only; requires init_from.")] = False
     layer_decay: Annotated[
         float,
         Setting(
-            "Factor of the learning rate from the head to each layer further away from it.",
+            "Factor of the learning rate per stage of the network, from the head to the input.",
             above=0,
             at_most=1,
         ),
