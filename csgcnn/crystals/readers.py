@@ -43,7 +43,7 @@ class JsonTable:
     _format: ClassVar = "json"
 
     def matches(self, path: Path) -> bool:
-        """Return whether the name promises this format."""
+        """Return whether a file has the suffix of this format."""
         return table_format(path) == self._format and not path.is_dir()
 
     def read(self, path: Path, options: ReadOptions) -> Iterator[Record]:
@@ -94,7 +94,7 @@ class CsvTable:
     version = ""
 
     def matches(self, path: Path) -> bool:
-        """Return whether the name promises this format."""
+        """Return whether a file has the suffix of this format."""
         return table_format(path) == "csv" and not path.is_dir()
 
     def read(self, path: Path, options: ReadOptions) -> Iterator[Record]:
@@ -223,7 +223,7 @@ class StructureFolder:
 
 
 def is_structure_file(name: str) -> bool:
-    """Return whether a file name promises a structure and is not hidden."""
+    """Return whether a file name is that of a structure file and not hidden."""
     return structure_format(name) is not None and not name.startswith(".")
 
 

@@ -1,4 +1,4 @@
-"""Structure files: the format that a name promises, and the structure that the file holds."""
+"""Structure files: the format by the file name, and the structure in the file."""
 
 import json
 import warnings
@@ -49,8 +49,8 @@ def read_structure_file(
         limits: Bounds on its size.
 
     Raises:
-        StructureError: The file is not what its name promises, or too large. The message is one
-            line and does not name the file.
+        StructureError: The file does not have the format of its name, or is too large. The
+            message is one line and does not name the file.
     """
     file_format = structure_format(path.name)
     if file_format is None:

@@ -77,10 +77,10 @@ def text_pieces(path: Path, limits: TextLimits = UNBOUNDED) -> Iterator[str]:
 
 def _check_is_text(piece: bytes, is_first: bool) -> None:
     if b"\0" in piece:
-        raise StructureError("the file holds binary data, not the text that its name promises")
+        raise StructureError("the file holds binary data, expected text")
     if is_first and piece[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise StructureError(
-            "the file holds an HTML page (a failed download?), not what its name promises"
+            "the file holds an HTML page, possibly of a failed download; fetch it again"
         )
 
 

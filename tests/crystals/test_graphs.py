@@ -149,11 +149,11 @@ def test_truncated_shells_are_the_original_cgcnn_graph(real_crystals: dict[str, 
             np.testing.assert_allclose(graph.distance[of_site], distances, rtol=0, atol=2e-6)
             # Of neighbors as distant as the last one, rounding decides which are kept.
             inner = distances < distances[-1] - 1e-4
-            found, theirs = (
+            found, expected_neighbors = (
                 graph.edge_index[0][of_site],
                 np.array([neighbor.index for neighbor in nearest]),
             )
-            assert sorted(found[inner]) == sorted(theirs[inner])
+            assert sorted(found[inner]) == sorted(expected_neighbors[inner])
 
 
 @pytest.mark.parametrize("max_neighbors", [1, 5, 12, 40])
@@ -251,6 +251,16 @@ def test_two_atoms_at_one_position_are_refused(ideal_crystals: dict[str, Crystal
     crystal = crystal_of((np.eye(3) * 4.0).tolist(), ["Cs", "Cl", "O", "Cl"], frac_coords)
     with pytest.raises(StructureError, match="sites 2 and 4 lie on the same spot"):
         connect([ideal_crystals["fcc"], crystal], COMPRESSED)
+
+
+def test_symmetry_of_a_large_cell_is_refused() -> None:
+    """The time of spglib grows with the third power of the sites."""
+    grid = np.array(list(product(range(14), repeat=3)))
+    crystal = crystal_of((np.eye(3) * 42.0).tolist(), ["Po"] * len(grid), grid / 14)
+    for name in ("lattice", "symmetry"):
+        with pytest.raises(StructureError, match=r"it has 2744 sites; .* for up to 2500"):
+            connect([crystal], GraphSettings(global_features=[name]))
+    assert len(connect([crystal], GraphSettings(global_features=["density"]))) == 1
 
 
 def test_crystals_together_equal_crystals_one_by_one(real_crystals: dict[str, Crystal]) -> None:

@@ -40,12 +40,12 @@ def test_the_description_changes_and_the_graph_does_not(
         or not np.allclose(before.frac_coords, after.frac_coords, rtol=0, atol=1e-9)
         for before, after in zip(crystals, others, strict=True)
     )
-    ours, theirs = connect(crystals, GraphSettings()), connect(others, GraphSettings())
-    assert np.array_equal(ours.n_edges, theirs.n_edges)
+    before, after = connect(crystals, GraphSettings()), connect(others, GraphSettings())
+    assert np.array_equal(before.n_edges, after.n_edges)
     for i, (a, b) in enumerate(
         zip(
-            np.split(ours.distance, ours.n_edges.cumsum()),
-            np.split(theirs.distance, theirs.n_edges.cumsum()),
+            np.split(before.distance, before.n_edges.cumsum()),
+            np.split(after.distance, after.n_edges.cumsum()),
             strict=True,
         )
     ):
