@@ -44,14 +44,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(installed: Path, folder: Path) -> Run:
     """Run Python with the plugin."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(installed)]),
-        "CSGCNN_CACHE": str(folder / "cache"),
-        "OMP_NUM_THREADS": "1",
-    }
 
-    def in_folder(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def in_folder(*arguments: str, path: Path = installed) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, installed, path))),
+            "CSGCNN_CACHE": str(folder / "cache"),
+            "OMP_NUM_THREADS": "1",
+        }
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=folder,
@@ -121,6 +121,17 @@ def test_loading_in_python_needs_the_opt_in(run: Run, trained: Path) -> None:
     refused = run("-c", code % "")
     assert refused.returncode != 0
     assert OPT_IN in refused.stderr
+
+
+def test_an_entry_point_replaces_the_opt_in(run: Run, trained: Path, tmp_path: Path) -> None:
+    metadata = tmp_path / "other-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1\n")
+    entry_point = "[csgcnn.plugins]\nexample = csgcnn_example_plugin\n"
+    (metadata / "entry_points.txt").write_text(entry_point)
+    ckpt = str(trained / "checkpoints" / "best.ckpt")
+    done = run("-c", f"import csgcnn; print(csgcnn.load({ckpt!r}).columns)", path=tmp_path)
+    assert done.stdout.strip() == "['energy']", done.stderr
 
 
 def test_training_without_the_opt_in_is_refused(run: Run) -> None:
