@@ -55,7 +55,7 @@ def load(
     Raises:
         UserError: A file is not a usable checkpoint, or their targets or graphs differ.
 
-    Example:
+    Examples:
         >>> import csgcnn
         >>> model = csgcnn.load("best.ckpt")
         >>> model.predict(structures)  # [n_structures, n_columns]: model.columns
@@ -79,7 +79,7 @@ class Predictor:
         elements: Atomic numbers that occurred in the training set.
         split: Ids of the train, val and test rows, if they are known.
 
-    Example:
+    Examples:
         >>> from csgcnn import load
         >>> model = load("best.ckpt")
         >>> model.predict(structures, as_frame=True)

@@ -128,7 +128,7 @@ def train(
         UserError: The data or the settings cannot be used.
         KeyboardInterrupt: The training was interrupted; its message says how to resume.
 
-    Example:
+    Examples:
         >>> result = csgcnn.train(dataset=frame, target="band_gap", max_epochs=50)
         >>> result.metrics["test"]["band_gap"]["mae"]
     """
