@@ -95,8 +95,7 @@ class Trainer:
         self.best = _copy(self.evaluated.state_dict())
         self.n_steps, self.lr = 0, math.nan
         self.order = train_rows[:0]
-        self.losses = torch.zeros(n_batches, device=device)
-        self.n_done = 0
+        self.losses, self.n_done = torch.zeros(n_batches, device=device), 0
         self.progress = torch.zeros((), device=device)  # fraction of the epochs
 
         if rank := distributed.rank():  # other dropout and noise on each rank

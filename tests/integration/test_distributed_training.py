@@ -97,14 +97,19 @@ def train_on_ranks(small: list[str], tmp_path: Path) -> TrainOnRanks:
         common = {"WORLD_SIZE": str(len(variables)), "MASTER_ADDR": "127.0.0.1"}
         common |= {"MASTER_PORT": port, "CSGCNN_CACHE": str(tmp_path / "cache")}
         (output := tmp_path / "output").mkdir(exist_ok=True)
-        flags = [word for word in overrides if word.startswith("-")]
-        rest = [word for word in overrides if word not in flags]
-        words = ("train", *flags, *small, *QUICK, *rest)
+        flags = [text for text in overrides if text.startswith("-")]
+        rest = [text for text in overrides if text not in flags]
+        overrides = ("train", *flags, *small, *QUICK, *rest)
         ranks = list(enumerate(zip(variables, folders, strict=False)))
         started = [
             FORKS.Process(
                 target=process,
-                args=(words, common | own | {"RANK": str(rank)}, folder, output / f"{port}-{rank}"),
+                args=(
+                    overrides,
+                    common | own | {"RANK": str(rank)},
+                    folder,
+                    output / f"{port}-{rank}",
+                ),
             )
             for rank, (own, folder) in ranks
         ]
@@ -137,18 +142,18 @@ CLASSES = [
 ]
 
 
-@pytest.mark.parametrize("words", [[], ["model=csgann", "pooling=set2set", *CLASSES]])
+@pytest.mark.parametrize("overrides", [[], ["model=csgann", "pooling=set2set", *CLASSES]])
 def test_two_ranks_write_the_results_of_one_process(
-    words: list[str], train_on_ranks: TrainOnRanks, tmp_path: Path, table: Table
+    overrides: list[str], train_on_ranks: TrainOnRanks, tmp_path: Path, table: Table
 ) -> None:
     # Unlike Adam, SGD does not amplify rounding errors at the start. The 48 rows make batches of
     # odd sizes, the last of three rows.
-    words = [*words, "optimizer=sgd", "trainer.batch_size=15"]
-    first, second = train_on_ranks(*words, "hydra.run.dir=run")
+    overrides = [*overrides, "optimizer=sgd", "trainer.batch_size=15"]
+    first, second = train_on_ranks(*overrides, "hydra.run.dir=run")
     assert (first.code, second.code) == (0, 0), first.err + second.err
     assert second.out + second.err == ""
     assert {path.name for path in tmp_path.iterdir()} == {"run", "cache", "output"}
-    (alone,) = train_on_ranks(*words, "hydra.run.dir=alone", variables=[{}])
+    (alone,) = train_on_ranks(*overrides, "hydra.run.dir=alone", variables=[{}])
     assert alone.code == 0, alone.err
     runs = tmp_path / "run", tmp_path / "alone"
     rows, others = (table(run / "metrics.csv") for run in runs)
@@ -168,14 +173,14 @@ def test_two_ranks_write_the_results_of_one_process(
 def test_a_signal_on_one_rank_stops_all_and_the_run_resumes(
     train_on_ranks: TrainOnRanks, tmp_path: Path
 ) -> None:
-    words = RANDOM
-    assert [answer.code for answer in train_on_ranks(*words, "hydra.run.dir=whole")] == [0, 0]
+    overrides = RANDOM
+    assert [answer.code for answer in train_on_ranks(*overrides, "hydra.run.dir=whole")] == [0, 0]
     first, second = train_on_ranks(
-        *words, "hydra.run.dir=run", variables=[{}, {"EVENT": "step 4", "ACTION": "SIGUSR1"}]
+        *overrides, "hydra.run.dir=run", variables=[{}, {"EVENT": "step 4", "ACTION": "SIGUSR1"}]
     )
     assert (first.code, second.code) == (75, 75), first.err + second.err
     assert "another process" in first.out
-    answers = train_on_ranks(*words, "hydra.run.dir=run", "resume=auto")
+    answers = train_on_ranks(*overrides, "hydra.run.dir=run", "resume=auto")
     assert [answer.code for answer in answers] == [0, 0], answers[0].err
     assert "resuming in epoch" in answers[0].out
     one, other = weights(tmp_path / "run"), weights(tmp_path / "whole")
@@ -242,13 +247,13 @@ def test_a_sweep_continues_after_a_failure_of_all_ranks(
 
 
 def test_rank_0_reports_a_mistake_once(train_on_ranks: TrainOnRanks) -> None:
-    for word, code in (
+    for override, code in (
         ("dataset.path=nowhere.json", 1),
         ("modle=csgann", 2),
         ("pooling=[mean", 2),
         ("seed=-1", 2),
     ):
-        first, second = train_on_ranks(word, "hydra.run.dir=run")
+        first, second = train_on_ranks(override, "hydra.run.dir=run")
         assert (first.code, second.err) == (code, ""), first.err
         assert len(first.err.splitlines()) <= 2, first.err
         assert "Traceback" not in first.err
@@ -291,10 +296,14 @@ def test_torchrun(small: list[str], tmp_path: Path, table: Table) -> None:
         "-m",
         "csgcnn",
     ]
-    words = [*small, *QUICK, "hydra.run.dir=run"]
+    overrides = [*small, *QUICK, "hydra.run.dir=run"]
     environment = os.environ | {"CSGCNN_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(
-        [*command, "train", *words], cwd=tmp_path, env=environment, capture_output=True, timeout=120
+        [*command, "train", *overrides],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert len(table(tmp_path / "run" / "metrics.csv")) == 3

@@ -202,8 +202,8 @@ def test_a_finished_run_has_nothing_to_do(
     csgcnn: Command, run: Path, small: list[str], tmp_path: Path
 ) -> None:
     before = snapshot(run)
-    for words in ([f"resume={run}"], [*small, "resume=auto", f"hydra.run.dir={run}"]):
-        answer = csgcnn("train", *words, cwd=tmp_path)
+    for overrides in ([f"resume={run}"], [*small, "resume=auto", f"hydra.run.dir={run}"]):
+        answer = csgcnn("train", *overrides, cwd=tmp_path)
         assert answer.code == 0, answer.said
         assert "nothing to do: all 3 epochs are done" in answer.out
     after = snapshot(run)
@@ -260,11 +260,11 @@ def test_other_data_are_refused(
 ) -> None:
     path = tmp_path / "data.json"
     path.write_text(json.dumps(records))
-    words = [f"dataset.path={path}", *small[1:], "trainer.max_epochs=1", NO_FIGURES]
-    words += ["hydra.run.dir=run", "resume=auto"]
-    assert csgcnn("train", *words, cwd=tmp_path).code == 0
+    overrides = [f"dataset.path={path}", *small[1:], "trainer.max_epochs=1", NO_FIGURES]
+    overrides += ["hydra.run.dir=run", "resume=auto"]
+    assert csgcnn("train", *overrides, cwd=tmp_path).code == 0
     path.write_text(json.dumps([*records[1:], records[0] | {"band_gap": 9.9}]))
-    answer = csgcnn("train", *words, cwd=tmp_path)
+    answer = csgcnn("train", *overrides, cwd=tmp_path)
     assert answer.code == 1
     assert "no longer holds the data" in answer.err
 
@@ -310,7 +310,7 @@ def test_only_one_process_at_a_time(csgcnn: Command, run: Path, tmp_path: Path) 
 def test_a_sweep_resumes_its_unfinished_runs(
     csgcnn: Command, small: list[str], tmp_path: Path
 ) -> None:
-    words = [
+    overrides = [
         "--multirun",
         *small,
         "trainer.max_epochs=1",
@@ -319,10 +319,10 @@ def test_a_sweep_resumes_its_unfinished_runs(
         "hydra.sweep.dir=sweep",
         "resume=auto",
     ]
-    assert csgcnn("train", *words, cwd=tmp_path).code == 0
+    assert csgcnn("train", *overrides, cwd=tmp_path).code == 0
     for path in ("metrics.json", "predictions.csv"):
         (tmp_path / "sweep" / "1" / path).unlink()
-    answer = csgcnn("train", *words, cwd=tmp_path)
+    answer = csgcnn("train", *overrides, cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert answer.out.count("nothing to do") == 1
     assert (tmp_path / "sweep" / "1" / "metrics.json").exists()

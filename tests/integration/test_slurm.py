@@ -31,9 +31,9 @@ class Cluster:
         self.folder = folder
         self.environment = environment
 
-    def __call__(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         answer = subprocess.run(
-            words,
+            command,
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
@@ -43,16 +43,16 @@ class Cluster:
         assert not check or answer.returncode == 0, answer.stdout + answer.stderr
         return answer
 
-    def submit(self, name: str, *words: str, flags: tuple[str, ...] = ()) -> str:
+    def submit(self, name: str, *overrides: str, flags: tuple[str, ...] = ()) -> str:
         """Submit a job file of scripts/slurm and return the number of the job."""
         script = str(SCRIPTS / "slurm" / name)
-        return self("sbatch", "--parsable", "--time=5", *flags, script, *words).stdout.strip()
+        return self("sbatch", "--parsable", "--time=5", *flags, script, *overrides).stdout.strip()
 
     def jobs(self, number: str) -> list[Job]:
         """Return the properties of a job, or of each job of an array."""
         lines = self("scontrol", "show", "job", "--oneliner", number).stdout.splitlines()
         pairs = [[word.partition("=") for word in line.split()] for line in lines if line]
-        return [{key: value for key, _, value in words} for words in pairs]
+        return [{key: value for key, _, value in job} for job in pairs]
 
     def ended(self, number: str) -> list[Job]:
         """Wait for the jobs to end and return them."""
@@ -141,40 +141,40 @@ def wait_for_rows(cluster: Cluster, number: str) -> None:
     wait_for(lambda: rows.exists() and len(rows.read_text().splitlines()) > 3)
 
 
-def uninterrupted(cluster: Cluster, words: list[str]) -> str:
-    return cluster.submit("train.sbatch", *words)
+def uninterrupted(cluster: Cluster, overrides: list[str]) -> str:
+    return cluster.submit("train.sbatch", *overrides)
 
 
-def stopped_before_its_limit(cluster: Cluster, words: list[str]) -> str:
+def stopped_before_its_limit(cluster: Cluster, overrides: list[str]) -> str:
     """Submit a job of 60 s, which SLURM warns 10 to 40 s before its limit."""
-    number = cluster.submit("requeue.sbatch", *words, flags=("--time=1", "--signal=USR1@10"))
+    number = cluster.submit("requeue.sbatch", *overrides, flags=("--time=1", "--signal=USR1@10"))
     wait_for_rows(cluster, number)
     # paused until the warning, so that it does not finish before
     cluster("scancel", "--signal=STOP", number)
     return number
 
 
-def preempted(cluster: Cluster, words: list[str]) -> str:
+def preempted(cluster: Cluster, overrides: list[str]) -> str:
     """Submit a job and requeue it while it runs."""
-    number = cluster.submit("requeue.sbatch", *words)
+    number = cluster.submit("requeue.sbatch", *overrides)
     wait_for_rows(cluster, number)
     cluster("scontrol", "requeue", number)
     return number
 
 
-def stopped_on_two_nodes(cluster: Cluster, words: list[str]) -> str:
+def stopped_on_two_nodes(cluster: Cluster, overrides: list[str]) -> str:
     flags = ("--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1")
-    number = cluster.submit("train_multi_node.sbatch", *words, flags=flags)
+    number = cluster.submit("train_multi_node.sbatch", *overrides, flags=flags)
     wait_for_rows(cluster, number)
     cluster("scancel", "--signal=USR1", number)  # sent before the limit
     return number
 
 
-def array_of_seeds(cluster: Cluster, words: list[str]) -> str:
+def array_of_seeds(cluster: Cluster, overrides: list[str]) -> str:
     """Submit an array whose jobs run at once, without cached graphs."""
     flags = (f"--array=0-{N_JOBS - 1}", "--gpus=0", "--cpus-per-task=1")
     return cluster.submit(
-        "array.sbatch", *words, "trainer.max_epochs=1", "dataset.cache_dir=cold", flags=flags
+        "array.sbatch", *overrides, "trainer.max_epochs=1", "dataset.cache_dir=cold", flags=flags
     )
 
 
@@ -196,13 +196,13 @@ def test_a_sweep_through_submitit(launcher: str, cluster: Cluster, short: list[s
     pytest.importorskip(
         "hydra_plugins.hydra_submitit_launcher", reason="pip install 'csgcnn[slurm]'"
     )
-    words = [
+    overrides = [
         f"hydra/launcher={launcher}",
         "hydra.launcher.timeout_min=5",
         f"hydra.sweep.dir={launcher}",
         *short,
     ]
-    answer = cluster("csgcnn", "train", "--multirun", *words, "seed=0,-1", check=False)
+    answer = cluster("csgcnn", "train", "--multirun", *overrides, "seed=0,-1", check=False)
     assert answer.returncode == 1, answer.stderr
     assert "Traceback" not in answer.stderr
     assert "seed=-1: seed=-1: expected an integer" in answer.stderr
@@ -214,13 +214,13 @@ def test_a_job_that_slurm_refuses(cluster: Cluster, short: list[str]) -> None:
     pytest.importorskip(
         "hydra_plugins.hydra_submitit_launcher", reason="pip install 'csgcnn[slurm]'"
     )
-    words = [
+    overrides = [
         "hydra/launcher=submitit_slurm",
         "hydra.launcher.partition=none",
         "hydra.sweep.dir=refused",
         *short,
     ]
-    answer = cluster("csgcnn", "train", "--multirun", *words, "seed=0,1", check=False)
+    answer = cluster("csgcnn", "train", "--multirun", *overrides, "seed=0,1", check=False)
     assert answer.returncode == 1
     assert "Traceback" not in answer.stderr
     assert "csgcnn train: the launcher says: sbatch: error: invalid partition" in answer.stderr
