@@ -177,3 +177,21 @@ def test_a_class_without_training_rows_has_weight_0() -> None:
     assert value == 0
     assert outputs.grad is not None
     assert not outputs.grad.any()
+
+
+def test_a_loss_with_parameters_is_trained_and_a_function_is_accepted() -> None:
+    """The contract `RegressionLoss`, as a plugin follows it."""
+
+    class Scaled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            return self.scale * F.mse_loss(prediction, target)
+
+    outputs, target = torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1)
+    loss = MultiTaskLoss(Scaled())
+    assert loss(outputs, target).item() == pytest.approx(2 * 5)
+    assert len(list(loss.parameters())) == 1
+    assert MultiTaskLoss(F.l1_loss)(outputs, target).item() == pytest.approx(2)
