@@ -51,6 +51,13 @@ class BatchNormFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        """Return the gradients with respect to the arguments of `forward`.
+
+        Args:
+            ctx: Tensors that `forward` saved.
+            grad: Gradient with respect to the first output.
+            _: Gradients with respect to the other outputs, which have none.
+        """
         centered, p, rstd, scale = ctx.saved_tensors
         unscaled, grad_weight, grad_bias = norm_backward(grad.clone(), centered, p, rstd)
         return unscaled.mul_(scale), None, grad_weight, grad_bias, None
@@ -125,6 +132,13 @@ class GatedSumFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        """Return the gradients with respect to the arguments of `forward`.
+
+        Args:
+            ctx: Tensors that `forward` saved.
+            grad: Gradient with respect to the first output.
+            _: Gradients with respect to the other outputs, which have none.
+        """
         x, edge_attr, of_ends, of_edge, centered, sigmoids, message, p, rstd, sign, scale = (
             ctx.saved_tensors
         )
