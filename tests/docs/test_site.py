@@ -10,7 +10,7 @@ from doc_pages import ROOT
 @pytest.mark.slow
 def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="needs the extra docs")
-    build = (sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path))
+    build = (sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path))
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     outside = r"[^>]*=\"?(?:https?:)?//"
