@@ -1,4 +1,4 @@
-"""`csgcnn table`: finished runs in, a leaderboard out."""
+"""`csgcnn table`: compare finished runs in a leaderboard."""
 
 import json
 import math
@@ -18,98 +18,145 @@ from csgcnn.config.keys import described_key, has_effect, section_keys
 from csgcnn.config.paths import CONF
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.tree import leaves
-from csgcnn.errors import UserError
+from csgcnn.errors import UserError, one_line
 from csgcnn.io import write_csv, write_text
 
 RUN_KEYS = section_keys(RunSettings)
-PATHS = ("dataset.path", "dataset.split.file")  # only the name of the file counts
+# keys of paths, of which only the name of the file counts
+PATHS = ("dataset.path", "dataset.split.file")
 
-# What reading damaged or foreign files may raise.
-UNUSABLE = (
-    *(UserError, OSError, ValueError, LookupError, TypeError, AttributeError),
-    *(OmegaConfBaseException, YAMLError),
-)
+# errors of reading damaged or foreign files
+_MALFORMED = (OSError, ValueError, LookupError, TypeError, AttributeError, YAMLError)
+UNUSABLE = (*_MALFORMED, UserError, OmegaConfBaseException)
 
-Config = dict[str, Any]  # full key -> value
-Run = tuple[Config, dict[str, Any]]  # and what metrics.json says
+# full key -> value
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        config: Its configuration by full key.
+        metrics: Content of its metrics.json.
+    """
+
+    config: Config
+    metrics: dict[str, Any]
+
+    @property
+    def result_keys(self) -> Config:
+        """The keys that change the result, equal for runs that differ only in their seeds."""
+        found = {}
+        for name, value in self.config.items():
+            key = described_key(name, {}, RUN_KEYS)
+            if key is None or key.setting.effect == "result":
+                found[name] = Path(value).name if name in PATHS and value else value
+        return found
+
+    @property
+    def seeds(self) -> tuple[Any, ...]:
+        """Values of all seeds."""
+        is_seed = (name for name in self.config if has_effect(name, "seed", RUN_KEYS))
+        return tuple(self.config[name] for name in is_seed)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the leaderboard: one target of the runs that differ in nothing but their seeds."""
+    """A row of the leaderboard: one target of runs that differ only in their seeds.
+
+    Attributes:
+        model: Option of the group `model`; the following ones likewise.
+        edge_calculator: With "+learnable" if its parameters are trained.
+        node_features: Joined by +; * marks tables that are trained.
+        pooling: Option of the group `pooling`.
+        dataset: Name of the data file.
+        split: Method of the split, with its column or fold.
+        target: Name of the target.
+        unit: Unit of the target.
+        test_mae: Mean over the runs, in the unit; of a classification target the error rate.
+        spread: Standard deviation over the runs.
+        runs: Number of runs.
+        baseline_mae: Error of predicting the mean, or the most frequent class.
+        parameters: Number of weights.
+        minutes: Mean time of a run.
+        also: Keys that distinguish rows that look the same.
+    """
 
     model: str
     edge_calculator: str
-    node_features: str  # * trainable
+    node_features: str
     pooling: str
     dataset: str
     split: str
     target: str
     unit: str
-    test_mae: float  # mean over the runs, in `unit`
-    spread: float | None  # standard deviation over the runs
+    test_mae: float
+    spread: float | None
     runs: int
-    baseline_mae: float  # of predicting the mean
+    baseline_mae: float
     parameters: int
     minutes: float
-    also: str = ""  # what tells it from rows that look the same
+    also: str = ""
 
 
 def leaderboard(folders: Sequence[Path]) -> tuple[str, list[str]]:
-    """Compare all runs below the folders: a Markdown table, and a line for each run that had to be left out.
+    """Compare all runs below the folders, and write table.md and table.csv to the first folder.
 
-    The table is written to the first folder, as table.md and table.csv.
+    Args:
+        folders: Runs, sweeps, or folders of these.
+
+    Returns:
+        The table in Markdown, and a line for each run that was left out.
 
     Raises:
-        UserError: a folder does not exist or cannot be written to, or there is no finished run.
+        UserError: A folder does not exist or cannot be written, or there is no finished run.
     """
     groups, left_out = _groups(_run_folders(folders))
-    rows = [(row, _identity(runs[0][0])) for runs in groups for row in _rows(runs)]
+    rows = [(row, runs[0].result_keys) for runs in groups for row in _rows(runs)]
     if not rows:
         places = ", ".join(map(str, folders))
-        raise UserError(
-            "\n".join([f"no finished run below {places}; csgcnn train makes them", *left_out])
-        )
+        message = f"no finished run below {places}; csgcnn train makes them"
+        raise UserError("\n".join([message, *left_out]))
     table = sorted(
-        _told_apart(rows), key=lambda row: (row.dataset, row.target, row.split, row.test_mae)
+        _distinguished(rows), key=lambda row: (row.dataset, row.target, row.split, row.test_mae)
     )
     text = _markdown(table)
     write_text(folders[0] / "table.md", text)
     names = [field.name for field in fields(Row)]
-    write_csv(
-        folders[0] / "table.csv", names, ([getattr(row, name) for name in names] for row in table)
-    )
+    cells = ([getattr(row, name) for name in names] for row in table)
+    write_csv(folders[0] / "table.csv", names, cells)
     return text, left_out
 
 
 def _run_folders(folders: Sequence[Path]) -> list[Path]:
-    """Each run once, also where the folders overlap."""
+    """Return the run directories below the folders, each once even if the folders overlap."""
     runs: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise UserError(
-                f"there is no folder {folder}; expected one that csgcnn train made, or one above"
+                f"there is no folder {folder}; expected a run directory, or a folder above it"
             )
         for config in sorted(folder.rglob("config.yaml")):
-            if (config.parent / "metrics.json").exists() or (
-                config.parent / "checkpoints"
-            ).exists():
-                runs.setdefault(config.parent.resolve(), config.parent)
+            run = config.parent
+            if (run / "metrics.json").exists() or (run / "checkpoints").exists():
+                runs.setdefault(run.resolve(), run)
     return list(runs.values())
 
 
 def _groups(folders: Sequence[Path]) -> tuple[list[list[Run]], list[str]]:
-    """The runs in the folders, those together that differ in nothing but their seeds, and why others are left out."""
+    """Return runs that differ only in their seeds, group by group, and why others are left out."""
     groups: dict[str, dict[tuple[Any, ...], Run]] = defaultdict(dict)
     left_out = []
     for folder in folders:
         try:
-            config, metrics = run = _read_run(folder)
-            _rows([run])  # a run that cannot be a row is told now
-            same_training = json.dumps([_identity(config), sorted(metrics["test"])], sort_keys=True)
-            groups[same_training][
-                tuple(value for key, value in config.items() if has_effect(key, "seed", RUN_KEYS))
-            ] = run  # an exact repetition counts once
+            run = _read_run(folder)
+            # raises if the run cannot be a row
+            _rows([run])
+            group = json.dumps([run.result_keys, sorted(run.metrics["test"])], sort_keys=True)
+            # an exact repetition counts once
+            groups[group][run.seeds] = run
         except UNUSABLE as error:
             left_out.append(f"{folder} is left out: {_reason(error)}")
     return [list(runs.values()) for runs in groups.values()], left_out
@@ -120,7 +167,7 @@ def _read_run(folder: Path) -> Run:
     config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     if "test" not in metrics:
         raise UserError(f"it was {metrics['outcome']}")
-    return dict(leaves({key: value for key, value in config.items() if key != "hydra"})), metrics
+    return Run(dict(leaves({k: v for k, v in config.items() if k != "hydra"})), metrics)
 
 
 def _reason(error: Exception) -> str:
@@ -128,34 +175,15 @@ def _reason(error: Exception) -> str:
         return "it is not finished (no metrics.json)"
     if isinstance(error, UserError):
         return str(error)
-    return f"its config.yaml or metrics.json cannot be used ({type(error).__name__}: {' '.join(str(error).split())})"
-
-
-def _identity(config: Config) -> Config:
-    """What was trained, on what: equal for runs that repeat each other with other seeds."""
-    kept = {
-        key: value
-        for key, value in config.items()
-        if (described := described_key(key, {}, RUN_KEYS)) is None
-        or described.setting.effect == "result"
-    }
-    return kept | {key: Path(kept[key]).name for key in PATHS if kept.get(key)}
+    reason = f"{type(error).__name__}: {one_line(error)}"
+    return f"its config.yaml or metrics.json cannot be used ({reason})"
 
 
 def _rows(runs: Sequence[Run]) -> list[Row]:
-    """A row for each target, of runs with one configuration: MAE of a number, share of wrong answers of a class."""
-    config = runs[0][0]
+    config, metrics = runs[0].config, runs[0].metrics
     rows = []
-    for target, test in runs[0][1]["test"].items():
-        is_number = "mae" in test
-        if is_number:
-            errors = [metrics["test"][target]["mae"] for _, metrics in runs]
-            baselines = [metrics["baseline_test_mae"][target] for _, metrics in runs]
-        else:
-            errors = [1 - metrics["test"][target]["accuracy"] for _, metrics in runs]
-            baselines = [1 - metrics["baseline_test_accuracy"][target] for _, metrics in runs]
-        if not all(isinstance(error, int | float) and math.isfinite(error) for error in errors):
-            raise UserError(f"its test error of {target} is {errors[-1]}")
+    for target, test in metrics["test"].items():
+        errors, baselines = _errors(runs, target)
         rows.append(
             Row(
                 model=_option(config, "model", "convolution._target_"),
@@ -165,30 +193,44 @@ def _rows(runs: Sequence[Run]) -> list[Row]:
                 pooling=_option(config, "pooling") if "pooling._target_" in config else "mean",
                 dataset=Path(config["dataset.path"]).name.partition(".")[0],
                 split=_split(config),
-                target=target if is_number else f"{target} (error rate)",
-                unit=runs[0][1]["units"].get(target, ""),
+                target=target if "mae" in test else f"{target} (error rate)",
+                unit=metrics["units"].get(target, ""),
                 test_mae=statistics.fmean(errors),
                 spread=statistics.stdev(errors) if len(errors) > 1 else None,
                 runs=len(runs),
                 baseline_mae=statistics.fmean(baselines),
-                parameters=runs[0][1]["n_parameters"],
-                minutes=statistics.fmean(metrics["seconds"] for _, metrics in runs) / 60,
+                parameters=metrics["n_parameters"],
+                minutes=statistics.fmean(run.metrics["seconds"] for run in runs) / 60,
             )
         )
     return rows
 
 
+def _errors(runs: Sequence[Run], target: str) -> tuple[list[float], list[float]]:
+    """Return test errors and those of the baseline: MAE of a number, error rate of a class."""
+    # The names are not taken from `csgcnn.evaluation.metrics`, which would import torch.
+    found = [run.metrics for run in runs]
+    if "mae" in found[0]["test"][target]:
+        errors = [metrics["test"][target]["mae"] for metrics in found]
+        baselines = [metrics["baseline_test_mae"][target] for metrics in found]
+    else:
+        errors = [1 - metrics["test"][target]["accuracy"] for metrics in found]
+        baselines = [1 - metrics["baseline_test_accuracy"][target] for metrics in found]
+    if not all(isinstance(error, int | float) and math.isfinite(error) for error in errors):
+        raise UserError(f"its test error of {target} is {errors[-1]}")
+    return errors, baselines
+
+
 def _option(config: Config, group: str, key: str = "_target_") -> str:
-    """The name of the option that was chosen from a group, told by what it builds."""
+    """Return the name of the option of a group, found by its target."""
     target = config[f"{group}.{key}"]
     return _options(group, key).get(target, target.rpartition(".")[2])
 
 
 @cache
 def _options(group: str, key: str) -> dict[str, str]:
-    paths = sorted(
-        (CONF / group).glob("*.yaml"), reverse=True
-    )  # of several with one target, the first name counts
+    # of several options with one target, the first name counts
+    paths = sorted((CONF / group).glob("*.yaml"), reverse=True)
     return {OmegaConf.select(OmegaConf.load(path), key): path.stem for path in paths}
 
 
@@ -201,59 +243,44 @@ def _node_features(config: Config) -> str:
 
 def _split(config: Config) -> str:
     method = config["dataset.split.method"]
-    details = {
-        "group": config["dataset.split.column"],
-        "column": config["dataset.split.column"],
-        "fold": f"{config['dataset.split.column']} {config['dataset.split.fold']}",
-        "matbench": f"fold {config['dataset.split.fold']}",
-    }
+    column, fold = config["dataset.split.column"], config["dataset.split.fold"]
+    details = {"group": column, "column": column, "fold": f"{column} {fold}"}
+    details["matbench"] = f"fold {fold}"
     return f"{method} ({details[method]})" if method in details else method
 
 
-def _told_apart(rows: Sequence[tuple[Row, Config]]) -> list[Row]:
-    """The rows, those that would look the same with the keys in which their configurations differ."""
+def _distinguished(rows: Sequence[tuple[Row, Config]]) -> list[Row]:
+    """Return the rows; `also` gives the keys in which rows that look the same differ."""
     alike: dict[tuple[Any, ...], list[tuple[Row, Config]]] = defaultdict(list)
     for row, config in rows:
-        look = (
-            row.model,
-            row.edge_calculator,
-            row.node_features,
-            row.pooling,
-            row.dataset,
-            row.split,
-            row.target,
-        )
-        alike[look].append((row, config))
-    return [
-        replace(row, also=_difference(config, [other for _, other in same]))
+        options = (row.model, row.edge_calculator, row.node_features, row.pooling)
+        alike[(*options, row.dataset, row.split, row.target)].append((row, config))
+    found = (
+        (row, config, [other for _, other in same])
         for same in alike.values()
         for row, config in same
-    ]
+    )
+    return [replace(row, also=_difference(config, others)) for row, config, others in found]
 
 
 def _difference(config: Config, others: Sequence[Config]) -> str:
-    keys = [
-        key for key, value in config.items() if any(other.get(key) != value for other in others)
-    ]
-    return " ".join(
-        f"{key.removesuffix('._target_')}={str(config[key]).rpartition('.')[2]}"
-        if key.endswith("._target_")
-        else f"{key}={config[key]}"
-        for key in keys
-    )
+    found = []
+    for key, value in config.items():
+        if any(other.get(key) != value for other in others):
+            is_target = key.endswith("._target_")
+            shown = str(value).rpartition(".")[2] if is_target else value
+            found.append(f"{key.removesuffix('._target_')}={shown}")
+    return " ".join(found)
 
 
 def _markdown(rows: Sequence[Row]) -> str:
-    """A table for people: rounded, without the columns in which nothing is said."""
+    """Return a table with rounded numbers, without empty columns."""
     lines = [_cells(row) for row in rows]
     names = [name for name in lines[0] if any(line[name] for line in lines)]
     width = {name: max(len(name), *(len(line[name]) for line in lines)) for name in names}
-    head = [
-        " | ".join(name.ljust(width[name]) for name in names),
-        " | ".join("-" * width[name] for name in names),
-    ]
-    body = [" | ".join(line[name].ljust(width[name]) for name in names) for line in lines]
-    return "".join(f"| {line} |\n" for line in [*head, *body])
+    header, rule = {name: name for name in names}, {name: "-" * width[name] for name in names}
+    padded = ([line[name].ljust(width[name]) for name in names] for line in [header, rule, *lines])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in padded)
 
 
 def _cells(row: Row) -> dict[str, str]:

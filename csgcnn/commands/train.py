@@ -187,11 +187,8 @@ def _report_data(data: Prepared) -> dict[str, Any]:
         log.warning("%s", warning)
     n_duplicates, example = count_duplicates(store, split)
     if example:
-        log.warning(
-            "%d pairs of identical structures lie in different parts, e.g. %s and %s",
-            n_duplicates,
-            *example,
-        )
+        pairs = f"{n_duplicates} pairs of identical structures"
+        log.warning("%s lie in different parts, e.g. %s and %s", pairs, *example)
     return {
         "duplicates_across_splits": n_duplicates,
         "shared_compositions": shared_compositions(store, split),
@@ -293,12 +290,7 @@ def _write_pruned(run: RunDirectory, trainer: Trainer, facts: Mapping[str, Any])
 
 
 def _log_end(run: RunDirectory, trainer: Trainer, facts: Mapping[str, Any]) -> None:
-    log.info(
-        "trained %d epoch%s in %.0f s; best epoch %d%s. Results: %s",
-        trainer.epoch,
-        "s" * (trainer.epoch != 1),
-        facts["seconds"],
-        trainer.best_epoch,
-        "" if facts["outcome"] == "finished" else f"; {facts['outcome']}",
-        run.folder,
-    )
+    epochs = f"{trainer.epoch} epoch{'s' * (trainer.epoch != 1)}"
+    pruned = "" if facts["outcome"] == "finished" else f"; {facts['outcome']}"
+    message = f"trained {epochs} in {facts['seconds']:.0f} s; best epoch {trainer.best_epoch}"
+    log.info("%s%s. Results: %s", message, pruned, run.folder)

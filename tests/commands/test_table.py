@@ -76,6 +76,17 @@ def test_seeds_become_a_mean_and_a_spread(
     ]
 
 
+def test_runs_that_differ_in_execution_keys_are_averaged(make_run: MakeRun, tmp_path: Path) -> None:
+    keys = ["trainer.max_minutes=5", "trainer.keep_last=3", "trainer.checkpoint_every=60"]
+    keys += ["trainer.device=cuda", "trainer.figures=false", "dataset.cache_dir=elsewhere"]
+    for seed, key in enumerate(keys):
+        make_run(f"run{seed}", key, f"seed={seed}", mae=0.4 + 0.01 * seed)
+    assert cli.main(["table", str(tmp_path)]) == 0
+    (row,) = rows(tmp_path)
+    assert row["runs"] == "6"
+    assert float(row["test_mae"]) == pytest.approx(0.425)
+
+
 @pytest.mark.parametrize(
     ("overrides", "column", "expected"),
     [
