@@ -1,4 +1,7 @@
-"""The sweeper of `hparams=csgcnn`. Hydra takes plugins from this package only, and imports all of it at its start."""
+"""The Hydra sweeper of `hparams=csgcnn`.
+
+Hydra accepts plugins of this package only, and imports all of it when it starts.
+"""
 
 import importlib
 from collections.abc import Sequence
@@ -17,37 +20,51 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from csgcnn.errors import ConfigError, FailedJobError, UserError
 from csgcnn.hardware import cores
 
-IN_A_ROW = 3  # trials that fail before the search gives up
+# failed trials in a row after which the search ends
+MAX_FAILURES = 3
 
 
 @dataclass
 class SearchConfig:
-    """`hydra/sweeper=csgcnn_search`."""
+    """Keys of `hydra/sweeper=csgcnn_search`.
+
+    Attributes:
+        n_trials: Trials in all, with those of earlier commands in the same hydra.sweep.dir.
+        max_batch_size: Trials that are chosen at once; null: one, or twice as many as joblib runs
+            in parallel.
+        prune_after: Fraction of max_epochs that each trial gets; null: no trial is pruned.
+        min_trials: Trials that must be finished before any is pruned.
+        seed: Seed of the choice of values.
+        params: Ranges by key.
+        trial: Number of the trial that a job runs; set by the sweeper.
+    """
 
     _target_: str = "hydra_plugins.csgcnn_search.SearchSweeper"
-    n_trials: int = 50  # in all, with those of earlier commands in the same hydra.sweep.dir
-    max_batch_size: int | None = (
-        None  # trials chosen at once; null: one, or twice as many as joblib runs at once
-    )
-    prune_after: float | None = (
-        0.5  # fraction of max_epochs that each trial gets; null: all of them, always
-    )
-    seed: int = 0  # of the choice of trials
-    params: dict[str, str] = field(default_factory=dict)  # key: range
-    trial: int | None = None  # the number of the one that a job is; the sweeper gives it
+    n_trials: int = 50
+    max_batch_size: int | None = None
+    prune_after: float | None = 0.5
+    min_trials: int = 5
+    seed: int = 0
+    params: dict[str, str] = field(default_factory=dict)
+    trial: int | None = None
 
 
 ConfigStore.instance().store("csgcnn_search", SearchConfig, "hydra/sweeper", provider="csgcnn")
 
 
 class SearchSweeper(Sweeper):
-    """Lets a `csgcnn.search` in hydra.sweep.dir choose the words of each batch of jobs, until it has chosen all."""
+    """Run the trials that a `csgcnn.search.study.Search` chooses, batch by batch.
+
+    Args:
+        n_trials: See `SearchConfig`; the others likewise.
+    """
 
     def __init__(
         self,
         n_trials: int,
         max_batch_size: int | None,
         prune_after: float | None,
+        min_trials: int,
         seed: int,
         params: DictConfig,
         trial: int | None,
@@ -60,7 +77,7 @@ class SearchSweeper(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Get ready, as Hydra wants it."""
+        """Prepare the sweeper; called by Hydra."""
         self.config = config
         self.loader = hydra_context.config_loader
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -68,52 +85,62 @@ class SearchSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the trials that are left; `arguments`: words of the command line.
+        """Run the remaining trials.
+
+        Args:
+            arguments: Overrides of the command line.
 
         Raises:
-            ConfigError: a word is wrong, the extra is not installed, or the folder holds another search.
-            FailedJobError: a trial failed.
-            UserError: none was trained to the end.
+            ConfigError: An override is wrong, the extra is not installed, or the folder holds
+                another search.
+            FailedJobError: A trial failed.
+            UserError: No trial was trained to the end.
         """
         self._check()
-        search = _search()
+        space_module, study = _module("space"), _module("study")
         given = [f"{key}={values}" for key, values in self.params.items()] + arguments
-        space, words = search.space_of(OverridesParser.create(self.loader).parse_overrides(given))
-        fixed = [word for key, word in words.items() if key not in space]
+        parsed = OverridesParser.create(self.loader).parse_overrides(given)
+        space, overrides = space_module.space_of(parsed)
+        fixed = [override for key, override in overrides.items() if key not in space]
         first = self._first(space, fixed)
-        failures: list[Exception] = []
-        in_a_row = 0
-        with search.opened(
-            Path(self.config.hydra.sweep.dir), space, words, self.seed, first
-        ) as trials:
-            while batch := trials.next(self._batch_size(), self.n_trials):
-                for trial, answer in zip(batch, self._launch(batch, fixed), strict=True):
-                    failure = answer._return_value if answer.status == JobStatus.FAILED else None
-                    trials.tell(trial.number, failure)
-                    in_a_row = in_a_row + 1 if failure else 0
-                    failures += [failure] if failure else []
-                trials.write()
-                if in_a_row >= (IN_A_ROW if trials.ranking else 1):
-                    break
-            print(trials.told())
+        folder = Path(self.config.hydra.sweep.dir)
+        with study.open_search(folder, space, overrides, self.seed, first) as search:
+            failures = self._run(search, fixed)
+            print(search.summary())
             if failures:
                 raise FailedJobError("\n".join(map(str, failures)))
-            if not trials.ranking:
+            if not search.ranking:
                 raise UserError("no trial was trained to the end")
+
+    def _run(self, search: Any, fixed: Sequence[str]) -> list[Exception]:
+        """Run trials until all are done, or too many fail in a row; return the failures."""
+        failures: list[Exception] = []
+        n_in_a_row = 0
+        while batch := search.next(self._batch_size(), self.n_trials):
+            for trial, result in zip(batch, self._launch(batch, fixed), strict=True):
+                failure = result._return_value if result.status == JobStatus.FAILED else None
+                search.record(trial.number, failure)
+                n_in_a_row = n_in_a_row + 1 if failure else 0
+                failures += [failure] if failure else []
+            search.write()
+            if n_in_a_row >= (MAX_FAILURES if search.ranking else 1):
+                break
+        return failures
 
     def _check(self) -> None:
         options = self.config.hydra.sweeper
-        for name, is_fine, expected in (
-            ("n_trials", self.n_trials >= 1, "an integer of 1 or more"),
-            ("max_batch_size", (self.max_batch_size or 1) >= 1, "an integer of 1 or more"),
+        for name, is_valid, expected in (
+            ("n_trials", self.n_trials >= 1, "an integer of at least 1"),
+            ("max_batch_size", (self.max_batch_size or 1) >= 1, "an integer of at least 1"),
             ("prune_after", 0 <= (options.prune_after or 0) <= 1, "a number from 0 to 1"),
-            ("seed", self.seed >= 0, "an integer of 0 or more"),
+            ("min_trials", options.min_trials >= 1, "an integer of at least 1"),
+            ("seed", self.seed >= 0, "an integer of at least 0"),
         ):
-            if not is_fine:
+            if not is_valid:
                 raise ConfigError(f"hydra.sweeper.{name}={options[name]}: expected {expected}")
 
     def _first(self, space: dict[str, Any], fixed: Sequence[str]) -> dict[str, str]:
-        """What the default configuration has for each key; all that may be chosen is composed and checked, too."""
+        """Return the default value of each key, after a check that all choices compose."""
         from csgcnn.config.schema import COMMANDS
         from csgcnn.config.validate import validate
 
@@ -122,30 +149,30 @@ class SearchSweeper(Sweeper):
             for key, range_ in space.items()
         }
         for i in range(max(map(len, values.values()))):
-            words = [*fixed, *(f"{key}={some[i % len(some)]}" for key, some in values.items())]
-            validate(self._job(words)[0], COMMANDS["train"])
+            choices = [f"{key}={some[i % len(some)]}" for key, some in values.items()]
+            validate(self._job([*fixed, *choices])[0], COMMANDS["train"])
         default, chosen = self._job(fixed)
         return {
-            key: str(chosen[key]) if key in chosen else _word(OmegaConf.select(default, key))
+            key: str(chosen[key]) if key in chosen else _text(OmegaConf.select(default, key))
             for key in space
         }
 
-    def _job(self, words: Sequence[str]) -> tuple[DictConfig, DictConfig]:
-        """The configuration that a job with these words gets, and the options chosen of its groups."""
-        cfg = self.loader.load_sweep_config(self.config, list(words))
+    def _job(self, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
+        """Return the configuration of a job with these overrides, and the chosen options."""
+        cfg = self.loader.load_sweep_config(self.config, list(overrides))
         chosen = cfg.hydra.runtime.choices
         with open_dict(cfg):
             del cfg["hydra"]
         return cfg, chosen
 
     def _launch(self, batch: Sequence[Any], fixed: Sequence[str]) -> Sequence[JobReturn]:
-        given = {word.partition("=")[0] for word in fixed}
-        words = [word for word in self._shares() if word.partition("=")[0] not in given]
+        given = {override.partition("=")[0] for override in fixed}
+        shared = [item for item in self._shared() if item.partition("=")[0] not in given]
         jobs = [
             [
-                *words,
+                *shared,
                 *fixed,
-                *trial.words,
+                *trial.overrides,
                 f"hydra.sweeper.trial={trial.number}",
                 f"hydra.sweep.subdir={trial.number}",
             ]
@@ -153,20 +180,19 @@ class SearchSweeper(Sweeper):
         ]
         return self.launcher.launch(jobs, initial_job_idx=batch[0].number)
 
-    def _shares(self) -> list[str]:
-        """Words for all trials: they go on if they were cut off, and share the cores of this machine."""
-        threads = max(1, cores() // self._at_once())
-        shared = (
-            [f"trainer.threads={threads}", "trainer.progress=false"] if self._at_once() > 1 else []
-        )
-        return ["resume=auto", *shared]
+    def _shared(self) -> list[str]:
+        """Return overrides of all trials: resume, and share the cores of this machine."""
+        if (n_parallel := self._n_parallel()) == 1:
+            return ["resume=auto"]
+        threads = max(1, cores() // n_parallel)
+        return ["resume=auto", f"trainer.threads={threads}", "trainer.progress=false"]
 
     def _batch_size(self) -> int:
-        n = self._at_once()
+        n = self._n_parallel()
         return self.max_batch_size or (2 * n if n > 1 else 1)
 
-    def _at_once(self) -> int:
-        """How many trials the launcher runs on this machine at once."""
+    def _n_parallel(self) -> int:
+        """Return how many trials the launcher runs on this machine in parallel."""
         launcher = self.config.hydra.launcher
         kind = launcher._target_.rpartition(".")[2]
         if kind == "JoblibLauncher":
@@ -174,13 +200,13 @@ class SearchSweeper(Sweeper):
         return (self.max_batch_size or 1) if kind == "LocalLauncher" else 1
 
 
-def _search() -> Any:
+def _module(name: str) -> Any:
     try:
-        return importlib.import_module("csgcnn.search")
+        return importlib.import_module(f"csgcnn.search.{name}")
     except ModuleNotFoundError as error:
         raise ConfigError(f"a search needs {error.name}: pip install 'csgcnn[sweep]'") from error
 
 
-def _word(value: Any) -> str:
-    """A value as a word of the command line: parts of a section by their names, [atom_init]."""
+def _text(value: Any) -> str:
+    """Return a value as on the command line: parts of a section by their names, [atom_init]."""
     return f"[{','.join(map(str, value))}]" if isinstance(value, DictConfig) else str(value)

@@ -17,6 +17,7 @@ class Job:
         recipe: Name of the recipe that was chosen.
         is_trial: Whether the run is a trial of a search; `folder` is then named by its number.
         prune_after: Fraction of the epochs after which a trial may be pruned; None: never.
+        min_trials: Trials of the search that must be finished before any is pruned.
     """
 
     folder: Path
@@ -24,6 +25,7 @@ class Job:
     recipe: str | None = None
     is_trial: bool = False
     prune_after: float | None = None
+    min_trials: int = 5
 
     @classmethod
     def of_hydra(cls) -> "Job":
@@ -35,6 +37,7 @@ class Job:
             recipe=config.runtime.choices.get("recipe"),
             is_trial=config.sweeper.get("trial") is not None,
             prune_after=config.sweeper.get("prune_after"),
+            min_trials=config.sweeper.get("min_trials", 5),
         )
 
     def within(self, name: str) -> "Job":

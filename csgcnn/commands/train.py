@@ -149,9 +149,9 @@ def _pruning(job: Job, max_epochs: int) -> ShouldPrune | None:
     if not job.is_trial:
         return None
     # optuna is installed by an extra
-    from csgcnn.search.study import Pruning
+    from csgcnn.search.pruning import Pruning
 
-    return Pruning(job.folder, max_epochs, job.prune_after)
+    return Pruning(job.folder, max_epochs, job.prune_after, job.min_trials)
 
 
 def _description(cfg: DictConfig, data: Prepared) -> dict[str, Any]:

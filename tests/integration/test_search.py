@@ -1,10 +1,10 @@
-"""`hparams=csgcnn`: a search that is cut off goes on, hopeless trials are given up, the best is run again."""
+"""`hparams=csgcnn`: interrupted searches resume, bad trials are pruned, the best is run again."""
 
 import csv
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from tests.integration.conftest import Answer
 
 optuna = pytest.importorskip("optuna", reason="pip install 'csgcnn[sweep]'")
+pytestmark = pytest.mark.slow
 
 Command = Callable[..., Answer]
 Row = dict[str, str]
@@ -26,16 +27,6 @@ SPACE = [
 N_TRIALS = 4
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick() -> Iterator[None]:
-    """Fewer trials to compare with, and no figures."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("csgcnn.search.TO_COMPARE", 1)
-        patch.setattr("csgcnn.evaluation.plots.plot_test", lambda *_: None)
-        patch.setattr("csgcnn.evaluation.plots.plot_learning_curve", lambda *_: None)
-        yield
-
-
 @pytest.fixture(scope="module")
 def words(small: list[str]) -> list[str]:
     """The words of a short search."""
@@ -44,6 +35,8 @@ def words(small: list[str]) -> list[str]:
         *SPACE,
         *small,
         f"hydra.sweeper.n_trials={N_TRIALS}",
+        "hydra.sweeper.min_trials=1",
+        "trainer.figures=false",
         "hydra.sweep.dir=sweep",
     ]
 
@@ -159,14 +152,14 @@ def test_a_search_that_is_cut_off_goes_on(
     command = ["train", "--multirun", *words]
     sweep = tmp_path / "sweep"
     with monkeypatch.context() as patch:  # after the run, before the study has heard of it
-        patch.setattr(Search, "tell", stop)
+        patch.setattr(Search, "record", stop)
         assert csgcnn(*command, cwd=tmp_path).code == 9
-    calls, watch = [], Checkpointer.on_step
+    calls, on_step = [], Checkpointer.on_step
 
-    def stop_late(keeper: Checkpointer) -> None:
-        calls.append(watch(keeper))
+    def stop_late(checkpointer: Checkpointer) -> None:
+        calls.append(on_step(checkpointer))
         if len(calls) == 6:
-            keeper.save()
+            checkpointer.save()
             stop()
 
     with monkeypatch.context() as patch:  # within a training
@@ -189,13 +182,16 @@ def test_a_choice_that_was_cut_off_is_a_failed_trial(
     def stop(*_: object) -> None:
         raise SystemExit(9)
 
-    command = ["train", "--multirun", *words, "hydra.sweeper.n_trials=2"]
+    command = ["train", "--multirun", *words, "hydra.sweeper.n_trials=3"]
     with monkeypatch.context() as patch:
-        patch.setattr(optuna.Trial, "_suggest", stop)
+        # the first trial takes the defaults; the choice of the second is interrupted
+        patch.setattr(optuna.samplers.TPESampler, "sample_independent", stop)
         assert csgcnn(*command, cwd=tmp_path).code == 9
     answer = csgcnn(*command, cwd=tmp_path)
     assert answer.code == 0, answer.said
-    assert [row["state"] for row in trials(tmp_path / "sweep")] == ["failed", "complete"]
+    states = [row["state"] for row in trials(tmp_path / "sweep")]
+    assert states[:2] == ["complete", "failed"]
+    assert states[2] in ("complete", "pruned")
 
 
 def test_trials_side_by_side_share_the_cores(
@@ -251,7 +247,7 @@ def test_what_fails_is_told_and_ends_the_search(
         (["hparams=csgcnn", "model.dropout=interval(1,0)"], "model.dropout=interval(1,0)"),
         (
             ["hparams=csgcnn", "hydra.sweeper.n_trials=0"],
-            "hydra.sweeper.n_trials=0: expected an integer of 1 or more",
+            "hydra.sweeper.n_trials=0: expected an integer of at least 1",
         ),
         (["hydra/sweeper=csgcnn_search"], "there is nothing to choose"),
     ],
@@ -287,7 +283,8 @@ def test_without_the_extra(
     csgcnn: Command, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    monkeypatch.delitem(sys.modules, "csgcnn.search", raising=False)
+    for name in ("space", "study", "pruning", "storage"):
+        monkeypatch.delitem(sys.modules, f"csgcnn.search.{name}", raising=False)
     answer = csgcnn("train", "--multirun", *words, cwd=tmp_path)
     assert answer.code == 2
     assert answer.err == "csgcnn train: a search needs optuna: pip install 'csgcnn[sweep]'\n"
