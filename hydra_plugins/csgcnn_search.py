@@ -141,7 +141,7 @@ class SearchSweeper(Sweeper):
 
     def _first(self, space: dict[str, Any], fixed: Sequence[str]) -> dict[str, str]:
         """Return the default value of each key, after a check that all choices compose."""
-        from csgcnn.config.schema import COMMANDS
+        from csgcnn.config.settings.commands import COMMANDS
         from csgcnn.config.validate import validate
 
         values = {

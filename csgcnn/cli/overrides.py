@@ -1,106 +1,138 @@
-"""Overrides of the command line in the form that Hydra reads."""
+"""Command-line arguments in the form that Hydra reads: aliases, quotes, removed keys, resume."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from pathlib import Path
+from typing import Any, NamedTuple
 
-from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.types import Quote, QuotedString
-
-from csgcnn.config.compose import ALIASES
-from csgcnn.config.paths import CONF
+from csgcnn.config.compose import ALIASES, full_key, quoted
+from csgcnn.config.keys import section_keys
+from csgcnn.config.paths import CONF, user_path
+from csgcnn.config.settings.commands import COMMANDS
+from csgcnn.config.settings.removed import REMOVED_KEYS
 from csgcnn.errors import ConfigError, UserError
 
-OPEN_KEYS = (
-    "dataset.units.",
-    "dataset.derived.",
-    "dataset.tasks.",
-    "dataset.task_weights.",
-)  # the user adds entries
-
-
 CONFIG_FLAGS = ("--config-", "-cd", "-cn", "-cp")
+# Keys of Hydra that hold paths.
+VERBATIM_KEYS_OF_HYDRA = ("hydra.run.dir", "hydra.sweep.dir")
 
 
-# Paths and comparisons, in which Hydra would read signs of its own.
-QUOTED_KEYS = "ckpt init_from structures output where by resume dataset.path dataset.split.file dataset.cache_dir hydra.run.dir"
+class Override(NamedTuple):
+    """An override, such as +model.width=3.
+
+    Attributes:
+        prefix: "+", "++", "~" or nothing.
+        key: Full key or group.
+        value: Value; None if there is no "=".
+    """
+
+    prefix: str
+    key: str
+    value: str | None
+
+    def __str__(self) -> str:
+        value = "" if self.value is None else f"={self.value}"
+        return f"{self.prefix}{self.key}{value}"
 
 
-def config_folders(words: Sequence[str]) -> list[Path]:
-    """The folders of configurations from elsewhere, as --config-dir and --config-path name them."""
-    found = get_args_parser().parse_known_args(list(words))[
-        0
-    ]  # Hydra's own: it knows abbreviations
-    return [Path(folder).expanduser() for folder in (found.config_dir, found.config_path) if folder]
+def parse_override(text: str) -> Override | None:
+    """Return the parts of an override, or None if the text is none."""
+    match = re.fullmatch(r"(\+{1,2}|~)?([A-Za-z_][^=]*?)(?:=(.*))?", text, re.DOTALL)
+    if match is None or (match[1] is None and match[3] is None):
+        return None
+    return Override(match[1] or "", full_key(match[2]), match[3])
 
 
-def resumed(words: Sequence[str]) -> list[str]:
-    """The words with what `resume=DIR` stands for: the folder, and its configuration where no group is chosen.
+def canonical(command: str, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments as Hydra reads them.
+
+    Flags come first. Aliases are replaced by full keys, paths and comparisons are quoted, and an
+    entry of a dict, such as dataset.units.band_gap, may be new.
+
+    Args:
+        command: Name of the command.
+        arguments: Arguments that follow the command.
 
     Raises:
-        UserError: the folder holds no run.
-        ConfigError: one run is to be continued by a sweep.
+        ConfigError: A key or an option was removed.
     """
-    chosen = [word.partition("=")[2].strip("'\"") for word in words if word.startswith("resume=")]
+    keys = section_keys(COMMANDS[command])
+    dicts = tuple(name for name, key in keys.items() if key.type.startswith("dict"))
+    is_sweep = "--multirun" in arguments or "-m" in arguments
+    flags, overrides = [], []
+    for before, text in pairwise(["", *arguments]):
+        is_value_of_flag = text.startswith("-") or before.startswith("--config")
+        override = None if is_value_of_flag else parse_override(text)
+        if override is None:
+            flags.append(text)
+            continue
+        _refuse_removed(override)
+        prefix, key, value = override
+        if value is not None:
+            parent = next((name for name in dicts if key.startswith(f"{name}.")), None)
+            known = keys.get(parent or key)
+            if parent:
+                prefix = prefix or "++"
+            if key in VERBATIM_KEYS_OF_HYDRA or (known and known.setting.verbatim):
+                value = _quoted(value, is_sweep)
+        overrides.append(str(Override(prefix, key, value)))
+    return flags + overrides
+
+
+def opted_in(arguments: Iterable[str]) -> list[str]:
+    """Return the packages that `plugins=[...]` on the command line allows."""
+    parsed = (parse_override(text) for text in arguments)
+    values = [override.value or "" for override in parsed if override and override.key == "plugins"]
+    return sorted({name for value in values for name in re.findall(r"[^\s\[\],'\"]+", value)})
+
+
+def resumed(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with those that `resume=DIR` stands for: its folder and configuration.
+
+    The configuration of the run is used unless an option of a group is chosen.
+
+    Raises:
+        UserError: The folder holds no run.
+        ConfigError: A sweep cannot resume one run.
+    """
+    parsed = [override for override in map(parse_override, arguments) if override is not None]
+    chosen = [
+        (override.value or "").strip("'\"") for override in parsed if override.key == "resume"
+    ]
     if not chosen or chosen[-1] in ("", "null", "auto"):
-        return list(words)
+        return list(arguments)
     folder = chosen[-1]
-    if "--multirun" in words or "-m" in words:
+    if "--multirun" in arguments or "-m" in arguments:
         raise ConfigError(
-            f"resume={folder} goes on with one run; a sweep goes on with resume=auto in its hydra.sweep.dir"
+            f"resume={folder} resumes one run; for a sweep give resume=auto and its hydra.sweep.dir"
         )
-    if not Path(folder).expanduser().joinpath("config.yaml").is_file():
-        raise UserError(
-            f"resume={folder}: there is no run to continue, the folder has no config.yaml"
-        )
+    if not (user_path(folder) / "config.yaml").is_file():
+        raise UserError(f"resume={folder}: the folder holds no run (no config.yaml)")
     groups = {path.name for path in CONF.iterdir()} | {*ALIASES}
-    with_config = any(
-        word.partition("=")[0] in groups or word.startswith(CONFIG_FLAGS) for word in words
+    has_config = any(override.key in groups for override in parsed) or any(
+        text.startswith(CONFIG_FLAGS) for text in arguments
     )
-    own_config = [] if with_config else ["--config-dir", folder, "--config-name", "config"]
-    return [*own_config, *words, f"hydra.run.dir={folder}"]
+    config = [] if has_config else ["--config-dir", folder, "--config-name", "config"]
+    return [*config, *arguments, f"hydra.run.dir={folder}"]
 
 
-def canonical(words: Sequence[str]) -> list[str]:
-    """The words as Hydra reads them: flags first, aliases replaced by the names they stand for, paths quoted."""
-    sweeping = "--multirun" in words or "-m" in words
-    is_override = [
-        not word.startswith("-")
-        and not before.startswith("--config")
-        and ("=" in word or word.startswith("~"))
-        for before, word in pairwise(["", *words])
-    ]
-    flags = [word for word, override in zip(words, is_override, strict=True) if not override]
-    return flags + [
-        _canonical(word, sweeping)
-        for word, override in zip(words, is_override, strict=True)
-        if override
-    ]
+def _refuse_removed(override: Override) -> None:
+    for removed, (_, reason) in REMOVED_KEYS.items():
+        group, _, option = removed.partition(".")
+        options: list[Any] = re.findall(r"\w+", override.value or "")
+        if override.key == removed or (override.key == group and option in options):
+            shown = f"{group}={option}" if override.key == group else removed
+            raise ConfigError(f"{shown} no longer exists: {reason}")
 
 
-def _canonical(word: str, sweeping: bool) -> str:
-    override = re.fullmatch(r"(\+{1,2}|~)?([A-Za-z_][^=]*?)(=.*)?", word, re.DOTALL)
-    if override is None or (override[1] is None and override[3] is None):
-        return word
-    prefix, key, assignment = override[1] or "", override[2], override[3]
-    first, rest = re.fullmatch(r"(\w+)(.*)", key, re.DOTALL).groups()  # type: ignore[union-attr]
-    key = ALIASES.get(first, first) + rest
-    if assignment is None:
-        return prefix + key
-    value = assignment[1:]
-    if key.startswith(OPEN_KEYS):
-        prefix = prefix or "++"  # else Hydra refuses a key that is not there yet
-    if key in QUOTED_KEYS.split() or key.startswith("dataset.derived."):
-        values = value.split(",") if sweeping and not _is_quoted(value) else [value]
-        value = ",".join(map(_quoted, values))
-    return f"{prefix}{key}={value}"
+def _quoted(value: str, is_sweep: bool) -> str:
+    """Quote a value, or each of the values of a sweep."""
+    values = value.split(",") if is_sweep and not _is_quoted(value) else [value]
+    return ",".join(map(_quote, values))
 
 
-def _quoted(path: str) -> str:
-    if _is_quoted(path) or path in ("", "null", "???"):
-        return path
-    return QuotedString(path, Quote.single).with_quotes()
+def _quote(value: str) -> str:
+    return value if _is_quoted(value) or value in ("", "null", "???") else quoted(value)
 
 
 def _is_quoted(value: str) -> bool:

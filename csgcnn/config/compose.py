@@ -14,21 +14,25 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from csgcnn.config.hydra_guard import GuardedConfigLoader, check_folder_size
 from csgcnn.config.paths import CONF
-from csgcnn.config.schema import COMMANDS
+from csgcnn.config.schema import register_schemas
+from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.errors import ConfigError
 
 # Short names of keys and groups.
 ALIASES = {"edge": "edge_calculator", "global_features": "graph.global_features"}
+
+register_schemas()
 
 
 def compose(
     command: str,
     overrides: Sequence[str] = (),
     *,
-    config_dir: Path | None = None,
+    config_dirs: Sequence[Path] = (),
     config_name: str | None = None,
     return_hydra_config: bool = False,
 ) -> DictConfig:
@@ -38,7 +42,7 @@ def compose(
         command: train, benchmark, predict, evaluate or build.
         overrides: Overrides in the form that Hydra reads, such as "model=csgcnn"; `to_overrides`
             writes them from Python values.
-        config_dir: Further folder of configurations.
+        config_dirs: Further folders of configurations.
         config_name: Configuration to start from, by default the one named after the command.
         return_hydra_config: Keep the node `hydra`.
 
@@ -52,7 +56,7 @@ def compose(
     """
     if command not in COMMANDS:
         raise ConfigError(f"{command} has no configuration; expected {', '.join(COMMANDS)}")
-    with hydra_session(command, config_dir=config_dir) as hydra:
+    with hydra_session(command, config_dirs=config_dirs, overrides=overrides) as hydra:
         cfg = hydra.compose_config(
             config_name or command, list(overrides), RunMode.RUN, from_shell=False
         )
@@ -64,28 +68,48 @@ def compose(
 
 @contextmanager
 def hydra_session(
-    command: str, *, config_path: Path = CONF, config_dir: Path | None = None
+    command: str,
+    *,
+    config_path: Path = CONF,
+    config_dirs: Sequence[Path] = (),
+    overrides: Sequence[str] = (),
 ) -> Iterator[Hydra]:
     """Open Hydra for one command within the block, also in a process that uses Hydra otherwise.
+
+    Folders but `conf/` are treated as untrusted: `config.hydra_guard`.
 
     Args:
         command: Name of the command, which becomes the name of the job.
         config_path: Folder of the configurations.
-        config_dir: Further folder of configurations.
+        config_dirs: Further folders of configurations, the first one has precedence.
+        overrides: Overrides of the command line, which may change the node `hydra`.
 
     Yields:
         Hydra, which composes configurations and runs jobs.
+
+    Raises:
+        ConfigError: A folder does not exist, or costs too much to compose.
     """
     version.setbase("1.3")
+    folders = [config_path, *config_dirs] if config_path != CONF else [*config_dirs]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: there is no such folder of configurations")
+        check_folder_size(folder)
     search_path = create_config_search_path(str(config_path.absolute()))
-    if config_dir is not None:
-        search_path.prepend(
-            "command-line", f"file://{config_dir.absolute()}", SearchPathQuery(provider="schema")
-        )
+    for folder in config_dirs:
+        place = SearchPathQuery(provider="schema")
+        search_path.prepend("command-line", f"file://{folder.absolute()}", place)
+    loader = ConfigLoaderImpl(search_path)
+    if folders:
+        trusted = ConfigLoaderImpl(create_config_search_path(str(CONF)))
+        nodes = (trusted.load_configuration(name, [], RunMode.RUN) for name in (None, command))
+        plain: list[Any] = [OmegaConf.to_container(cfg.hydra, enum_to_str=True) for cfg in nodes]
+        loader = GuardedConfigLoader(search_path, plain, overrides)
     state = GlobalHydra.instance()
     outer, state.hydra = state.hydra, None
     try:
-        hydra = Hydra(command, ConfigLoaderImpl(search_path))
+        hydra = Hydra(command, loader)
         state.initialize(hydra)
         yield hydra
     finally:
@@ -122,8 +146,9 @@ def _literal(value: Any) -> str:
         return f"{{{','.join(map(':'.join, entries))}}}"
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_literal, value))}]"
-    return _quoted(str(value))
+    return quoted(str(value))
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Return a text in quotes, as the value of an override."""
     return QuotedString(text, Quote.single).with_quotes()

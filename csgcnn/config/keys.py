@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from csgcnn.config.settings.optimizer import OPTIMIZER_KEYS
+from csgcnn.config.settings.optimizer import optimizer_keys
 from csgcnn.config.settings.setting import MISSING, Effect, Key, Setting
 from csgcnn.config.targets import is_allowed
 
@@ -55,7 +55,7 @@ def option_keys(target: str) -> dict[str, Key]:
     """
     module, _, name = target.rpartition(".")
     if module == "torch.optim":
-        return OPTIMIZER_KEYS
+        return optimizer_keys(name)
     home, node = _definition(module, name)
     if isinstance(node, ast.FunctionDef):
         return dict(_annotated_arguments(home, node))

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from itertools import chain, count
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf
 
 from csgcnn.config.keys import has_effect, section_keys
 from csgcnn.config.settings.run import RunSettings
@@ -51,7 +51,7 @@ def data_path(text: str, hint: str = "", included: Path = INCLUDED_DATA) -> Path
     advice = f" ({hint})" if hint else ""
     raise UserError(
         f"no data at {' or '.join(map(str, places))}{advice}; "
-        "give dataset.path=PATH, or the folder of your data sets in the environment: CSGCNN_DATA=FOLDER"
+        "give dataset.path=PATH, or set the environment variable CSGCNN_DATA to a folder of data"
     )
 
 
@@ -98,5 +98,16 @@ def overrides_of_result(overrides: Sequence[str]) -> list[str]:
     ]
 
 
-OmegaConf.register_new_resolver("unique_dir", claim_directory, use_cache=True, replace=True)
+def _unique_dir(path: str, *, _node_: Node, _root_: DictConfig) -> str:
+    """Resolve ${unique_dir:PATH}, which creates a folder once, for the folders of runs only."""
+    if _node_._get_full_key(None) not in ("hydra.run.dir", "hydra.sweep.dir"):
+        raise ConfigError("unique_dir is for hydra.run.dir and hydra.sweep.dir only")
+    # Hydra copies this cache to the configurations of jobs.
+    cache = OmegaConf.get_cache(_root_)["unique_dir"]
+    if path not in cache:
+        cache[path] = claim_directory(path)
+    return str(cache[path])
+
+
+OmegaConf.register_new_resolver("unique_dir", _unique_dir, replace=True)
 OmegaConf.register_new_resolver("benchmark_dir", benchmark_directory, replace=True)

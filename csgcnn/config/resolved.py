@@ -11,7 +11,9 @@ REPEAT = """\
 defaults: [trainer_schema@trainer, graph_schema@graph, dataset_schema@dataset, _self_]
 hydra:
   job: {name: train, chdir: false}
-  job_logging: {formatters: {plain: {format: "%(message)s"}}, handlers: {console: {formatter: plain}}}
+  job_logging:
+    formatters: {plain: {format: "%(message)s"}}
+    handlers: {console: {formatter: plain}}
   output_subdir: null
   run: {dir: "${unique_dir:runs/${now:%Y-%m-%d}/${now:%H-%M-%S}_repeat}"}
 """

@@ -2,19 +2,11 @@
 
 from hydra.core.config_store import ConfigStore
 
-from csgcnn.config.settings.commands import BuildSettings, EvaluateSettings, PredictSettings
+from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.config.settings.run import BenchmarkSettings, RunSettings, TaskSettings
+from csgcnn.config.settings.run import TaskSettings
 from csgcnn.config.settings.trainer import TrainerSettings
-
-COMMANDS: dict[str, type] = {
-    "train": RunSettings,
-    "benchmark": BenchmarkSettings,
-    "build": BuildSettings,
-    "predict": PredictSettings,
-    "evaluate": EvaluateSettings,
-}
 
 
 def register_schemas() -> None:
@@ -27,6 +19,3 @@ def register_schemas() -> None:
     store("graph_schema", GraphSettings)
     store("dataset_schema", DatasetSettings)
     store("task_schema", TaskSettings)
-
-
-register_schemas()

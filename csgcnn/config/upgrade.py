@@ -1,9 +1,18 @@
 """Bring configurations of earlier versions up to date."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from csgcnn.config.hydra_guard import check_folder_size
 from csgcnn.config.settings.removed import FORMER_DEFAULTS, REMOVED_KEYS, RENAMED_TARGETS
+from csgcnn.errors import ConfigError
 
 
 def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,6 +44,48 @@ def removed_keys_in(config: Mapping[str, Any]) -> list[str]:
         if isinstance(node, Mapping) and name in node and node[name] != removed.default:
             found.append(f"{key} no longer exists: {removed.reason}")
     return found
+
+
+@contextmanager
+def upgraded_folder(folder: Path, name: str) -> Iterator[list[Path]]:
+    """Provide a run's configuration of an earlier version in the form of this version.
+
+    Args:
+        folder: Folder of configurations.
+        name: Name of the configuration to upgrade.
+
+    Yields:
+        A temporary folder that holds the upgraded configuration, or nothing where the
+        configuration is up to date.
+
+    Raises:
+        ConfigError: It has a removed key that changed what the run computed.
+    """
+    path = folder / f"{name.removesuffix('.yaml')}.yaml"
+    config = _read(path)
+    if removed := removed_keys_in(config):
+        raise ConfigError(f"{path}: {'; '.join(removed)}")
+    is_run = "graph_schema@graph" in (config.get("defaults") or [])
+    upgraded = upgrade_config(config) if is_run else _upgraded(config, "")
+    if upgraded == config:
+        yield []
+        return
+    with TemporaryDirectory(prefix="csgcnn-") as temporary:
+        OmegaConf.save(OmegaConf.create(upgraded), Path(temporary, path.name))
+        yield [Path(temporary)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a configuration as it is written, or nothing where it is absent or unreadable."""
+    if not path.is_file():
+        return {}
+    check_folder_size(path.parent)
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):
+        # Hydra says what is wrong.
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def _upgraded(node: Any, path: str) -> Any:

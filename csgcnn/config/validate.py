@@ -83,8 +83,8 @@ def _check_predict_std(cfg: DictConfig) -> None:
     is_likelihood = str(cfg.loss.get("_target_")).endswith(".Likelihood")
     if is_likelihood != bool(cfg.model.get("predict_std")):
         raise ConfigError(
-            f"model.predict_std={str(not is_likelihood).lower()}: it is true with loss=gaussian and "
-            "loss=laplace, which set it, and false with every other loss"
+            f"model.predict_std={str(not is_likelihood).lower()}: expected "
+            f"{str(is_likelihood).lower()}, which the chosen option of loss sets"
         )
 
 

@@ -20,7 +20,7 @@ def test_compose_reads_options_of_a_further_folder(tmp_path: Path) -> None:
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "wide.yaml").write_text("defaults: [csgcnn]\nhidden: 256\n")
     (folder / "all.yaml").write_text("defaults: [train, _self_]\nseed: 3\n")
-    cfg = compose("train", ["model=wide"], config_dir=folder, config_name="all")
+    cfg = compose("train", ["model=wide"], config_dirs=[folder], config_name="all")
     assert (cfg.model.hidden, cfg.seed) == (256, 3)
 
 

@@ -1,23 +1,26 @@
-"""Folders of configurations that a stranger made: what Hydra would execute is refused, what people write is not."""
+"""Folders of untrusted configurations: what Hydra would execute is refused, the rest passes."""
 
-import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from csgcnn.cli import main as cli
-from csgcnn.config import hydra_guard as foreign
-from csgcnn.config.hydra_guard import refuse_foreign_code
-from csgcnn.config.paths import CONF
+from csgcnn.config.compose import compose, hydra_session
+from csgcnn.config.hydra_guard import check_folder_size
 from csgcnn.config.resolved import save_resolved
 from csgcnn.errors import ConfigError
 
-CALL = "{_target_: os.system, command: 'touch sprung'}"
+CALL = "{_target_: os.system, command: 'touch executed'}"
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:
+    folder.mkdir(exist_ok=True)
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,70 +28,121 @@ def write(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
+def compose_from(folder: Path, name: str = "config", *overrides: str) -> DictConfig:
+    return compose("train", overrides, config_dirs=[folder], config_name=name)
+
+
 def refused(folder: Path, *culprits: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        refuse_foreign_code(folder)
+        compose_from(folder)
     for culprit in culprits:
         assert culprit in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
-def test_our_own_configuration_passes() -> None:
-    refuse_foreign_code(CONF)
+def test_the_configuration_of_a_run_passes(tmp_path: Path) -> None:
+    cfg = compose("train", ["node_features=[atom_init,learned]"])
+    save_resolved(cfg, tmp_path / "config.yaml")
+    assert compose_from(tmp_path) == cfg
 
 
-def test_the_configuration_that_a_run_leaves_passes(tmp_path: Path) -> None:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        save_resolved(
-            compose("train", ["node_features=[atom_init,learned]"]), tmp_path / "config.yaml"
-        )
-    refuse_foreign_code(tmp_path)
-
-
-SLURM = "{timeout_min: 60, partition: gpu, gpus_per_node: 1, mem_gb: 16, name: band_gap, array_parallelism: 8}"
+SLURM = """{timeout_min: 60, partition: gpu, gpus_per_node: 1, mem_gb: 16, name: band_gap,
+  array_parallelism: 8}"""
 SUBMITIT = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
-SAMPLER = "{_target_: optuna.samplers.TPESampler, seed: 1}"
-USUAL = {
-    "dataset/mine.yaml": "path: ${oc.env:HOME}/mine.json\ntargets: [class]\nunits: {class: eV, step: '()'}\n",
-    "experiment/x.yaml": "# @package _global_\ndefaults: [override /dataset: mine, override /edge_calculator: rbf]\n"
-    "seed: 1\ndataset: {split: {seed: '${seed}'}}\n"
-    "hydra: {mode: MULTIRUN, sweeper: {params: {seed: '0,1,2', +experiment: 'a,b', dataset.targets: '[a],[b]'}}}\n",
-    "a.yaml": f"defaults: [train, override hydra/launcher: submitit_slurm, _self_]\nhydra: {{launcher: {SLURM}}}\n",
-    "b.yaml": f"hydra: {{launcher: {{_target_: {SUBMITIT}}}, sweeper: {{n_trials: 9, sampler: {SAMPLER}}}}}\n",
-    "c.yaml": "hydra: {run: {dir: '/a/${seed}/${now:%Y-%m-%d}'}, sweep: {dir: 'x/${now:%H-%M}', subdir: '${seed}'}}\n",
-    "d.yaml": "defaults:\n- override hydra/job_logging: stdout\n- dataset: ${model}_${loss}\n- /model@model: csgann\n",
-    "e.yaml": "hydra: {job_logging: {root: {level: DEBUG}, handlers: {console: {class: logging.StreamHandler}}}}\n",
-    "hydra/launcher/cluster.yaml": "defaults: [submitit_slurm]\npartition: gpu\n",
-    "hparams/mine.yaml": "# @package _global_\ndefaults: [override /hydra/sweeper: csgcnn_search]\n"
-    "hydra: {sweeper: {n_trials: 9, prune_after: 0.5, seed: 1, params: {optimizer.lr: 'tag(log, interval(1, 2))'}}}\n",
-    "broken.yaml": "a: [",
-    "binary.yaml": "\0",
-    "notes.txt": f"hydra: {{callbacks: {{x: {CALL}}}}}",
-    "checkpoints/best.ckpt": "not yaml",
+# Configurations by name, with the overrides that choose them.
+USUAL: dict[str, tuple[list[str], str]] = {
+    "dataset/mine.yaml": (
+        ["dataset=mine"],
+        "path: ${oc.env:HOME}/mine.json\ntargets: [class]\nunits: {class: eV, step: '()'}\n",
+    ),
+    "experiment/x.yaml": (
+        ["experiment=x"],
+        "# @package _global_\n"
+        "defaults: [override /dataset: elastic, override /edge_calculator: rbf]\n"
+        "seed: 1\ndataset: {split: {seed: '${seed}'}}\n"
+        "hydra: {mode: MULTIRUN, sweeper: {params: {seed: '0,1', +experiment: 'a,b',"
+        " dataset.targets: '[a],[b]'}}}\n",
+    ),
+    "slurm.yaml": (
+        ["--config-name", "slurm"],
+        "defaults: [train, override hydra/launcher: submitit_slurm, _self_]\n"
+        f"hydra: {{launcher: {SLURM}}}\n",
+    ),
+    "sampler.yaml": (
+        ["--config-name", "sampler"],
+        "defaults: [train, override hydra/sweeper: csgcnn_search, _self_]\n"
+        "hydra: {sweeper: {n_trials: 9, params: {seed: '1,2'}}}\n",
+    ),
+    "folders.yaml": (
+        ["--config-name", "folders"],
+        "defaults: [train, _self_]\n"
+        "hydra: {run: {dir: '/a/${seed}/${now:%Y-%m-%d}'},\n"
+        "  sweep: {dir: 'x/${now:%H-%M}', subdir: '${seed}'}}\n",
+    ),
+    "logging.yaml": (
+        ["--config-name", "logging"],
+        "defaults: [train, override hydra/job_logging: stdout, _self_]\n"
+        "hydra: {job_logging: {root: {level: DEBUG},\n"
+        "  handlers: {console: {class: logging.StreamHandler}}}}\n",
+    ),
+    "hydra/launcher/cluster.yaml": (
+        ["hydra/launcher=cluster"],
+        "defaults: [submitit_slurm]\npartition: gpu\n",
+    ),
+    "hparams/mine.yaml": (
+        ["hparams=mine"],
+        "# @package _global_\ndefaults: [override /hydra/sweeper: csgcnn_search]\n"
+        "hydra: {sweeper: {n_trials: 9, prune_after: 0.5, seed: 1,\n"
+        "  params: {optimizer.lr: 'tag(log, interval(1, 2))'}}}\n",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", USUAL)
-def test_what_people_write_passes(name: str, tmp_path: Path) -> None:
-    refuse_foreign_code(write(tmp_path, {name: USUAL[name]}))
+def test_usual_configurations_pass(name: str, tmp_path: Path) -> None:
+    given, text = USUAL[name]
+    write(tmp_path, {name: text})
+    is_name = given[0] == "--config-name"
+    cfg = compose_from(tmp_path, given[1] if is_name else "train", *([] if is_name else given))
+    assert cfg.trainer.max_epochs == 200
+
+
+def test_files_that_are_no_configurations_are_ignored(tmp_path: Path) -> None:
+    files = {
+        "broken.yaml": "a: [",
+        "binary.yaml": "\0",
+        "notes.txt": f"hydra: {{callbacks: {{x: {CALL}}}}}",
+        "checkpoints/best.ckpt": "not yaml",
+    }
+    compose_from(write(tmp_path, files), "train")
+
+
+def test_the_own_overrides_of_the_user_are_trusted(tmp_path: Path) -> None:
+    write(tmp_path, {"hydra/launcher/cluster.yaml": "defaults: [submitit_slurm]\npartition: gpu\n"})
+    given = ["hydra/launcher=cluster", "hydra.launcher.setup=[module load cuda]"]
+    given += ["+hydra.job.env_set.OMP_NUM_THREADS=1", f"hydra.searchpath=[file://{tmp_path}]"]
+    compose_from(tmp_path, "train", *given)
+    write(tmp_path, {"hydra/launcher/cluster.yaml": "defaults: [submitit_slurm]\nsetup: [rm x]\n"})
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.setup=rm x is refused"):
+        compose_from(tmp_path, "train", "hydra/launcher=cluster")
 
 
 def test_links_are_followed(tmp_path: Path) -> None:
-    write(
-        tmp_path,
-        {
-            "far/mine.yaml": "path: a.json",
-            "evil/x.yaml": f"e: {CALL}",
-            "configs/config.yaml": "seed: 1",
-        },
-    )
+    files = {
+        "far/mine.yaml": "path: a.json",
+        "evil/x.yaml": f"e: {CALL}",
+        "configs/config.yaml": "defaults: [train]",
+    }
+    write(tmp_path, files)
     (tmp_path / "configs" / "dataset").symlink_to(tmp_path / "far")
-    refuse_foreign_code(tmp_path / "configs")
+    assert compose_from(tmp_path / "configs", "config", "dataset=mine").dataset.path == "a.json"
+    write(tmp_path, {"configs/config.yaml": "defaults: [train, override hydra/callbacks: x]"})
     (tmp_path / "configs" / "hydra").mkdir()
     (tmp_path / "configs" / "hydra" / "callbacks").symlink_to(tmp_path / "evil")
-    refused(tmp_path / "configs", "callbacks/x.yaml", "callbacks.e._target_")
+    refused(tmp_path / "configs", "hydra.callbacks.e._target_")
 
 
-# Each puts os.system where Hydra would call it, by another way.
+# Ways by which os.system gets to where Hydra would call it.
 PLACES: dict[str, dict[str, str]] = {
     "by its key": {"config.yaml": f"hydra: {{callbacks: {{e: {CALL}}}}}"},
     "by an escaped key": {"config.yaml": f'"hydr\\x61": {{callbacks: {{e: {CALL}}}}}'},
@@ -101,7 +155,7 @@ PLACES: dict[str, dict[str, str]] = {
         "config.yaml": "x: os.system\nhydra: {callbacks: {e: {_target_: '${x}'}}}"
     },
     "by a header": {"config.yaml": f"# @package hydra.callbacks\ne: {CALL}"},
-    "by a header after an odd line break": {
+    "by a header after an unusual line break": {
         "config.yaml": f"\u2028# @package hydra.callbacks\ne: {CALL}"
     },
     "by a header with brackets": {"config.yaml": f"# @package hydra[callbacks]\ne: {CALL}"},
@@ -135,7 +189,7 @@ PLACES: dict[str, dict[str, str]] = {
         "../far/x.yaml": f"hydra: {{callbacks: {{e: {CALL}}}}}",
     },
     "to logging": {
-        "config.yaml": f"hydra: {{job_logging: {{handlers: {{e: {CALL.replace('_target_', '()')}}}}}}}"
+        "config.yaml": "hydra: {job_logging: {handlers: {e: {(): os.system}}}}",
     },
     "to a sweep": {
         "config.yaml": "hydra: {sweeper: {params: {+hydra.callbacks.e._target_: os.system}}}"
@@ -149,13 +203,19 @@ PLACES: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_every_way_into_the_section_hydra_is_seen(place: str, tmp_path: Path) -> None:
+def test_every_way_into_the_node_hydra_is_refused(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     folder = write(tmp_path / "configs", PLACES[place])
-    refused(folder, str(folder))
+    refused(folder, "hydra.")
+    assert not (tmp_path / "executed").exists()
+    # The attack is real: without the check it is composed. Composing executes nothing.
     with initialize_config_dir(str(folder), version_base="1.3"):
-        cfg = compose("config", return_hydra_config=True)
+        cfg = hydra_compose("config", return_hydra_config=True)
     resolved = OmegaConf.to_yaml(cfg.hydra.callbacks, resolve=True) + cfg.hydra.sweep.dir
     assert "os.system" in OmegaConf.to_yaml(cfg.hydra) + resolved, "Hydra does not go this way"
+    assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize(
@@ -163,21 +223,20 @@ def test_every_way_into_the_section_hydra_is_seen(place: str, tmp_path: Path) ->
     [
         ("{launcher: {_target_: os.system}}", "launcher._target_"),
         ("{launcher: {_target_: hydra_plugins.evil.Launcher}}", "launcher._target_"),
-        ("{launcher: {pre_dispatch: '2*n_jobs'}}", "launcher.pre_dispatch"),
+        ("{launcher: {pre_dispatch: 'exit()'}}", "launcher.pre_dispatch"),
         ("{launcher: {name: '${now:%n}'}}", "launcher.name"),
         ("{launcher: '${x}'}", "launcher"),
         ("{launcher: {setup: [rm -r x]}}", "launcher.setup"),
         ("{sweeper: {sampler: {_target_: torch.load}}}", "sampler._target_"),
         ("{sweeper: {custom_search_space: a.b}}", "custom_search_space"),
         ("{sweeper: {params: {seed@hydra: 1}}}", "params.seed@hydra"),
-        ("{sweeper: {params: {experiment: ../../far/x}}}", "params.experiment"),
-        ("{sweeper: {params: {experiment: '${now:.}${now:.}/x'}}}", "params.experiment"),
+        ("{sweeper: {params: {+plugins: '[evil]'}}}", "params.+plugins"),
         ("{sweeper: {params: '${x}'}}", "sweeper.params"),
         (
             "{job_logging: {handlers: {file: {filename: /home/me/.bashrc}}}}",
             "handlers.file.filename",
         ),
-        ("{job_logging: {handlers: {file: {class: logging.FileHandler}}}}", "handlers.file.class"),
+        ("{job_logging: {handlers: {mine: {class: logging.FileHandler}}}}", "handlers.mine.class"),
         (
             "{job_logging: {handlers: {console: {stream: 'ext://os.environ'}}}}",
             "handlers.console.stream",
@@ -189,16 +248,22 @@ def test_every_way_into_the_section_hydra_is_seen(place: str, tmp_path: Path) ->
         ),
         ("{hydra_logging: {root: {handlers: ['${x}']}}}", "root.handlers"),
         ("{searchpath: [pkg://evil]}", "searchpath"),
-        ("{job: {env_copy: [HOME]}}", "env_copy"),
+        ("{job: {env_copy: [HOME]}}", "job.env_"),
         ("{job: {name: !!binary aGk=}}", "job.name"),
         ("{1: 2}", "hydra."),
         ("os.system", "hydra."),
     ],
 )
-def test_a_key_that_could_execute_something_is_named(
+def test_an_entry_that_could_execute_something_is_refused(
     section: str, culprit: str, tmp_path: Path
 ) -> None:
-    refused(write(tmp_path, {"config.yaml": f"seed: 1\nhydra: {section}"}), "config.yaml", culprit)
+    launcher = "joblib" if "pre_dispatch" in section else "submitit_slurm"
+    options = f"defaults: [override hydra/launcher: {launcher}, _self_]"
+    write(tmp_path, {"config.yaml": f"{options}\nx: {{a: b}}\nhydra: {section}"})
+    with pytest.raises((ConfigError, HydraException)) as caught:
+        compose_from(tmp_path)
+    # Of some keys Hydra itself refuses the type, when it composes.
+    assert culprit in str(caught.value) or "raised while composing config" in str(caught.value)
 
 
 LAUGHS = "".join(f"x{i + 1}: &x{i + 1} [{', '.join([f'*x{i}'] * 9)}]\n" for i in range(12))
@@ -212,24 +277,57 @@ TOO_MUCH = {
 
 
 @pytest.mark.parametrize("what", TOO_MUCH)
-def test_more_than_a_configuration_is_refused(what: str, tmp_path: Path) -> None:
+def test_a_file_that_expands_to_too_much_is_refused(what: str, tmp_path: Path) -> None:
     refused(write(tmp_path, {"config.yaml": TOO_MUCH[what]}), "config.yaml")
 
 
-def test_more_than_a_folder_of_configurations_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_with_too_much_is_refused(tmp_path: Path) -> None:
     (tmp_path / "round").symlink_to(tmp_path)
     refused(tmp_path, "too deep")
     (tmp_path / "round").unlink()
     write(tmp_path, {f"{i}.yaml": "a: 1" for i in range(30)})
-    refuse_foreign_code(tmp_path)
-    monkeypatch.setattr(foreign, "MOST_ENTRIES", 20)
-    refused(tmp_path, "too many")
+    check_folder_size(tmp_path)
+    for limits in ({"max_entries": 20}, {"max_file": 3}, {"max_folder": 100}):
+        with pytest.raises(ConfigError, match="too m"):
+            check_folder_size(tmp_path, **limits)
+
+
+@pytest.mark.parametrize("option", ["evil", "../far/evil"])
+def test_jobs_of_a_sweep_are_checked_too(option: str, tmp_path: Path) -> None:
+    evil = f"# @package _global_\nhydra: {{callbacks: {{e: {CALL}}}}}"
+    params = f"hydra: {{sweeper: {{params: {{+experiment: 'a,{option}'}}}}}}"
+    files = {
+        "configs/config.yaml": f"defaults: [train, _self_]\n{params}",
+        "configs/experiment/a.yaml": "# @package _global_\nseed: 1",
+        "configs/experiment/evil.yaml": evil,
+        "configs/far/evil.yaml": evil,
+    }
+    folder = write(tmp_path, files) / "configs"
+    with hydra_session("train", config_dirs=[folder]) as hydra:
+        master = hydra.compose_config("config", [], RunMode.MULTIRUN)
+        assert master.hydra.sweeper.params["+experiment"] == f"a,{option}"
+        hydra.config_loader.load_sweep_config(master, ["experiment=a"])
+        with pytest.raises(ConfigError, match=r"hydra\.callbacks\.e\._target_=os.system"):
+            hydra.config_loader.load_sweep_config(master, [f"experiment={option}"])
+
+
+def test_overrides_that_a_configuration_passes_on_are_refused(tmp_path: Path) -> None:
+    for name in ("task", "hydra"):
+        text = f"defaults: [train, _self_]\nhydra: {{overrides: {{{name}: ['plugins=[evil]']}}}}"
+        refused(write(tmp_path, {"config.yaml": text}), f"hydra.overrides.{name}=plugins=[evil]")
+
+
+def test_a_defaults_list_creates_no_folder(tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    text = f"defaults: [train, 'dataset: ${{unique_dir:{trap}}}']"
+    write(tmp_path / "configs", {"config.yaml": text})
+    with pytest.raises((ConfigError, HydraException, OmegaConfBaseException)):
+        compose_from(tmp_path / "configs")
+    assert not trap.exists()
 
 
 @pytest.mark.parametrize(
-    "words",
+    "flags",
     [
         ["--config-dir", "{}"],
         ["--config-dir={}"],
@@ -237,21 +335,21 @@ def test_more_than_a_folder_of_configurations_is_refused(
         ["--config-d", "{}"],
         ["--config-path", "{}"],
     ],
-    ids=lambda words: words[0],
+    ids=lambda flags: flags[0],
 )
+@pytest.mark.parametrize("action", [[], ["--multirun", "seed=0,1"], ["--cfg", "job"], ["--help"]])
 def test_nothing_is_executed_by_the_command(
-    words: list[str],
+    flags: list[str],
+    action: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    trap = tmp_path / "sprung"
-    text = f"defaults: [train]\nhydra: {{callbacks: {{e: {{_target_: os.mkdir, path: {trap}}}}}}}"
+    trap = tmp_path / "executed"
+    text = f"seed: 1\nhydra: {{callbacks: {{e: {{_target_: os.mkdir, path: {trap}}}}}}}"
     folder = write(tmp_path / "configs", {"evil.yaml": text})
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as the command sets it
-    monkeypatch.setattr(sys, "argv", ["csgcnn"])
     monkeypatch.chdir(tmp_path)
-    flags = [word.format(folder) for word in words]
-    assert cli.main(["train", *flags, "--config-name", "evil", "dataset.path=nowhere"]) == 2
-    assert "csgcnn train: " in capsys.readouterr().err
-    assert not trap.exists()
+    given = [flag.format(folder) for flag in flags]
+    assert cli.main(["train", *given, "--config-name", "evil", *action]) == 2
+    assert "csgcnn train: hydra.callbacks.e._target_=os.mkdir is refused" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["configs"]

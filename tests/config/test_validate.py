@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from csgcnn.config.compose import compose
 from csgcnn.config.keys import described_keys, section_keys
-from csgcnn.config.schema import COMMANDS
+from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.validate import check_values, validate
 from csgcnn.errors import ConfigError

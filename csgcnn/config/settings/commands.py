@@ -1,30 +1,47 @@
-"""Keys of `csgcnn build`, `csgcnn predict` and `csgcnn evaluate`."""
+"""Keys of `csgcnn build`, `csgcnn predict` and `csgcnn evaluate`, and the table of all commands."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.config.settings.run import BenchmarkSettings, RunSettings
 from csgcnn.config.settings.setting import MISSING, Setting
 
-_OPTIONS_HINT = "or an option listed by csgcnn train --help, such as dataset=dielectric"
+Device = Annotated[
+    str,
+    Setting("auto, cpu, cuda or cuda:N; auto is the GPU if there is one.", effect="execution"),
+]
+BatchSize = Annotated[int, Setting("Crystals per forward pass.", at_least=1, effect="execution")]
+Plugins = Annotated[
+    list[str], Setting("Packages whose classes the checkpoint may name.", effect="execution")
+]
 
 
 def _dataset() -> DatasetSettings:
-    return DatasetSettings(hint=_OPTIONS_HINT)
+    return DatasetSettings(hint="or an option of dataset, such as dataset=dielectric")
 
 
 @dataclass(slots=True)
 class BuildSettings:
     """Describe `csgcnn build`."""
 
-    output: Annotated[str, Setting("Folder to create.")] = MISSING
+    output: Annotated[str, Setting("Folder to create.", verbatim=True)] = MISSING
     dataset: DatasetSettings = field(default_factory=_dataset)
     graph: GraphSettings = field(default_factory=GraphSettings)
     workers: Annotated[
         int | None,
-        Setting("Processes that build graphs.", at_least=1, at_most=10_000, null="one per core"),
+        Setting(
+            "Processes that build graphs.",
+            at_least=1,
+            at_most=10_000,
+            null="one per core",
+            effect="execution",
+        ),
     ] = None
+    plugins: Annotated[
+        list[str], Setting("Packages that register data formats.", effect="execution")
+    ] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -34,17 +51,19 @@ class PredictSettings:
     ckpt: Annotated[
         Any,
         Setting(
-            "Checkpoint; a list or pattern of several is an ensemble: mean and standard deviation."
+            "Checkpoint; a list or pattern of several is an ensemble: mean and standard deviation.",
+            verbatim=True,
         ),
     ] = MISSING
     structures: Annotated[
         Any,
         Setting(
             "File, folder, pattern or data file of structures, a list of these, or a folder of "
-            "built graphs."
+            "built graphs.",
+            verbatim=True,
         ),
     ] = MISSING
-    output: Annotated[str, Setting("Table to write: .csv, .csv.gz or .parquet.")] = (
+    output: Annotated[str, Setting("Table to write: .csv, .csv.gz or .parquet.", verbatim=True)] = (
         "predictions.csv"
     )
     resume: Annotated[bool, Setting("Continue an earlier command that was interrupted.")] = False
@@ -53,13 +72,16 @@ class PredictSettings:
         Setting(
             "Keep only rows within limits, such as 'band_gap < 1.5 and band_gap_std < 0.2'.",
             null="all rows",
+            verbatim=True,
         ),
     ] = None
     top: Annotated[
-        int | None, Setting("Keep only this many rows, the best first.", at_least=1, null="all")
+        int | None,
+        Setting("Keep only this many rows, the best first.", at_least=1, null="all rows"),
     ] = None
     by: Annotated[
-        str | None, Setting("Column that ranks the rows for top.", null="the only target")
+        str | None,
+        Setting("Column that ranks the rows for top.", null="the only target", verbatim=True),
     ] = None
     order: Annotated[
         str, Setting("Which rows are the best for top.", choices=("highest", "lowest"))
@@ -71,8 +93,8 @@ class PredictSettings:
             choices=("raise", "skip"),
         ),
     ] = "raise"
-    device: Annotated[str, Setting("auto, cpu, cuda or cuda:N.")] = "auto"
-    batch_size: Annotated[int, Setting("Crystals per forward pass.", at_least=1)] = 256
+    device: Device = "auto"
+    batch_size: BatchSize = 256
     workers: Annotated[
         int | None,
         Setting(
@@ -80,20 +102,20 @@ class PredictSettings:
             at_least=1,
             at_most=10_000,
             null="one per core; for built graphs one per two cores",
+            effect="execution",
         ),
     ] = None
-    plugins: Annotated[list[str], Setting("Packages whose classes the checkpoint may name.")] = (
-        field(default_factory=list)
-    )
+    plugins: Plugins = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class EvaluateSettings:
     """Describe `csgcnn evaluate`."""
 
-    ckpt: Annotated[Any, Setting("Checkpoint; a list or pattern of several is an ensemble.")] = (
-        MISSING
-    )
+    ckpt: Annotated[
+        Any,
+        Setting("Checkpoint; a list or pattern of several is an ensemble.", verbatim=True),
+    ] = MISSING
     dataset: DatasetSettings = field(default_factory=_dataset)
     split: Annotated[
         str | None,
@@ -104,13 +126,22 @@ class EvaluateSettings:
         ),
     ] = None
     output: Annotated[
-        str | None, Setting("Table of predictions and errors to write (csv).", null="none")
+        str | None,
+        Setting("Table of predictions and errors to write (csv).", null="none", verbatim=True),
     ] = None
     check_invariance: Annotated[
         bool, Setting("Also predict other descriptions of the same crystals.")
     ] = False
-    device: Annotated[str, Setting("auto, cpu, cuda or cuda:N.")] = "auto"
-    batch_size: Annotated[int, Setting("Crystals per forward pass.", at_least=1)] = 256
-    plugins: Annotated[list[str], Setting("Packages whose classes the checkpoint may name.")] = (
-        field(default_factory=list)
-    )
+    device: Device = "auto"
+    batch_size: BatchSize = 256
+    plugins: Plugins = field(default_factory=list)
+
+
+# The settings class of each command that has a configuration.
+COMMANDS: dict[str, type] = {
+    "train": RunSettings,
+    "benchmark": BenchmarkSettings,
+    "predict": PredictSettings,
+    "evaluate": EvaluateSettings,
+    "build": BuildSettings,
+}

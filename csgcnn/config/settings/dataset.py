@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from csgcnn.config.settings.setting import MISSING, Setting
+from csgcnn.config.settings.setting import MAX_SEED, MISSING, Setting
 
 SPLIT_METHODS = ("random", "group", "column", "fold", "matbench", "file")
 
@@ -29,7 +29,7 @@ class SplitSettings:
     val: Annotated[float, Setting("Fraction of validation rows.", at_least=0, below=1)] = 0.1
     test: Annotated[float, Setting("Fraction of test rows.", at_least=0, below=1)] = 0.1
     seed: Annotated[
-        int, Setting("Seed of the split.", at_least=0, at_most=2**63 - 1, effect="seed")
+        int, Setting("Seed of the split.", at_least=0, at_most=MAX_SEED, effect="seed")
     ] = 0
     stratify: Annotated[
         str | None,
@@ -43,9 +43,10 @@ class SplitSettings:
         Setting("Column of the group, the part or the fold.", null="none"),
     ] = None
     fold: Annotated[int, Setting("Fold whose rows are the test part.", at_least=0)] = 0
-    file: Annotated[str | None, Setting("JSON file with a list of ids per part.", null="none")] = (
-        None
-    )
+    file: Annotated[
+        str | None,
+        Setting("JSON file with a list of ids per part.", null="none", verbatim=True),
+    ] = None
 
 
 @dataclass(slots=True)
@@ -56,7 +57,9 @@ class DatasetSettings:
         str,
         Setting(
             "Data file, folder of structure files, or folder of built graphs.",
-            resumable=True,  # resume compares the content
+            # resume compares the content
+            resumable=True,
+            verbatim=True,
         ),
     ] = MISSING
     targets: Annotated[
@@ -67,7 +70,10 @@ class DatasetSettings:
     ] = field(default_factory=dict)
     derived: Annotated[
         dict[str, str],
-        Setting("New columns of 0 and 1 from comparisons, such as is_metal: band_gap == 0."),
+        Setting(
+            "New columns of 0 and 1 from comparisons, such as is_metal: band_gap == 0.",
+            verbatim=True,
+        ),
     ] = field(default_factory=dict)
     tasks: Annotated[
         dict[str, str],
@@ -109,6 +115,7 @@ class DatasetSettings:
             "Folder of cached graphs.",
             null="$CSGCNN_CACHE, or csgcnn in the cache folder of the user",
             effect="execution",
+            verbatim=True,
         ),
     ] = None
     hint: Annotated[

@@ -33,7 +33,7 @@ class GraphSettings:
     shells: Annotated[
         str,
         Setting(
-            "What happens to the last shell of neighbors: keep all of it, or cut it at max_neighbors.",
+            "Last shell of neighbors: complete keeps all of it, truncate cuts it at max_neighbors.",
             choices=("complete", "truncate"),
         ),
     ] = "complete"

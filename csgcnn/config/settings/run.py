@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.config.settings.setting import MISSING, Setting
+from csgcnn.config.settings.setting import MAX_SEED, MISSING, Setting
 from csgcnn.config.settings.trainer import TrainerSettings
 
 
@@ -15,9 +15,7 @@ class RunSettings:
 
     seed: Annotated[
         int,
-        Setting(
-            "Seed of weights, batches and noise.", at_least=0, at_most=2**63 - 1, effect="seed"
-        ),
+        Setting("Seed of weights, batches and noise.", at_least=0, at_most=MAX_SEED, effect="seed"),
     ] = 0
     ensemble: Annotated[
         int,
@@ -30,7 +28,11 @@ class RunSettings:
     ] = 1
     init_from: Annotated[
         str | None,
-        Setting("Checkpoint whose weights the training starts from.", null="random weights"),
+        Setting(
+            "Checkpoint whose weights the training starts from.",
+            null="random weights",
+            verbatim=True,
+        ),
     ] = None
     init_parts: Annotated[
         str,
@@ -48,6 +50,7 @@ class RunSettings:
             "Folder of the run to resume, or auto: resume if hydra.run.dir holds a run.",
             null="start a new run",
             effect="execution",
+            verbatim=True,
         ),
     ] = None
     plugins: Annotated[

@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 MISSING: Any = "???"  # OmegaConf's mark of a value that the user must give
 
+# Largest seed that torch accepts.
+MAX_SEED = 2**63 - 1
+
 Effect = Literal["result", "execution", "seed"]
 
 
@@ -34,6 +37,8 @@ class Setting:
             how fast or how long; runs that differ in it are the same run, and `resume=` accepts
             another value. `seed`: runs that differ in it repeat each other.
         resumable: Whether `resume=` accepts another value of a key that changes the result.
+        verbatim: Whether the command line takes the value as it is typed, special characters
+            included: a path or a comparison.
         body: Whether weights of the network's body are useless with another value; `init_from=`
             refuses that. Read for keys of the network only.
     """
@@ -48,6 +53,7 @@ class Setting:
     null: str = ""
     effect: Effect = "result"
     resumable: bool = False
+    verbatim: bool = False
     body: bool = True
 
     @property
@@ -94,6 +100,8 @@ class Setting:
 
 
 def _number(bound: float) -> str:
+    if bound == MAX_SEED:
+        return "2^63 - 1"
     return f"{bound:g}" if abs(bound) < 1e6 else f"{bound:,}"
 
 
@@ -124,7 +132,8 @@ class Key:
     @property
     def expected(self) -> str:
         """The allowed values in words."""
-        kinds = [KINDS[kind] for kind in self.type.split(" | ") if kind in KINDS]
+        value_type = self.type.removeprefix("dict[str, ").rstrip("]")
+        kinds = [KINDS[kind] for kind in value_type.split(" | ") if kind in KINDS]
         return self.setting.expected(" or ".join(kinds) or "a value")
 
     def accepts(self, value: Any) -> bool:

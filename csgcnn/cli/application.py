@@ -1,0 +1,177 @@
+"""Run the commands that have a configuration: `csgcnn train`, `benchmark`, `predict`, ..."""
+
+import argparse
+import importlib
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from csgcnn.cli.messages import format_error, print_error, print_hydra_error
+from csgcnn.cli.overrides import canonical, opted_in, resumed
+from csgcnn.config.compose import hydra_session
+from csgcnn.config.paths import CONF, user_path
+from csgcnn.config.plugins import check_opt_in, plugins_loaded
+from csgcnn.config.settings.commands import COMMANDS
+from csgcnn.config.upgrade import upgraded_folder
+from csgcnn.config.validate import validate
+from csgcnn.errors import AbortError, ConfigError, FailedJobError, UserError
+
+
+def run_application(command: str, arguments: Sequence[str]) -> int:
+    """Compose the configuration of a command and run it, or print what the flags ask for.
+
+    Args:
+        command: Name of the command.
+        arguments: Arguments that follow it.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SystemExit: The command failed, or a flag is wrong.
+    """
+    # A full disk must not flood the terminal through train.log.
+    logging.raiseExceptions = False
+    failures: list[str] = []
+    try:
+        given = canonical(command, resumed(arguments) if command == "train" else arguments)
+        parser = get_args_parser()
+        parser.prog = f"csgcnn {command}"
+        options = parser.parse_args(given)
+        job = make_job(command, opted_in(arguments), failures)
+        _run(command, parser, options, job)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if isinstance(error, UserError) and not isinstance(error, FailedJobError):
+            return print_error(command, error)
+        if not failures and not isinstance(error, FailedJobError):
+            # Hydra refused the command line before any job.
+            return print_hydra_error(command, error)
+        # A job in another process failed.
+        failures = failures or [str(error)]
+    for failure in failures:
+        print(f"csgcnn {command} {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def make_job(
+    command: str, plugins: Sequence[str], failures: list[str]
+) -> Callable[[DictConfig], Any]:
+    """Return the function that Hydra calls with the configuration of each job.
+
+    A launcher may call it in another process.
+
+    Args:
+        command: Name of the command.
+        plugins: Packages that the command line allows.
+        failures: List to which failed jobs of a multirun are added.
+    """
+
+    def job(cfg: DictConfig) -> Any:
+        is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        trial = HydraConfig.get().sweeper.get("trial")
+        name = " ".join(HydraConfig.get().overrides.task) if trial is None else f"trial {trial}"
+        try:
+            check_opt_in(cfg.plugins, plugins)
+            with plugins_loaded(plugins):
+                validate(cfg, COMMANDS[command])
+                module = importlib.import_module(f"csgcnn.commands.{command}")
+                result = getattr(module, command)(cfg)
+        except AbortError as error:
+            raise SystemExit(print_error(command, cast(Exception, error.__cause__))) from error
+        except Exception as error:
+            if is_sweep:
+                failures.append(f"{name}: {format_error(error)}")
+                # Launchers and sweepers keep account of failed jobs.
+                raise FailedJobError(failures[-1]) from error
+            _end(command, error)
+        if command in ("predict", "build") and result:
+            if not is_sweep:
+                raise SystemExit(result)
+            failures.append(f"{name}: not every structure could be used")
+        return result
+
+    return job
+
+
+def _run(
+    command: str,
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    job: Callable[[DictConfig], Any],
+) -> None:
+    """Do what the flags ask for; without any, run the job."""
+    _check_flags(options)
+    overrides = options.overrides
+    with ExitStack() as stack:
+        folders = [user_path(options.config_dir)] if options.config_dir else []
+        name = options.config_name or command
+        if folders:
+            folders = [*stack.enter_context(upgraded_folder(folders[0], name)), *folders]
+        path = user_path(options.config_path) if options.config_path else CONF
+        session = hydra_session(command, config_path=path, config_dirs=folders, overrides=overrides)
+        hydra = stack.enter_context(session)
+        if options.help:
+            from csgcnn.cli.help import help_text, options_of
+
+            cfg = hydra.compose_config(name, overrides, RunMode.RUN)
+            print(help_text(command, cfg, options_of(hydra, cfg)))
+        elif options.hydra_help:
+            hydra.hydra_help(name, parser, options)
+        elif options.cfg:
+            hydra.show_cfg(name, overrides, options.cfg, options.package, options.resolve)
+        elif options.info:
+            hydra.show_info(options.info, name, overrides)
+        elif options.shell_completion:
+            hydra.shell_completion(name, overrides)
+        else:
+            is_sweep = _is_sweep(hydra, name, overrides, options.multirun)
+            start = hydra.multirun if is_sweep else hydra.run
+            start(config_name=name, task_function=job, overrides=overrides)
+
+
+def _check_flags(options: argparse.Namespace) -> None:
+    flags = ("run", "multirun", "cfg", "info", "shell_completion")
+    given = [f"--{name.replace('_', '-')}" for name in flags if getattr(options, name)]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)}: give one of them only")
+    if options.resolve and not options.cfg:
+        raise ConfigError("--resolve needs --cfg")
+    if options.experimental_rerun:
+        raise ConfigError("--experimental-rerun is not supported")
+
+
+def _is_sweep(hydra: Hydra, config_name: str, overrides: list[str], is_multirun: bool) -> bool:
+    """Return whether to run several jobs; composing also finds mistakes in the overrides."""
+    mode = RunMode.MULTIRUN if is_multirun else RunMode.RUN
+    cfg = hydra.compose_config(config_name, overrides, mode, validate_sweep_overrides=False)
+    chosen = cfg.hydra.mode
+    if chosen is None or (is_multirun and chosen == RunMode.RUN):
+        overrides.append(f"hydra.mode={mode.name}")
+        chosen = mode
+    return bool(chosen == RunMode.MULTIRUN)
+
+
+def _end(command: str, error: Exception) -> NoReturn:
+    code = print_error(command, error)
+    if command in ("train", "benchmark"):
+        _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+    raise SystemExit(code) from None
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove the folder of a run that was refused before it wrote anything."""
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    if not any(path.stat().st_size for path in files):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,109 @@
+"""Usage, notes and examples of the commands that have a configuration."""
+
+from typing import NamedTuple
+
+
+class Usage(NamedTuple):
+    """What the help of a command says beside its groups and keys.
+
+    Attributes:
+        summary: One sentence.
+        usage: The command line.
+        examples: Commands, one per line.
+        notes: Further lines.
+    """
+
+    summary: str
+    usage: str
+    examples: str
+    notes: str = ""
+
+
+USAGES = {
+    "train": Usage(
+        "train a crystal graph neural network; a new folder of runs/ holds the results",
+        "csgcnn train [group=option ...] [key=value ...] [--multirun] [--cfg job]\n"
+        "                    [--config-dir DIR]",
+        """\
+csgcnn train
+csgcnn train recipe=accurate dataset=elastic ensemble=5
+csgcnn train edge=rbf edge.n_basis=64 dataset=formation_energy
+csgcnn train 'node_features=[atom_init,learned]' trainer.max_epochs=300
+csgcnn train dataset=cif_folder dataset.path=my_cifs
+csgcnn train init_from=runs/…/checkpoints/best.ckpt trainer.layer_decay=0.8
+csgcnn train resume=runs/2026-11-23/06-51-48_csgann_gaussian
+csgcnn train dataset=formation_energy 'dataset.targets=[is_stable]' \\
+    'dataset.derived.is_stable=e_above_hull <= 0' \\
+    dataset.tasks.is_stable=classification dataset.class_weights=balanced
+csgcnn train --multirun edge=gaussian,rbf node_features=atom_init,onehot
+csgcnn train --multirun hparams=csgcnn dataset=elastic \\
+    hydra.sweep.dir=sweeps/search""",
+    ),
+    "benchmark": Usage(
+        "train on the official folds of a public task and compare the mean with published models",
+        "csgcnn benchmark task=OPTION [recipe=OPTION] [folds=[0,1,...]]\n"
+        "                        [group=option ...] [key=value ...]",
+        """\
+csgcnn benchmark task=matbench_perovskites recipe=accurate
+csgcnn benchmark task=matbench_perovskites folds=[0,1] trainer.max_minutes=30
+csgcnn benchmark task=matbench_mp_gap recipe=accurate seed=1
+csgcnn benchmark task=matbench_dielectric model=csgann edge=rbf \\
+    dataset.path=matbench_dielectric.json.gz""",
+        """\
+Each fold is a run in runs/TASK/RECIPE/fold-N (with a hash where other overrides
+change the result). A tenth of the training rows (dataset.split.val) selects the
+epoch; the test rows are used once. Rerun the same command to resume; finished
+folds stay. The mean is written when all folds are done:
+
+  summary.md, summary.json   folds, mean ± standard deviation, baselines and
+                             published models
+  results.json.gz            record that Matbench reads, for the official data
+
+All overrides of csgcnn train are accepted. Data files are looked for in the
+working directory and in $CSGCNN_DATA.""",
+    ),
+    "predict": Usage(
+        "predict properties of structures with a trained model, into a table",
+        "csgcnn predict ckpt=PATH structures=PATH [output=predictions.csv]\n"
+        "                      [key=value ...]",
+        """\
+csgcnn predict ckpt=runs/…/checkpoints/best.ckpt structures=my_cifs
+csgcnn predict ckpt=best.ckpt 'structures=Ca(OH)2.cif' output=hydroxide.csv
+csgcnn predict ckpt=best.ckpt 'structures=cifs/*.cif' resume=true \\
+    on_error=skip output=gaps.parquet
+csgcnn predict 'ckpt=runs/*/checkpoints/best.ckpt' structures=cifs \\
+    where='band_gap < 1.5 and band_gap_std < 0.2'
+csgcnn predict ckpt=best.ckpt structures=cifs top=100 \\
+    by=shear_modulus order=lowest""",
+        """\
+Several checkpoints, as a list or a pattern, are an ensemble: mean and standard
+deviation (n - 1). where and top name columns as in the table, without units.""",
+    ),
+    "evaluate": Usage(
+        "measure a trained model on a data set with known targets",
+        "csgcnn evaluate ckpt=PATH dataset=OPTION [split=train|val|test]\n"
+        "                       [key=value ...]",
+        """\
+csgcnn evaluate ckpt=best.ckpt dataset=dielectric split=test
+csgcnn evaluate ckpt=best.ckpt dataset=cif_folder dataset.path=my_cifs \\
+    output=errors.csv""",
+    ),
+    "build": Usage(
+        "build the graphs of a data set once, into a folder to train on or to predict from",
+        "csgcnn build dataset=OPTION output=FOLDER [graph.KEY=VALUE ...]\n"
+        "                    [key=value ...]",
+        """\
+csgcnn build dataset=matbench dataset.path=matbench_mp_gap.json.gz \\
+    output=gap.graphs
+csgcnn train dataset=matbench dataset.path=gap.graphs \\
+    'dataset.targets=[gap pbe]'
+csgcnn build dataset.path=candidates/ dataset.on_error=skip \\
+    output=candidates.graphs
+csgcnn predict ckpt=best.ckpt structures=candidates.graphs""",
+        """\
+csgcnn train builds and caches graphs itself. Use csgcnn build for large data
+sets, before the jobs of a cluster start, and for structures without targets:
+dataset.path may be a folder of structure files without id_prop.csv. Rerun the
+same command to resume.""",
+    ),
+}
