@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from csgcnn.cli.messages import format_error, print_error, print_hydra_error
 from csgcnn.cli.overrides import canonical, opted_in, resumed
+from csgcnn.commands.job import Job
 from csgcnn.config.compose import hydra_session
 from csgcnn.config.paths import CONF, user_path
 from csgcnn.config.plugins import check_opt_in, plugins_loaded
@@ -78,7 +79,7 @@ def make_job(
         failures: List to which failed jobs of a multirun are added.
     """
 
-    def job(cfg: DictConfig) -> Any:
+    def run_job(cfg: DictConfig) -> Any:
         is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         trial = HydraConfig.get().sweeper.get("trial")
         name = " ".join(HydraConfig.get().overrides.task) if trial is None else f"trial {trial}"
@@ -87,7 +88,8 @@ def make_job(
             with plugins_loaded(plugins):
                 validate(cfg, COMMANDS[command])
                 module = importlib.import_module(f"csgcnn.commands.{command}")
-                result = getattr(module, command)(cfg)
+                arguments = [Job.of_hydra()] if command in ("train", "benchmark") else []
+                result = getattr(module, command)(cfg, *arguments)
         except AbortError as error:
             raise SystemExit(print_error(command, cast(Exception, error.__cause__))) from error
         except Exception as error:
@@ -102,7 +104,7 @@ def make_job(
             failures.append(f"{name}: not every structure could be used")
         return result
 
-    return job
+    return run_job
 
 
 def _run(

@@ -61,7 +61,7 @@ def options_of(hydra: Hydra, cfg: DictConfig) -> dict[str, list[str]]:
 
 def plain_config(cfg: DictConfig) -> dict[str, Any]:
     """Return a composed configuration as plain data, without the node `hydra`."""
-    own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    own = OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key != "hydra"])
     try:
         plain: Any = OmegaConf.to_container(own, resolve=True)
     except OmegaConfBaseException:

@@ -264,7 +264,7 @@ def _compose(
         return compose(
             command,
             to_overrides(settings),
-            config_dir=config_dir,
+            config_dirs=[config_dir] if config_dir else [],
             config_name="config" if config_dir else None,
         )
     except (HydraException, OmegaConfBaseException) as error:
