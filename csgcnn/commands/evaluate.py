@@ -53,7 +53,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     Raises:
         UserError: The checkpoint or the data cannot be used.
     """
-    predictor = Predictor.load(cfg.ckpt, select_device(cfg.device))
+    predictor = Predictor.load(cfg.ckpt, select_device(cfg.device), cfg.plugins)
     output = user_path(cfg.output) if cfg.output else None
     if output and not output.parent.is_dir():
         raise UserError(f"output={output}: there is no folder {output.parent}")

@@ -25,10 +25,9 @@ RUN_KEYS = section_keys(RunSettings)
 # keys of paths, of which only the name of the file counts
 PATHS = ("dataset.path", "dataset.split.file")
 
-# errors of reading damaged or foreign files
+# errors of reading damaged files
 _MALFORMED = (OSError, ValueError, LookupError, TypeError, AttributeError, YAMLError)
 UNUSABLE = (*_MALFORMED, UserError, OmegaConfBaseException)
-
 # full key -> value
 Config = dict[str, Any]
 

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("without_figures")
-
 Command = Callable[..., Any]
 N_FOLDS = 3
 TASK = """\
@@ -34,6 +32,7 @@ QUICK = [
     "trainer.batch_size=16",
     "model.hidden=8",
     "trainer.progress=false",
+    "trainer.figures=false",
 ]
 QUICK += ["trainer.threads=1", "trainer.workers=1", "trainer.device=cpu"]
 
