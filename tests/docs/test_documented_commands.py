@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from csgcnn.cli.main import COMMANDS
 from csgcnn.cli.overrides import canonical
+from csgcnn.cli.usage import USAGES
 from csgcnn.config.compose import compose, full_key
 from csgcnn.config.keys import described_keys, section_keys
 from csgcnn.config.schema import COMMANDS as SETTINGS
@@ -21,7 +22,8 @@ from csgcnn.config.validate import check_values
 
 CONF = ROOT / "conf"
 GROUPS = {path.name for path in CONF.iterdir() if path.is_dir()}
-HELP = sorted(CONF.glob("*.yaml"))
+TEXTS = {name_of(page): page.read_text(encoding="utf-8") for page in PAGES}
+TEXTS |= {f"{name} --help": f"```\n{usage.examples}\n```\n" for name, usage in USAGES.items()}
 OPEN_SECTIONS = {f"dataset.{name}" for name in ("units", "derived", "tasks", "task_weights")}
 MISSPELLED = (
     "modle=csgcnn",
@@ -60,9 +62,11 @@ def known_keys() -> set[str]:
     return keys | {".".join(key.split(".")[:n]) for key in keys for n in (1, 2)}
 
 
-def single_runs(words: list[str]) -> Iterator[str]:
+def single_runs(command: str, words: list[str]) -> Iterator[str]:
     """Yield the overrides of one run of a command; of a sweep, that of its first run."""
-    overrides = [word for word in canonical(words) if not word.startswith("-") and "=" in word]
+    overrides = [
+        word for word in canonical(command, words) if not word.startswith("-") and "=" in word
+    ]
     for override in OverridesParser.create().parse_overrides(overrides):
         check_options(override)
         if not override.is_sweep_override():
@@ -86,11 +90,8 @@ def is_placeholder(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[A-Z_]+", value) is not None
 
 
-@pytest.mark.parametrize("page", [*PAGES, *HELP], ids=name_of)
-def test_documented_commands_have_existing_options_and_keys(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    if page in HELP:  # the examples of --help
-        text = f"```\n{text.replace('        csgcnn', 'csgcnn')}```\n"
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_documented_commands_have_existing_options_and_keys(text: str) -> None:
     found = {tuple(command) for command in commands(text)}
     for name, *words in sorted(found):
         if name.startswith("-") or is_placeholder(name):
@@ -101,7 +102,7 @@ def test_documented_commands_have_existing_options_and_keys(page: Path) -> None:
         has_config = name in SETTINGS and not any(word.startswith("--c") for word in words)
         given = [word for word in words if not is_placeholder(word.partition("=")[2])]
         if has_config and "--help" not in words and given:
-            overrides = [word for word in single_runs(given) if not word.startswith("hydra")]
+            overrides = [word for word in single_runs(name, given) if not word.startswith("hydra")]
             check_values(plain_config(name, *overrides), section_keys(SETTINGS[name]))
 
 
