@@ -22,8 +22,8 @@ from csgcnn.commands.train import train as run_train
 from csgcnn.config.compose import ALIASES, compose, to_overrides
 from csgcnn.config.keys import section_keys
 from csgcnn.config.paths import CONF, claim_directory
+from csgcnn.config.plugins import check_opt_in, plugins_loaded
 from csgcnn.config.schema import COMMANDS
-from csgcnn.config.targets import plugins_allowed
 from csgcnn.config.validate import validate
 from csgcnn.errors import ConfigError, UserError, first_line, nearest
 from csgcnn.predictor import Predictor, load
@@ -145,6 +145,7 @@ def train(
     if dataset is not None:
         raise ConfigError("resume continues with the data of the run; omit dataset")
     cfg = _compose("train", _full_keys({**given, "resume": str(home)}), home)
+    check_opt_in(cfg.plugins, settings.get("plugins", ()))
     return _train(cfg, home, verbose)
 
 
@@ -178,14 +179,14 @@ def evaluate(
     with tempfile.TemporaryDirectory() as scratch:
         keys = _dataset_keys(dataset, Path(scratch), settings)
         cfg = _compose("evaluate", {**keys, **settings, "ckpt": paths, "split": split})
-        with plugins_allowed(cfg.plugins), reported(verbose):
+        with plugins_loaded(cfg.plugins), reported(verbose):
             validate(cfg, COMMANDS["evaluate"])
             found = run_evaluate(cfg)
     return EvaluationResult(found.metrics, pd.DataFrame(found.rows, columns=found.columns))
 
 
 def _train(cfg: DictConfig, folder: Path, verbose: bool) -> TrainingResult:
-    with plugins_allowed(cfg.plugins), reported(verbose, folder / "train.log"):
+    with plugins_loaded(cfg.plugins), reported(verbose, folder / "train.log"):
         validate(cfg, COMMANDS["train"])
         try:
             run_train(cfg, Job(folder, recipe=cfg.recipe))

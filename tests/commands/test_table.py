@@ -1,12 +1,13 @@
 import csv
 import json
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.test_main import csgcnn as csgcnn_without_torch
 from hydra import compose, initialize_config_dir
 
 from csgcnn.cli import main as cli
@@ -215,7 +216,11 @@ def test_nothing_found(
 def test_it_answers_without_torch(
     make_run: MakeRun, words: list[str], exit_code: int, answer: str
 ) -> None:
-    done = csgcnn_without_torch(*words, cwd=make_run("run").parent)
+    code = "import sys; sys.modules['torch'] = None\nfrom csgcnn.__main__ import program; program()"
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(
+        command, cwd=make_run("run").parent, capture_output=True, text=True, check=False
+    )
     assert done.returncode == exit_code, done.stderr
     assert answer in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
