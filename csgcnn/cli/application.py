@@ -23,6 +23,7 @@ from csgcnn.config.compose import hydra_session
 from csgcnn.config.paths import CONF, user_path
 from csgcnn.config.plugins import check_opt_in, plugins_loaded
 from csgcnn.config.settings.commands import COMMANDS
+from csgcnn.config.targets import plugins_allowed
 from csgcnn.config.upgrade import upgraded_folder
 from csgcnn.config.validate import validate
 from csgcnn.errors import AbortError, ConfigError, FailedJobError, UserError
@@ -49,8 +50,10 @@ def run_application(command: str, arguments: Sequence[str]) -> int:
         parser = get_args_parser()
         parser.prog = f"csgcnn {command}"
         options = parser.parse_args(given)
-        job = make_job(command, opted_in(arguments), failures)
-        _run(command, parser, options, job)
+        plugins = opted_in(arguments)
+        # --help lists the keys of permitted classes.
+        with plugins_allowed(plugins):
+            _run(command, parser, options, make_job(command, plugins, failures))
     except BrokenPipeError:
         raise
     except Exception as error:

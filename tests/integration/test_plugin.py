@@ -145,3 +145,8 @@ def test_the_range_of_a_key_of_the_plugin_is_checked(run: Run) -> None:
     refused = run("-m", "csgcnn", "train", *CONFIG_DIR, OPT_IN, *overrides, *QUICK)
     assert refused.returncode == 2
     assert "model.convolution.scale=0: expected a number from 0.001 to 1000" in refused.stderr
+
+
+def test_help_lists_the_keys_of_the_plugin(run: Run) -> None:
+    command = ["-m", "csgcnn", "train", *CONFIG_DIR, OPT_IN, "model=mean_convolution", "--help"]
+    assert "model.convolution.scale=1.0   Factor of the update." in run(*command).stdout
