@@ -35,7 +35,7 @@ docs: $(DOCS)
 
 # Regenerate docs/reference/configuration.md from the descriptions of the keys.
 reference: $(RUNTIME)
-	$(BIN)/python -m csgcnn.config.reference
+	$(BIN)/python -m csgcnn.cli.reference > docs/reference/configuration.md
 
 # The constraint on torch selects the exact build, so torch is installed first.
 $(RUNTIME): pyproject.toml constraints.txt

@@ -1,0 +1,19 @@
+from pathlib import Path
+
+from csgcnn.cli.reference import OPTION_GROUPS, PRESET_GROUPS, options, reference
+from csgcnn.config.paths import CONF
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
+
+
+def test_the_reference_page_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == reference(), "run make reference"
+
+
+def test_the_reference_page_has_every_option_of_every_group() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    assert groups == {*OPTION_GROUPS, *PRESET_GROUPS}
+    for group in groups:
+        for option in options(group):
+            assert f"{group}={option}" in text
