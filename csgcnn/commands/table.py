@@ -22,8 +22,6 @@ from csgcnn.errors import UserError, one_line
 from csgcnn.io import write_csv, write_text
 
 RUN_KEYS = section_keys(RunSettings)
-# keys of paths, of which only the name of the file counts
-PATHS = ("dataset.path", "dataset.split.file")
 
 # errors of reading damaged files
 _MALFORMED = (OSError, ValueError, LookupError, TypeError, AttributeError, YAMLError)
@@ -51,7 +49,8 @@ class Run:
         for name, value in self.config.items():
             key = described_key(name, {}, RUN_KEYS)
             if key is None or key.setting.effect == "result":
-                found[name] = Path(value).name if name in PATHS and value else value
+                by_name = key is not None and key.setting.by_name and value
+                found[name] = Path(value).name if by_name else value
         return found
 
     @property

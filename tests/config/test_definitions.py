@@ -101,13 +101,16 @@ def test_the_values_of_conf_are_the_defaults_of_the_settings(settings: type) -> 
             assert value == key.default, name
 
 
-def names_in(node: ast.AST) -> Iterator[str]:
-    """Yield the texts inside collections and regular expressions of a module."""
-    for child in ast.walk(node):
+def names_in(module: ast.Module) -> Iterator[str]:
+    """Yield the texts in collections, regular expressions and tables of constants."""
+    constants = [item for item in module.body if isinstance(item, ast.Assign | ast.AnnAssign)]
+    for item in (item for constant in constants for item in ast.walk(constant)):
+        if isinstance(item, ast.Dict):
+            keys = (key for key in item.keys if isinstance(key, ast.Constant))
+            yield from (key.value for key in keys if isinstance(key.value, str))
+    for child in ast.walk(module):
         if isinstance(child, ast.Set | ast.List | ast.Tuple):
-            items: list[Any] = list(child.elts)
-        elif isinstance(child, ast.Dict):
-            items = [*child.keys, *child.values]
+            items = list(child.elts)
         elif isinstance(child, ast.Call) and ast.unparse(child.func).startswith("re."):
             items = list(child.args)
         else:

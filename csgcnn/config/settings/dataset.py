@@ -45,7 +45,7 @@ class SplitSettings:
     fold: Annotated[int, Setting("Fold whose rows are the test part.", at_least=0)] = 0
     file: Annotated[
         str | None,
-        Setting("JSON file with a list of ids per part.", null="none", verbatim=True),
+        Setting("JSON file with a list of ids per part.", null="none", verbatim=True, by_name=True),
     ] = None
 
 
@@ -60,6 +60,7 @@ class DatasetSettings:
             # resume compares the content
             resumable=True,
             verbatim=True,
+            by_name=True,
         ),
     ] = MISSING
     targets: Annotated[

@@ -42,7 +42,8 @@ class RunSettings:
         ),
     ] = "all"
     recipe: Annotated[
-        str | None, Setting("Name of the recipe, set by recipe=NAME.", effect="execution")
+        str | None,
+        Setting("Name of the recipe, set by recipe=NAME.", null="none", effect="execution"),
     ] = None
     resume: Annotated[
         str | None,
