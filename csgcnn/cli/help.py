@@ -51,7 +51,12 @@ def help_text(command: str, cfg: DictConfig, options: Options, width: int | None
 
 
 def options_of(hydra: Hydra, cfg: DictConfig) -> dict[str, list[str]]:
-    """Return the options of each group of a composed configuration."""
+    """Return the options of each group of a composed configuration.
+
+    Args:
+        hydra: Hydra, which knows the folders of configurations.
+        cfg: The configuration, with the node `hydra`.
+    """
     loader = hydra.config_loader
     groups = set(loader.list_groups("")) - {"hydra"}
     own = [name for name in map(str, cfg) if name in groups]

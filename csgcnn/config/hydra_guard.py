@@ -106,6 +106,13 @@ class GuardedConfigLoader(ConfigLoaderImpl):
     ) -> DictConfig:
         """Compose a configuration, as Hydra does.
 
+        Args:
+            config_name: Name of the configuration.
+            overrides: Overrides of the command line, or of a job.
+            run_mode: Whether to compose for one run or for several.
+            from_shell: Whether the overrides come from a shell, for messages.
+            validate_sweep_overrides: Whether to refuse several values of a key in one run.
+
         Raises:
             ConfigError: Hydra would execute something on its behalf.
         """

@@ -20,7 +20,12 @@ hydra:
 
 
 def save_resolved(cfg: DictConfig, path: Path) -> None:
-    """Write `cfg` as YAML with every interpolation replaced by its value, ready to be run again."""
+    """Write a composed configuration as YAML that can be run again.
+
+    Args:
+        cfg: The configuration; interpolations are replaced by their values.
+        path: File to write.
+    """
     write_text(
         path, OmegaConf.to_yaml(OmegaConf.merge(cfg, {"resume": None}), resolve=True) + REPEAT
     )

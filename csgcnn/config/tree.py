@@ -5,7 +5,12 @@ from typing import Any
 
 
 def select(config: Any, key: str) -> Any:
-    """Return the value of a full key, such as graph.cutoff, or None."""
+    """Return the value of a full key, or None.
+
+    Args:
+        config: A plain configuration.
+        key: Full key, such as graph.cutoff.
+    """
     for name in key.split("."):
         config = config.get(name) if isinstance(config, Mapping) else None
     return config
