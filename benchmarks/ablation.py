@@ -1,28 +1,33 @@
-"""What each choice of the recipe is worth: validation errors of trainings that differ from a base in one thing.
+"""Measure the effect of single settings: validation MAE of trainings that differ in one setting.
 
-The test rows are never predicted. Finished trainings are kept in a file of JSON lines, and not repeated.
+The test rows are never predicted. Results are appended to a file of JSON lines; trainings that are
+in it are not repeated.
 """
 
 import argparse
 import json
 import logging
 import multiprocessing
-import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from common import DATA
+from common import data_file, prepare_training, print_header, print_row
 
 SEEDS = "seed={seed} dataset.split.seed={seed}"
-WORDS = {  # of each data set
-    # of fold 0 the rows that do not test
-    "castelli": f"experiment=matbench_perovskites recipe=fast dataset.path={DATA}/castelli_perovskites.json.gz "
-    "trainer.max_epochs=30 seed={seed}",
-    "mp_gap_10k": f"dataset=perovskites_10k dataset.path={DATA}/mp_gap_10k.json.gz trainer.max_epochs=30 {SEEDS}",
-    "halide": f"dataset=perovskites_halide dataset.path={DATA}/perovskites_halide_hoip.json.gz trainer.max_epochs=50 "
-    + SEEDS,
+PATHS = {
+    name: f"dataset.path={data_file(name)}"
+    for name in ("castelli_perovskites", "mp_gap_10k", "perovskites_halide_hoip")
+}
+# Overrides of each data set. castelli: the rows of fold 0 that are not in its test set.
+BASES = {
+    "castelli": "experiment=matbench_perovskites recipe=fast trainer.max_epochs=30 seed={seed} "
+    + PATHS["castelli_perovskites"],
+    "mp_gap_10k": f"dataset=perovskites_10k {PATHS['mp_gap_10k']} trainer.max_epochs=30 {SEEDS}",
+    "halide": f"dataset=perovskites_halide {PATHS['perovskites_halide_hoip']} "
+    f"trainer.max_epochs=50 {SEEDS}",
     "dielectric": f"dataset=dielectric trainer.max_epochs=100 {SEEDS}",
     "elastic": f"dataset=elastic dataset.targets=[log10_k_vrh] trainer.max_epochs=100 {SEEDS}",
     "shear": f"dataset=elastic dataset.targets=[log10_g_vrh] trainer.max_epochs=100 {SEEDS}",
@@ -30,7 +35,7 @@ WORDS = {  # of each data set
 }
 VARIANTS = {
     "base": "",
-    "CGCNN's settings": "recipe=cgcnn",
+    "settings of CGCNN": "recipe=cgcnn",
     "loss mae": "loss=mae",
     "loss mse": "loss=mse",
     "loss huber": "loss=huber",
@@ -47,7 +52,7 @@ VARIANTS = {
     "5 convolutions": "model.n_convolutions=5",
     "message MLP of 2": "model.message_layers=2",
     "message MLP of 3": "model.message_layers=3",
-    "residual before, SiLU": "model.residual=pre model.activation=silu",
+    "residual pre, SiLU": "model.residual=pre model.activation=silu",
     "layer norm": "model.norm=layer",
     "dropout 0.1": "model.dropout=0.1",
     "atom_init + learned": "node_features=[atom_init,learned]",
@@ -71,114 +76,91 @@ VARIANTS = {
 }
 
 
-def train(job: tuple[str, str, int]) -> dict[str, object]:
-    """Validation MAE of the best epoch, without a look at the test rows."""
-    words, variant, seed = job
+class Job(NamedTuple):
+    """A training: overrides of the data set, overrides of the variant, seed."""
+
+    base: str
+    variant: str
+    seed: int
+
+
+def train(job: Job) -> dict[str, Any]:
+    """Train, and return the validation MAE of the best epoch."""
     logging.disable()
     import torch
-    from hydra import compose, initialize_config_dir
 
-    from csgcnn.cli.overrides import canonical
-    from csgcnn.commands.prepare import build_trainer, prepare
-    from csgcnn.config.paths import CONF
-    from csgcnn.config.settings.run import RunSettings
-    from csgcnn.config.validate import validate
+    from csgcnn.commands.prepare import build_trainer
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose(
-            "train",
-            canonical(
-                [
-                    *words.format(seed=seed).split(),
-                    *variant.split(),
-                    "trainer.progress=false",
-                    "trainer.threads=1",
-                    "trainer.workers=1",
-                ]
-            ),
-        )
-    validate(cfg, RunSettings)
-    data = prepare(cfg, Path("rejected.csv"))
-    dataset = data.dataset
+    cfg, data = prepare_training(f"{job.base} {job.variant}".format(seed=job.seed).split())
     torch.manual_seed(cfg.seed)
     trainer = build_trainer(cfg, data)
     start = time.perf_counter()
     trainer.fit(lambda: None)
     best = trainer.history[trainer.best_epoch - 1]
-    return {
-        "words": words,
-        "variant": variant,
-        "seed": seed,
-        "mae": best[f"val_mae_{dataset.targets[0].name}"],
-        "epoch": trainer.best_epoch,
-        "seconds": time.perf_counter() - start,
-    }
+    mae, seconds = best[f"val_mae_{data.dataset.targets[0].name}"], time.perf_counter() - start
+    return {**job._asdict(), "mae": mae, "epoch": trainer.best_epoch, "seconds": seconds}
 
 
-def table(data: Sequence[str], labels: Sequence[str], extra: str, results: Sequence[dict]) -> None:
-    """Mean over the seeds, change against the base where all have the same seeds, and seconds."""
-    for name in data:
-        print(
-            f"\n| {name} | validation MAE | against the base | seconds | seeds |\n{'| --- ' * 5}|"
-        )
-        words, base = f"{WORDS[name]} {extra}", {}
-        for label in labels:
-            found = {
-                r["seed"]: r
-                for r in results
-                if (r["words"], r["variant"]) == (words, VARIANTS.get(label, label))
-            }
-            maes = {seed: result["mae"] for seed, result in found.items()}
-            if not maes:
-                continue
-            base = base or maes
-            shared = base.keys() & maes.keys()
-            change = (
-                statistics.mean(maes[s] for s in shared) / statistics.mean(base[s] for s in shared)
-                - 1
-            )
-            seconds = statistics.mean(result["seconds"] for result in found.values())
-            print(
-                f"| {label} | {statistics.mean(maes.values()):.4f} | {change:+.1%} | {seconds:.0f} | {len(maes)} |"
-            )
+def print_table(name: str, base: str, labels: Iterable[str], results: list[dict[str, Any]]) -> None:
+    """Print means over the seeds, and the change from the first variant over their common seeds.
+
+    Args:
+        name: Name of the data set.
+        base: Its overrides.
+        labels: Variants.
+        results: Results of all trainings.
+    """
+    print_header(name, "validation MAE", "change from base", "seconds", "seeds")
+    reference: dict[int, float] = {}
+    for label in labels:
+        key = base, VARIANTS.get(label, label)
+        found = [result for result in results if (result["base"], result["variant"]) == key]
+        maes = {result["seed"]: result["mae"] for result in found}
+        if not maes:
+            continue
+        reference = reference or maes
+        common = reference.keys() & maes.keys()
+        before, after = (sum(each[seed] for seed in common) for each in (reference, maes))
+        change = f"{after / before - 1:+.1%}" if common else ""
+        seconds = statistics.mean(result["seconds"] for result in found)
+        mean = statistics.mean(maes.values())
+        print_row(label, f"{mean:.4f}", change, f"{seconds:.0f}", len(maes))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--data", nargs="+", choices=WORDS, default=["castelli", "dielectric", "elastic"]
-    )
+    default = ["castelli", "dielectric", "elastic"]
+    parser.add_argument("--data", nargs="+", choices=BASES, default=default)
     parser.add_argument(
         "--variants",
         nargs="+",
-        default=list(VARIANTS),
-        help="names of them, or words: 'loss=mae seed=1'",
+        default=[*VARIANTS],
+        help="names of variants, or overrides such as 'loss=mae seed=1'",
     )
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--base", default="", help="words that all trainings share")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
+    parser.add_argument("--base", default="", help="overrides of all trainings")
     parser.add_argument(
-        "--processes", type=int, default=2, help="trainings side by side, with one thread each"
+        "--processes", type=int, default=2, help="simultaneous trainings, with one thread each"
     )
     parser.add_argument("--results", type=Path, default=Path("ablation.jsonl"))
     options = parser.parse_args()
-    os.environ.pop("CSGCNN_DATA", None)  # so that the included data are found
     lines = options.results.read_text().splitlines() if options.results.exists() else []
     results = [json.loads(line) for line in lines]
-    done = {(result["words"], result["variant"], result["seed"]) for result in results}
+    done = {tuple(result[field] for field in Job._fields) for result in results}
+    bases = {name: f"{BASES[name]} {options.base}" for name in options.data}
     jobs = [
-        (f"{WORDS[name]} {options.base}", VARIANTS.get(label, label), seed)
-        for name in options.data
+        Job(base, VARIANTS.get(label, label), seed)
+        for base in bases.values()
         for label in options.variants
         for seed in range(options.seeds)
     ]
-    with (
-        multiprocessing.get_context("spawn").Pool(options.processes) as pool,
-        open(options.results, "a") as file,
-    ):
+    pool = multiprocessing.get_context("spawn").Pool(options.processes)
+    with pool, open(options.results, "a") as file:
         for result in pool.imap_unordered(train, [job for job in jobs if job not in done]):
             results.append(result)
             print(json.dumps(result), file=file, flush=True)
-    table(options.data, options.variants, options.base, results)
+    for name, base in bases.items():
+        print_table(name, base, options.variants, results)
 
 
 if __name__ == "__main__":

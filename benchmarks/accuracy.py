@@ -1,60 +1,56 @@
-"""Test MAE of the embedded data sets, default recipe or others, mean and spread over seeds of split and weights."""
+"""Measure the test MAE of the included data sets: mean and standard deviation over seeds."""
 
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-TASKS = [
-    ("dielectric", "band_gap"),
-    ("dielectric", "refractive_index"),
-    ("elastic", "log10_k_vrh"),
-    ("elastic", "log10_g_vrh"),
-    ("formation_energy", "formation_energy_per_atom"),
-]
+from common import print_header, print_row, train
+
+# target: data set
+TASKS = {
+    "band_gap": "dielectric",
+    "refractive_index": "dielectric",
+    "log10_k_vrh": "elastic",
+    "log10_g_vrh": "elastic",
+    "formation_energy_per_atom": "formation_energy",
+}
 
 
-def run(dataset: str, target: str, seed: int, overrides: list[str]) -> dict:
-    """Train once; answers its metrics."""
+def metrics_of(target: str, seed: int, overrides: list[str]) -> dict[str, Any]:
+    """Train once and return metrics.json; the seed chooses the split and the initial weights."""
+    data = [f"dataset={TASKS[target]}", f"dataset.targets=[{target}]"]
+    seeds = [f"seed={seed}", f"dataset.split.seed={seed}"]
     with tempfile.TemporaryDirectory() as folder:
-        words = [
-            f"dataset={dataset}",
-            f"dataset.targets=[{target}]",
-            f"seed={seed}",
-            f"dataset.split.seed={seed}",
-        ]
-        words += ["trainer.progress=false", f"hydra.run.dir={folder}/run", *overrides]
-        subprocess.run(
-            [sys.executable, "-m", "csgcnn", "train", *words], check=True, stdout=subprocess.DEVNULL
-        )
+        train(Path(folder, "run"), *data, *seeds, *overrides)
         return json.loads(Path(folder, "run", "metrics.json").read_text())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--targets", nargs="+", default=[target for _, target in TASKS])
-    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
+    parser.add_argument("--targets", nargs="+", choices=TASKS, default=[*TASKS])
+    parser.add_argument("overrides", nargs="*", help="overrides of csgcnn train")
     options = parser.parse_args()
-    print(f"overrides: {' '.join(options.overrides) or 'none'}; {options.seeds} seeds\n")
-    print(
-        "| data set | target | test MAE | predicting the mean | below it by | epochs | seconds a run |"
+    print(f"overrides: {' '.join(options.overrides) or 'none'}; {options.seeds} seeds")
+    print_header(
+        "data set", "target", "test MAE", "MAE of the mean", "improvement", "epochs", "s per run"
     )
-    print("| --- " * 7 + "|")
-    for dataset, target in (task for task in TASKS if task[1] in options.targets):
-        runs = [run(dataset, target, seed, options.overrides) for seed in range(options.seeds)]
+    for target in options.targets:
+        runs = [metrics_of(target, seed, options.overrides) for seed in range(options.seeds)]
         maes = [metrics["test"][target]["mae"] for metrics in runs]
-        mean, spread = statistics.mean(maes), statistics.stdev(maes) if len(maes) > 1 else 0.0
+        mean, std = statistics.mean(maes), statistics.stdev(maes) if len(maes) > 1 else 0.0
         baseline = statistics.mean(metrics["baseline_test_mae"][target] for metrics in runs)
-        seconds, epochs = statistics.mean(metrics["seconds"] for metrics in runs), runs[0]["epochs"]
-        unit = runs[0]["units"][target]
-        print(
-            f"| {dataset} | {target} | {mean:.4f} ± {spread:.4f} {unit} | {baseline:.4f} | {1 - mean / baseline:.0%} | "
-            f"{epochs} | {seconds:.0f} |",
-            flush=True,
+        print_row(
+            TASKS[target],
+            target,
+            f"{mean:.4f} ± {std:.4f} {runs[0]['units'][target]}",
+            f"{baseline:.4f}",
+            f"{1 - mean / baseline:.0%}",
+            runs[0]["epochs"],
+            f"{statistics.mean(metrics['seconds'] for metrics in runs):.0f}",
         )
 
 

@@ -1,4 +1,4 @@
-"""Kill trainings at random moments and go on with them: do they end as if they had never been interrupted?"""
+"""Kill trainings at random moments, resume them, and compare with an uninterrupted training."""
 
 import argparse
 import json
@@ -11,42 +11,55 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import csgcnn.commands.train  # noqa: F401  (loaded once, so that a kill hits the training and not the imports)
-from csgcnn.cli import main as cli
+from common import data_file, print_header, print_row
+
+# Imported before the processes are forked, so that a kill hits the training and not the imports.
+import csgcnn.commands.train  # noqa: F401
+from csgcnn.cli.main import main as run_csgcnn
 from csgcnn.runs.checkpoint import load_checkpoint
 
-DATA = Path(__file__).parents[1] / "data" / "dielectric.json.gz"
-TIMING = ("seconds", "graphs_per_second")
+TIMES = ("seconds", "graphs_per_second")
+KEYS = ("max_epochs=4", "device=cpu", "threads=1", "workers=1", "progress=false")
+OVERRIDES = [
+    f"dataset.path={data_file('dielectric')}",
+    *(f"trainer.{key}" for key in KEYS),
+    "trainer.checkpoint_every=0",
+    "trainer.figures=false",
+    "model.hidden=16",
+    "model.dropout=0.1",
+    "augment=distance_noise",
+]
 
 
-def start(folder: Path, words: list[str]) -> int:
-    """Start `csgcnn train` in a new process; its number."""
+def start(folder: Path, overrides: list[str]) -> int:
+    """Start or resume a training in a new process, and return the id of the process."""
     if child := os.fork():
         return child
-    with open(folder.with_suffix(".log"), "a") as said:
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
+    with open(folder.with_suffix(".log"), "a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
     try:
-        code = cli.main(["train", *words, f"hydra.run.dir={folder}", "resume=auto"])
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
+        code = run_csgcnn(["train", *overrides, f"hydra.run.dir={folder}", "resume=auto"])
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
     os._exit(code)
 
 
-def finish(folder: Path, words: list[str]) -> None:
-    _, status = os.waitpid(start(folder, words), 0)
+def finish(folder: Path, overrides: list[str]) -> None:
+    """Start or resume a training, and wait for its end."""
+    _, status = os.waitpid(start(folder, overrides), 0)
     if status:
         sys.exit(f"the training failed: {folder.with_suffix('.log').read_text()}")
 
 
 def outcome(folder: Path) -> dict[str, object]:
-    """All that must not depend on interruptions."""
-    rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
-    kept = [i for i, name in enumerate(rows[0]) if name not in TIMING]
+    """Return what must not depend on interruptions, by file."""
+    header, *rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
+    kept = [i for i, name in enumerate(header) if name not in TIMES]
     metrics = json.loads((folder / "metrics.json").read_text())
     return {
-        "metrics.csv": [[row[i] for i in kept] for row in rows],
-        "metrics.json": {name: value for name, value in metrics.items() if name not in TIMING},
+        "metrics.csv": [[row[i] for i in kept] for row in (header, *rows)],
+        "metrics.json": {name: value for name, value in metrics.items() if name not in TIMES},
         "predictions.csv": (folder / "predictions.csv").read_bytes(),
         **{name: weights(folder / "checkpoints" / f"{name}.ckpt") for name in ("best", "last")},
     }
@@ -57,70 +70,53 @@ def weights(path: Path) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in state.items()}
 
 
-def left_behind(folder: Path) -> str:
-    """What a kill found: how far the run was, and whether a file was being written."""
+def moment(folder: Path) -> str:
+    """Return the stage that a killed run had reached."""
     if any(folder.rglob(".*.tmp")):
         return "while a file was written"
     if (folder / "metrics.json").exists():
         return "after the last file"
     if (folder / "predictions.csv").exists():
         return "between the last files"
-    return (
-        "in training"
-        if (folder / "checkpoints" / "last.ckpt").exists()
-        else "before the first checkpoint"
-    )
+    has_checkpoint = (folder / "checkpoints" / "last.ckpt").exists()
+    return "in training" if has_checkpoint else "before the first checkpoint"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--kills", type=int, default=100, help="number of killed trainings")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
+    parser.add_argument("overrides", nargs="*", help="further overrides of csgcnn train")
     options = parser.parse_args()
-    words = [
-        f"dataset.path={DATA}",
-        "trainer.max_epochs=4",
-        "model.hidden=16",
-        "trainer.device=cpu",
-    ]
-    words += [
-        "trainer.threads=1",
-        "trainer.workers=1",
-        "trainer.progress=false",
-        "trainer.checkpoint_every=0",
-    ]
-    words += ["augment=distance_noise", "model.dropout=0.1", *options.overrides]
-    chance, found, survived = random.Random(options.seed), Counter[str](), 0
+    overrides = [*OVERRIDES, *options.overrides]
+    rng, moments, n_equal = random.Random(options.seed), Counter[str](), 0
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["CSGCNN_CACHE"] = temporary
-        finish(Path(temporary, "warm"), words)
+        # The first training fills the cache.
+        finish(Path(temporary, "first"), overrides)
         began = time.monotonic()
-        finish(Path(temporary, "whole"), words)
-        length = time.monotonic() - began
+        finish(Path(temporary, "whole"), overrides)
+        seconds = time.monotonic() - began
         expected = outcome(Path(temporary, "whole"))
         for number in range(options.kills):
             folder = Path(temporary, f"killed_{number}")
-            child = start(folder, words)
-            time.sleep(chance.uniform(0, length))
+            child = start(folder, overrides)
+            time.sleep(rng.uniform(0, seconds))
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            found[left_behind(folder)] += 1
-            finish(folder, words)
+            moments[moment(folder)] += 1
+            finish(folder, overrides)
             result = outcome(folder)
             differing = [name for name in expected if result[name] != expected[name]]
-            survived += not differing
+            n_equal += not differing
             if differing:
                 print(f"kill {number}: {', '.join(differing)} differ")
-    print(
-        f"a training of {length:.1f} s, killed at a random moment and continued, {options.kills} times:\n"
-    )
-    print("| killed | times |\n| --- | --- |")
-    print("\n".join(f"| {moment} | {n} |" for moment, n in found.most_common()))
-    print(
-        f"\n{survived}/{options.kills} ended with the same weights, metrics and predictions, to the bit"
-    )
-    sys.exit(survived < options.kills)
+    print(f"a training of {seconds:.1f} s, killed at a random moment and resumed")
+    print_header("killed", "times")
+    for name, count in moments.most_common():
+        print_row(name, count)
+    print(f"\n{n_equal}/{options.kills}: same weights, metrics and predictions, to the bit")
+    sys.exit(n_equal < options.kills)
 
 
 if __name__ == "__main__":

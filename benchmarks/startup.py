@@ -1,31 +1,32 @@
-"""How long the command line takes to answer."""
+"""Measure the seconds of commands that do not compute: help texts and misspelled keys."""
 
-import statistics
 import subprocess
 import sys
-import time
 
-COMMANDS = {
-    "csgcnn --help": ["--help"],
-    "csgcnn train --help": ["train", "--help"],
-    "csgcnn train modle=csgcnn": ["train", "modle=csgcnn"],
-    "csgcnn train model=csgcn": ["train", "model=csgcn"],
-    "csgcnn train trainer.max_epochs=two": ["train", "trainer.max_epochs=two"],
-    "csgcnn predict": ["predict"],
-}
+from common import median_seconds, print_header, print_row
+
+COMMANDS = (
+    "--help",
+    "train --help",
+    "train modle=csgcnn",
+    "train model=csgcn",
+    "train trainer.max_epochs=two",
+    "predict",
+)
+REPEATS = 7
 
 
 def main() -> None:
-    print("| command | exit | median of 7 |\n| --- | --- | --- |")
-    for label, words in COMMANDS.items():
-        seconds = []
-        for _ in range(7):
-            start = time.perf_counter()
-            done = subprocess.run(
-                [sys.executable, "-m", "csgcnn", *words], capture_output=True, check=False
-            )
-            seconds.append(time.perf_counter() - start)
-        print(f"| `{label}` | {done.returncode} | {statistics.median(seconds):.2f} s |", flush=True)
+    print_header("command", "exit code", f"median of {REPEATS}")
+    for command in COMMANDS:
+        codes = []
+
+        def run(command: str = command, codes: list[int] = codes) -> None:
+            program = [sys.executable, "-m", "csgcnn", *command.split()]
+            codes.append(subprocess.run(program, capture_output=True, check=False).returncode)
+
+        seconds = median_seconds(run, REPEATS)
+        print_row(f"`csgcnn {command}`", codes[0], f"{seconds:.2f} s")
 
 
 if __name__ == "__main__":
