@@ -1,4 +1,4 @@
-"""Ten thousand hostile files through the doors that strangers' files come in by: none may hang, crash or execute."""
+"""Read thousands of hostile files of each kind; none may hang, crash or execute code."""
 
 import argparse
 import gzip
@@ -7,7 +7,7 @@ import logging
 import multiprocessing
 import os
 import resource
-import subprocess
+import shutil
 import sys
 import tempfile
 import warnings
@@ -16,106 +16,87 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from hostile_files import Fuzzer
-from mutations import DATA
+from common import data_file, print_header, print_row, train
+from hostile_files import Fuzzer, Result
 
-HUNG = 30.0  # seconds until a process is killed
+HUNG = 30.0  # seconds after which a process is killed
 MEMORY = 6 * 2**30  # bytes of address space
-OUTCOMES = ("accepted", "refused", "uncaught", "over 5 s", "executed")
+OUTCOMES = ("accepted", "refused", "uncaught", "slow", "executed")
+FAILURES = OUTCOMES[2:]
 
 
 def work(pipe: Connection, folder: Path, seed: int, numbers: list[int]) -> None:
-    """Run cases and tell each one's outcome."""
+    """Run cases and send their results."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     logging.disable()
     warnings.simplefilter("ignore")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libraries in C write there, too
+    # Libraries written in C print to stderr, too.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     fuzzer = Fuzzer(folder, seed)
     fuzzer.run(-1)
     pipe.send(None)
     for number in numbers:
-        pipe.send((number, *fuzzer.run(number)))
+        pipe.send(fuzzer.run(number))
 
 
-def outcomes(
-    folder: Path, seed: int, numbers: list[int]
-) -> Iterator[tuple[int, str, str, float, str]]:
-    """Number, kind, outcome, seconds and message of every case; a process that hangs or dies is started anew."""
+def results(folder: Path, seed: int, numbers: list[int]) -> Iterator[tuple[int, Result]]:
+    """Yield number and result of each case; replace a process that hangs or dies."""
+    context = multiprocessing.get_context("spawn")
     while numbers:
-        pipe, end = multiprocessing.Pipe()
-        process = multiprocessing.get_context("spawn").Process(
-            target=work, args=(end, folder, seed, numbers)
-        )
+        pipe, other_end = multiprocessing.Pipe()
+        process = context.Process(target=work, args=(other_end, folder, seed, numbers))
         process.start()
-        end.close()
+        other_end.close()
         try:
-            pipe.recv()  # ready
+            # The process is ready.
+            pipe.recv()
             while numbers:
                 if not pipe.poll(HUNG):
-                    yield numbers.pop(0), "?", "over 5 s", HUNG, "killed: it hung"
+                    yield numbers.pop(0), Result("?", "slow", HUNG, "it was killed")
                     break
-                yield pipe.recv()
+                yield numbers[0], pipe.recv()
                 numbers.pop(0)
         except EOFError:
             process.join()
-            yield (
-                numbers.pop(0),
-                "?",
-                "uncaught",
-                0.0,
-                f"the process died with exit code {process.exitcode}",
-            )
+            message = f"the process died with exit code {process.exitcode}"
+            yield numbers.pop(0), Result("?", "uncaught", 0.0, message)
         process.kill()
         process.join()
 
 
+def prepare(folder: Path) -> None:
+    """Write a small data set, and a checkpoint trained on it."""
+    with gzip.open(data_file("dielectric")) as file:
+        (folder / "data.json").write_text(json.dumps(json.load(file)[::40]))
+    keys = ["trainer.max_epochs=1", "model.hidden=8", f"dataset.path={folder / 'data.json'}"]
+    shutil.copy(train(folder / "run", *keys), folder / "best.ckpt")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, help="the number of one case")
+    parser.add_argument("--cases", type=int, default=10_000, help="number of files")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the changes")
+    parser.add_argument("--only", type=int, metavar="NUMBER", help="run one case")
     options = parser.parse_args()
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     slowest: dict[str, float] = defaultdict(float)
     failures: dict[str, list[str]] = defaultdict(list)
-    with tempfile.TemporaryDirectory() as name:
-        train(Path(name))
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder))
         numbers = list(range(options.cases)) if options.only is None else [options.only]
-        for number, kind, outcome, seconds, told in outcomes(Path(name), options.seed, numbers):
-            counts[kind][outcome] += 1
-            slowest[kind] = max(slowest[kind], seconds)
-            if outcome in OUTCOMES[2:]:
-                failures[outcome].append(f"case {number}, {kind}: {told}")
-    print(
-        "| input | cases | "
-        + " | ".join(OUTCOMES)
-        + " | slowest |\n"
-        + "| --- " * (len(OUTCOMES) + 3)
-        + "|"
-    )
-    counts["all"] = sum(counts.values(), Counter())
-    slowest["all"] = max(slowest.values())
-    for kind, counted in counts.items():
-        cells = [str(counted[outcome]) for outcome in OUTCOMES]
-        print(f"| {kind} | {counted.total()} | {' | '.join(cells)} | {slowest[kind]:.1f} s |")
-    for outcome, told in failures.items():
-        print(f"\n{len(told)} {outcome}, the first five:\n" + "\n".join(told[:5]))
+        for number, result in results(Path(folder), options.seed, numbers):
+            for kind in (result.kind, "all"):
+                counts[kind][result.outcome] += 1
+                slowest[kind] = max(slowest[kind], result.seconds)
+            if result.outcome in FAILURES:
+                failures[result.outcome].append(f"case {number}, {result.kind}: {result.message}")
+    print_header("input", "cases", *OUTCOMES, "slowest")
+    for kind in [*sorted(counts.keys() - {"all"}), "all"]:
+        cells = [counts[kind][outcome] for outcome in OUTCOMES]
+        print_row(kind, counts[kind].total(), *cells, f"{slowest[kind]:.1f} s")
+    for outcome, messages in failures.items():
+        print(f"\n{len(messages)} {outcome}, the first five:", *messages[:5], sep="\n")
     return 1 if failures else 0
-
-
-def train(folder: Path) -> None:
-    """A small data set and a checkpoint trained on it."""
-    with gzip.open(DATA / "dielectric.json.gz") as file:
-        (folder / "data.json").write_text(json.dumps(json.load(file)[::40]))
-    words = [
-        "trainer.max_epochs=1",
-        "model.hidden=8",
-        f"dataset.path={folder / 'data.json'}",
-        f"hydra.run.dir={folder / 'run'}",
-    ]
-    subprocess.run(
-        [sys.executable, "-m", "csgcnn", "train", *words], check=True, capture_output=True
-    )
 
 
 if __name__ == "__main__":

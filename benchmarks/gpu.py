@@ -1,7 +1,7 @@
-"""What a GPU makes of training and inference: the three models, batch sizes, precision, compilation, a PyG loop.
+"""Measure training and inference on a GPU: models, batch sizes, precision, compilation, PyG.
 
-Runs in one call of at most eight minutes, on the CPU too (with --quick, to see that it works), and prints the tables of
-docs/performance.md.
+One call takes at most eight minutes. It also runs on the CPU, with --quick, as a test of the
+script.
 """
 
 import argparse
@@ -10,14 +10,14 @@ import time
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from common import DATA
+from common import TARGETS, data_file, print_header, print_row
 from torch import Tensor
 from torch._dynamo.utils import counters
 from torch_geometric.loader import DataLoader
-from training import MODELS, PyGModel, network, pyg_graphs
+from training import MODELS, PLAIN, PyGModel, adamw, network, pyg_graphs, take_step
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.settings.trainer import TrainerSettings
@@ -28,275 +28,267 @@ from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.evaluation.inference import predict_rows
 from csgcnn.hardware import select_device
-from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.training.losses import WeightedRegressionLoss
 from csgcnn.training.schedulers import constant
 from csgcnn.training.trainer import Trainer
 
-MINUTES = 7  # after which no further row is begun
-PLAIN = GraphSettings(shells="truncate", compress=False)
-SETS = {"castelli_perovskites": "e_form", "mp_gap_10k": "band_gap"}
+# Time after which no further row starts.
+MINUTES = 7
+OPTIONS: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "bfloat16": {"precision": "bfloat16"},
+    "compiled": {"compile": True},
+    "compiled, bfloat16": {"compile": True, "precision": "bfloat16"},
+}
 
 
 class Clock:
-    """How long to measure, and whether there is time left."""
+    """Seconds per measurement, and the time since the start."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.start = time.perf_counter()
 
-    def passed(self) -> float:
-        return time.perf_counter() - self.start
+    @property
+    def minutes(self) -> float:
+        return (time.perf_counter() - self.start) / 60
 
     def is_over(self) -> bool:
-        if late := self.passed() > 60 * MINUTES:
+        if is_late := self.minutes > MINUTES:
             print("out of time", flush=True)
-        return late
+        return is_late
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done all it was given."""
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def trainer(
-    operator: str, store: GraphStore, values: Tensor, split: Split, settings: TrainerSettings
+def build_trainer(
+    model: str, store: GraphStore, values: Tensor, split: Split, settings: TrainerSettings
 ) -> Trainer:
-    """The product's trainer with the optimizer of conf/."""
+    """Build the trainer of csgcnn.
+
+    Args:
+        model: Name of the model.
+        store: Graphs, on the device.
+        values: Values of the target [n_graphs, 1].
+        split: Rows of train, val and test.
+        settings: Settings of the training.
+    """
     make_optimizer = partial(torch.optim.AdamW, lr=1e-3, fused=True)
-    targets, loss = [Target("y", "")], WeightedRegressionLoss(mse=1.0)
-    dataset = Dataset(store, targets, values, torch.arange(len(store)), [])
-    parts = loss, make_optimizer, constant, settings
-    return Trainer(network(MODELS[operator]), dataset, split, *parts)
+    dataset = Dataset(store, [Target("y", "")], values, torch.arange(len(store)), [])
+    loss = WeightedRegressionLoss(mse=1.0)
+    return Trainer(MODELS[model](), dataset, split, loss, make_optimizer, constant, settings)
 
 
 class Steps:
-    """The product's own training step, over and over, with its clock."""
+    """Training steps of csgcnn, which can be timed."""
 
     def __init__(
-        self, store: GraphStore, values: Tensor, operator: str, batch_size: int, **settings: object
+        self, store: GraphStore, values: Tensor, model: str, batch_size: int, **settings: Any
     ) -> None:
         torch.manual_seed(0)
         rows = torch.randperm(len(store))
-        rows = rows.repeat(-(-batch_size // len(rows)))  # a batch may be larger than the data set
+        # A batch may be larger than the data set.
+        rows = rows.repeat(-(-batch_size // len(rows)))
         split = {"train": rows, "val": rows[:256], "test": rows[:256]}
-        chosen = TrainerSettings(
-            max_epochs=1, batch_size=batch_size, grad_clip=1.0, ema=0.99, **settings
-        )  # type: ignore[arg-type]
-        self.trainer = trainer(operator, store, values, split, chosen)
-        self.batches = itertools.cycle(
-            [part for part in rows.split(batch_size) if len(part) == batch_size]
-        )
+        chosen = TrainerSettings(max_epochs=1, batch_size=batch_size, **settings)
+        self.trainer = build_trainer(model, store, values, split, chosen)
+        parts = [part for part in rows.split(batch_size) if len(part) == batch_size]
+        self.batches = itertools.cycle(parts)
         self.batch_size = batch_size
         self.device = store.device
         self.trainer.model.train()
 
     def step(self, rows: Tensor) -> None:
-        """Assemble a batch and take a step on it."""
+        """Assemble a batch and take a training step."""
         (batch,) = self.trainer.load_batches([rows])
         self.trainer.train_step(rows, batch)
 
-    def per_second(self, seconds: float, warm_up: int = 20) -> float:
-        """Structures per second, after a few steps that are not counted."""
+    def rate(self, seconds: float, warm_up: int = 20) -> float:
+        """Return structures per second.
+
+        Args:
+            seconds: Time to measure.
+            warm_up: Number of steps before.
+        """
         for rows in itertools.islice(self.batches, warm_up):
             self.step(rows)
-        wait(self.device)
+        synchronize(self.device)
         start, n_steps = time.perf_counter(), 0
         while time.perf_counter() - start < seconds:
             for rows in itertools.islice(self.batches, 4):
                 self.step(rows)
             n_steps += 4
-            wait(self.device)
+            synchronize(self.device)
         return n_steps * self.batch_size / (time.perf_counter() - start)
 
     def data_share(self, n_steps: int = 20) -> float:
-        """The part of a step that choosing and assembling the batch takes."""
+        """Return the fraction of a step in which the batch is assembled."""
         times = []
         for work in (self.step, self.trainer.store.batch):
-            wait(self.device)
+            synchronize(self.device)
             start = time.perf_counter()
             for rows in itertools.islice(self.batches, n_steps):
                 work(rows)
-            wait(self.device)
+            synchronize(self.device)
             times.append(time.perf_counter() - start)
         return times[1] / times[0]
 
-    def stalls(self, n_steps: int = 10) -> str:
-        """How often a step makes the host wait for the GPU."""
+    def synchronizations(self, n_steps: int = 10) -> str:
+        """Return how often a step makes the host wait for the GPU."""
         if self.device.type != "cuda":
             return "-"
         torch.cuda.set_sync_debug_mode("warn")
-        with warnings.catch_warnings(record=True) as heard:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for rows in itertools.islice(self.batches, n_steps):
                 self.step(rows)
         torch.cuda.set_sync_debug_mode("default")
-        return f"{sum('synchroniz' in str(warning.message) for warning in heard) / n_steps:.1f}"
+        n_found = sum("synchroniz" in str(warning.message) for warning in caught)
+        return f"{n_found / n_steps:.1f}"
 
 
-def pyg_per_second(
+def pyg_rate(
     plain: GraphStore, values: Tensor, batch_size: int, device: torch.device, seconds: float
 ) -> float:
-    """Structures per second of PyG's `CGConv` behind PyG's `DataLoader`."""
+    """Return structures per second of PyG's `CGConv` with PyG's `DataLoader`.
+
+    Args:
+        plain: Graphs as in CGCNN.
+        values: Values [n_graphs, 1].
+        batch_size: Crystals per step.
+        device: Device of the model.
+        seconds: Time to measure, after one epoch.
+    """
     graphs = pyg_graphs(plain, values, min(len(plain), 4 * batch_size))
+    is_large = len(graphs) >= batch_size
+    loader = DataLoader(graphs, batch_size=batch_size, shuffle=True, drop_last=is_large)
     model = PyGModel().to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    loader = DataLoader(
-        graphs, batch_size=batch_size, shuffle=True, drop_last=len(graphs) >= batch_size
-    )
+    optimizer = adamw(model)
     start, n_graphs, n_epochs = time.perf_counter(), 0, 0
     while not n_epochs or time.perf_counter() - start < seconds:
-        if n_epochs == 1:  # the first warms up
-            wait(device)
+        if n_epochs == 1:
+            synchronize(device)
             start, n_graphs = time.perf_counter(), 0
         for data in loader:
             data = data.to(device, non_blocking=True)
-            loss = F.l1_loss(model(data), data.y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            take_step(model(data), data.y, optimizer)
             n_graphs += data.num_graphs
         n_epochs += 1
-    wait(device)
+    synchronize(device)
     return n_graphs / (time.perf_counter() - start)
 
 
-def inference_per_second(
-    model: CrystalGraphNetwork, store: GraphStore, batch_size: int, seconds: float
-) -> float:
-    """Structures per second of prediction."""
-    rows = torch.arange(min(len(store), 10 * batch_size))
-    model = model.to(store.device)
+def inference_rate(store: GraphStore, batch_size: int, seconds: float) -> float:
+    """Return structures per second of prediction with the network of CGCNN.
+
+    Args:
+        store: Graphs, on the device.
+        batch_size: Crystals per forward pass.
+        seconds: Time to measure.
+    """
+    rows, model = torch.arange(min(len(store), 10 * batch_size)), network().to(store.device)
     predict_rows(model, store, rows[:batch_size], batch_size)
     start, n_graphs = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         predict_rows(model, store, rows, batch_size)
-        wait(store.device)
+        synchronize(store.device)
         n_graphs += len(rows)
     return n_graphs / (time.perf_counter() - start)
 
 
-def training_table(
+def print_training(
     store: GraphStore, plain: GraphStore, values: Tensor, sizes: Sequence[int], clock: Clock
 ) -> None:
-    """A row for each batch size."""
-    print(
-        "| batch | "
-        + " | ".join(MODELS)
-        + " | PyG CGConv + DataLoader | ratio | data share | stalls per step |"
-    )
-    print("| --- " * (len(MODELS) + 5) + "|")
-    for batch_size in sizes:
+    """Print structures per second of training, by batch size."""
+    columns = ("PyG CGConv + DataLoader", "ratio", "data share", "synchronizations per step")
+    print_header("batch", *MODELS, *columns)
+    for size in sizes:
         if clock.is_over():
             return
-        speeds = [
-            Steps(store, values, operator, batch_size).per_second(clock.seconds)
-            for operator in MODELS
-        ]
-        steps = Steps(store, values, "CSGCNN", batch_size)
-        pyg = pyg_per_second(plain, values, batch_size, store.device, clock.seconds)
-        shown = " | ".join(f"{speed:,.0f}" for speed in speeds)
-        ratio, share, stalls = f"{speeds[0] / pyg:.1f}x", steps.data_share(), steps.stalls()
-        print(
-            f"| {batch_size} | {shown} | {pyg:,.0f} | {ratio} | {share:.1%} | {stalls} |",
-            flush=True,
-        )
+        rates = [Steps(store, values, model, size).rate(clock.seconds) for model in MODELS]
+        steps = Steps(store, values, "CSGCNN", size)
+        pyg = pyg_rate(plain, values, size, store.device, clock.seconds)
+        cells = [f"{rate:,.0f}" for rate in (*rates, pyg)]
+        share = f"{steps.data_share():.1%}"
+        print_row(size, *cells, f"{rates[0] / pyg:.1f}x", share, steps.synchronizations())
 
 
-def options_table(store: GraphStore, values: Tensor, clock: Clock) -> None:
-    """Speed with bfloat16 and compiled; how often is compiled at first, and for the batches after that."""
-    print(
-        "\n| CSGCNN, batch 512 | training | compiled at first | and later | inference |\n"
-        + "| --- " * 5
-        + "|"
-    )
-    for told, settings in {
-        "float32": {},
-        "bfloat16": {"precision": "bfloat16"},
-        "compiled": {"compile": True},
-        "compiled, bfloat16": {"compile": True, "precision": "bfloat16"},
-    }.items():
+def print_options(store: GraphStore, values: Tensor, clock: Clock) -> None:
+    """Print rates with bfloat16 and compilation, and how often torch compiles."""
+    columns = ("training", "compiled at first", "compiled later", "inference")
+    print_header("CSGCNN, batch 512", *columns)
+    for name, settings in OPTIONS.items():
         if clock.is_over():
             return
         torch._dynamo.reset()
         counters.clear()
         start = time.perf_counter()
         steps = Steps(store, values, "CSGCNN", min(512, len(store) // 4), **settings)
-        steps.per_second(0, warm_up=3)
-        first, seconds = counters["stats"]["unique_graphs"], time.perf_counter() - start
-        speed = steps.per_second(clock.seconds, warm_up=20)
-        later = counters["stats"]["unique_graphs"] - first
-        answered = (
-            "" if settings else f"{inference_per_second(network(), store, 512, clock.seconds):,.0f}"
-        )
-        compiled = (
-            f"{first} graphs in {seconds:.0f} s | {later}" if "compile" in settings else " | "
-        )
-        print(f"| {told} | {speed:,.0f} | {compiled} | {answered} |", flush=True)
+        steps.rate(0, warm_up=3)
+        n_first, seconds = counters["stats"]["unique_graphs"], time.perf_counter() - start
+        rate = steps.rate(clock.seconds)
+        cells = [
+            f"{n_first} graphs in {seconds:.0f} s",
+            counters["stats"]["unique_graphs"] - n_first,
+        ]
+        compiled = cells if "compile" in settings else ["", ""]
+        inference = "" if settings else f"{inference_rate(store, 512, clock.seconds):,.0f}"
+        print_row(name, f"{rate:,.0f}", *compiled, inference)
 
 
-def accuracy_table(
+def print_accuracy(
     store: GraphStore, values: Tensor, n_rows: int, n_epochs: int, clock: Clock
 ) -> None:
-    """Validation MAE of the same short training in either precision; several seeds tell chance from effect."""
-    print(
-        f"\n| CSGCNN, {n_rows} rows, {n_epochs} epochs | validation MAE, seeds 0-2 | mean |\n"
-        + "| --- " * 3
-        + "|"
-    )
+    """Print the validation MAE of short trainings in each precision, for several seeds."""
+    print_header(f"CSGCNN, {n_rows} rows, {n_epochs} epochs", "validation MAE, seeds 0-2", "mean")
+    order = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))[:n_rows]
+    train, val = order.split([n_rows - n_rows // 5, n_rows // 5])
     for precision in ("float32", "bfloat16"):
         maes = []
         for seed in range(3):
             if clock.is_over():
                 return
-            rows = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))[:n_rows]
-            train, val = rows.split([n_rows - n_rows // 5, n_rows // 5])
             torch.manual_seed(seed)
-            settings = TrainerSettings(
-                n_epochs, 128, grad_clip=1.0, ema=0.99, precision=precision, progress=False
-            )
-            made = trainer(
-                "CSGCNN", store, values, {"train": train, "val": val, "test": val}, settings
-            )
-            made.fit(lambda: None)
-            maes.append(min(row["val_mae_y"] for row in made.history))
-        shown = ", ".join(f"{mae:.4f}" for mae in maes)
-        print(f"| {precision} | {shown} | {sum(maes) / len(maes):.4f} |", flush=True)
+            settings = TrainerSettings(n_epochs, 128, precision=precision, progress=False)
+            split = {"train": train, "val": val, "test": val}
+            trainer = build_trainer("CSGCNN", store, values, split, settings)
+            trainer.fit(lambda: None)
+            maes.append(min(row["val_mae_y"] for row in trainer.history))
+        print_row(precision, ", ".join(f"{mae:.4f}" for mae in maes), f"{sum(maes) / 3:.4f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
-    parser.add_argument(
-        "--sizes", type=int, nargs="+", default=[64, 128, 256, 512, 1024, 2048], help="of batches"
-    )
-    parser.add_argument("--parts", nargs="+", default=["training", "accuracy", "options"])
-    parser.add_argument("--data", nargs="+", choices=SETS, default=[*SETS])
-    parser.add_argument("--quick", action="store_true", help="a little of everything")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--seconds", type=float, default=1.5, help="time of each measurement")
+    default = [64, 128, 256, 512, 1024, 2048]
+    parser.add_argument("--sizes", type=int, nargs="+", default=default, help="batch sizes")
+    parts = ["training", "accuracy", "options"]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts, help="tables to print")
+    parser.add_argument("--data", nargs="+", choices=TARGETS, default=[*TARGETS])
+    parser.add_argument("--quick", action="store_true", help="short measurements of one data set")
     options = parser.parse_args()
     device = select_device(options.device)
     clock = Clock(0.1 if options.quick else options.seconds)
-    sizes = [64, 128] if options.quick else options.sizes
-    print(
-        f"{torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'}, torch {torch.__version__}"
-    )
-    for name in options.data[: 1 if options.quick else None]:
-        path = DATA / f"{name}.json.gz"
-        store, plain = (open_dataset(path, settings)[0] for settings in (GraphSettings(), PLAIN))
-        values = store.numbers([SETS[name]]).float()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    print(f"{name}, torch {torch.__version__}")
+    for number, name in enumerate(options.data[: 1 if options.quick else None]):
+        store, plain = (open_dataset(data_file(name), g)[0] for g in (GraphSettings(), PLAIN))
+        values = store.numbers([TARGETS[name]]).float()
         store.to(device)
         if "training" in options.parts:
-            print(f"\n### {name}: training, structures/s\n")
-            training_table(store, plain, values, sizes, clock)
-        if name != options.data[0]:
-            continue
-        if "accuracy" in options.parts:
-            accuracy_table(store, values, *((640, 2) if options.quick else (10_000, 20)), clock)
-        if "options" in options.parts:
-            options_table(store, values, clock)
-    print(f"\n{clock.passed() / 60:.1f} minutes")
+            print(f"\n### {name}: training, structures/s")
+            sizes = [64, 128] if options.quick else options.sizes
+            print_training(store, plain, values, sizes, clock)
+        if number == 0 and "accuracy" in options.parts:
+            print_accuracy(store, values, *((640, 2) if options.quick else (10_000, 20)), clock)
+        if number == 0 and "options" in options.parts:
+            print_options(store, values, clock)
+    print(f"\n{clock.minutes:.1f} minutes")
 
 
 if __name__ == "__main__":

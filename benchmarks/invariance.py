@@ -1,127 +1,143 @@
-"""How much predictions change with the description of a crystal: all embedded crystals, the three operators."""
+"""Measure how predictions depend on the description of a crystal, for each model."""
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from common import INCLUDED, print_header, print_row, records, train
 from numpy.typing import NDArray
 
 from csgcnn import load
 from csgcnn.crystals.crystal import Crystal, to_crystal
-from csgcnn.crystals.datasets import read_records
 from csgcnn.crystals.graphs import CrystalGraphs, connect
 from csgcnn.crystals.transforms import SAME_CRYSTAL
 from csgcnn.data.store import GraphStore
 from csgcnn.evaluation.inference import predict_rows
 from csgcnn.predictor import Predictor
 
-DATA = Path(__file__).parents[1] / "data"
-SETS = ("dielectric", "elastic", "formation_energy")
-OPERATORS = ("csgcnn", "csgann", "csginn")
-DRAWS = 20  # of the noise, to find the crystals that lie on a tolerance
+MODELS = ("csgcnn", "csgann", "csginn")
+# Draws of the noise, which find crystals whose distances lie on a tolerance.
+DRAWS = 20
+NOISE = "noise of 1e-6 Å"
 CHUNK = 64
 
 Array = NDArray[np.float64]
 
 
-def trained(operator: str, epochs: int) -> Predictor:
-    """A network trained on the band gaps of the dielectric set, in eV."""
+def trained(model: str, epochs: int) -> Predictor:
+    """Return a network trained on the band gaps of the dielectric set, in eV."""
+    keys = [f"trainer.max_epochs={epochs}", "trainer.device=cpu", "trainer.threads=1"]
     with tempfile.TemporaryDirectory() as folder:
-        words = [
-            f"model={operator}",
-            f"trainer.max_epochs={epochs}",
-            "trainer.progress=false",
-            "trainer.device=cpu",
-        ]
-        words += [
-            f"dataset.path={DATA / 'dielectric.json.gz'}",
-            "trainer.threads=1",
-            f"hydra.run.dir={folder}/run",
-        ]
-        subprocess.run(
-            [sys.executable, "-m", "csgcnn", "train", *words], check=True, stdout=subprocess.DEVNULL
-        )
-        return load(Path(folder, "run", "checkpoints", "best.ckpt"))
+        return load(train(Path(folder, "run"), f"model={model}", *keys))
 
 
 def sizes(graphs: CrystalGraphs) -> Array:
-    """Nodes, edges, and neighbors per site of each crystal, the same for all its descriptions: [n_graphs, 3]."""
+    """Return nodes, edges and neighbors per site of each crystal: [n_graphs, 3]."""
     graph = np.repeat(np.arange(len(graphs)), graphs.n_edges)
     center = graphs.edge_index[1] + (np.cumsum(graphs.n_atoms) - graphs.n_atoms)[graph]
-    count = np.bincount(
-        graph, graphs.edge_multiplicity * graphs.atom_multiplicity[center], minlength=len(graphs)
-    )
+    weight = graphs.edge_multiplicity * graphs.atom_multiplicity[center]
+    count = np.bincount(graph, weight, minlength=len(graphs))
     return np.stack([graphs.n_atoms, graphs.n_edges, (count / graphs.n_sites).round(6)], axis=1)
 
 
-def predict(
-    networks: Sequence[Predictor],
-    crystals: Sequence[Crystal],
-    compress: bool = True,
-    batch_size: int = CHUNK,
-) -> tuple[Array, Array]:
-    """What each network predicts [n_networks, n_crystals], and the sizes of the graphs [n_crystals, 3]."""
-    settings, found, graph_sizes = replace(networks[0].graph, compress=compress), [], []
-    for i in range(0, len(crystals), CHUNK):
-        graphs = connect(crystals[i : i + CHUNK], settings)
-        store = GraphStore(graphs, [str(row) for row in range(len(graphs))], {}, settings)
-        rows = torch.arange(len(store))
-        found.append(
-            [
-                predict_rows(each.network, store, rows, batch_size)[:, 0].double().numpy()
-                for each in networks
-            ]
-        )
-        graph_sizes.append(sizes(graphs))
-    return np.concatenate(found, axis=1), np.concatenate(graph_sizes)
+@dataclass
+class Comparison:
+    """Crystals, their predictions by several networks, and the sizes of their graphs."""
 
+    networks: list[Predictor]
+    ids: list[str]
+    crystals: list[Crystal]
 
-def tell(
-    name: str, change: Array, spread: Array, ids: Sequence[str], n_changed: int | str = ""
-) -> None:
-    """Print a row of the table; change [n_networks, n_crystals] in eV."""
-    cells = [name, str(len(ids)), str(n_changed)]
-    for of_operator, deviation in zip(change, spread, strict=True):
-        worst = int(of_operator.argmax())
-        largest, most = of_operator[worst], np.quantile(of_operator, 0.999)
-        cells.append(
-            f"{largest:.1e}, {most:.1e}, {largest / deviation:.1e}; {ids[worst]}"
-            if largest
-            else "0"
-        )
-    print(f"| {' | '.join(cells)} |", flush=True)
+    def __post_init__(self) -> None:
+        self.before, self.sizes = self.predict(self.crystals)
+        self.std = self.before.std(axis=1)
 
+    def predict(
+        self, crystals: Sequence[Crystal], compress: bool = True, batch_size: int = CHUNK
+    ) -> tuple[Array, Array]:
+        """Predict crystals.
 
-def tell_borderline(
-    networks: Sequence[Predictor], crystals: Sequence[Crystal], ids: Sequence[str]
-) -> None:
-    """Print the crystals whose graph changes in any of several draws of the noise, and how much they change."""
-    rng = np.random.default_rng(1)
-    before, own = predict(networks, crystals)
-    different, change = np.zeros(own.shape, dtype=int), np.zeros(before.shape)
-    for _ in range(DRAWS):
-        after, others = predict(
-            networks, [SAME_CRYSTAL["noise of 1e-6 Å"](crystal, rng) for crystal in crystals]
-        )
-        different += own != others
-        change = np.maximum(change, np.abs(after - before))
-    rows = np.flatnonzero(different.any(axis=1))
-    print(
-        f"\nGraphs that change in any of {DRAWS} draws of the noise: {len(rows)} of {len(crystals)}"
-    )
-    print(f"\n| crystal | draws with other nodes | edges | neighbors | {' | '.join(OPERATORS)} |")
-    print("| --- " * 7 + "|")
-    for row in rows:
-        print(
-            f"| {ids[row]} | {' | '.join([*map(str, different[row]), *(f'{c:.1e} eV' for c in change[:, row])])} |"
-        )
+        Args:
+            crystals: Crystals.
+            compress: Whether to compress their graphs.
+            batch_size: Crystals per forward pass.
+
+        Returns:
+            Predictions [n_networks, n_crystals] and sizes of the graphs [n_crystals, 3].
+        """
+        settings = replace(self.networks[0].graph, compress=compress)
+        predictions, graph_sizes = [], []
+        for i in range(0, len(crystals), CHUNK):
+            graphs = connect(crystals[i : i + CHUNK], settings)
+            store = GraphStore(graphs, [str(row) for row in range(len(graphs))], {}, settings)
+            rows = torch.arange(len(store))
+            predictions.append(
+                [
+                    predict_rows(each.network, store, rows, batch_size)[:, 0].double().numpy()
+                    for each in self.networks
+                ]
+            )
+            graph_sizes.append(sizes(graphs))
+        return np.concatenate(predictions, axis=1), np.concatenate(graph_sizes)
+
+    def print_changes(
+        self, name: str, after: Array, rows: Sequence[int], n_changed: int | str = ""
+    ) -> None:
+        """Print a row of the table.
+
+        Args:
+            name: The description.
+            after: Predictions for it [n_networks, n_rows], in eV.
+            rows: The crystals that have such a description.
+            n_changed: Number of graphs with other sizes.
+        """
+        cells = [name, str(len(rows)), str(n_changed)]
+        changes = np.abs(after - self.before[:, rows])
+        for change, std in zip(changes, self.std, strict=True):
+            worst = int(change.argmax())
+            values = (change[worst], np.quantile(change, 0.999), change[worst] / std)
+            text = f"{', '.join(f'{value:.1e}' for value in values)}; {self.ids[rows[worst]]}"
+            cells.append(text if change[worst] else "0")
+        print_row(*cells)
+
+    def print_transforms(self) -> None:
+        """Print the changes under each transformation of the crystals."""
+        rng = np.random.default_rng(0)
+        for name, transform in SAME_CRYSTAL.items():
+            described = {
+                row: other
+                for row, crystal in enumerate(self.crystals)
+                if (other := transform(crystal, rng)) is not None
+            }
+            rows = [*described]
+            after, other_sizes = self.predict([*described.values()])
+            n_changed = (self.sizes[rows] != other_sizes).any(axis=1).sum()
+            self.print_changes(name, after, rows, n_changed)
+        every = range(len(self.crystals))
+        self.print_changes("compress=false", self.predict(self.crystals, compress=False)[0], every)
+        alone = self.predict(self.crystals[::5], batch_size=1)[0]
+        self.print_changes("one crystal per batch", alone, every[::5])
+
+    def print_borderline(self) -> None:
+        """Print the crystals whose graph changes in any of several draws of the noise."""
+        rng = np.random.default_rng(1)
+        n_different = np.zeros(self.sizes.shape, dtype=int)
+        change = np.zeros(self.before.shape)
+        for _ in range(DRAWS):
+            shaken = [SAME_CRYSTAL[NOISE](crystal, rng) for crystal in self.crystals]
+            after, other_sizes = self.predict([each for each in shaken if each is not None])
+            n_different += self.sizes != other_sizes
+            change = np.maximum(change, np.abs(after - self.before))
+        rows = np.flatnonzero(n_different.any(axis=1))
+        print(f"\nGraphs that change in any of {DRAWS} draws of the noise: {len(rows)}")
+        print_header("crystal", "draws with other nodes", "edges", "neighbors", *MODELS)
+        for row in rows:
+            print_row(self.ids[row], *n_different[row], *(f"{c:.1e} eV" for c in change[:, row]))
 
 
 def main() -> None:
@@ -131,47 +147,23 @@ def main() -> None:
     start = time.perf_counter()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    records = [record for name in SETS for record in read_records(DATA / f"{name}.json.gz")]
-    records = records[:: 20 if options.quick else 1]
-    ids, crystals = (
-        [record.id for record in records],
-        [to_crystal(record.source) for record in records],
-    )
+    some = [record for name in INCLUDED for record in records(name)]
+    some = some[:: 20 if options.quick else 1]
     epochs = 3 if options.quick else 20
-    networks = [trained(operator, epochs) for operator in OPERATORS]
-    before, own = predict(networks, crystals)
-    spread = before.std(axis=1)
-    told = ", ".join(
-        f"{operator} {deviation:.2f} eV"
-        for operator, deviation in zip(OPERATORS, spread, strict=True)
+    comparison = Comparison(
+        [trained(model, epochs) for model in MODELS],
+        [record.id for record in some],
+        [to_crystal(record.source) for record in some],
     )
+    stds = zip(MODELS, comparison.std, strict=True)
+    text = ", ".join(f"{model} {std:.2f} eV" for model, std in stds)
+    print(f"{len(some)} crystals, {epochs} epochs; standard deviations of the predictions: {text}")
     print(
-        f"{len(crystals)} crystals, {epochs} epochs on band gaps; standard deviations of the predictions: {told}\n"
+        "Changes: largest in eV, 99.9th percentile in eV, largest in standard deviations; crystal"
     )
-    print(
-        "Largest change in eV, 99.9 % are below in eV, largest in standard deviations; the crystal where it is\n"
-    )
-    print(f"| description | crystals | graphs changed | {' | '.join(OPERATORS)} |\n{'| --- ' * 6}|")
-    rng = np.random.default_rng(0)
-    for name, transform in SAME_CRYSTAL.items():
-        others = {
-            row: other
-            for row, crystal in enumerate(crystals)
-            if (other := transform(crystal, rng)) is not None
-        }
-        rows = list(others)
-        after, theirs = predict(networks, list(others.values()))
-        n_changed = (own[rows] != theirs).any(axis=1).sum()
-        tell(name, np.abs(after - before[:, rows]), spread, [ids[row] for row in rows], n_changed)
-    tell(
-        "compress=false",
-        np.abs(predict(networks, crystals, compress=False)[0] - before),
-        spread,
-        ids,
-    )
-    alone = predict(networks, crystals[::5], batch_size=1)[0]
-    tell("one by one", np.abs(alone - before[:, ::5]), spread, ids[::5])
-    tell_borderline(networks, crystals, ids)
+    print_header("description", "crystals", "graphs changed", *MODELS)
+    comparison.print_transforms()
+    comparison.print_borderline()
     print(f"\n{time.perf_counter() - start:.0f} s, one thread")
 
 

@@ -1,4 +1,4 @@
-"""Hostile files: real ones with a few changes, and payloads that would create a marker if anything executed them."""
+"""Random changes of files, and payloads that create a marker if anything executes them."""
 
 import copy
 import json
@@ -7,54 +7,34 @@ import pickle
 import random
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pymatgen.core import Structure
 
-from csgcnn.crystals.crystal import to_crystal
-from csgcnn.crystals.datasets import read_records
-
-DATA = Path(__file__).parents[1] / "data"
 NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
-NUMBERS = [
-    b"nan",
-    b"inf",
-    b"-inf",
-    b"1e308",
-    b"-1e308",
-    b"-0",
-    b"0",
-    b"1e-308",
-    b"9" * 30,
-    b"-1",
-    b"1e7",
-    b"0x10",
-    b"1_0",
-]
+NUMBERS = [*b"nan inf -inf 1e308 -1e308 -0 0 1e-308 -1 1e7 0x10 1_0".split(), b"9" * 30]
 TEXTS = [
     "\ud800".encode("utf-8", "surrogatepass"),
     "Å∞٣".encode(),
-    b"\0",
-    b"\x1b[2J",
-    b"\xff\xfe",
-    b"\r",
-    b"'",
-    b'"',
-    b"#",
+    *(b"\0", b"\x1b[2J", b"\xff\xfe", b"\r", b"'", b'"', b"#"),
 ]
 OPENINGS = [b"[", b"{", b"(", b"\n", b" ", b"loop_\n", b"data_x\n", b'{"a":']
 VALUES: list[Any] = [
-    None, True, -1, 0, 2**70, 10**400, 1e308, float("nan"), float("inf"), -0.0, "", "x" * 5000, "\ud800", "../../x",
-    [], {}, [[[[]]]], {"a": {"b": []}}, "Fe", "1e999",
-]  # fmt: skip
+    *(None, True, -1, 0, 2**70, 10**400, 1e308, float("nan"), float("inf"), -0.0),
+    *("", "x" * 5000, "\ud800", "../../x", "Fe", "1e999"),
+    *([], {}, [[[[]]]], {"a": {"b": []}}),
+]
+# Values of arrays.
+ELEMENTS = [0, 1, 7, 101, 255, 2**31 - 1, -1, np.nan, np.inf, -np.inf, 1e-40, 3e38]
+DTYPES = ["float16", "float64", "int8", "int64", "uint64", "S3", "complex64", "bool"]
+SHAPES = b"(99999999999,);(-1,);(4, 99999999999);(((((;(1.5,);__import__('os')".split(b";")
 
 
 class Payload:
-    """Unpickled, it makes a folder; the same as text in the ways of JSON, YAML, CIF and Python."""
+    """An object that creates a folder when it is unpickled, and the same as texts and values."""
 
     def __init__(self, marker: str) -> None:
         self.marker = marker
@@ -63,7 +43,8 @@ class Payload:
         return os.mkdir, (self.marker,)
 
     def __deepcopy__(self, memo: object) -> "Payload":
-        return self  # copied the usual way, it would go off
+        # The usual copy would execute __reduce__.
+        return self
 
     @property
     def bytes(self) -> bytes:
@@ -71,23 +52,27 @@ class Payload:
 
     @property
     def texts(self) -> list[bytes]:
+        """The payload for readers of YAML, CIF, Python and shell."""
         make = f'__import__("os").mkdir("{self.marker}")'
         hidden = (
             "a,b,[d for d in ().__class__.__mro__[1].__getattribute__ ( *[().__class__.__mro__[1]]+"
             '["__sub" + "classes__"]) () if d.__name__ == "BuiltinImporter"][0].load_module '
             f'("os").mkdir ("{self.marker}")'
         )
-        return [
-            make.encode(),
-            f"!!python/object/apply:os.mkdir ['{self.marker}']\n".encode(),
-            f"_space_group_magn.transform_BNS_Pp_abc '{hidden};0,0,0'\n_space_group_magn.number_BNS 62.448\n".encode(),
-            f"_space_group_magn.transform_BNS_Pp_abc '9**9**9**9,{make},c;0,0,0'\n".encode(),
-            f"'{make}'\n".encode(),
-            f"$(mkdir {self.marker})`mkdir {self.marker}`\n".encode(),
+        transform = "_space_group_magn.transform_BNS_Pp_abc"
+        texts = [
+            make,
+            f"!!python/object/apply:os.mkdir ['{self.marker}']\n",
+            f"{transform} '{hidden};0,0,0'\n_space_group_magn.number_BNS 62.448\n",
+            f"{transform} '9**9**9**9,{make},c;0,0,0'\n",
+            f"'{make}'\n",
+            f"$(mkdir {self.marker})`mkdir {self.marker}`\n",
         ]
+        return [text.encode() for text in texts]
 
     @property
     def values(self) -> list[Any]:
+        """The payload for readers of JSON that build objects."""
         return [
             {"@module": "os", "@class": "mkdir", "path": self.marker, "@version": None},
             {"@module": "subprocess", "@class": "Popen", "args": ["mkdir", self.marker]},
@@ -99,58 +84,101 @@ class Payload:
 
 
 class Mutator:
-    """Changes bytes and nested values at random; `others` are files of other formats to take pieces from."""
+    """Change bytes and nested values at random.
+
+    Args:
+        rng: Random generator.
+        others: Files of other formats, from which pieces are inserted.
+        payload: The payload to insert.
+        more_values: Further values to insert.
+    """
 
     def __init__(
-        self, rng: random.Random, others: list[bytes], payload: Payload, more_values: list[Any]
+        self, rng: random.Random, others: list[bytes], payload: Payload, more_values: Sequence[Any]
     ) -> None:
         self.rng = rng
         self.others = others
         self.payload = payload
-        self.values = VALUES + more_values
+        self.values = [*VALUES, *more_values]
 
     def bytes(self, content: bytes) -> bytes:
-        """One to four changes of some bytes."""
-        changes = [
-            self._flip, self._delete, self._duplicate, self._swap, self._number, self._number, self._number,
-            self._truncate, self._insert, self._splice,
-        ]  # fmt: skip
+        """Return bytes with one to four changes."""
+        changes = [self._flip, self._delete, self._duplicate, self._swap, *[self._number] * 3]
+        changes += [self._truncate, self._insert, self._splice]
         for _ in range(self.rng.randint(1, 4)):
             content = self.rng.choice(changes)(content)
         return content
 
     def tree(self, value: Any) -> Any:
-        """One to three changes of values, keys and lengths in nested dicts and lists."""
+        """Return nested dicts and lists with one to three changed values, keys or lengths."""
         value = copy.deepcopy(value)
         for _ in range(self.rng.randint(1, 3)):
-            place, key, above = value, None, None
-            while (
-                isinstance(place, dict | list)
-                and place
-                and (key is None or self.rng.random() > 0.15)
-            ):
-                above = place
-                key = self.rng.choice(list(above) if isinstance(above, dict) else range(len(above)))
-                place = above[key]
+            node, key, parent = value, None, None
+            while isinstance(node, dict | list) and node:
+                if key is not None and self.rng.random() <= 0.15:
+                    break
+                parent = node
+                keys = list(parent) if isinstance(parent, dict) else range(len(parent))
+                key = self.rng.choice(keys)
+                node = parent[key]
             if key is not None:
-                self._change(above, key)
+                self._change(parent, key)
         return value
 
-    def _change(self, above: Any, key: Any) -> None:
+    def json(self, value: Any) -> bytes:
+        """Return a changed value as JSON."""
+        with deep_recursion():
+            return json.dumps(self.tree(value), default=str).encode()
+
+    def array(self, path: Path) -> None:
+        """Change what a .npy file declares or contains."""
+        rng, array, content = self.rng, np.load(path), path.read_bytes()
+        choice = rng.randrange(6)
+        if choice == 0:
+            array = array.astype(rng.choice(DTYPES))
+        elif choice == 1:
+            cut = [array[:-1], array[None], array.reshape(-1), array[..., :0]]
+            array = rng.choice([*cut, np.concatenate([array, array])])
+        elif choice == 2:
+            array = array.astype(object)
+            array.reshape(-1)[:1] = self.payload
+        elif choice == 3:
+            shape = re.search(rb"\(.*?\)", content[:128])
+            assert shape is not None
+            start, end = content[: shape.start()], content[shape.end() :]
+            path.write_bytes(start + rng.choice(SHAPES) + end)
+            return
+        elif choice == 4:
+            order = b"'fortran_order': False", b"'fortran_order': True "
+            path.write_bytes(content.replace(*order))
+            return
+        else:
+            flat = array.reshape(-1)
+            for _ in range(rng.randint(1, 3) if flat.size else 0):
+                with np.errstate(all="ignore"):
+                    new = np.array(rng.choice(ELEMENTS)).astype(array.dtype)
+                flat[rng.randrange(flat.size)] = new
+        np.save(path, array, allow_pickle=True)
+
+    def _change(self, parent: Any, key: Any) -> None:
         choice = self.rng.randrange(6)
         if choice == 0:
-            del above[key]
-        elif choice == 1 and isinstance(above, list):
-            above.insert(key, copy.deepcopy(self.rng.choice(above)))
+            del parent[key]
+        elif choice == 1 and isinstance(parent, list):
+            parent.insert(key, copy.deepcopy(self.rng.choice(parent)))
         elif choice == 2:
-            above[key] = self.rng.choice(self.payload.values)
+            parent[key] = self.rng.choice(self.payload.values)
         elif choice == 3:
-            above[key] = json.loads("[" * (depth := self.rng.choice([5, 100, 800])) + "]" * depth)
+            depth = self.rng.choice([5, 100, 800])
+            parent[key] = json.loads("[" * depth + "]" * depth)
         else:
-            above[key] = copy.deepcopy(self.rng.choice(self.values))
+            parent[key] = copy.deepcopy(self.rng.choice(self.values))
+
+    def _position(self, content: bytes) -> int:
+        return self.rng.randrange(len(content) + 1)
 
     def _span(self, content: bytes) -> slice:
-        start = self.rng.randrange(len(content) + 1)
+        start = self._position(content)
         return slice(start, min(len(content), start + self.rng.choice([1, 3, 10, 50, 300, 3000])))
 
     def _flip(self, content: bytes) -> bytes:
@@ -169,7 +197,7 @@ class Mutator:
         return content[: span.start] + content[span] * times + content[span.stop :]
 
     def _swap(self, content: bytes) -> bytes:
-        a, b, c, d = sorted(self.rng.randrange(len(content) + 1) for _ in range(4))
+        a, b, c, d = sorted(self._position(content) for _ in range(4))
         return content[:a] + content[c:d] + content[b:c] + content[a:b] + content[d:]
 
     def _number(self, content: bytes) -> bytes:
@@ -180,109 +208,29 @@ class Mutator:
         return content
 
     def _truncate(self, content: bytes) -> bytes:
-        return content[: self.rng.randrange(len(content) + 1)]
+        return content[: self._position(content)]
 
     def _insert(self, content: bytes) -> bytes:
-        at = self.rng.randrange(len(content) + 1)
-        new = self.rng.choice(
-            [
-                self.rng.choice(TEXTS) * self.rng.choice([1, 1, 40, 20_000]),
-                self.rng.choice(self.payload.texts),
-                self.payload.bytes,
-                self.rng.choice(OPENINGS) * self.rng.choice([3, 500, 100_000]),
-            ]
-        )
-        return content[:at] + new + content[at:]
+        at, rng = self._position(content), self.rng
+        choices = [
+            rng.choice(TEXTS) * rng.choice([1, 1, 40, 20_000]),
+            rng.choice(self.payload.texts),
+            self.payload.bytes,
+            rng.choice(OPENINGS) * rng.choice([3, 500, 100_000]),
+        ]
+        return content[:at] + rng.choice(choices) + content[at:]
 
     def _splice(self, content: bytes) -> bytes:
-        at, other = self.rng.randrange(len(content) + 1), self.rng.choice(self.others)
+        at, other = self._position(content), self.rng.choice(self.others)
         return content[:at] + other[self._span(other)] + content[at:]
 
 
 @contextmanager
-def deep() -> Iterator[None]:
-    """Allow what is nested deeply to be made and written; it is read under the usual limit."""
-    usual = sys.getrecursionlimit()
+def deep_recursion() -> Iterator[None]:
+    """Raise the recursion limit within the block, to write what is nested deeply."""
+    limit = sys.getrecursionlimit()
     sys.setrecursionlimit(50_000)
-    yield
-    sys.setrecursionlimit(usual)
-
-
-def structures(n: int) -> list[Structure]:
-    """Small real crystals of the three included sets."""
-    chosen = []
-    for name in ("dielectric", "elastic", "formation_energy"):
-        records = read_records(DATA / f"{name}.json.gz")
-        for record in records[:: len(records) * 3 // n]:
-            crystal = to_crystal(record.source)
-            if len(crystal.atomic_number) <= 12:
-                chosen.append(
-                    Structure(crystal.lattice, crystal.atomic_number.tolist(), crystal.frac_coords)
-                )
-    return chosen
-
-
-def spoil_array(path: Path, mutator: Mutator) -> None:
-    """Change what a .npy file declares or holds."""
-    rng, array = mutator.rng, np.load(path)
-    choice = rng.randrange(6)
-    if choice == 0:
-        array = array.astype(
-            rng.choice(["float16", "float64", "int8", "int64", "uint64", "S3", "complex64", "bool"])
-        )
-    elif choice == 1:
-        array = rng.choice(
-            [
-                array[:-1],
-                array[None],
-                array.reshape(-1),
-                array[..., :0],
-                np.concatenate([array, array]),
-            ]
-        )
-    elif choice == 2:
-        array = array.astype(object)
-        array.reshape(-1)[:1] = mutator.payload
-    elif choice == 3:
-        old = path.read_bytes()
-        shape = re.search(rb"\(.*?\)", old[:128])
-        assert shape is not None
-        new = rng.choice(
-            [
-                b"(99999999999,)",
-                b"(-1,)",
-                b"(4, 99999999999)",
-                b"(((((",
-                b"(1.5,)",
-                b"__import__('os')",
-            ]
-        )
-        path.write_bytes(old[: shape.start()] + new + old[shape.end() :])
-        return
-    elif choice == 4:
-        path.write_bytes(
-            path.read_bytes().replace(b"'fortran_order': False", b"'fortran_order': True ")
-        )
-        return
-    else:
-        flat = array.reshape(-1)
-        for _ in range(rng.randint(1, 3) if flat.size else 0):
-            new = rng.choice(
-                [
-                    0,
-                    1,
-                    7,
-                    101,
-                    255,
-                    2**31 - 1,
-                    -1,
-                    float("nan"),
-                    float("inf"),
-                    -float("inf"),
-                    1e-40,
-                    3e38,
-                ]
-            )
-            with np.errstate(all="ignore"):
-                flat[rng.randrange(flat.size)] = np.array(new).astype(array.dtype)
-    np.save(path, array, allow_pickle=True)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)

@@ -1,29 +1,40 @@
-"""Screening with `csgcnn predict`: rate, memory and what bounds them, from CIFs, a data-set file, a store of graphs."""
+"""Measure `csgcnn predict`: rate, memory and stages for CIFs, a data file and a store of graphs."""
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from common import CGCNN, DATA, peak_rss_gib
+from common import (
+    CGCNN,
+    data_file,
+    peak_rss_gib,
+    print_header,
+    print_row,
+    records,
+    run_script,
+    structures,
+    train,
+)
 
-# The rest is imported where it is used: processes that build graphs import this file, as they do csgcnn's front door.
+# The rest is imported where it is used: processes that build graphs import this file, and their
+# memory would be larger than with csgcnn predict.
+if TYPE_CHECKING:
+    from csgcnn.config.settings.graph import GraphSettings
+    from csgcnn.data.store import GraphStore
+    from csgcnn.predictor import Predictor
 
 CHUNK = 256
+STAGES = ("read", "graph", "network", "write")
+MOST = 10_000  # crystals whose stages are timed
 
 
 def write_cifs(name: str, n: int, folder: Path) -> None:
-    from pymatgen.core import Structure
-
-    from csgcnn.crystals.crystal import to_crystal
-    from csgcnn.crystals.datasets import read_records
-
-    for record in read_records(DATA / f"{name}.json.gz")[:n]:
-        crystal = to_crystal(record.source)
-        structure = Structure(crystal.lattice, crystal.atomic_number.tolist(), crystal.frac_coords)
+    some = records(name, n)
+    folder.mkdir()
+    for record, structure in zip(some, structures(some), strict=True):
         structure.to(str(folder / f"{record.id}.cif"), fmt="cif")
 
 
@@ -31,168 +42,171 @@ def write_store(source: Path, folder: Path) -> None:
     from csgcnn.config.settings.graph import GraphSettings
     from csgcnn.data.cache import open_dataset
 
-    store, _ = open_dataset(source, GraphSettings(), cache_folder=folder.parent / "cache")
+    settings = GraphSettings(global_features="none")
+    store, _ = open_dataset(source, settings, cache_folder=folder.parent / "cache")
     folder.mkdir()
     store.save(folder)
 
 
-def one_run(ckpt: Path, source: Path, workers: int) -> None:
-    """In a process of its own, so that its peak memory can be told; imports are not counted."""
-    from csgcnn.config.schemas import PredictConfig
-    from omegaconf import OmegaConf
-
+def measure_rate(ckpt: Path, source: Path, workers: int) -> None:
+    """Print the rate and the memory of a prediction; imports are not counted."""
     from csgcnn.commands.predict import predict
+    from csgcnn.config.compose import compose, to_overrides
 
-    start_rss = peak_rss_gib()
+    before = peak_rss_gib()
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "predictions.csv")
-        config = PredictConfig(
-            str(ckpt), str(source), str(output), on_error="skip", workers=workers
-        )
+        keys = {"ckpt": str(ckpt), "structures": str(source), "output": str(output)}
+        keys["on_error"] = "skip"
+        cfg = compose("predict", [*to_overrides(keys), f"workers={workers}"])
         start = time.perf_counter()
-        predict(OmegaConf.structured(config))
+        predict(cfg)
         seconds = time.perf_counter() - start
         n = output.read_bytes().count(b"\n") - 1
-    print(
-        f"| {source.name} | {n} | {workers} | {seconds:.1f} s | {n / seconds:.0f}/s | {start_rss:.2f} GiB "
-        f"| {peak_rss_gib():.2f} GiB |",
-        flush=True,
-    )
+    memory = [f"{gib:.2f} GiB" for gib in (before, peak_rss_gib())]
+    print_row(source.name, n, workers, f"{seconds:.1f} s", f"{n / seconds:.0f}/s", *memory)
 
 
-def stages(ckpt: Path, source: Path, n: int) -> None:
-    """Microseconds of one process for a crystal: reading, graph, batch and network, writing."""
-    import torch
+class Stopwatch:
+    """Add up the seconds of stages."""
 
-    from csgcnn.commands.predict import _short
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.last = time.perf_counter()
+
+    def lap(self, stage: str | None = None) -> None:
+        """Add the time since the last call to a stage, or to none."""
+        now = time.perf_counter()
+        if stage:
+            self.seconds[stage] += now - self.last
+        self.last = now
+
+
+def read_stores(
+    source: Path, settings: "GraphSettings", watch: Stopwatch
+) -> "Iterator[GraphStore]":
+    """Yield graphs in chunks, from structures or from built graphs."""
+    from itertools import islice
+
     from csgcnn.crystals.crystal import to_crystal
     from csgcnn.crystals.graphs import find_neighbors, to_graphs
     from csgcnn.crystals.structure_inputs import iter_structures
     from csgcnn.data.store import GraphStore
-    from csgcnn.predictor import Predictor
-    from csgcnn.runs.tables import predicted_cells
-    from csgcnn.screening.partial_table import PartialTable
+    from csgcnn.data.store_files import is_store
 
-    seconds = dict.fromkeys(("read", "graph", "network", "write"), 0.0)
-    predictor = Predictor.load(ckpt)
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    clock = time.perf_counter
-    done, start = 0, clock()
-    if (source / "meta.json").exists():
-        stores = [GraphStore.load(source)]
-        n = min(n, len(stores[0]))
-        seconds["read"] = clock() - start  # of the whole store
-    else:
-        stores, records = [], iter(iter_structures([source]))
-        while done < n:
-            start = clock()
-            chunk = [record for _, record in zip(range(CHUNK), records, strict=False)]
-            crystals = [to_crystal(record.source) for record in chunk]
-            between = clock()
-            settings = predictor.graph
-            graphs = to_graphs(
-                crystals, [find_neighbors(crystal, settings) for crystal in crystals], settings
-            )
-            seconds["read"] += between - start
-            seconds["graph"] += clock() - between
-            stores.append(GraphStore(graphs, [record.id for record in chunk], {}, settings))
-            done += len(chunk)
-            if len(chunk) < CHUNK:
-                break
+    watch.lap()
+    if is_store(source):
+        store = GraphStore.load(source)
+        watch.lap("read")
+        yield store
+        return
+    some = islice(iter_structures([source]), MOST)
+    while chunk := list(islice(some, CHUNK)):
+        crystals = [to_crystal(record.source) for record in chunk]
+        watch.lap("read")
+        neighbors = [find_neighbors(crystal, settings) for crystal in crystals]
+        graphs = to_graphs(crystals, neighbors, settings)
+        store = GraphStore(graphs, [record.id for record in chunk], {}, settings)
+        watch.lap("graph")
+        yield store
+
+
+def predict_stores(predictor: "Predictor", source: Path, watch: Stopwatch) -> int:
+    """Predict crystals as `csgcnn predict` does, and return their number."""
+    from csgcnn.runs.tables import predicted_cells
+    from csgcnn.screening.partial_table import Part, PartialTable
+
+    n_done = 0
     with (
         tempfile.TemporaryDirectory() as folder,
         PartialTable(Path(folder, "out.csv"), {}, resume=False) as table,
     ):
-        done = 0
-        for store in stores:
-            for first in range(0, min(n, len(store)), CHUNK):
-                start = clock()
-                chunk = predictor.predict_rows(
-                    store, range(first, min(first + CHUNK, len(store))), CHUNK
-                )
-                between = clock()
-                cells = (predicted_cells(row, predictor.targets) for row in chunk.values.tolist())
-                table.add(
-                    [[id_, *map(_short, row)] for id_, row in zip(chunk.ids, cells, strict=True)]
-                )
-                seconds["network"] += between - start
-                seconds["write"] += clock() - between
-                done += len(chunk.ids)
-    told = " | ".join(f"{1e6 * spent / done:.0f}" for spent in seconds.values())
-    print(f"| {source.name} | {told} |", flush=True)
+        for store in read_stores(source, predictor.graph, watch):
+            n = min(MOST, len(store))
+            for first in range(0, n, CHUNK):
+                watch.lap()
+                chunk = predictor.predict_rows(store, range(first, min(first + CHUNK, n)), CHUNK)
+                watch.lap("network")
+                rows = [
+                    [id_, *(f"{cell:.6g}" for cell in predicted_cells(row, predictor.targets))]
+                    for id_, row in zip(chunk.ids, chunk.values.tolist(), strict=True)
+                ]
+                table.add(Part(rows))
+                watch.lap("write")
+            n_done += n
+    return n_done
+
+
+def measure_stages(ckpt: Path, source: Path) -> None:
+    """Print the microseconds per crystal of each stage, in one process."""
+    import torch
+
+    from csgcnn.predictor import Predictor
+
+    predictor, watch = Predictor.load(ckpt), Stopwatch()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    n = predict_stores(predictor, source, watch)
+    print_row(source.name, *(f"{1e6 * watch.seconds[stage] / n:.0f}" for stage in STAGES))
+
+
+def write_sources(
+    options: argparse.Namespace, folder: Path
+) -> tuple[list[Path], list[Path], list[Path]]:
+    """Return the folder of CIFs, the data files and the stores to predict; write what is missing.
+
+    Args:
+        options: Arguments of the script.
+        folder: Folder for the CIFs and stores.
+    """
+    names = options.data[:1] if options.quick else options.data
+    cifs = [folder / "cifs"] if options.cifs else []
+    for path in cifs:
+        write_cifs("mp_gap_10k", 300 if options.quick else options.cifs, path)
+    files = [data_file(name) for name in names]
+    stores = options.store or [folder / f"{name} (store)" for name in names]
+    for file, store in zip(files, stores, strict=False):
+        if not store.exists():
+            write_store(file, store)
+    return cifs, files, stores
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one data set, 300 CIFs")
+    parser.add_argument("--cifs", type=int, metavar="N", default=8000, help="number of CIF files")
+    sets = ["mp_gap_10k", "matbench_mp_gap"]
+    parser.add_argument("--data", nargs="*", metavar="NAME", default=sets)
+    help_text = "folders of built graphs, instead of those of the data sets"
+    parser.add_argument("--store", type=Path, nargs="*", help=help_text)
+    parser.add_argument("--only", nargs="*", choices=["rate", "stages"], default=["rate", "stages"])
+    parser.add_argument("--measure-rate", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--measure-stages", nargs=2, help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument(
-        "--cifs", type=int, metavar="N", default=8000, help="CIF files to write and read"
-    )
-    parser.add_argument(
-        "--data", nargs="*", metavar="NAME", default=["mp_gap_10k", "matbench_mp_gap"]
-    )
-    parser.add_argument(
-        "--store",
-        type=Path,
-        nargs="*",
-        help="folders of graphs, in place of those of the data sets",
-    )
-    parser.add_argument("--only", nargs="*", choices=["rate", "stages"], default=["rate", "stages"])
-    parser.add_argument("--one", nargs=3, metavar=("CKPT", "SOURCE", "WORKERS"))
-    parser.add_argument("--stages", nargs=3, metavar=("CKPT", "SOURCE", "N"))
-    options = parser.parse_args()
-    if options.one or options.stages:
-        ckpt, source, number = options.one or options.stages
-        (one_run if options.one else stages)(Path(ckpt), Path(source), int(number))
-        return
-    names = options.data[:1] if options.quick else options.data
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        words = [
-            "train",
-            *CGCNN,
-            "trainer.max_epochs=1",
-            "hydra.run.dir=run",
-            "trainer.progress=false",
-        ]
-        included = {
-            key: value for key, value in os.environ.items() if key != "CSGCNN_DATA"
-        }  # trained on the default
-        program = [sys.executable, "-m", "csgcnn", *words]
-        subprocess.run(program, check=True, cwd=place, stdout=subprocess.DEVNULL, env=included)
-        ckpt = place / "run" / "checkpoints" / "best.ckpt"
-        (cifs := place / "cifs").mkdir()
-        n_cifs = 300 if options.quick else options.cifs
-        write_cifs("mp_gap_10k", n_cifs, cifs)
-        files = [DATA / f"{name}.json.gz" for name in names]
-        stores = options.store or [place / f"{name} (store)" for name in names]
-        for file, store in zip(files, stores, strict=False):
-            if not store.exists():
-                write_store(file, store)
-        sources = [cifs] * bool(n_cifs) + [*files, *stores]
+    options = arguments()
+    if options.measure_rate:
+        ckpt, source, workers = options.measure_rate
+        return measure_rate(Path(ckpt), Path(source), int(workers))
+    if options.measure_stages:
+        return measure_stages(*map(Path, options.measure_stages))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        ckpt = train(folder / "run", "trainer.max_epochs=1", *CGCNN)
+        cifs, files, stores = write_sources(options, folder)
         if "rate" in options.only:
-            print(
-                "| source | crystals | processes | time | rate | RSS at the start | peak RSS |\n"
-                + "| --- " * 7
-                + "|"
-            )
-            for source in sources:
-                for workers in ("1", "2"):
-                    run("--one", ckpt, source, workers)
+            columns = ("processes", "time", "rate", "RSS at the start", "peak RSS")
+            print_header("source", "crystals", *columns)
+            for source in [*cifs, *files, *stores]:
+                for workers in (1, 2):
+                    run_script(__file__, "--measure-rate", ckpt, source, workers)
         if "stages" in options.only:
-            print(
-                "\n| microseconds a crystal, one process | read | graph | network | write |\n"
-                + "| --- " * 5
-                + "|",
-                flush=True,
-            )
-            for source in [cifs] * bool(n_cifs) + [files[0], stores[0]]:
-                run("--stages", ckpt, source, 10_000)
-
-
-def run(*words: object) -> None:
-    subprocess.run([sys.executable, "-W", "ignore", __file__, *map(str, words)], check=True)
+            print_header("µs per crystal, one process", *STAGES)
+            for source in [*cifs, files[0], stores[0]]:
+                run_script(__file__, "--measure-stages", ckpt, source)
+    return None
 
 
 if __name__ == "__main__":
