@@ -2,7 +2,7 @@
 
 import warnings as python_warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -78,11 +78,6 @@ class Predictor:
         targets: The targets.
         elements: Atomic numbers that occurred in the training set.
         split: Ids of the train, val and test rows, if they are known.
-
-    Examples:
-        >>> from csgcnn import load
-        >>> model = load("best.ckpt")
-        >>> model.predict(structures, as_frame=True)
     """
 
     def __init__(self, model: TrainedModel, device: torch.device | str = "cpu") -> None:
@@ -104,7 +99,13 @@ class Predictor:
         device: torch.device | str = "cpu",
         plugins: Sequence[str] = (),
     ) -> "Predictor":
-        """Load a model; see `csgcnn.load`."""
+        """Load a model, as `csgcnn.load` does.
+
+        Args:
+            path: Checkpoint, several, or a pattern.
+            device: Device that computes.
+            plugins: Packages whose classes the checkpoint may name.
+        """
         with plugins_allowed(plugins):
             return cls(load_model(checkpoint_paths(path)), device)
 
@@ -182,10 +183,7 @@ class Predictor:
             ids = [record.id for record in chunk.records]
             store = GraphStore(chunk.graphs, ids, {}, self.graph).to(self.device)
             found = self.predict_rows(store, range(len(store)), batch_size)
-            rejected = list(chunk.rejected)
-            yield Prediction(
-                found.ids, found.values, found.std, found.unseen, rejected, chunk.warnings
-            )
+            yield replace(found, rejected=list(chunk.rejected), warnings=chunk.warnings)
 
     def stream_store(
         self,

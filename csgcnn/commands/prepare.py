@@ -20,7 +20,8 @@ from csgcnn.crystals.datasets import check_labeled
 from csgcnn.crystals.records import ReadOptions
 from csgcnn.data.augment import Augmentations
 from csgcnn.data.cache import open_dataset
-from csgcnn.data.dataset import Dataset, check_rejected, select_targets
+from csgcnn.data.dataset import Dataset, check_rejected, label_warnings, select_targets
+from csgcnn.data.leakage import count_duplicates, shared_compositions
 from csgcnn.data.splits import Split, split_rows
 from csgcnn.data.store import GraphStore
 from csgcnn.data.store_files import is_store
@@ -91,6 +92,26 @@ def read_dataset(cfg: DictConfig, rejected: Path) -> Dataset:
     graph, trainer = GraphSettings(**plain(cfg.graph)), cfg.trainer
     settings = dataset_settings(cfg)
     return load_dataset(settings, graph, rejected, trainer.workers, trainer.progress)
+
+
+def report_data(data: Prepared) -> dict[str, Any]:
+    """Log the data and warn of what may mislead; return the facts for metrics.json."""
+    dataset, store, split = data.dataset, data.dataset.store, data.split
+    sizes = ", ".join(f"{len(rows)} {part}" for part, rows in split.items())
+    names = ", ".join(target.name for target in dataset.targets)
+    log.info("%d crystals: %s; target %s", len(dataset.rows), sizes, names)
+    if dataset.rejected:
+        log.warning("%d records were left out, see rejected.csv", len(dataset.rejected))
+    for warning in label_warnings(dataset, split["train"]):
+        log.warning("%s", warning)
+    n_duplicates, example = count_duplicates(store, split)
+    if example:
+        pairs = f"{n_duplicates} pairs of identical structures"
+        log.warning("%s lie in different parts, e.g. %s and %s", pairs, *example)
+    return {
+        "duplicates_across_splits": n_duplicates,
+        "shared_compositions": shared_compositions(store, split),
+    }
 
 
 def build_trainer(cfg: DictConfig, data: Prepared) -> Trainer:

@@ -13,15 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 from csgcnn import __version__, distributed
 from csgcnn.commands.ensemble import train_ensemble
 from csgcnn.commands.job import Job
-from csgcnn.commands.prepare import Prepared, build_trainer, plain, prepare
+from csgcnn.commands.prepare import Prepared, build_trainer, plain, prepare, report_data
 from csgcnn.commands.ranks import follow_rank_0, leading
 from csgcnn.config.resolved import save_resolved
-from csgcnn.data.dataset import Dataset, label_warnings
-from csgcnn.data.leakage import count_duplicates, shared_compositions
+from csgcnn.data.dataset import Dataset
 from csgcnn.data.splits import split_ids
 from csgcnn.errors import first_line
 from csgcnn.evaluation.calibration import calibrate
 from csgcnn.evaluation.metrics import target_metrics
+from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.directory import RunDirectory, finished_epochs
 from csgcnn.runs.environment import environment
 from csgcnn.runs.results import write_results
@@ -81,24 +81,16 @@ def _train(
     interruption: Interruption,
     should_prune: ShouldPrune | None = None,
 ) -> float:
-    """Prepare, build, fit, evaluate and write.
+    """Prepare, build, fit, evaluate and write; return the score of the best epoch.
 
-    Args:
-        cfg: Configuration of the training.
-        run: Run directory to write to.
-        source: Folder of the run to resume, if there is one.
-        interruption: Signals and the time limit.
-        should_prune: Decides after each epoch whether to stop a trial of a search.
-
-    Returns:
-        The validation score of the best epoch.
+    `source` is the folder of the run to resume, if there is one.
     """
     start = time.perf_counter()
     data = prepare(cfg, run.folder / "rejected.csv")
     description = _description(cfg, data)
     checkpoint = distributed.run_on_all_ranks(lambda: _checkpoint(source, description))
     _write_inputs(run, cfg, data, description)
-    facts = _report_data(data)
+    facts = report_data(data)
 
     torch.manual_seed(cfg.seed)
     trainer = build_trainer(cfg, data)
@@ -126,10 +118,7 @@ def _train(
     if pruned:
         _write_pruned(run, trainer, facts)
     else:
-        if network.has_std:
-            dataset, rows = data.dataset, data.split["val"]
-            calibrate(network, data.store, dataset.targets, dataset.values, rows, data.batch_size)
-            checkpointer.save_best(network.state_dict())
+        _calibrate(network, data, checkpointer)
         _plot_learning_curve(run, data)
         write_results(
             run,
@@ -173,26 +162,6 @@ def _write_inputs(
     save_resolved(cfg, run.folder / "config.yaml")
     run.write_json("environment.json", environment(data.device))
     run.write_json("splits.json", description["split"])
-
-
-def _report_data(data: Prepared) -> dict[str, Any]:
-    """Log the data and warn of what may mislead; return the facts for metrics.json."""
-    dataset, store, split = data.dataset, data.dataset.store, data.split
-    sizes = ", ".join(f"{len(rows)} {part}" for part, rows in split.items())
-    names = ", ".join(target.name for target in dataset.targets)
-    log.info("%d crystals: %s; target %s", len(dataset.rows), sizes, names)
-    if dataset.rejected:
-        log.warning("%d records were left out, see rejected.csv", len(dataset.rejected))
-    for warning in label_warnings(dataset, split["train"]):
-        log.warning("%s", warning)
-    n_duplicates, example = count_duplicates(store, split)
-    if example:
-        pairs = f"{n_duplicates} pairs of identical structures"
-        log.warning("%s lie in different parts, e.g. %s and %s", pairs, *example)
-    return {
-        "duplicates_across_splits": n_duplicates,
-        "shared_compositions": shared_compositions(store, split),
-    }
 
 
 def _checkpoint(source: Path | None, description: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -258,6 +227,14 @@ def _log_task_weights(trainer: Trainer) -> None:
         learned = zip(trainer.targets, weights, strict=True)
         text = ", ".join(f"{target.name} {weight:.3g}" for target, weight in learned)
         log.info("learned task weights: %s", text)
+
+
+def _calibrate(network: CrystalGraphNetwork, data: Prepared, checkpointer: Checkpointer) -> None:
+    """Calibrate predicted standard deviations on the val rows, and write best.ckpt with them."""
+    if network.has_std:
+        dataset, rows = data.dataset, data.split["val"]
+        calibrate(network, data.store, dataset.targets, dataset.values, rows, data.batch_size)
+        checkpointer.save_best(network.state_dict())
 
 
 def _summary(trainer: Trainer, dataset: Dataset) -> dict[str, Any]:
