@@ -223,7 +223,7 @@ def test_a_job_that_slurm_refuses(cluster: Cluster, short: list[str]) -> None:
     answer = cluster("csgcnn", "train", "--multirun", *overrides, "seed=0,1", check=False)
     assert answer.returncode == 1
     assert "Traceback" not in answer.stderr
-    assert "csgcnn train: the launcher says: sbatch: error: invalid partition" in answer.stderr
+    assert "csgcnn train: the launcher reports: sbatch: error: invalid partition" in answer.stderr
 
 
 def test_an_array_of_jobs_shares_a_new_cache(cluster: Cluster, numbers: Numbers) -> None:
