@@ -55,7 +55,6 @@ EXEMPT: dict[str, set[str]] = {
         "tests/integration/test_multitask.py",
     },
     "tests use public names": {
-        "tests/integration/test_train_command.py",
     },
 }
 

@@ -66,5 +66,5 @@ def test_a_row_of_the_notes_alone(csgcnn: Command, tmp_path: Path) -> None:
     answer = csgcnn("train", "--cfg", "job", "notes=csgcnn_rbf_atom_init", cwd=tmp_path)
     assert answer.code == 0, answer.said
     config = OmegaConf.create(answer.out)
-    assert config.edge_calculator._target_.endswith("RadialBasis")
+    assert config.edge_calculator["_target_"].endswith("RadialBasis")
     assert config.node_features.atom_init.trainable
