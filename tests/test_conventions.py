@@ -54,8 +54,7 @@ EXEMPT: dict[str, set[str]] = {
     "function length": {
         "tests/integration/test_multitask.py",
     },
-    "tests use public names": {
-    },
+    "tests use public names": {},
 }
 
 
