@@ -104,7 +104,7 @@ def prepare_training(overrides: Sequence[str]) -> "tuple[DictConfig, Prepared]":
     from csgcnn.config.validate import validate
 
     execution = ["trainer.progress=false", "trainer.threads=1", "trainer.workers=1"]
-    cfg = compose("train", canonical([*overrides, *execution]))
+    cfg = compose("train", canonical("train", [*overrides, *execution]))
     validate(cfg, RunSettings)
     return cfg, prepare(cfg, Path(tempfile.gettempdir(), "rejected.csv"))
 

@@ -77,7 +77,7 @@ class HostileCheckpoints:
         name = mutator.rng.choice([*is_pickle * len(members), *members])
         members[name] = mutator.bytes(members[name])
         buffer = io.BytesIO()
-        kinds = [zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]
+        kinds = [*[zipfile.ZIP_STORED] * 5, zipfile.ZIP_DEFLATED]
         with zipfile.ZipFile(buffer, "w", mutator.rng.choice(kinds)) as archive:
             for name, content in members.items():
                 archive.writestr(name, content)
