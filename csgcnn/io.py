@@ -97,18 +97,33 @@ def flush_files(folder: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically, see `replacing`."""
+    """Write a file atomically, see `replacing`.
+
+    Args:
+        path: The file.
+        content: Its bytes.
+    """
     with replacing(path) as file:
         file.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file atomically, see `replacing`."""
+    """Write a UTF-8 file atomically, see `replacing`.
+
+    Args:
+        path: The file.
+        text: Its text, with its line breaks.
+    """
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically, see `replacing`; numbers that are not finite become null."""
+    """Write a JSON file atomically, see `replacing`; numbers that are not finite become null.
+
+    Args:
+        path: The file.
+        content: A mapping that `json.dumps` accepts.
+    """
     strict = json.loads(json.dumps(content), parse_constant=lambda _: None)
     write_text(path, json.dumps(strict, indent=2, ensure_ascii=False) + "\n")
 

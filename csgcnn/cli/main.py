@@ -71,7 +71,15 @@ def print_version(is_verbose: bool) -> None:
 
 
 def run_command(command: str, arguments: Sequence[str]) -> int:
-    """Run a command with a configuration, on one rank or on all that were started together."""
+    """Run a command that has a configuration, on one rank or on all ranks of a launcher.
+
+    Args:
+        command: Name of the command, a key of `COMMANDS`.
+        arguments: Arguments after the name: overrides and flags of Hydra.
+
+    Returns:
+        The exit code.
+    """
     own = read_rank()
     # Signals are handled while Hydra and torch are imported, too.
     with Interruption():
@@ -110,7 +118,18 @@ def _run_on_rank(command: str, arguments: Sequence[str], own: Rank) -> int:
 
 
 def run_table(command: str, arguments: Sequence[str]) -> int:
-    """Run `csgcnn table`, whose arguments are folders."""
+    """Run `csgcnn table`.
+
+    Args:
+        command: Name of the command, for messages.
+        arguments: Arguments after the name: folders.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SystemExit: The arguments are wrong, or are --help.
+    """
     parser = argparse.ArgumentParser(
         "csgcnn table",
         description="Compare all runs below the folders. Runs that differ only in seeds and paths "
@@ -136,7 +155,18 @@ def run_table(command: str, arguments: Sequence[str]) -> int:
 
 
 def run_import_cgcnn(command: str, arguments: Sequence[str]) -> int:
-    """Run `csgcnn import-cgcnn`, whose arguments are a file and key=value."""
+    """Run `csgcnn import-cgcnn`.
+
+    Args:
+        command: Name of the command, for messages.
+        arguments: Arguments after the name: a file and key=value settings.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SystemExit: The arguments are wrong, or are --help.
+    """
     parser = argparse.ArgumentParser(
         "csgcnn import-cgcnn",
         usage="csgcnn import-cgcnn FILE.pth.tar [output=PATH] [name=NAME] [unit=UNIT]",

@@ -166,6 +166,12 @@ def described_key(name: str, config: Mapping[str, Any], sections: Mapping[str, K
 
 
 def has_effect(name: str, effect: Effect, sections: Mapping[str, Key]) -> bool:
-    """Return whether a key of the run, given by its full name, has this effect."""
+    """Return whether a key has this effect.
+
+    Args:
+        name: Full name, such as trainer.max_epochs.
+        effect: The effect to test for.
+        sections: Keys of the command, as `section_keys` returns them.
+    """
     key = described_key(name, {}, sections)
     return key is not None and key.setting.effect == effect

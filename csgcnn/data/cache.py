@@ -169,7 +169,12 @@ def content_key(path: Path, settings: GraphSettings, options: ReadOptions) -> st
 
 
 def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
-    """Write id and reason of every rejected record into a csv file."""
+    """Write id and reason of every rejected record to a CSV file.
+
+    Args:
+        rejected: The records.
+        path: The file.
+    """
     write_csv(path, Rejected._fields, rejected)
 
 

@@ -283,5 +283,10 @@ def _column_names(store: GraphStore) -> str:
 
 
 def with_unit(name: str, unit: str) -> str:
-    """Return a column header or axis label: "band_gap [eV]"."""
+    """Return a column header or axis label: "band_gap [eV]".
+
+    Args:
+        name: Name of the quantity.
+        unit: Its unit; if empty, the name alone is returned.
+    """
     return f"{name} [{unit}]" if unit else name

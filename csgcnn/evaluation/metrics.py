@@ -54,19 +54,40 @@ class Metric:
 
 
 def mean_absolute_error(prediction: Tensor, truth: Tensor) -> float:
-    """Return mean |prediction - truth|. Shapes: both [n_rows]."""
+    """Return mean |prediction - truth|.
+
+    Args:
+        prediction: Predictions [n_rows], in the unit of the target.
+        truth: Values [n_rows], in the same unit.
+
+    Returns:
+        The error, in the same unit.
+    """
     return (prediction.double() - truth.double()).abs().mean().item()
 
 
 def root_mean_square_error(prediction: Tensor, truth: Tensor) -> float:
-    """Return sqrt(mean (prediction - truth)²). Shapes: both [n_rows]."""
+    """Return sqrt(mean (prediction - truth)²).
+
+    Args:
+        prediction: Predictions [n_rows], in the unit of the target.
+        truth: Values [n_rows], in the same unit.
+
+    Returns:
+        The error, in the same unit.
+    """
     return (prediction.double() - truth.double()).square().mean().sqrt().item()
 
 
 def r2(prediction: Tensor, truth: Tensor) -> float:
     """Return the coefficient of determination, 1 - sum (prediction - truth)² / sum (truth - mean)².
 
-    It is NaN if the truth is constant. Shapes: both [n_rows].
+    Args:
+        prediction: Predictions [n_rows], in the unit of the target.
+        truth: Values [n_rows], in the same unit.
+
+    Returns:
+        The coefficient, without unit; NaN if the truth is constant.
     """
     truth = truth.double()
     total = (truth - truth.mean()).square().sum()
