@@ -102,14 +102,7 @@ def train(job: Job) -> dict[str, Any]:
 
 
 def print_table(name: str, base: str, labels: Iterable[str], results: list[dict[str, Any]]) -> None:
-    """Print means over the seeds, and the change from the first variant over their common seeds.
-
-    Args:
-        name: Name of the data set.
-        base: Its overrides.
-        labels: Variants.
-        results: Results of all trainings.
-    """
+    """Print means over the seeds, and the change from the first variant over their common seeds."""
     print_header(name, "validation MAE", "change from base", "seconds", "seeds")
     reference: dict[int, float] = {}
     for label in labels:

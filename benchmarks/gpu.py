@@ -17,7 +17,16 @@ from common import TARGETS, data_file, print_header, print_row
 from torch import Tensor
 from torch._dynamo.utils import counters
 from torch_geometric.loader import DataLoader
-from training import MODELS, PLAIN, PyGModel, adamw, network, pyg_graphs, take_step
+from training import (
+    MODELS,
+    PLAIN,
+    PyGModel,
+    adamw,
+    inference_rate,
+    pyg_graphs,
+    synchronize,
+    take_step,
+)
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.settings.trainer import TrainerSettings
@@ -26,7 +35,6 @@ from csgcnn.data.dataset import Dataset
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
-from csgcnn.evaluation.inference import predict_rows
 from csgcnn.hardware import select_device
 from csgcnn.training.losses import WeightedRegressionLoss
 from csgcnn.training.schedulers import constant
@@ -59,24 +67,10 @@ class Clock:
         return is_late
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def build_trainer(
     model: str, store: GraphStore, values: Tensor, split: Split, settings: TrainerSettings
 ) -> Trainer:
-    """Build the trainer of csgcnn.
-
-    Args:
-        model: Name of the model.
-        store: Graphs, on the device.
-        values: Values of the target [n_graphs, 1].
-        split: Rows of train, val and test.
-        settings: Settings of the training.
-    """
+    """Build the trainer of csgcnn."""
     make_optimizer = partial(torch.optim.AdamW, lr=1e-3, fused=True)
     dataset = Dataset(store, [Target("y", "")], values, torch.arange(len(store)), [])
     loss = WeightedRegressionLoss(mse=1.0)
@@ -108,12 +102,7 @@ class Steps:
         self.trainer.train_step(rows, batch)
 
     def rate(self, seconds: float, warm_up: int = 20) -> float:
-        """Return structures per second.
-
-        Args:
-            seconds: Time to measure.
-            warm_up: Number of steps before.
-        """
+        """Return structures per second."""
         for rows in itertools.islice(self.batches, warm_up):
             self.step(rows)
         synchronize(self.device)
@@ -154,15 +143,7 @@ class Steps:
 def pyg_rate(
     plain: GraphStore, values: Tensor, batch_size: int, device: torch.device, seconds: float
 ) -> float:
-    """Return structures per second of PyG's `CGConv` with PyG's `DataLoader`.
-
-    Args:
-        plain: Graphs as in CGCNN.
-        values: Values [n_graphs, 1].
-        batch_size: Crystals per step.
-        device: Device of the model.
-        seconds: Time to measure, after one epoch.
-    """
+    """Return structures per second of PyG's `CGConv` with PyG's `DataLoader`."""
     graphs = pyg_graphs(plain, values, min(len(plain), 4 * batch_size))
     is_large = len(graphs) >= batch_size
     loader = DataLoader(graphs, batch_size=batch_size, shuffle=True, drop_last=is_large)
@@ -179,24 +160,6 @@ def pyg_rate(
             n_graphs += data.num_graphs
         n_epochs += 1
     synchronize(device)
-    return n_graphs / (time.perf_counter() - start)
-
-
-def inference_rate(store: GraphStore, batch_size: int, seconds: float) -> float:
-    """Return structures per second of prediction with the network of CGCNN.
-
-    Args:
-        store: Graphs, on the device.
-        batch_size: Crystals per forward pass.
-        seconds: Time to measure.
-    """
-    rows, model = torch.arange(min(len(store), 10 * batch_size)), network().to(store.device)
-    predict_rows(model, store, rows[:batch_size], batch_size)
-    start, n_graphs = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        predict_rows(model, store, rows, batch_size)
-        synchronize(store.device)
-        n_graphs += len(rows)
     return n_graphs / (time.perf_counter() - start)
 
 
@@ -274,8 +237,8 @@ def main() -> None:
     options = parser.parse_args()
     device = select_device(options.device)
     clock = Clock(0.1 if options.quick else options.seconds)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    print(f"{name}, torch {torch.__version__}")
+    card = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    print(f"{card}, torch {torch.__version__}")
     for number, name in enumerate(options.data[: 1 if options.quick else None]):
         store, plain = (open_dataset(data_file(name), g)[0] for g in (GraphSettings(), PLAIN))
         values = store.numbers([TARGETS[name]]).float()

@@ -20,11 +20,7 @@ UNWRITABLE = (AttributeError, RecursionError, TypeError, ValueError)
 
 
 class HostileCheckpoints:
-    """Make hostile checkpoints from real ones.
-
-    Args:
-        path: A checkpoint of the present format.
-    """
+    """Make hostile checkpoints from real ones; `path` is one of format 4."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

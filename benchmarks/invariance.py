@@ -88,14 +88,7 @@ class Comparison:
     def print_changes(
         self, name: str, after: Array, rows: Sequence[int], n_changed: int | str = ""
     ) -> None:
-        """Print a row of the table.
-
-        Args:
-            name: The description.
-            after: Predictions for it [n_networks, n_rows], in eV.
-            rows: The crystals that have such a description.
-            n_changed: Number of graphs with other sizes.
-        """
+        """Print a row of the table; `after`: predictions of the rows [n_networks, n_rows]."""
         cells = [name, str(len(rows)), str(n_changed)]
         changes = np.abs(after - self.before[:, rows])
         for change, std in zip(changes, self.std, strict=True):

@@ -84,14 +84,7 @@ class Payload:
 
 
 class Mutator:
-    """Change bytes and nested values at random.
-
-    Args:
-        rng: Random generator.
-        others: Files of other formats, from which pieces are inserted.
-        payload: The payload to insert.
-        more_values: Further values to insert.
-    """
+    """Change bytes and nested values at random; pieces of `others` and the payload are inserted."""
 
     def __init__(
         self, rng: random.Random, others: list[bytes], payload: Payload, more_values: Sequence[Any]

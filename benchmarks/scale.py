@@ -81,14 +81,7 @@ def run(*arguments: str) -> tuple[float, float, float]:
 def batch_milliseconds(
     store: GraphStore, order: torch.Tensor, size: int = 128, most: int = 2000
 ) -> float:
-    """Return the time in which a batch is assembled, in milliseconds.
-
-    Args:
-        store: Graphs.
-        order: Rows in the order of the batches.
-        size: Crystals per batch.
-        most: Largest number of batches.
-    """
+    """Return the time in which a batch is assembled, in milliseconds."""
     parts = [part for part in order.split(size) if len(part) == size][:most]
     start = time.perf_counter()
     for _ in store.batches(parts):

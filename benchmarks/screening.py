@@ -153,16 +153,11 @@ def measure_stages(ckpt: Path, source: Path) -> None:
 def write_sources(
     options: argparse.Namespace, folder: Path
 ) -> tuple[list[Path], list[Path], list[Path]]:
-    """Return the folder of CIFs, the data files and the stores to predict; write what is missing.
-
-    Args:
-        options: Arguments of the script.
-        folder: Folder for the CIFs and stores.
-    """
-    names = options.data[:1] if options.quick else options.data
+    """Return folders of CIFs, data files and stores to predict; write those that are missing."""
+    names = ["dielectric"] if options.quick else options.data
     cifs = [folder / "cifs"] if options.cifs else []
     for path in cifs:
-        write_cifs("mp_gap_10k", 300 if options.quick else options.cifs, path)
+        write_cifs(names[0], 300 if options.quick else options.cifs, path)
     files = [data_file(name) for name in names]
     stores = options.store or [folder / f"{name} (store)" for name in names]
     for file, store in zip(files, stores, strict=False):
@@ -173,7 +168,7 @@ def write_sources(
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one data set, 300 CIFs")
+    parser.add_argument("--quick", action="store_true", help="an included data set, 300 CIFs")
     parser.add_argument("--cifs", type=int, metavar="N", default=8000, help="number of CIF files")
     sets = ["mp_gap_10k", "matbench_mp_gap"]
     parser.add_argument("--data", nargs="*", metavar="NAME", default=sets)

@@ -71,13 +71,7 @@ class PyGModel(nn.Module):
 
 
 def pyg_graphs(store: GraphStore, targets: Tensor, n: int) -> list[Data]:
-    """Return the first `n` crystals as a PyG data set, with expanded features.
-
-    Args:
-        store: Graphs.
-        targets: Values [n_graphs, 1].
-        n: Number of crystals.
-    """
+    """Return the first `n` crystals as a PyG data set, with expanded features."""
     basis, table = GaussianDistance(8.0), torch.tensor(atom_init())
     graphs = []
     for i in range(n):
@@ -143,12 +137,22 @@ def training_rate(
     return batch_size / median, float(np.median(in_data[WARM_UP:])) / median
 
 
-def inference_rate(store: GraphStore) -> float:
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def inference_rate(store: GraphStore, batch_size: int, seconds: float) -> float:
     """Return the structures per second of prediction with the network of CGCNN."""
-    rows = torch.arange(min(4000, len(store)))
-    start = time.perf_counter()
-    predict_rows(network(), store, rows, 256)
-    return len(rows) / (time.perf_counter() - start)
+    rows, model = torch.arange(min(len(store), 10 * batch_size)), network().to(store.device)
+    predict_rows(model, store, rows[:batch_size], batch_size)
+    start, n_graphs = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        predict_rows(model, store, rows, batch_size)
+        synchronize(store.device)
+        n_graphs += len(rows)
+    return n_graphs / (time.perf_counter() - start)
 
 
 def main() -> None:
@@ -172,7 +176,15 @@ def main() -> None:
             rate, share = training_rate(store, values[name], size, n_batches)
             rates = [f"{each:.0f}/s" for each in (pyg, plain_rate, rate)]
             print_row(name, size, *rates, f"{rate / pyg:.1f}x", f"{share:.1%}")
-        print_row(f"{name}, inference", 256, "", "", f"{inference_rate(store):.0f}/s", "", "")
+        print_row(
+            f"{name}, inference",
+            256,
+            "",
+            "",
+            f"{inference_rate(store, 256, n_batches / 20):.0f}/s",
+            "",
+            "",
+        )
     print_header("batch 128, default graph", *MODELS)
     for name, store in stores.items():
         rates = [
