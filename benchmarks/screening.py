@@ -1,6 +1,7 @@
 """Measure `csgcnn predict`: rate, memory and stages for CIFs, a data file and a store of graphs."""
 
 import argparse
+import logging
 import tempfile
 import time
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ def measure_rate(ckpt: Path, source: Path, workers: int) -> None:
     from csgcnn.commands.predict import predict
     from csgcnn.config.compose import compose, to_overrides
 
+    # Warnings about structures would be printed within the table.
+    logging.disable()
     before = peak_rss_gib()
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "predictions.csv")
