@@ -82,9 +82,11 @@ def test_mae(job: Job) -> tuple[Job, float]:
     return job, metrics[targets[0].name]["mae"]
 
 
-def jobs(checkpoints: dict[str, Path], n_seeds: int, steps: int) -> Iterator[Job]:
+def jobs(
+    checkpoints: dict[str, Path], sizes: list[int | None], n_seeds: int, steps: int
+) -> Iterator[Job]:
     """Yield all trainings, the longest first."""
-    for size in reversed(SIZES):
+    for size in reversed(sizes):
         for pair, ckpt in checkpoints.items():
             for method in METHODS:
                 for seed in range(n_seeds):
@@ -98,9 +100,9 @@ def main() -> None:
     parser.add_argument(
         "--processes", type=int, default=2, help="simultaneous trainings, with one thread each"
     )
-    parser.add_argument("--quick", action="store_true", help="a fiftieth of the steps")
+    parser.add_argument("--quick", action="store_true", help="one size, a fiftieth of the steps")
     options = parser.parse_args()
-    steps = STEPS // 50 if options.quick else STEPS
+    steps, sizes = (STEPS // 50, SIZES[:1]) if options.quick else (STEPS, SIZES)
     last = " trainer.max_epochs=1" if options.quick else ""
     context = multiprocessing.get_context("spawn")
     with (
@@ -111,12 +113,14 @@ def main() -> None:
             (Path(folder, str(i)), PAIRS[p][0] + last) for i, p in enumerate(options.pairs)
         ]
         checkpoints = dict(zip(options.pairs, pool.starmap(pretrain, arguments), strict=True))
-        results = list(pool.imap_unordered(test_mae, jobs(checkpoints, options.seeds, steps)))
+        results = list(
+            pool.imap_unordered(test_mae, jobs(checkpoints, sizes, options.seeds, steps))
+        )
     for pair in options.pairs:
-        print_header(pair, *(str(size or "all") for size in SIZES))
+        print_header(pair, *(str(size or "all") for size in sizes))
         for method in METHODS:
             cells = []
-            for size in SIZES:
+            for size in sizes:
                 key = pair, method, size
                 maes = [mae for job, mae in results if (job.pair, job.method, job.size) == key]
                 std = f" ± {statistics.stdev(maes):.3f}" if len(maes) > 1 else ""
