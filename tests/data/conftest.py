@@ -1,5 +1,8 @@
+import json
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,3 +50,29 @@ def store_in_memory(dielectric_records: list[Record]) -> GraphStore:
     records, settings = dielectric_records[:100], GraphSettings()
     graphs = connect([to_crystal(record.source) for record in records], settings)
     return GraphStore(graphs, [record.id for record in records], {}, settings)
+
+
+@pytest.fixture
+def rows(dielectric_records: list[Record]) -> list[dict[str, Any]]:
+    """Return twelve records of a user's file, one of them unusable."""
+    named = [
+        {"material_id": record.id, "structure": record.source, "name": f"row {record.id}"}
+        | record.columns
+        for record in dielectric_records[:11]
+    ]
+    bad = {"material_id": 'bad, "one"', "structure": {"species": ["H"]}, "name": "bad"}
+    return [*named, bad | {"band_gap": 1.0}]
+
+
+@pytest.fixture
+def data(tmp_path: Path, rows: list[dict[str, Any]]) -> Path:
+    path = tmp_path / "mine" / "set.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(rows))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CSGCNN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"

@@ -1,74 +1,18 @@
 import csv
-import errno
 import json
 import logging
-import multiprocessing
-import os
 import shutil
-import time
-import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
-import torch
-from filelock import FileLock
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from cache_files import SETTINGS, assert_same, entries, not_again
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.graph_builder import GraphChunk, Rejected, build_graphs
-from csgcnn.crystals.records import ReadOptions, Record
+from csgcnn.crystals.graph_builder import Rejected
+from csgcnn.crystals.records import ReadOptions
 from csgcnn.data.cache import default_cache_folder, open_dataset, write_rejected
-from csgcnn.data.store import GraphStore
 from csgcnn.errors import UserError
-
-SETTINGS = GraphSettings()
-
-
-@pytest.fixture
-def rows(dielectric_records: list[Record]) -> list[dict[str, Any]]:
-    """Twelve records as a user would write them, one of them unusable."""
-    named = [
-        {"material_id": record.id, "structure": record.source, "name": f"row {record.id}"}
-        | record.columns
-        for record in dielectric_records[:11]
-    ]
-    bad = {"material_id": 'bad, "one"', "structure": {"species": ["H"]}, "name": "bad"}
-    return [*named, bad | {"band_gap": 1.0}]
-
-
-@pytest.fixture
-def data(tmp_path: Path, rows: list[dict[str, Any]]) -> Path:
-    path = tmp_path / "mine" / "set.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps(rows))
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("CSGCNN_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def entries(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.exists() else []
-
-
-def not_again(*_: object) -> NoReturn:
-    """Replace the builder of graphs where nothing may be built."""
-    raise AssertionError("the graphs were built again")
-
-
-def assert_same(one: GraphStore, other: GraphStore) -> None:
-    assert (one.ids, one.columns, one.settings) == (other.ids, other.columns, other.settings)
-    everything = torch.arange(len(one))
-    for name in ("atomic_number", "edge_index", "distance", "edge_multiplicity"):
-        assert torch.equal(
-            getattr(one.batch(everything), name), getattr(other.batch(everything), name)
-        )
 
 
 def test_the_second_time_nothing_is_built(data: Path, folder: Path) -> None:
@@ -149,102 +93,6 @@ def test_the_files_of_a_csv_may_be_linked(
     assert (store.ids, rejected) == (["first", "second"], [])
 
 
-def shorten(path: Path) -> None:
-    content = path.read_bytes()
-    # A store that is open keeps the old file.
-    path.unlink()
-    path.write_bytes(content[: len(content) // 2])
-
-
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [
-        ("distance.npy", shorten),
-        ("lattice.npy", shorten),
-        ("meta.json", shorten),
-        ("distance.npy", Path.unlink),
-        ("meta.json", Path.unlink),
-        ("rejected.json", Path.unlink),
-    ],
-)
-def test_a_damaged_cache_is_named_and_built_again(
-    data: Path,
-    folder: Path,
-    caplog: pytest.LogCaptureFixture,
-    name: str,
-    damage: Callable[[Path], None],
-) -> None:
-    built, rejected = open_dataset(data, SETTINGS)
-    (entry,) = entries(folder)
-    damage(entry / name)
-    with caplog.at_level(logging.WARNING):
-        again, rejected_again = open_dataset(data, SETTINGS)
-    assert_same(again, built)
-    assert rejected_again == rejected
-    assert len(caplog.records) == 1
-    assert name in caplog.text
-    assert entries(folder) == [entry]
-    open_dataset(data, SETTINGS, builder=not_again)
-
-
-@pytest.mark.parametrize("content", [b"[[]]", b'[["a", 1]]', b"{}", b"[" * 100_000, b"\xff"])
-def test_malformed_reasons_are_built_again(data: Path, folder: Path, content: bytes) -> None:
-    _, rejected = open_dataset(data, SETTINGS)
-    (entry,) = entries(folder)
-    meta = json.loads((entry / "meta.json").read_text())
-    meta["crc32"]["rejected.json"] = zlib.crc32(content)
-    (entry / "rejected.json").write_bytes(content)
-    (entry / "meta.json").write_text(json.dumps(meta))
-    assert open_dataset(data, SETTINGS)[1] == rejected
-
-
-@st.composite
-def damaged(draw: st.DrawFn, files: dict[str, bytes]) -> tuple[str, bytes]:
-    """A file of a cache, some bytes of which are flipped, replaced, inserted or cut."""
-    name = draw(st.sampled_from(sorted(files)))
-    content = bytearray(files[name])
-    for _ in range(draw(st.integers(1, 3))):
-        at, n_lost = (
-            draw(st.integers(0, len(content))),
-            draw(st.sampled_from([1, 1, 4, 0, 50, len(content)])),
-        )
-        content[at : at + n_lost] = draw(
-            st.sampled_from([b"", b"9", b"\0", b"\xff\x7f", b"[", b'"', b"\0\0\xc0\x7f"])
-        )
-    return name, bytes(content)
-
-
-def test_any_damage_is_found_or_harmless(
-    data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    built, rejected = open_dataset(data, SETTINGS)
-    (entry,) = entries(folder)
-    files = {path.name: path.read_bytes() for path in entry.iterdir()}
-    reasons: list[str] = []
-
-    @settings(max_examples=40, deadline=None, derandomize=True, database=None)
-    @given(damaged(files))
-    def try_one(damage: tuple[str, bytes]) -> None:
-        for name, content in files.items():
-            (entry / name).write_bytes(content)
-        name, content = damage
-        assume(content != files[name])
-        (entry / name).write_bytes(content)
-        try:
-            GraphStore.load(entry)
-        except ValueError as error:
-            reasons.append(str(error))
-        again, rejected_again = open_dataset(data, SETTINGS)
-        assert_same(again, built)
-        assert rejected_again == rejected
-        assert_same(GraphStore.load(entry), built)
-
-    try_one()
-    assert len(reasons) > 10
-    assert all(reason.startswith(str(entry)) for reason in reasons)
-
-
 def test_parser_warnings_are_counted_by_kind(
     tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -263,96 +111,6 @@ def test_parser_warnings_are_counted_by_kind(
     (message,) = caplog.messages
     assert message.startswith("3 structures: No _symmetry_equiv_pos_as_xyz type key found.")
     assert message.endswith("(first in 0)")
-
-
-def test_of_two_processes_at_once_one_builds(data: Path, folder: Path) -> None:
-    fork = multiprocessing.get_context("fork")
-    n_built, started = fork.Value("i", 0), fork.Barrier(2, timeout=20)
-
-    def counted(*args: Any) -> Iterator[GraphChunk]:
-        with n_built.get_lock():
-            n_built.value += 1
-        time.sleep(0.3)
-        return build_graphs(*args)
-
-    class Exit(logging.Handler):
-        """Coming second is not a fault that deserves a warning."""
-
-        def emit(self, record: logging.LogRecord) -> None:
-            os._exit(2)
-
-    def process() -> None:
-        logging.getLogger("csgcnn").addHandler(Exit(logging.WARNING))
-        started.wait()
-        store, rejected = open_dataset(data, SETTINGS, builder=counted)
-        os._exit(0 if (len(store), len(rejected)) == (11, 1) else 1)
-
-    processes = [fork.Process(target=process) for _ in range(2)]
-    for one in processes:
-        one.start()
-    for one in processes:
-        one.join(30)
-    assert [one.exitcode for one in processes] == [0, 0]
-    assert n_built.value == 1
-    assert len(entries(folder)) == 1
-    assert len(open_dataset(data, SETTINGS, builder=not_again)[0]) == 11
-
-
-def test_without_locks_all_build_and_the_first_wins(
-    data: Path,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    tmp_path: Path,
-) -> None:
-    def no_locks(*_: object, **__: object) -> NoReturn:
-        raise NotImplementedError
-
-    expected, _ = open_dataset(data, SETTINGS, cache_folder=tmp_path / "other")
-    (first,) = entries(tmp_path / "other")
-
-    def overtaken(*args: Any) -> Iterator[GraphChunk]:
-        """Build as usual, while another process finishes first."""
-        yield from build_graphs(*args)
-        shutil.copytree(first, folder / first.name)
-
-    monkeypatch.setattr(FileLock, "acquire", no_locks)
-    assert_same(open_dataset(data, SETTINGS, builder=overtaken)[0], expected)
-    assert not caplog.messages
-    assert [entry.name for entry in entries(folder)] == [first.name]
-
-
-def test_a_cache_folder_that_cannot_be_made_only_warns(
-    data: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    store, _ = open_dataset(data, SETTINGS, cache_folder=data / "below a file")
-    assert len(store) == 11
-    assert "not cached" in caplog.text
-    assert str(data / "below a file") in caplog.text
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_cache_folder_only_warns(
-    data: Path, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder.mkdir()
-    folder.chmod(0o500)
-    store, _ = open_dataset(data, SETTINGS)
-    assert len(store) == 11
-    assert "not cached" in caplog.text
-
-
-def test_a_full_disk_only_warns(
-    data: Path, folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_: int) -> NoReturn:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    store, _ = open_dataset(data, SETTINGS)
-    assert len(store) == 11
-    assert "not cached: [Errno 28] No space left on device" in caplog.text
-    assert entries(folder) == []
 
 
 def test_nothing_usable_is_an_error_with_the_first_reason(tmp_path: Path, folder: Path) -> None:

@@ -3,6 +3,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from checkpoint_files import FORMAT_1, Content
+
+from csgcnn.runs.checkpoint import load_checkpoint
 
 
 @pytest.fixture
@@ -15,3 +18,8 @@ def little_memory() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, hard))
     yield
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.fixture
+def content() -> Content:
+    return load_checkpoint(FORMAT_1)

@@ -1,75 +1,31 @@
-"""Files of torch.save, of any version: plain data or a line that says why not.
+"""Test reading files of torch.save of any version: plain data, or an error message.
 
-Nothing is executed, and memory and time are proportional to the file.
+Nothing is executed, and memory and time are proportional to the size of the file.
 """
 
-import io
 import os
 import pickle
-import pickletools
-import struct
-import warnings
-import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from refusals import refusal, same
+from legacy_files import (
+    DEEP,
+    TRIPLES,
+    load,
+    refused,
+    refused_in_both,
+    text,
+    write_old,
+)
+from refusals import same
 
-from csgcnn.errors import UserError
-from csgcnn.predictor import Predictor
-from csgcnn.runs.legacy_archives import MAGIC, PROTOCOL, load_legacy
-from csgcnn.runs.untrusted import Limits
+from csgcnn.runs.legacy_archives import MAGIC, PROTOCOL
 
 pytestmark = pytest.mark.usefixtures("little_memory")
-
-STORED = Path(__file__).with_name("format_1.ckpt")
-WHOLE = STORED.read_bytes()
-load = partial(load_legacy, kind="model")
-
-
-def members(content: Any) -> dict[str, bytes]:
-    """The members of the archive that torch.save makes."""
-    buffer = io.BytesIO(content) if isinstance(content, bytes) else io.BytesIO()
-    if not isinstance(content, bytes):
-        torch.save(content, buffer)
-    with zipfile.ZipFile(buffer) as archive:
-        return {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
-
-
-def write_zip(path: Path, pickled: bytes, **others: bytes) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in {"data.pkl": pickled, **others}.items():
-            archive.writestr(f"archive/{name}", content)
-    return path
-
-
-def write_old(
-    path: Path, pickled: bytes, keys: bytes = b"\x80\x02].", storages: bytes = b"", **system: Any
-) -> Path:
-    """A file as torch before 1.6 wrote it."""
-    head = pickle.dumps(PROTOCOL, 2), pickle.dumps({"little_endian": True, **system}, 2)
-    path.write_bytes(b"".join([MAGIC, *head, pickled, keys, storages]))
-    return path
-
-
-def refused(path: Path, *parts: str) -> None:
-    message = refusal(load, path)
-    assert all(part in message for part in parts), message
-
-
-def refused_in_both(folder: Path, pickled: bytes, *parts: str) -> None:
-    refused(write_zip(folder / "new", pickled), *parts)
-    refused(write_old(folder / "old", pickled), *parts)
-
 
 SHARED = torch.arange(12.0)
 PLAIN: dict[str, Any] = {
@@ -125,10 +81,6 @@ class Call:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self.reduced
-
-
-def text(value: str) -> bytes:
-    return b"X" + struct.pack("<I", len(value)) + value.encode()
 
 
 # Pickles that create the folder `trap` when they are trusted, and by what name they are refused.
@@ -227,8 +179,6 @@ def circle() -> dict[str, Any]:
     return around
 
 
-TRIPLES = b"\x80\x02)" + b"".join(b"q%c" % i + b"h%c" % i * 3 + b"\x87" for i in range(100))
-DEEP = b")" + b"\x85" * 200_000
 ENDLESS = {
     "parts shared over and over": pickle.dumps(laughs(9), 2),
     "a circle": pickle.dumps(circle(), 2),
@@ -279,229 +229,3 @@ def test_nesting_is_limited(tmp_path: Path) -> None:
         torch.save(nested(depth), tmp_path / f"{depth}")
     assert load(tmp_path / "50") == nested(50)
     refused(tmp_path / "51", "nested too deeply")
-
-
-def storage(
-    key: str = "0", kind: str = "FloatStorage", n_elements: bytes = b"K\x04", view: bytes = b""
-) -> bytes:
-    name = text("storage") + b"ctorch\n" + kind.encode() + b"\n"
-    return b"(" + name + text(key) + text("cpu") + n_elements + view + b"tQ"
-
-
-def tensor(
-    stored: bytes,
-    offset: bytes = b"K\x00",
-    size: bytes = b"K\x04\x85",
-    stride: bytes = b"K\x01\x85",
-) -> bytes:
-    return b"\x80\x02ctorch._utils\n_rebuild_tensor\n(" + stored + offset + size + stride + b"tR."
-
-
-LARGE = b"J\xff\xff\xff\x7f"  # 2^31 - 1
-UNFIT = {
-    "a storage larger than the file": (tensor(storage(n_elements=LARGE)), "larger than the file"),
-    "a storage of negative size": (tensor(storage(n_elements=b"J\xff\xff\xff\xff")), ""),
-    "a storage smaller than its record": (
-        tensor(storage(n_elements=b"K\x03"), size=b"K\x03\x85"),
-        "size of its record",
-    ),
-    "a storage of another type": (tensor(storage(kind="DoubleStorage")), "size of its record"),
-    "a storage of complex numbers": (tensor(storage(kind="ComplexFloatStorage")), ""),
-    "a part of a storage": (tensor(storage(view=b"K\x01")), "not a storage"),
-    "a class that is none": (tensor(storage(kind="device")), "a storage of torch device"),
-    "an absent storage": (tensor(storage("7")), ""),
-    "a tensor larger than its storage": (
-        tensor(storage(), size=b"K\x05\x85"),
-        "[5] is larger than its storage",
-    ),
-    "a tensor far larger": (tensor(storage(), size=LARGE + b"\x85", stride=b"K\x00\x85"), "larger"),
-    "a tensor before its storage": (tensor(storage(), offset=b"J\xff\xff\xff\xff"), ""),
-    "a tensor behind its storage": (tensor(storage(), offset=b"K\x01"), ""),
-    "a negative size": (tensor(storage(), size=b"J\xff\xff\xff\xff\x85"), ""),
-    "a negative stride": (tensor(storage(), stride=b"J\xff\xff\xff\xff\x85"), ""),
-    "a stride beyond its storage": (tensor(storage(), stride=b"K\x02\x85"), ""),
-    "too many sizes": (
-        tensor(storage(), size=b"(" + b"K\x01" * 20 + b"t", stride=b"(" + b"K\x01" * 20 + b"t"),
-        "",
-    ),
-    "a tensor without a storage": (tensor(b"K\x04"), ""),
-}
-
-
-def write_both(folder: Path, pickled: bytes) -> list[Path]:
-    """The pickle with one storage, 0, of four float32."""
-    numbers = struct.pack("<4f", 0, 1, 2, 3)
-    old = write_old(folder / "old", pickled, pickle.dumps(["0"], 2), struct.pack("<q", 4) + numbers)
-    return [write_zip(folder / "new", pickled, **{"data/0": numbers}), old]
-
-
-@pytest.mark.parametrize("what", UNFIT)
-def test_a_tensor_must_fit_its_storage(what: str, tmp_path: Path) -> None:
-    for path in write_both(tmp_path, tensor(storage())):
-        assert same(load(path), torch.arange(4.0))
-    pickled, part = UNFIT[what]
-    for path in write_both(tmp_path, pickled):
-        refused(path, "" if "absent" in what else part)
-
-
-# A tensor of 4 numbers of 8 bytes as the present torch writes it, and what may not replace a part.
-TENSOR = pickletools.optimize(members(torch.arange(4))["data.pkl"])
-UNFIT_NOW = {
-    "a storage larger than its record": (b"K\x04t", b"K\x05t"),
-    "a storage smaller than its record": (b"K\x04t", b"K\x03t"),
-    "a storage of another type": (b"LongStorage", b"IntStorage"),
-    "a tensor larger than its storage": (b"K\x04\x85", b"J\x00\x00\x00\x10\x85"),
-    "a tensor before its storage": (b"QK\x00", b"QJ\xff\xff\xff\xff"),
-    "a tensor behind its storage": (b"QK\x00", b"QK\x01"),
-    "a negative size": (b"K\x04\x85", b"J\xff\xff\xff\xff\x85"),
-    "a negative stride": (b"K\x01\x85", b"J\xff\xff\xff\xff\x85"),
-}
-
-
-@pytest.mark.parametrize("what", UNFIT_NOW)
-def test_a_tensor_of_the_present_torch_must_fit_its_storage(what: str, tmp_path: Path) -> None:
-    storages = {"data/0": members(torch.arange(4))["data/0"]}
-    assert same(load(write_zip(tmp_path / "a", TENSOR, **storages)), torch.arange(4))
-    old, new = UNFIT_NOW[what]
-    assert TENSOR.count(old) == 1
-    path = write_zip(tmp_path / "a", TENSOR.replace(old, new), **storages)
-    refused(path, "nothing was executed")
-
-
-def test_the_parts_of_an_old_file_must_belong_together(tmp_path: Path) -> None:
-    pickled, size, numbers = tensor(storage()), struct.pack("<q", 4), struct.pack("<4f", 0, 1, 2, 3)
-    path, keys = tmp_path / "a", pickle.dumps(["0"], 2)
-    whole = write_old(path, pickled, keys, size + numbers).read_bytes()
-    for n_bytes in range(0, len(whole) - 1, 7):
-        path.write_bytes(whole[:n_bytes])
-        refused(path)
-    refused(write_old(path, pickled, keys, size + numbers, little_endian=False), "big-endian")
-    too_long = struct.pack("<q", 2**60) + numbers
-    refused(write_old(path, pickled, keys, too_long), "size of its record")
-    refused(write_old(path, pickled, b"\x80\x02].", size + numbers), "keys")
-    refused(write_old(path, pickled, b"\x80\x02]" + DEEP + b"a.", size + numbers), "keys")
-    path.write_bytes(whole.replace(pickle.dumps(PROTOCOL, 2), TRIPLES + b"."))
-    refused(path, "protocol")
-
-
-def test_a_big_endian_archive_is_refused(tmp_path: Path) -> None:
-    pickled, numbers = tensor(storage()), struct.pack(">4f", 0, 1, 2, 3)
-    path = write_zip(tmp_path / "a", pickled, **{"data/0": numbers, "byteorder": b"big"})
-    refused(path, "big-endian")
-
-
-@pytest.mark.parametrize("is_zip", [True, False])
-def test_tensors_may_not_declare_more_than_the_file(is_zip: bool, tmp_path: Path) -> None:
-    def save(content: Any) -> Path:
-        torch.save(content, tmp_path / "a", _use_new_zipfile_serialization=is_zip)
-        return tmp_path / "a"
-
-    refused(save(torch.ones(1).expand(2**15, 2**15)), "[32768, 32768] is larger than its storage")
-    numbers = torch.ones(10_000)
-    assert len(load(save([numbers[i:] for i in range(10)]))) == 10
-    refused(save([numbers[i:] for i in range(20)]), "larger than the file")
-
-
-def overlapping() -> bytes:
-    """Of two members the directory says that they are the same bytes of the file."""
-    pickled = tensor(storage("1"))
-    inside = {"data.pkl": pickled, "version": b"3", "data/0": bytes(16), "data/1": bytes(16)}
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in inside.items():
-            archive.writestr(f"archive/{name}", content)
-        archive.infolist()[3].header_offset = archive.infolist()[2].header_offset
-    return buffer.getvalue()
-
-
-def zipped(*names: str, compression: int = zipfile.ZIP_STORED) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", compression) as archive:
-        warnings.simplefilter("ignore")  # two members of the same name
-        for name in names:
-            archive.writestr(name, bytes(10_000))
-    return buffer.getvalue()
-
-
-TENSOR_BYTES = members(WHOLE)["data/0"]
-FILES = {
-    "empty": (b"", "truncated"),
-    "text": (b"material_id,band_gap\n", "is not a model"),
-    "another archive": (zipped("hello.txt"), "is not a model"),
-    "an empty archive": (zipped(), "is not a model"),
-    "half": (WHOLE[: len(WHOLE) // 2], "truncated"),
-    "the last byte missing": (WHOLE[:-1], "truncated"),
-    "a byte of a tensor": (WHOLE.replace(TENSOR_BYTES, TENSOR_BYTES[::-1]), "CRC"),
-    "compressed": (zipped("a/data.pkl", compression=zipfile.ZIP_DEFLATED), "compressed"),
-    "two of a name": (zipped("a/data.pkl", "a/data.pkl"), "two of the same name"),
-    "overlapping": (overlapping(), "truncated"),
-    "of terminal codes": (zipped("a/data.pkl\x1b[31m\n"), "is not a model"),
-}
-
-
-@pytest.mark.parametrize("what", FILES)
-def test_other_files_are_refused(what: str, tmp_path: Path) -> None:
-    content, part = FILES[what]
-    (tmp_path / "a").write_bytes(content)
-    refused(tmp_path / "a", part)
-
-
-def test_a_directory_and_a_pipe_are_refused(tmp_path: Path) -> None:
-    refused(tmp_path, "is a directory; did you mean")
-    os.mkfifo(tmp_path / "pipe")
-    refused(tmp_path / "pipe", "is not a regular file")
-    refused(tmp_path / "absent", "is not a regular file")
-
-
-@pytest.mark.parametrize(
-    ("limits", "part"),
-    [
-        (Limits(file_bytes=len(WHOLE) - 1), "expected at most"),
-        (Limits(members=3), "members"),
-        (Limits(depth=1), "nested too deeply"),
-    ],
-)
-def test_limits(limits: Limits, part: str) -> None:
-    load(STORED)
-    assert part in refusal(partial(load, limits=limits), STORED)
-
-
-CHANGES = st.lists(
-    st.tuples(st.sampled_from(["flip", "cut", "insert"]), st.integers(0), st.integers(0, 255)),
-    min_size=1,
-)
-
-
-def changed(content: bytes, changes: list[tuple[str, int, int]]) -> bytes:
-    for change, position, byte in changes[:5]:
-        i = position % (len(content) + 1)
-        end = {"flip": i + 1, "cut": i + 1 + byte * 20, "insert": i}[change]
-        content = content[:i] + (b"" if change == "cut" else bytes([byte])) + content[end:]
-    return content
-
-
-def fuzz(function: Callable[..., None]) -> Callable[..., None]:
-    """Sixty cases that never change."""
-    check = settings(
-        max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
-    )
-    return check(given(changes=CHANGES)(function))
-
-
-@fuzz
-def test_a_damaged_file_reads_as_before_or_is_refused(
-    changes: list[tuple[str, int, int]], tmp_path: Path
-) -> None:
-    (tmp_path / "a").write_bytes(changed(WHOLE, changes))
-    with suppress(UserError):
-        assert same(load(tmp_path / "a"), load(STORED))
-
-
-@fuzz
-def test_a_forged_file_is_a_model_or_refused(
-    changes: list[tuple[str, int, int]], tmp_path: Path
-) -> None:
-    inside = members(WHOLE)
-    pickled = changed(inside.pop("data.pkl"), changes)
-    with suppress(UserError):
-        Predictor.load(write_zip(tmp_path / "a", pickled, **inside))
