@@ -107,7 +107,7 @@ def real_crystals(
 
 @pytest.fixture(scope="session")
 def store_with() -> StoreMaker:
-    """Make a store of the given columns, whose crystals are one atom each, all different, with the ids c0, c1, ..."""
+    """Make a store of the given columns of one-atom crystals with the ids c0, c1, ..."""
 
     def make(columns: dict[str, list[Scalar]]) -> GraphStore:
         n_graphs = len(next(iter(columns.values()), []))

@@ -29,17 +29,6 @@ BRITISH = re.compile(
 
 # Files that do not follow a rule yet, by the name of the test. A file that follows it must go.
 EXEMPT: dict[str, set[str]] = {
-    "file length": {
-        "tests/integration/test_benchmark.py",
-        "tests/integration/test_distributed_training.py",
-        "tests/integration/test_import_cgcnn.py",
-        "tests/integration/test_multitask.py",
-        "tests/integration/test_resume.py",
-        "tests/integration/test_screening.py",
-    },
-    "function length": {
-        "tests/integration/test_multitask.py",
-    },
     "tests use public names": {},
 }
 

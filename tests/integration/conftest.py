@@ -8,11 +8,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+from benchmark_helpers import QUICK, write_tasks
+from multitask_helpers import write_mixed_file
+from rank_helpers import TrainOnRanks, train_on_ranks
+from screening_helpers import write_checkpoints, write_some_bad, write_store
 
 from csgcnn.cli import main as cli
 
@@ -129,3 +134,55 @@ def without_figures() -> Iterator[None]:
         for plot in ("plot_test", "plot_learning_curve"):
             patch.setattr(f"csgcnn.evaluation.plots.{plot}", lambda *_: None)
         yield
+
+
+@pytest.fixture(scope="module")
+def benchmark_folder(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tasks toy and frame and their data."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    write_tasks(folder, records)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def benchmark(csgcnn: Callable[..., Answer], benchmark_folder: Path) -> Callable[..., Answer]:
+    """Run `csgcnn benchmark task=TASK OVERRIDES` in the folder of the tasks."""
+
+    def command(task: str, *overrides: str) -> Answer:
+        words = ("benchmark", "--config-dir", "mine", f"task={task}", *QUICK, *overrides)
+        return csgcnn(*words, cwd=benchmark_folder)
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def mixed_file(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty crystals with a number and one of three classes, which some of them lack."""
+    path = tmp_path_factory.mktemp("mixed") / "mixed.json.gz"
+    write_mixed_file(path, records)
+    return path
+
+
+@pytest.fixture(name="train_on_ranks")
+def train_on_ranks_of_small(small: list[str], tmp_path: Path) -> TrainOnRanks:
+    """Train in `tmp_path` with one rank for each set of variables."""
+    return partial(train_on_ranks, tmp_path, small)
+
+
+@pytest.fixture(scope="session")
+def ckpts(run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three models of the same target that differ a little."""
+    best = run / "checkpoints" / "best.ckpt"
+    return write_checkpoints(best, tmp_path_factory.mktemp("ensemble"))
+
+
+@pytest.fixture(scope="session")
+def graph_store(data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of the data set's graphs."""
+    return write_store(data_file, tmp_path_factory.mktemp("graphs"))
+
+
+@pytest.fixture(scope="session")
+def some_bad(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set whose records 5, 25 and 45 are unusable."""
+    return write_some_bad(records, tmp_path_factory.mktemp("bad"))

@@ -1,4 +1,4 @@
-"""A benchmark: folds that are runs, a mean that waits for all of them, and a record that Matbench reads."""
+"""A benchmark trains its folds as runs; its score needs all of them."""
 
 import csv
 import gzip
@@ -10,67 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmark_helpers import N_FOLDS, read
 
 Command = Callable[..., Any]
-N_FOLDS = 3
-TASK = """\
-# @package _global_
-dataset:
-  path: {path}
-  targets: [{target}]
-  units: {{band_gap: eV}}
-  {more}
-task:
-  name: matbench_toy
-  n_folds: 3
-  n_rows: 60
-  published: {{best: 0.001, middling: 1e3, worst: 1e6}}
-  source: a test
-"""
-QUICK = [
-    "trainer.max_epochs=2",
-    "trainer.batch_size=16",
-    "model.hidden=8",
-    "trainer.progress=false",
-    "trainer.figures=false",
-]
-QUICK += ["trainer.threads=1", "trainer.workers=1", "trainer.device=cpu"]
-
-
-@pytest.fixture(scope="module")
-def folder(records: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tasks on sixty crystals: toy, with the column of a file, and metals, of Matbench's file format."""
-    folder = tmp_path_factory.mktemp("benchmark")
-    rows = [record | {"fold": i % N_FOLDS, "other": i % 2} for i, record in enumerate(records)]
-    (folder / "toy.json").write_text(json.dumps(rows))
-    frame = {
-        "index": list(range(60)),
-        "columns": ["structure", "is_wide"],
-        "data": [[record["crystal_structure"], record["band_gap"] > 2] for record in records],
-    }
-    (folder / "frame.json").write_text(json.dumps(frame))
-    (folder / "mine" / "task").mkdir(parents=True)
-    fold = "split: {method: fold, column: fold}"
-    matbench = "tasks: {is_wide: classification}\n  split: {method: matbench, stratify: is_wide}"
-    tasks = {"toy": ("toy.json", "band_gap", fold), "frame": ("frame.json", "is_wide", matbench)}
-    for name, (path, target, more) in tasks.items():
-        text = TASK.format(path=folder / path, target=target, more=more)
-        (folder / "mine" / "task" / f"{name}.yaml").write_text(text)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def benchmark(csgcnn: Command, folder: Path) -> Command:
-    def command(task: str, *words: str) -> Any:
-        return csgcnn(
-            "benchmark", "--config-dir", "mine", f"task={task}", *QUICK, *words, cwd=folder
-        )
-
-    return command
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -82,17 +24,17 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 @pytest.fixture(scope="module")
-def partial(benchmark: Command, folder: Path) -> tuple[Path, str, Any]:
-    """Where two of three folds are done."""
+def partial(benchmark: Command, benchmark_folder: Path) -> tuple[Path, str, Any]:
+    """The benchmark after two of its three folds, its output, and the files of fold 0."""
     answer = benchmark("toy", "folds=[2,0]")
     assert answer.code == 0, answer.said
-    (home,) = folder.glob("runs/toy/fast_*")
+    (home,) = benchmark_folder.glob("runs/toy/fast_*")
     return home, answer.said, contents(home / "fold-0")
 
 
 @pytest.fixture(scope="module")
 def whole(benchmark: Command, partial: tuple[Path, str, Any]) -> tuple[Path, str]:
-    """The same after the same command was stopped, then given again."""
+    """The benchmark after its last fold, which was stopped and resumed, and the output."""
     home, _, before = partial
     summary = (home / "summary.md").read_text()
     stopped = benchmark("toy", "trainer.max_minutes=1e-9", "folds=1")
@@ -106,7 +48,7 @@ def whole(benchmark: Command, partial: tuple[Path, str, Any]) -> tuple[Path, str
     return home, answer.said
 
 
-def test_some_folds_are_no_score(partial: tuple[Path, str, Any]) -> None:
+def test_some_folds_give_no_score(partial: tuple[Path, str, Any]) -> None:
     home, said, _ = partial
     summary = read(home / "summary.json")
     assert sorted(path.name for path in home.glob("fold-*")) == ["fold-0", "fold-2"]
@@ -118,25 +60,7 @@ def test_some_folds_are_no_score(partial: tuple[Path, str, Any]) -> None:
     assert not (home / "results.json.gz").exists()
 
 
-def test_an_ensemble_of_each_fold(benchmark: Command, folder: Path) -> None:
-    words = ["ensemble=2", "hydra.run.dir=ensembles"]
-    for folds in (["folds=0"], []):  # the finished fold is seen to be one
-        answer = benchmark("toy", *words, *folds)
-        assert answer.code == 0, answer.said
-    assert "fold 0 of 3 is finished" in answer.said
-    summary, home = read(folder / "ensembles" / "summary.json"), folder / "ensembles" / "fold-1"
-    one = read(home / "member-1" / "metrics.json")
-    assert summary["folds"][1]["n_parameters"] == 2 * one["n_parameters"]
-    assert summary["folds"][1]["minutes"] > one["seconds"] / 60 / 10
-    assert summary["score"]["mae"]["mean"] == pytest.approx(
-        statistics.fmean(
-            read(folder / "ensembles" / f"fold-{i}" / "metrics.json")["test"]["band_gap"]["mae"]
-            for i in range(3)
-        )
-    )
-
-
-def test_the_mean_is_that_of_all_folds(
+def test_the_score_is_the_mean_of_all_folds(
     whole: tuple[Path, str], partial: tuple[Path, str, Any]
 ) -> None:
     home, said = whole
@@ -165,7 +89,7 @@ def test_the_mean_is_that_of_all_folds(
     ]
 
 
-def test_ours_stands_at_its_place(whole: tuple[Path, str]) -> None:
+def test_the_summary_ranks_the_model_among_published_ones(whole: tuple[Path, str]) -> None:
     lines = (whole[0] / "summary.md").read_text().splitlines()
     names = [line.split(" | ")[0].strip("|* ") for line in lines if line.startswith("| ")]
     ranking = names[names.index("model") + 2 :]
@@ -193,7 +117,9 @@ def test_folds_test_their_rows_and_never_train_on_them(
         assert [row["id"] for row in rows if row["split"] == "test"] == split["test"]
 
 
-def test_baselines_know_no_test_row(whole: tuple[Path, str], records: list[dict[str, Any]]) -> None:
+def test_baselines_do_not_use_the_test_rows(
+    whole: tuple[Path, str], records: list[dict[str, Any]]
+) -> None:
     summary, gaps = read(whole[0] / "summary.json"), [record["band_gap"] for record in records]
     baselines = summary["baselines"]
     for fold in range(N_FOLDS):
@@ -206,7 +132,7 @@ def test_baselines_know_no_test_row(whole: tuple[Path, str], records: list[dict[
     assert 0.1 < composition < baselines["predicting the mean"]["score"]["mae"]["mean"]
 
 
-def test_a_record_that_matbench_reads(
+def test_the_record_has_the_format_of_matbench(
     whole: tuple[Path, str], table: Callable[[Path], list[dict[str, str]]]
 ) -> None:
     record = json.loads(gzip.decompress((whole[0] / "results.json.gz").read_bytes()))
@@ -245,61 +171,14 @@ def test_a_record_that_matbench_reads(
         assert scores["mape"] == pytest.approx(statistics.fmean(relative), rel=1e-4)
 
 
-def test_classes_in_the_format_of_matbench(benchmark: Command, folder: Path) -> None:
-    answer = benchmark("frame", "task.n_folds=5", "model.hidden=4", "trainer.max_epochs=1")
-    assert answer.code == 0, answer.said
-    (home,) = folder.glob("runs/frame/fast_*")
-    summary = read(home / "summary.json")
-    assert summary["metric"] == "balanced_accuracy"
-    assert summary["baselines"]["predicting the mean"]["score"]["balanced_accuracy"]["mean"] == 0.5
-    assert summary["baselines"]["composition alone"]["score"]["roc_auc"]["mean"] > 0.6
-    record = json.loads(gzip.decompress((home / "results.json.gz").read_bytes()))
-    results = record["tasks"]["matbench_toy"]["results"]
-    found = [id_ for fold in results.values() for id_ in fold["data"]]
-    assert sorted(found) == [f"mb-toy-{number:02}" for number in range(1, 61)]
-    for fold in results.values():
-        assert fold["scores"].keys() == {"accuracy", "balanced_accuracy", "f1", "rocauc"}
-        assert all(0 <= probability <= 1 for probability in fold["data"].values())
-
-
-def test_a_part_of_the_official_data_is_no_score(benchmark: Command, folder: Path) -> None:
-    words = ["folds=[1]", "task.n_folds=2", "task.n_rows=18928", "dataset.split.column=other"]
-    answer = benchmark("toy", *words)
-    assert answer.code == 0, answer.said
-    assert "1 of 2 folds and 60 of 18,928 crystals: not a Matbench score" in answer.said
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "answers"),
-    [
-        (["folds=[3]"], 2, ["folds=[3]", "0 to 2"]),
-        (["folds=[]"], 2, ["folds=[]"]),
-        (["folds=0..4"], 2, ["folds=0..4"]),
-        (["folds=[0,0]"], 2, ["folds=[0, 0]"]),
-        (["dataset.split.method=random"], 2, ["dataset.split.method=random", "fold or matbench"]),
-        (["resume=somewhere"], 2, ["resume=somewhere", "resumes a benchmark"]),
-        (["dataset.split.column=fole"], 1, ["fole", "there are"]),
-    ],
-    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
-)
-def test_wrong_words_leave_nothing(
-    words: list[str], code: int, answers: list[str], benchmark: Command, folder: Path
-) -> None:
-    answer = benchmark("toy", *words, "hydra.run.dir=refused")
-    assert answer.code == code, answer.said
-    assert all(part in answer.err for part in answers), answer.err
-    assert len(answer.err.splitlines()) == 1
-    assert not (folder / "refused").exists()
-
-
-def test_folds_of_one_benchmark_are_trained_alike(
+def test_folds_of_one_benchmark_need_the_same_settings(
     benchmark: Command, whole: tuple[Path, str]
 ) -> None:
     home, _ = whole
-    for words in ("trainer.max_epochs=3", "seed=1"):
-        answer = benchmark("toy", words, f"hydra.run.dir={home}")
+    for override in ("trainer.max_epochs=3", "seed=1"):
+        answer = benchmark("toy", override, f"hydra.run.dir={home}")
         assert answer.code == 2
-        assert words.partition("=")[0] in answer.err
+        assert override.partition("=")[0] in answer.err
 
 
 def test_folds_are_ordinary_runs(csgcnn: Command, whole: tuple[Path, str]) -> None:

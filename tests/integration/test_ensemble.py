@@ -1,4 +1,4 @@
-"""An ensemble: members that are runs, one checkpoint that predicts mean and deviation, and going on when stopped."""
+"""An ensemble trains members as runs; its checkpoint predicts mean and standard deviation."""
 
 import json
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_its_members_are_runs_with_seeds_of_their_own(
+def test_members_are_runs_with_different_seeds(
     ensemble: Path, csgcnn: Command, small: list[str]
 ) -> None:
     members = [ensemble / f"member-{i}" for i in range(3)]
@@ -50,7 +50,7 @@ def test_its_members_are_runs_with_seeds_of_their_own(
     assert all(torch.equal(tensor, own[name]) for name, tensor in contents[1]["state_dict"].items())
 
 
-def test_one_checkpoint_predicts_as_all(ensemble: Path, records: list[dict[str, Any]]) -> None:
+def test_the_checkpoint_predicts_the_mean_of_the_members(ensemble: Path, records: list[dict[str, Any]]) -> None:
     structures = [record["crystal_structure"] for record in records[:20]]
     model = load(ensemble / "checkpoints" / "best.ckpt")
     members = [load(ensemble / f"member-{i}" / "checkpoints" / "best.ckpt") for i in range(3)]
@@ -62,7 +62,7 @@ def test_one_checkpoint_predicts_as_all(ensemble: Path, records: list[dict[str, 
     assert not members[0].has_std
 
 
-def test_what_it_leaves(ensemble: Path, table: Table) -> None:
+def test_an_ensemble_writes_the_files_of_a_run(ensemble: Path, table: Table) -> None:
     metrics, rows = read(ensemble / "metrics.json"), table(ensemble / "predictions.csv")
     mae, members = metrics["test"]["band_gap"]["mae"], metrics["members"]
     test = [row for row in rows if row["split"] == "test"]
@@ -94,7 +94,7 @@ def test_what_it_leaves(ensemble: Path, table: Table) -> None:
     }
 
 
-def test_it_predicts_and_evaluates(
+def test_predict_and_evaluate_accept_an_ensemble(
     ensemble: Path, csgcnn: Command, cifs: Path, data_file: Path, table: Table
 ) -> None:
     folder = ensemble.parent
@@ -137,7 +137,7 @@ def test_an_ensemble_of_ensembles_is_that_of_all_members(
     np.testing.assert_allclose(std, each.std(0, ddof=1), rtol=1e-3, atol=1e-5)
 
 
-def test_finished_it_stays_and_may_grow(ensemble: Path, csgcnn: Command) -> None:
+def test_a_finished_ensemble_may_get_more_members(ensemble: Path, csgcnn: Command) -> None:
     before = {path: path.stat().st_mtime_ns for path in ensemble.glob("member-*/checkpoints/*")}
     answer = csgcnn(
         "train", "resume=three", "trainer.max_minutes=null", "ensemble=4", cwd=ensemble.parent
@@ -148,7 +148,7 @@ def test_finished_it_stays_and_may_grow(ensemble: Path, csgcnn: Command) -> None
     assert len(load(ensemble / "checkpoints" / "best.ckpt").network.members) == 4
 
 
-def test_the_leaderboard_knows_both(ensemble: Path, csgcnn: Command) -> None:
+def test_the_leaderboard_lists_the_ensemble_and_its_members(ensemble: Path, csgcnn: Command) -> None:
     answer = csgcnn("table", "three", cwd=ensemble.parent)
     assert answer.code == 0, answer.said
     assert "ensemble=1" in answer.out
@@ -166,7 +166,7 @@ def test_the_leaderboard_knows_both(ensemble: Path, csgcnn: Command) -> None:
         ),
     ],
 )
-def test_mistakes(
+def test_invalid_overrides_are_refused(
     words: list[str], told: str, csgcnn: Command, small: list[str], tmp_path: Path
 ) -> None:
     answer = csgcnn("train", *small, *words, cwd=tmp_path)
@@ -174,7 +174,7 @@ def test_mistakes(
     assert told in answer.err
 
 
-def test_one_model_with_deviations(
+def test_a_single_model_predicts_no_ensemble_deviation(
     csgcnn: Command, small: list[str], tmp_path: Path, records: list[dict[str, Any]], table: Table
 ) -> None:
     answer = csgcnn("train", *small, "loss=laplace", "hydra.run.dir=run", cwd=tmp_path)

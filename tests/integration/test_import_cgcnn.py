@@ -2,9 +2,7 @@
 
 import gzip
 import json
-import os
 import shutil
-from collections import OrderedDict
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,109 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from original_cgcnn import (
+    N_FEATURES,
+    N_GAUSSIANS,
+    Graph,
+    content,
+    original_graph,
+    original_network,
+    original_output,
+)
 from pymatgen.core import Structure
-from torch import Tensor
 
 from csgcnn import load
-from csgcnn.crystals.elements import atom_init
 from csgcnn.runs.checkpoint import load_checkpoint
 
 Command = Callable[..., Any]
-Graph = tuple[Tensor, Tensor, Tensor]
+
 DATA = Path(__file__).parents[2] / "data"
-N_FEATURES, N_GAUSSIANS = 92, 41
-
-
-def original_network(
-    seed: int, hidden: int, n_conv: int, h_fea: int, n_h: int, n_out: int
-) -> dict[str, Tensor]:
-    """A state_dict in the original's layout, of numbers as in a trained network."""
-    torch.manual_seed(seed)
-    state: dict[str, Tensor] = OrderedDict()
-
-    def linear(name: str, inputs: int, outputs: int) -> None:
-        state[f"{name}.weight"] = torch.randn(outputs, inputs) / inputs**0.5
-        state[f"{name}.bias"] = torch.randn(outputs) / 4
-
-    def batch_norm(name: str, size: int) -> None:
-        for key, tensor in torch.nn.BatchNorm1d(size).state_dict().items():
-            state[f"{name}.{key}"] = (
-                tensor if key == "num_batches_tracked" else tensor + torch.rand(size)
-            )
-
-    linear("embedding", N_FEATURES, hidden)
-    for i in range(n_conv):
-        linear(f"convs.{i}.fc_full", 2 * hidden + N_GAUSSIANS, 2 * hidden)
-        batch_norm(f"convs.{i}.bn1", 2 * hidden)
-        batch_norm(f"convs.{i}.bn2", hidden)
-    linear("conv_to_fc", hidden, h_fea)
-    for i in range(n_h - 1):
-        linear(f"fcs.{i}", h_fea, h_fea)
-    linear("fc_out", h_fea, n_out)
-    return state
-
-
-def original_graph(structure: Structure) -> Graph:
-    """Features [n_atoms, 92], neighbors [n_atoms, 12] and their Gaussians [n_atoms, 12, 41]."""
-    near = [
-        sorted(found, key=lambda n: n.nn_distance)[:12]
-        for found in structure.get_all_neighbors(8.0)
-    ]
-    assert {len(found) for found in near} == {12}
-    distance = torch.tensor([[n.nn_distance for n in found] for found in near])
-    gaussians = torch.exp(
-        -((distance.unsqueeze(2) - torch.arange(N_GAUSSIANS) * 0.2) ** 2) / 0.2**2
-    )
-    features = torch.tensor(atom_init())[[site.specie.Z for site in structure]]
-    return features, torch.tensor([[n.index for n in found] for found in near]), gaussians.float()
-
-
-def original_output(state: dict[str, Tensor], graph: Graph) -> Tensor:
-    """The output layer of the network of Xie & Grossman 2018, in evaluation."""
-
-    def linear(name: str, x: Tensor) -> Tensor:
-        return F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
-
-    def batch_norm(name: str, x: Tensor) -> Tensor:
-        mean, var, weight, bias = (
-            state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")
-        )
-        return (x - mean) / torch.sqrt(var + 1e-5) * weight + bias
-
-    features, neighbors, gaussians = graph
-    x = linear("embedding", features)
-    for i in range(sum(key.endswith(".fc_full.weight") for key in state)):
-        center = x.unsqueeze(1).expand(-1, 12, -1)
-        z = batch_norm(
-            f"convs.{i}.bn1",
-            linear(f"convs.{i}.fc_full", torch.cat([center, x[neighbors], gaussians], 2)),
-        )
-        gate, core = z.chunk(2, dim=2)
-        x = F.softplus(
-            x + batch_norm(f"convs.{i}.bn2", (torch.sigmoid(gate) * F.softplus(core)).sum(1))
-        )
-    crystal = F.softplus(linear("conv_to_fc", F.softplus(x.mean(0))))
-    for i in range(sum(key.startswith("fcs.") for key in state) // 2):
-        crystal = F.softplus(linear(f"fcs.{i}", crystal))
-    return linear("fc_out", crystal)
-
-
-def content(state: dict[str, Tensor], **changes: Any) -> dict[str, Any]:
-    """The content that main.py of the original saves."""
-    as_numbers = {"mean": torch.tensor(-1.5), "std": torch.tensor(0.75)}
-    arguments = {
-        "data_options": ["data/mine"],
-        "task": "regression",
-        "lr": 0.01,
-        "device": torch.device("cpu"),
-    }
-    error = {
-        "best_mae_error": np.float64(0.25),
-        "epoch": 3,
-        "optimizer": {"state": {0: {"momentum_buffer": None}}},
-    }
-    return {**error, "state_dict": state, "normalizer": as_numbers, "args": arguments, **changes}
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +84,7 @@ def test_an_imported_model_predicts_as_the_original(
     )
 
 
-def test_predict_and_evaluate_accept_it(
+def test_predict_and_evaluate_accept_an_imported_model(
     csgcnn: Command,
     cifs: Path,
     data_file: Path,
@@ -245,119 +157,6 @@ def test_the_target_of_a_published_file_is_known(
             *expected[2:],
         )
         assert target["derived"] == ("band_gap == 0" if n_out == 2 else None)
-
-
-class Trap:
-    """Creates the folder `sprung` where it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, ("sprung",)
-
-
-def without(key: str) -> Callable[[dict[str, Any]], Any]:
-    def change(whole: dict[str, Any]) -> Any:
-        part = whole if key in whole else whole["state_dict"]
-        del part[key]
-        return whole
-
-    return change
-
-
-def with_weight(key: str, tensor: Any) -> Callable[[dict[str, Any]], Any]:
-    return lambda whole: whole | {"state_dict": whole["state_dict"] | {key: tensor}}
-
-
-TARGET = ["name=gap", "unit=eV"]
-REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str], int, str]] = {
-    "a call": (
-        lambda whole: whole | {"args": Trap()},
-        TARGET,
-        1,
-        "nothing was executed: it names posix.mkdir",
-    ),
-    "no name": (lambda whole: whole, [], 2, "add name=… and unit=…"),
-    "no unit": (lambda whole: whole, ["name=gap"], 2, "add name=… and unit=…"),
-    "no arguments": (without("args"), [], 2, "add name=…"),
-    "a list": (
-        lambda whole: [whole],
-        TARGET,
-        1,
-        "is not a checkpoint of the original CGCNN: it has no state_dict",
-    ),
-    "no weights": (without("state_dict"), TARGET, 1, "it has no state_dict"),
-    "no statistics": (without("normalizer"), TARGET, 1, "its normalizer has no mean and std"),
-    "statistics of two": (
-        lambda whole: whole | {"normalizer": {"mean": torch.ones(2), "std": 1.0}},
-        TARGET,
-        1,
-        "mean",
-    ),
-    "no convolution": (without("convs.0.fc_full.weight"), TARGET, 1, "no convs.0.fc_full.weight"),
-    "no bias": (without("convs.1.bn2.bias"), TARGET, 1, "its convs.1.bn2.bias is not [8]"),
-    "another model": (
-        with_weight("conv.weight\x1b[31m", torch.ones(1)),
-        TARGET,
-        1,
-        "has no 'conv.weight\\x1b[31m'",
-    ),
-    "another shape": (
-        with_weight("fc_out.weight", torch.ones(1, 7)),
-        TARGET,
-        1,
-        "its fc_out.weight is not [1, 6]",
-    ),
-    "three classes": (
-        with_weight("fc_out.bias", torch.ones(3)),
-        ["name=a"],
-        1,
-        "its fc_out.weight is not [2, 6]",
-    ),
-    "other features": (
-        with_weight("embedding.weight", torch.ones(8, 100)),
-        TARGET,
-        1,
-        "it takes 100 atom features",
-    ),
-    "other Gaussians": (
-        with_weight("convs.0.fc_full.weight", torch.ones(16, 67)),
-        TARGET,
-        1,
-        "and 51 Gaussians",
-    ),
-    "not a number": (
-        with_weight("fc_out.bias", torch.tensor([float("nan")])),
-        TARGET,
-        1,
-        "head.out.bias is not finite",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_other_files_are_refused_with_one_line(what: str, csgcnn: Command, tmp_path: Path) -> None:
-    change, overrides, code, answer = REFUSED[what]
-    for is_zip in (True, False):
-        whole = change(content(original_network(0, 8, 2, 6, 1, 1)))
-        torch.save(whole, tmp_path / "a.pth.tar", _use_new_zipfile_serialization=is_zip)
-        said = csgcnn("import-cgcnn", "a.pth.tar", *overrides, cwd=tmp_path)
-        assert (said.code, answer in said.err) == (code, True), said.said
-        assert len(said.err.splitlines()) == 1
-        assert [path.name for path in tmp_path.iterdir()] == ["a.pth.tar"]
-
-
-def test_an_absent_file_and_an_existing_output_are_refused(csgcnn: Command, tmp_path: Path) -> None:
-    for name, answer in {
-        "absent.pth.tar": "no such file",
-        "text": "is not a checkpoint of the original",
-    }.items():
-        (tmp_path / "text").write_text("id,target\n")
-        said = csgcnn("import-cgcnn", name, *TARGET, cwd=tmp_path)
-        assert (said.code, answer in said.err) == (1, True), said.said
-    torch.save(content(original_network(0, 8, 1, 6, 1, 1)), tmp_path / "a.pth.tar")
-    (tmp_path / "a.ckpt").write_text("mine")
-    said = csgcnn("import-cgcnn", "a.pth.tar", *TARGET, cwd=tmp_path)
-    assert (said.code, "output=a.ckpt exists" in said.err) == (1, True), said.said
-    assert (tmp_path / "a.ckpt").read_text() == "mine"
 
 
 @pytest.mark.skipif(

@@ -16,10 +16,14 @@ def partial(tmp_path: Path, resume: bool = True, ckpt: str = "a") -> PartialTabl
 
 
 def interrupt(table: PartialTable, *parts: Part) -> None:
-    with pytest.raises(KeyboardInterrupt), table:
-        for part in parts:
-            table.add(part)
-        raise KeyboardInterrupt
+    def add_parts_until_interrupted() -> None:
+        with table:
+            for part in parts:
+                table.add(part)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        add_parts_until_interrupted()
 
 
 def test_interrupted_table_is_resumed(tmp_path: Path) -> None:

@@ -1,0 +1,79 @@
+"""A benchmark of ensembles, of classes and of part of the data; invalid overrides."""
+
+import gzip
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmark_helpers import read
+
+Command = Callable[..., Any]
+
+
+def test_each_fold_trains_an_ensemble(benchmark: Command, benchmark_folder: Path) -> None:
+    # The second call must see that fold 0 is finished.
+    for folds in (["folds=0"], []):
+        answer = benchmark("toy", "ensemble=2", "hydra.run.dir=ensembles", *folds)
+        assert answer.code == 0, answer.said
+    assert "fold 0 of 3 is finished" in answer.said
+    home = benchmark_folder / "ensembles"
+    summary, one = read(home / "summary.json"), read(home / "fold-1/member-1/metrics.json")
+    assert summary["folds"][1]["n_parameters"] == 2 * one["n_parameters"]
+    assert summary["folds"][1]["minutes"] > one["seconds"] / 60 / 10
+    runs = [read(home / f"fold-{fold}" / "metrics.json") for fold in range(3)]
+    mae = statistics.fmean(run["test"]["band_gap"]["mae"] for run in runs)
+    assert summary["score"]["mae"]["mean"] == pytest.approx(mae)
+
+
+def test_classifications_have_the_format_of_matbench(
+    benchmark: Command, benchmark_folder: Path
+) -> None:
+    answer = benchmark("frame", "task.n_folds=5", "model.hidden=4", "trainer.max_epochs=1")
+    assert answer.code == 0, answer.said
+    (home,) = benchmark_folder.glob("runs/frame/fast_*")
+    summary = read(home / "summary.json")
+    assert summary["metric"] == "balanced_accuracy"
+    assert summary["baselines"]["predicting the mean"]["score"]["balanced_accuracy"]["mean"] == 0.5
+    assert summary["baselines"]["composition alone"]["score"]["roc_auc"]["mean"] > 0.6
+    record = json.loads(gzip.decompress((home / "results.json.gz").read_bytes()))
+    results = record["tasks"]["matbench_toy"]["results"]
+    found = [id_ for fold in results.values() for id_ in fold["data"]]
+    assert sorted(found) == [f"mb-toy-{number:02}" for number in range(1, 61)]
+    for fold in results.values():
+        assert fold["scores"].keys() == {"accuracy", "balanced_accuracy", "f1", "rocauc"}
+        assert all(0 <= probability <= 1 for probability in fold["data"].values())
+
+
+def test_part_of_the_official_data_gives_no_score(
+    benchmark: Command, benchmark_folder: Path
+) -> None:
+    overrides = ["folds=[1]", "task.n_folds=2", "task.n_rows=18928", "dataset.split.column=other"]
+    answer = benchmark("toy", *overrides)
+    assert answer.code == 0, answer.said
+    assert "1 of 2 folds and 60 of 18,928 crystals: not a Matbench score" in answer.said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "messages"),
+    [
+        (["folds=[3]"], 2, ["folds=[3]", "0 to 2"]),
+        (["folds=[]"], 2, ["folds=[]"]),
+        (["folds=0..4"], 2, ["folds=0..4"]),
+        (["folds=[0,0]"], 2, ["folds=[0, 0]"]),
+        (["dataset.split.method=random"], 2, ["dataset.split.method=random", "fold or matbench"]),
+        (["resume=somewhere"], 2, ["resume=somewhere", "resumes a benchmark"]),
+        (["dataset.split.column=fole"], 1, ["fole", "there are"]),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
+)
+def test_invalid_overrides_leave_no_files(
+    overrides: list[str], code: int, messages: list[str], benchmark: Command, benchmark_folder: Path
+) -> None:
+    answer = benchmark("toy", *overrides, "hydra.run.dir=refused")
+    assert answer.code == code, answer.said
+    assert all(message in answer.err for message in messages), answer.err
+    assert len(answer.err.splitlines()) == 1
+    assert not (benchmark_folder / "refused").exists()
