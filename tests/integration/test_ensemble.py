@@ -50,7 +50,9 @@ def test_members_are_runs_with_different_seeds(
     assert all(torch.equal(tensor, own[name]) for name, tensor in contents[1]["state_dict"].items())
 
 
-def test_the_checkpoint_predicts_the_mean_of_the_members(ensemble: Path, records: list[dict[str, Any]]) -> None:
+def test_the_checkpoint_predicts_the_mean_of_the_members(
+    ensemble: Path, records: list[dict[str, Any]]
+) -> None:
     structures = [record["crystal_structure"] for record in records[:20]]
     model = load(ensemble / "checkpoints" / "best.ckpt")
     members = [load(ensemble / f"member-{i}" / "checkpoints" / "best.ckpt") for i in range(3)]
@@ -83,7 +85,7 @@ def test_an_ensemble_writes_the_files_of_a_run(ensemble: Path, table: Table) -> 
         abs(float(row["band_gap_error [eV]"])) <= 1.0001 * float(row["band_gap_std [eV]"])
         for row in val
     ]
-    assert np.mean(covered) >= 0.68, "so was the scale chosen"
+    assert np.mean(covered) >= 0.68, "the scale is chosen for at least 68 %"
     steps = table(ensemble / "metrics.csv")
     assert [row["member"] for row in steps] == ["0"] * 3 + ["1"] * 3 + ["2"] * 3
     assert (ensemble / "calibration.png").stat().st_size > 1000
@@ -148,7 +150,9 @@ def test_a_finished_ensemble_may_get_more_members(ensemble: Path, csgcnn: Comman
     assert len(load(ensemble / "checkpoints" / "best.ckpt").network.members) == 4
 
 
-def test_the_leaderboard_lists_the_ensemble_and_its_members(ensemble: Path, csgcnn: Command) -> None:
+def test_the_leaderboard_lists_the_ensemble_and_its_members(
+    ensemble: Path, csgcnn: Command
+) -> None:
     answer = csgcnn("table", "three", cwd=ensemble.parent)
     assert answer.code == 0, answer.said
     assert "ensemble=1" in answer.out
@@ -156,7 +160,7 @@ def test_the_leaderboard_lists_the_ensemble_and_its_members(ensemble: Path, csgc
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("overrides", "message"),
     [
         (["ensemble=0"], "ensemble=0: expected an integer from 1 to 100"),
         (["model.predict_std=true"], "expected true with loss=gaussian and loss=laplace"),
@@ -167,14 +171,14 @@ def test_the_leaderboard_lists_the_ensemble_and_its_members(ensemble: Path, csgc
     ],
 )
 def test_invalid_overrides_are_refused(
-    words: list[str], told: str, csgcnn: Command, small: list[str], tmp_path: Path
+    overrides: list[str], message: str, csgcnn: Command, small: list[str], tmp_path: Path
 ) -> None:
-    answer = csgcnn("train", *small, *words, cwd=tmp_path)
+    answer = csgcnn("train", *small, *overrides, cwd=tmp_path)
     assert answer.code == 2
-    assert told in answer.err
+    assert message in answer.err
 
 
-def test_a_single_model_predicts_no_ensemble_deviation(
+def test_a_model_of_the_laplace_loss_predicts_standard_deviations(
     csgcnn: Command, small: list[str], tmp_path: Path, records: list[dict[str, Any]], table: Table
 ) -> None:
     answer = csgcnn("train", *small, "loss=laplace", "hydra.run.dir=run", cwd=tmp_path)
