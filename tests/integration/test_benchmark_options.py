@@ -65,7 +65,7 @@ def test_part_of_the_official_data_gives_no_score(
         (["folds=[0,0]"], 2, ["folds=[0, 0]"]),
         (["dataset.split.method=random"], 2, ["dataset.split.method=random", "fold or matbench"]),
         (["resume=somewhere"], 2, ["resume=somewhere", "resumes a benchmark"]),
-        (["dataset.split.column=fole"], 1, ["fole", "there are"]),
+        (["dataset.split.column=fole"], 1, ["column=fole", "no such column"]),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
 )
