@@ -7,13 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import chdir, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+from answers import Answer
 from benchmark_helpers import QUICK, write_tasks
 from multitask_helpers import write_mixed_file
 from rank_helpers import TrainOnRanks, train_on_ranks
@@ -23,19 +23,6 @@ from csgcnn.cli import main as cli
 
 DATA = Path(__file__).parents[2] / "data"
 Record = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """How a command ended, and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def said(self) -> str:
-        return self.out + self.err
 
 
 @pytest.fixture(scope="session")

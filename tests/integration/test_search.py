@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from tests.integration.conftest import Answer
+from answers import Answer
 
 optuna = pytest.importorskip("optuna", reason="pip install 'csgcnn[sweep]'")
 pytestmark = pytest.mark.slow
