@@ -19,6 +19,7 @@ from csgcnn.config.paths import CONF
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.tree import leaves
 from csgcnn.errors import UserError, one_line
+from csgcnn.evaluation.metrics import TASKS, Metric
 from csgcnn.io import write_csv, write_text
 
 RUN_KEYS = section_keys(RunSettings)
@@ -181,7 +182,8 @@ def _rows(runs: Sequence[Run]) -> list[Row]:
     config, metrics = runs[0].config, runs[0].metrics
     rows = []
     for target, test in metrics["test"].items():
-        errors, baselines = _errors(runs, target)
+        (metric,) = (task.baseline for task in TASKS.values() if task.baseline.name in test)
+        errors, baselines = _errors(runs, target, metric)
         rows.append(
             Row(
                 model=_option(config, "model", "convolution._target_"),
@@ -191,7 +193,7 @@ def _rows(runs: Sequence[Run]) -> list[Row]:
                 pooling=_option(config, "pooling") if "pooling._target_" in config else "mean",
                 dataset=Path(config["dataset.path"]).name.partition(".")[0],
                 split=_split(config),
-                target=target if "mae" in test else f"{target} (error rate)",
+                target=target if metric.lower_is_better else f"{target} (error rate)",
                 unit=metrics["units"].get(target, ""),
                 test_mae=statistics.fmean(errors),
                 spread=statistics.stdev(errors) if len(errors) > 1 else None,
@@ -204,16 +206,13 @@ def _rows(runs: Sequence[Run]) -> list[Row]:
     return rows
 
 
-def _errors(runs: Sequence[Run], target: str) -> tuple[list[float], list[float]]:
+def _errors(runs: Sequence[Run], target: str, metric: Metric) -> tuple[list[float], list[float]]:
     """Return test errors and those of the baseline: MAE of a number, error rate of a class."""
-    # The names are not taken from `csgcnn.evaluation.metrics`, which would import torch.
     found = [run.metrics for run in runs]
-    if "mae" in found[0]["test"][target]:
-        errors = [metrics["test"][target]["mae"] for metrics in found]
-        baselines = [metrics["baseline_test_mae"][target] for metrics in found]
-    else:
-        errors = [1 - metrics["test"][target]["accuracy"] for metrics in found]
-        baselines = [1 - metrics["baseline_test_accuracy"][target] for metrics in found]
+    errors = [metrics["test"][target][metric.name] for metrics in found]
+    baselines = [metrics[f"baseline_test_{metric.name}"][target] for metrics in found]
+    if not metric.lower_is_better:
+        errors, baselines = [1 - value for value in errors], [1 - value for value in baselines]
     if not all(isinstance(error, int | float) and math.isfinite(error) for error in errors):
         raise UserError(f"its test error of {target} is {errors[-1]}")
     return errors, baselines

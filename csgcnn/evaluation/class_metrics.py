@@ -1,7 +1,14 @@
-"""Formulas of classification metrics."""
+"""Formulas of classification metrics.
 
-import torch
-from torch import Tensor
+torch is imported where it is needed: `csgcnn table` imports the metrics without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NAN = float("nan")
 
@@ -16,6 +23,8 @@ def confusion_matrix(probability: Tensor, label: Tensor) -> Tensor:
     Returns:
         Counts [n_classes, n_classes] int64.
     """
+    import torch
+
     n_classes = probability.shape[1]
     pair = label * n_classes + probability.argmax(1)
     return torch.bincount(pair, minlength=n_classes**2).reshape(n_classes, -1)
@@ -76,6 +85,8 @@ def class_roc_auc(probability: Tensor, label: Tensor) -> float:
         probability: Probabilities [n_rows, n_classes].
         label: Positions of the true classes [n_rows] int64.
     """
+    import torch
+
     aucs = [roc_auc(column, label == c) for c, column in enumerate(probability.unbind(1))]
     return aucs[1] if len(aucs) == 2 else torch.tensor(aucs, dtype=torch.float64).nanmean().item()
 
@@ -87,6 +98,8 @@ def mean_cross_entropy(probability: Tensor, label: Tensor) -> float:
         probability: Probabilities [n_rows, n_classes]; 0 counts as the smallest float32.
         label: Positions of the true classes [n_rows] int64.
     """
+    import torch
+
     true = probability.gather(1, label.unsqueeze(1)).double()
     return -true.clamp(min=torch.finfo(torch.float32).tiny).log().mean().item()
 
@@ -101,6 +114,8 @@ def roc_curve(score: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Two tensors [n_thresholds + 1] float64, from 0 to 1.
     """
+    import torch
+
     _, rank, count = score.unique(return_inverse=True, return_counts=True)
     hits = torch.zeros(len(count), dtype=torch.float64, device=score.device)
     hits = hits.index_add(0, rank, positive.double())

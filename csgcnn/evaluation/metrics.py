@@ -5,12 +5,12 @@ entries of metrics.json, tables, figures, benchmarks and messages derive from it
 with `register_metric`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from csgcnn.data.targets import Target
 from csgcnn.evaluation.class_metrics import (
     NAN,
     accuracy,
@@ -18,6 +18,12 @@ from csgcnn.evaluation.class_metrics import (
     class_roc_auc,
     mean_cross_entropy,
 )
+
+# `csgcnn table` imports this module without torch, whose import takes seconds.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from csgcnn.data.targets import Target
 
 # By the names of the metrics; `n` is the number of rows.
 Metrics = dict[str, float]

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from csgcnn.cli import main as cli
-from csgcnn.config.paths import CONF
+from csgcnn.config.compose import compose
 from csgcnn.config.resolved import save_resolved
 
 MakeRun = Callable[..., Path]
@@ -24,8 +23,7 @@ def make_run(tmp_path: Path) -> MakeRun:
     def make(name: str, *overrides: str, mae: Any = 0.5, target: str = "band_gap") -> Path:
         folder = tmp_path / name
         (folder / "checkpoints").mkdir(parents=True)
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            save_resolved(compose("train", list(overrides)), folder / "config.yaml")
+        save_resolved(compose("train", list(overrides)), folder / "config.yaml")
         metrics = {
             "test": {target: {"mae": mae, "rmse": 0.7, "r2": 0.6, "n": 10}},
             "units": {target: "eV"},
