@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -27,11 +27,6 @@ BRITISH = re.compile(
     re.IGNORECASE,
 )
 
-# Files that do not follow a rule yet, by the name of the test. A file that follows it must go.
-EXEMPT: dict[str, set[str]] = {
-    "tests use public names": {},
-}
-
 
 def python_files(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
@@ -49,18 +44,10 @@ PROSE = [
 ]
 
 
-def every(files: list[Path], rule: str) -> Callable[[Callable[[Path], None]], object]:
-    """Run a test for each file; one that is exempt must fail."""
-    exempt = EXEMPT.get(rule, set())
+def every(files: list[Path]) -> pytest.MarkDecorator:
+    """Run a test for each file."""
     names = [str(path.relative_to(ROOT)) for path in files]
-    mark = pytest.mark.xfail(reason="does not follow the rule yet", strict=True)
-    return pytest.mark.parametrize(
-        "path",
-        [
-            pytest.param(path, id=name, marks=[mark] if name in exempt else [])
-            for path, name in zip(files, names, strict=True)
-        ],
-    )
+    return pytest.mark.parametrize("path", files, ids=names)
 
 
 @cache
@@ -101,12 +88,12 @@ def test_the_root_of_the_package_has_exactly_the_modules_of_the_architecture() -
     assert (found, packages) == (MODULES, PACKAGES)
 
 
-@every(CODE, "file length")
+@every(CODE)
 def test_files_have_at_most_300_lines(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
 
 
-@every(CODE, "function length")
+@every(CODE)
 def test_functions_have_at_most_60_lines(path: Path) -> None:
     long = {
         node.name: node.end_lineno - node.lineno + 1  # type: ignore[operator]
@@ -116,7 +103,7 @@ def test_functions_have_at_most_60_lines(path: Path) -> None:
     assert not long
 
 
-@every(PACKAGE, "arguments")
+@every(PACKAGE)
 def test_public_functions_of_several_arguments_describe_them(path: Path) -> None:
     def needs_args(node: ast.FunctionDef) -> bool:
         given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
@@ -133,7 +120,7 @@ def test_public_functions_of_several_arguments_describe_them(path: Path) -> None
     assert not undescribed
 
 
-@every(PACKAGE, "libraries")
+@every(PACKAGE)
 def test_only_the_packages_in_charge_import_hydra_or_pymatgen(path: Path) -> None:
     package = path.relative_to(ROOT / "csgcnn").parts[0]
     found = libraries(path)
@@ -141,7 +128,7 @@ def test_only_the_packages_in_charge_import_hydra_or_pymatgen(path: Path) -> Non
     assert package == "crystals" or not found & CRYSTAL_LIBRARIES
 
 
-@every(PACKAGE, "private imports")
+@every(PACKAGE)
 def test_packages_import_no_private_names_of_others(path: Path) -> None:
     private = [
         f"{module}.{name}"
@@ -151,7 +138,7 @@ def test_packages_import_no_private_names_of_others(path: Path) -> None:
     assert not private
 
 
-@every(TESTS, "tests use public names")
+@every(TESTS)
 def test_tests_neither_use_nor_patch_private_names_or_constants(path: Path) -> None:
     tree = tree_of(path)
     own = {name for module, _, name in imports(tree) if module.startswith("csgcnn")}
@@ -187,6 +174,6 @@ def root_name(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-@every(PROSE, "spelling")
+@every(PROSE)
 def test_spelling_is_american(path: Path) -> None:
     assert not set(BRITISH.findall(path.read_text(encoding="utf-8")))
