@@ -20,7 +20,8 @@ from csgcnn.cli.messages import format_error, print_error, print_hydra_error
 from csgcnn.cli.overrides import canonical, opted_in, resumed
 from csgcnn.commands.job import Job
 from csgcnn.config.compose import hydra_session
-from csgcnn.config.paths import CONF, user_path
+from csgcnn.config.locations import CONF
+from csgcnn.config.paths import user_path
 from csgcnn.config.plugins import check_opt_in, plugins_loaded
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.targets import plugins_allowed

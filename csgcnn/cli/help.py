@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from csgcnn.cli.usage import USAGES
-from csgcnn.config.compose import ALIASES
 from csgcnn.config.keys import described_keys, section_keys
+from csgcnn.config.override import ALIASES
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.setting import MISSING, Key
 from csgcnn.config.tree import select

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from csgcnn import __version__
+from csgcnn.cli.spelling import check_spelling
 from csgcnn.errors import ConfigError, nearest
 from csgcnn.hardware import Rank, read_rank
 from csgcnn.training.interruption import Interruption
@@ -81,6 +82,11 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
         The exit code.
     """
     own = read_rank()
+    try:
+        check_spelling(command, arguments)
+    except ConfigError as error:
+        print(f"csgcnn {command}: {error}", file=sys.stderr)
+        return error.exit_code
     # Signals are handled while Hydra and torch are imported, too.
     with Interruption():
         if own.world_size > 1:

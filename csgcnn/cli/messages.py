@@ -17,8 +17,8 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from csgcnn.config.compose import ALIASES
-from csgcnn.config.paths import CONF
+from csgcnn.config.locations import CONF
+from csgcnn.config.override import ALIASES
 from csgcnn.errors import UserError, first_line, nearest
 
 # Extras that install a launcher.

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
-from csgcnn.config.compose import ALIASES, full_key, quoted
+from csgcnn.config.compose import quoted
 from csgcnn.config.keys import section_keys
-from csgcnn.config.paths import CONF, user_path
+from csgcnn.config.locations import CONF
+from csgcnn.config.override import ALIASES, Override, parse_override
+from csgcnn.config.paths import user_path
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.removed import REMOVED_KEYS
 from csgcnn.errors import ConfigError, UserError
@@ -15,32 +17,6 @@ from csgcnn.errors import ConfigError, UserError
 CONFIG_FLAGS = ("--config-", "-cd", "-cn", "-cp")
 # Keys of Hydra that hold paths.
 VERBATIM_KEYS_OF_HYDRA = ("hydra.run.dir", "hydra.sweep.dir")
-
-
-class Override(NamedTuple):
-    """An override, such as +model.width=3.
-
-    Attributes:
-        prefix: "+", "++", "~" or nothing.
-        key: Full key or group.
-        value: Value; None if there is no "=".
-    """
-
-    prefix: str
-    key: str
-    value: str | None
-
-    def __str__(self) -> str:
-        value = "" if self.value is None else f"={self.value}"
-        return f"{self.prefix}{self.key}{value}"
-
-
-def parse_override(text: str) -> Override | None:
-    """Return the parts of an override, or None if the text is none."""
-    match = re.fullmatch(r"(\+{1,2}|~)?([A-Za-z_][^=]*?)(?:=(.*))?", text, re.DOTALL)
-    if match is None or (match[1] is None and match[3] is None):
-        return None
-    return Override(match[1] or "", full_key(match[2]), match[3])
 
 
 def canonical(command: str, arguments: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from csgcnn.cli.help import as_argument, description, sections
 from csgcnn.cli.usage import USAGES
 from csgcnn.config.compose import compose
 from csgcnn.config.keys import described_keys
-from csgcnn.config.paths import CONF
+from csgcnn.config.locations import CONF
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.setting import MISSING, Key
 from csgcnn.config.tree import leaves, select

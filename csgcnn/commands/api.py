@@ -19,9 +19,11 @@ from csgcnn.commands.frames import is_frame, write_frame
 from csgcnn.commands.job import Job
 from csgcnn.commands.reporting import reported
 from csgcnn.commands.train import train as run_train
-from csgcnn.config.compose import ALIASES, compose, to_overrides
+from csgcnn.config.compose import compose, to_overrides
 from csgcnn.config.keys import section_keys
-from csgcnn.config.paths import CONF, claim_directory
+from csgcnn.config.locations import CONF
+from csgcnn.config.override import ALIASES
+from csgcnn.config.paths import claim_directory
 from csgcnn.config.plugins import check_opt_in, plugins_loaded
 from csgcnn.config.schema import COMMANDS
 from csgcnn.config.validate import validate

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from csgcnn.config.keys import described_key, has_effect, section_keys
-from csgcnn.config.paths import CONF
+from csgcnn.config.locations import CONF
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.tree import leaves
 from csgcnn.errors import UserError, one_line

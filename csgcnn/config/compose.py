@@ -17,13 +17,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from csgcnn.config.hydra_guard import GuardedConfigLoader, check_folder_size
-from csgcnn.config.paths import CONF
+from csgcnn.config.locations import CONF
+from csgcnn.config.override import full_key
 from csgcnn.config.schema import register_schemas
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.errors import ConfigError
-
-# Short names of keys and groups.
-ALIASES = {"edge": "edge_calculator", "global_features": "graph.global_features"}
 
 register_schemas()
 
@@ -126,12 +124,6 @@ def to_overrides(values: Mapping[str, Any]) -> list[str]:
         f"{'++' if isinstance(value, Mapping) else ''}{full_key(key)}={_literal(value)}"
         for key, value in values.items()
     ]
-
-
-def full_key(key: str) -> str:
-    """Return a key with its first part spelled out, where that is an alias."""
-    first, dot, rest = key.partition(".")
-    return f"{ALIASES.get(first, first)}{dot}{rest}"
 
 
 def _literal(value: Any) -> str:

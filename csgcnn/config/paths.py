@@ -10,14 +10,9 @@ from pathlib import Path
 from omegaconf import DictConfig, Node, OmegaConf
 
 from csgcnn.config.keys import has_effect, section_keys
+from csgcnn.config.locations import CONF, INCLUDED_DATA
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.errors import ConfigError, UserError
-
-PACKAGE = Path(__file__).resolve().parents[1]
-
-# A wheel holds configurations and data inside the package, a checkout beside it.
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
-INCLUDED_DATA = PACKAGE / "included" if (PACKAGE / "included").is_dir() else PACKAGE.parent / "data"
 
 
 def user_path(text: str) -> Path:

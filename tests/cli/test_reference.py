@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from csgcnn.cli.reference import OPTION_GROUPS, PRESET_GROUPS, options, reference
-from csgcnn.config.paths import CONF
+from csgcnn.config.locations import CONF
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
 

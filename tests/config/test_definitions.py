@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from csgcnn.config.compose import compose
 from csgcnn.config.keys import described_key, described_keys, option_keys, section_keys
-from csgcnn.config.paths import CONF, PACKAGE
+from csgcnn.config.locations import CONF, PACKAGE
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.removed import REMOVED_KEYS
 from csgcnn.config.settings.setting import MISSING, Key

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from csgcnn.config.compose import compose
-from csgcnn.config.paths import CONF
+from csgcnn.config.locations import CONF
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.targets import is_allowed
 from csgcnn.config.validate import validate

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from csgcnn.config.paths import CONF
+from csgcnn.config.locations import CONF
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.nn import convolutions, edge_calculators, node_features, norms, pooling
