@@ -8,7 +8,7 @@ from csgcnn.io import write_text
 
 REPEAT = """\
 # csgcnn train --config-dir THIS_FOLDER --config-name config repeats the run in a new folder:
-defaults: [trainer_schema@trainer, graph_schema@graph, dataset_schema@dataset, _self_]
+defaults: [train_schema, _self_]
 hydra:
   job: {name: train, chdir: false}
   job_logging:

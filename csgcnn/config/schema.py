@@ -3,10 +3,6 @@
 from hydra.core.config_store import ConfigStore
 
 from csgcnn.config.settings.commands import COMMANDS
-from csgcnn.config.settings.dataset import DatasetSettings
-from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.config.settings.run import TaskSettings
-from csgcnn.config.settings.trainer import TrainerSettings
 
 
 def register_schemas() -> None:
@@ -14,8 +10,3 @@ def register_schemas() -> None:
     store = ConfigStore.instance().store
     for command, settings in COMMANDS.items():
         store(f"{command}_schema", settings)
-    # Sections by themselves: config.yaml of a run lists them in its defaults.
-    store("trainer_schema", TrainerSettings)
-    store("graph_schema", GraphSettings)
-    store("dataset_schema", DatasetSettings)
-    store("task_schema", TaskSettings)

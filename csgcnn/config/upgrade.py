@@ -14,6 +14,9 @@ from csgcnn.config.hydra_guard import check_folder_size
 from csgcnn.config.settings.removed import FORMER_DEFAULTS, REMOVED_KEYS, RENAMED_TARGETS
 from csgcnn.errors import ConfigError
 
+# The defaults list in config.yaml of a run.
+RUN_DEFAULTS = ["train_schema", "_self_"]
+
 
 def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a plain configuration without removed keys, with the present names of classes.
@@ -65,8 +68,11 @@ def upgraded_folder(folder: Path, name: str) -> Iterator[list[Path]]:
     config = _read(path)
     if removed := removed_keys_in(config):
         raise ConfigError(f"{path}: {'; '.join(removed)}")
-    is_run = "graph_schema@graph" in (config.get("defaults") or [])
-    upgraded = upgrade_config(config) if is_run else _upgraded(config, "")
+    defaults = config.get("defaults") or []
+    is_run = "graph_schema@graph" in defaults or defaults == RUN_DEFAULTS
+    upgraded = _upgraded(config, "")
+    if is_run:
+        upgraded = upgrade_config(config) | {"defaults": RUN_DEFAULTS}
     if upgraded == config:
         yield []
         return

@@ -62,7 +62,7 @@ def test_absent_data_are_answered_with_all_places(
         str(tmp_path / "mine" / "absent.json"),
         str(tmp_path / "included" / "absent.json"),
         "(download it)",
-        "CSGCNN_DATA=",
+        "CSGCNN_DATA to a folder",
         "dataset.path=",
     ):
         assert part in str(caught.value)

@@ -12,7 +12,7 @@ from csgcnn.config.keys import described_keys, section_keys
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.validate import check_values, validate
-from csgcnn.errors import ConfigError
+from csgcnn.errors import ConfigError, one_line
 
 
 def check(command: str, *overrides: str) -> None:
@@ -83,4 +83,4 @@ def test_a_number_is_in_its_range_and_nothing_else(name: str) -> None:
         with pytest.raises(ConfigError) as caught:
             check_values(config, KEYS)
         assert str(caught.value).startswith(name)
-        assert f"={value}: expected " in str(caught.value)
+        assert f"={one_line(value, 60)}: expected " in str(caught.value)

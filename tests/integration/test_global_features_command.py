@@ -87,7 +87,7 @@ def test_the_choice_changes_the_cache_and_the_result(
         ("graph.global_features=[lattice,compositon]", "did you mean composition?"),
         (
             "graph.global_features=7",
-            "expected none or density or lattice or symmetry or composition",
+            "expected none, density, lattice, symmetry or composition",
         ),
     ],
 )

@@ -114,7 +114,7 @@ def test_a_folder_without_a_run_is_refused(csgcnn: Command, tmp_path: Path) -> N
     for folder in (tmp_path, tmp_path / "absent"):
         answer = csgcnn("train", f"resume={folder}", cwd=tmp_path)
         assert answer.code == 1
-        assert f"resume={folder}: there is no run" in answer.err
+        assert f"resume={folder}: the folder holds no run" in answer.err
 
 
 def test_older_checkpoints_replace_damaged_ones(

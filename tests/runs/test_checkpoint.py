@@ -15,6 +15,7 @@ from csgcnn.config.targets import plugins_allowed
 from csgcnn.data.store import GraphStore
 from csgcnn.io import replacing
 from csgcnn.runs.checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from csgcnn.training.state import training_state
 from csgcnn.training.trainer import Trainer
 
 EXPECTED_OF_FORMAT_1 = [1.799589, 2.449398, 1.752008]  # eV, of the first records of dielectric
@@ -39,7 +40,7 @@ def test_a_state_of_a_training_comes_back_to_the_bit(
         "elements": [1, 8],
         "split": {"train": [f"mp-{i}" for i in range(1000)], "val": ["a", "b"], "test": []},
         "state_dict": trained.evaluated.state_dict(),
-        "training": trained.state(),
+        "training": training_state(trained),
     }
     save_checkpoint(content, tmp_path / "a.ckpt")
     back = load_checkpoint(tmp_path / "a.ckpt")
