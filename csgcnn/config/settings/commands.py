@@ -7,11 +7,8 @@ from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.settings.run import BenchmarkSettings, RunSettings
 from csgcnn.config.settings.setting import MISSING, Setting
+from csgcnn.config.settings.trainer import Device, Workers
 
-Device = Annotated[
-    str,
-    Setting("auto, cpu, cuda or cuda:N; auto is the GPU if there is one.", effect="execution"),
-]
 BatchSize = Annotated[int, Setting("Crystals per forward pass.", at_least=1, effect="execution")]
 Plugins = Annotated[
     list[str], Setting("Packages whose classes the checkpoint may name.", effect="execution")
@@ -29,16 +26,7 @@ class BuildSettings:
     output: Annotated[str, Setting("Folder to create.", verbatim=True)] = MISSING
     dataset: DatasetSettings = field(default_factory=_dataset)
     graph: GraphSettings = field(default_factory=GraphSettings)
-    workers: Annotated[
-        int | None,
-        Setting(
-            "Processes that build graphs.",
-            at_least=1,
-            at_most=10_000,
-            null="one per core",
-            effect="execution",
-        ),
-    ] = None
+    workers: Workers = None
     plugins: Annotated[
         list[str], Setting("Packages that register data formats.", effect="execution")
     ] = field(default_factory=list)

@@ -5,6 +5,21 @@ from typing import Annotated
 
 from csgcnn.config.settings.setting import Setting
 
+Device = Annotated[
+    str,
+    Setting("auto, cpu, cuda or cuda:N; auto is the GPU if there is one.", effect="execution"),
+]
+Workers = Annotated[
+    int | None,
+    Setting(
+        "Processes that build graphs.",
+        at_least=1,
+        at_most=10_000,
+        null="one per core",
+        effect="execution",
+    ),
+]
+
 
 @dataclass(slots=True)
 class TrainerSettings:
@@ -42,10 +57,7 @@ class TrainerSettings:
             choices=("float32", "bfloat16"),
         ),
     ] = "float32"
-    device: Annotated[
-        str,
-        Setting("auto, cpu, cuda or cuda:N; auto is the GPU if there is one.", effect="execution"),
-    ] = "auto"
+    device: Device = "auto"
     threads: Annotated[
         int | None,
         Setting(
@@ -60,16 +72,7 @@ class TrainerSettings:
     figures: Annotated[bool, Setting("Draw the figures of a finished run.", effect="execution")] = (
         True
     )
-    workers: Annotated[
-        int | None,
-        Setting(
-            "Processes that build graphs.",
-            at_least=1,
-            at_most=10_000,
-            null="one per core",
-            effect="execution",
-        ),
-    ] = None
+    workers: Workers = None
     resident_gib: Annotated[
         float | None,
         Setting(
