@@ -57,6 +57,7 @@ def test_each_run_gets_its_own_directory(
     assert len(list(tmp_path.glob("runs/*/*"))) == 3
 
 
+@pytest.mark.slow
 def test_a_multirun_over_node_features(
     replace_command: Replace, exit_code: Run, tmp_path: Path
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_multirun_over_node_features(
     assert {path.name for path in sweep.iterdir()} == {*map(str, range(8)), "multirun.yaml"}
 
 
+@pytest.mark.slow
 def test_an_experiment_may_be_a_multirun(replace_command: Replace, exit_code: Run) -> None:
     seen = []
     replace_command("train", lambda cfg: seen.append((cfg.seed, len(cfg.dataset.targets))) or 0.5)

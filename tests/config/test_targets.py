@@ -129,6 +129,7 @@ def csgcnn(package: Path, tmp_path: Path) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_a_configuration_file_with_plugins_is_refused_without_the_override(
     csgcnn: Run, tmp_path: Path
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_configuration_file_with_plugins_is_refused_without_the_override(
     assert (tmp_path / "imported").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -163,6 +165,7 @@ def test_every_command_loads_plugins(arguments: list[str], csgcnn: Run, tmp_path
     assert "no package nowhere" in csgcnn(*arguments, "plugins=[nowhere]").stderr
 
 
+@pytest.mark.slow
 def test_jobs_in_other_processes_load_plugins(csgcnn: Run, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     given = ["train", "--multirun", "hydra/launcher=joblib", "seed=0,1", "dataset.path=absent"]

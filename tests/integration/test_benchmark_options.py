@@ -13,6 +13,7 @@ from benchmark_helpers import read
 Command = Callable[..., Any]
 
 
+@pytest.mark.slow
 def test_each_fold_trains_an_ensemble(benchmark: Command, benchmark_folder: Path) -> None:
     # The second call must see that fold 0 is finished.
     for folds in (["folds=0"], []):

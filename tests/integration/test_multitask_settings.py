@@ -104,6 +104,7 @@ def test_a_training_set_of_one_class_is_refused(
     assert "all training rows are of one class, is_first = 1" in answer.err
 
 
+@pytest.mark.slow
 def test_the_experiment_trains_two_moduli_together_and_alone(
     csgcnn: Command, tmp_path: Path
 ) -> None:

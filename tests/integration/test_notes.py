@@ -30,6 +30,7 @@ def leaderboard(csgcnn: Command, small: list[str], tmp_path: Path) -> Leaderboar
     return train
 
 
+@pytest.mark.slow
 def test_every_row_of_the_halide_table(leaderboard: Leaderboard, tmp_path: Path) -> None:
     rows = leaderboard("notes_halide", "seed=0,1")
     assert Counter(
@@ -48,6 +49,7 @@ def test_every_row_of_the_halide_table(leaderboard: Leaderboard, tmp_path: Path)
         assert (config.loss.mse, config.loss.l1, config.loss.huber) == (0.4, 0.4, 0.2)
 
 
+@pytest.mark.slow
 def test_every_row_of_the_10k_table(leaderboard: Leaderboard) -> None:
     rows = leaderboard("notes_10k")
     assert {row["model"] for row in rows} == {"csgcnn", "csgann", "csginn"}

@@ -163,6 +163,7 @@ def test_a_run_is_never_overwritten(csgcnn: Command, run: Path, small: list[str]
     assert [name for name in before if after.get(name) != before[name]] == []
 
 
+@pytest.mark.slow
 def test_a_multirun_of_two_by_two(csgcnn: Command, small: list[str], tmp_path: Path) -> None:
     words = ["edge=gaussian,rbf", "node_features=bits,elemental", "trainer.max_epochs=1"]
     answer = csgcnn("train", "--multirun", *small, *words, cwd=tmp_path)

@@ -166,6 +166,7 @@ def hostile_model(stopped: Path) -> list[str]:
 HOSTILE_RUNS = [hostile_run, hostile_target, hostile_checkpoint, hostile_experiment, hostile_model]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", HOSTILE_RUNS, ids=lambda make: make.__name__)
 def test_a_hostile_run_is_refused_by_the_program(
     make: Callable[[Path], list[str]], stopped: Path, tmp_path: Path

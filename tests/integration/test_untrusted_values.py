@@ -78,6 +78,7 @@ for path in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_a_network_that_the_weights_are_not_of_takes_no_memory(
     content: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ from csgcnn.errors import UserError
 from csgcnn.runs.directory import RunDirectory, finished_epochs
 
 
+@pytest.mark.slow
 def test_a_folder_is_entered_by_one_process_at_a_time(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from csgcnn.runs.directory import RunDirectory\n"
