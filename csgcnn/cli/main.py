@@ -85,7 +85,8 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
     try:
         check_spelling(command, arguments)
     except ConfigError as error:
-        print(f"csgcnn {command}: {error}", file=sys.stderr)
+        if own.rank == 0:
+            print(f"csgcnn {command}: {error}", file=sys.stderr)
         return error.exit_code
     # Signals are handled while Hydra and torch are imported, too.
     with Interruption():
