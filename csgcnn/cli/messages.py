@@ -105,7 +105,7 @@ def format_hydra_error(error: Exception) -> str:
     if "Ambiguous value" in str(error):
         return f"{text}; several values need --multirun, a list needs brackets: key=[a,b]"
     if isinstance(error, InterpolationResolutionError):
-        # Raised where the folder of a benchmark is named.
+        # The resolver of a benchmark folder raises it.
         return text.removeprefix("ConfigError raised while resolving interpolation: ")
     return text if str(error) or cause is None else first_line(cause)
 

@@ -1,6 +1,6 @@
 """Data sets: find the reader of a format, and read records one by one.
 
-A package that is named in `plugins=[...]` adds a format with `register_reader` when it is imported.
+Packages of `plugins=[...]` add formats with `register_reader`.
 """
 
 from collections import Counter

@@ -17,6 +17,14 @@ from csgcnn.data.batch import GraphBatch
 
 # Å: smallest distance that noise may lead to.
 SHORTEST = 0.1
+Decay = Annotated[
+    float,
+    Setting(
+        "Fraction of the training over which the noise fades to zero; 0 keeps it constant.",
+        at_least=0,
+        at_most=1,
+    ),
+]
 
 
 class Augmentation(Protocol):
@@ -46,14 +54,7 @@ class DistanceNoise:
         sigma: Annotated[
             float, Setting("Standard deviation of the noise.", unit="Å", at_least=0)
         ] = 0.02,
-        decay: Annotated[
-            float,
-            Setting(
-                "Fraction of the training over which the noise fades to zero; 0 keeps it constant.",
-                at_least=0,
-                at_most=1,
-            ),
-        ] = 0.0,
+        decay: Decay = 0.0,
     ) -> None:
         self.sigma = sigma
         self.decay = decay
@@ -75,14 +76,7 @@ class Strain:
     def __init__(
         self,
         sigma: Annotated[float, Setting("Standard deviation of the strain.", at_least=0)] = 0.01,
-        decay: Annotated[
-            float,
-            Setting(
-                "Fraction of the training over which the noise fades to zero; 0 keeps it constant.",
-                at_least=0,
-                at_most=1,
-            ),
-        ] = 0.0,
+        decay: Decay = 0.0,
     ) -> None:
         self.sigma = sigma
         self.decay = decay

@@ -11,13 +11,13 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLR
 
 from csgcnn.config.settings import Setting
 
+Warmup = Annotated[float, Setting("Fraction of the steps with a rising rate.", at_least=0, below=1)]
+
 
 def one_cycle(
     optimizer: Optimizer,
     n_steps: int,
-    warmup: Annotated[
-        float, Setting("Fraction of the steps with a rising rate.", at_least=0, below=1)
-    ] = 0.2,
+    warmup: Warmup = 0.2,
 ) -> LRScheduler:
     """Build a schedule that rises to the learning rate and falls to zero (Smith & Topin 2018).
 
@@ -39,9 +39,7 @@ def one_cycle(
 def cosine(
     optimizer: Optimizer,
     n_steps: int,
-    warmup: Annotated[
-        float, Setting("Fraction of the steps with a rising rate.", at_least=0, below=1)
-    ] = 0.05,
+    warmup: Warmup = 0.05,
 ) -> LRScheduler:
     """Build a schedule with a linear rise and half a cosine to zero (Loshchilov & Hutter 2017).
 
