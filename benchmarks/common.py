@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csgcnn.config.paths import INCLUDED_DATA
-from csgcnn.crystals.crystal import Crystal, to_crystal
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.datasets import read_records
 from csgcnn.crystals.records import Record
+from csgcnn.crystals.structures import to_crystal
 
 # Other libraries are imported where they are used: processes that build graphs import this file.
 if TYPE_CHECKING:

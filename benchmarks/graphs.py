@@ -18,8 +18,8 @@ from common import (
 from pymatgen.core import Structure
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.graphs import connect
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.cache import open_dataset
 
 CHUNK = 256

@@ -22,9 +22,9 @@ from pymatgen.io.cif import CifWriter
 
 import csgcnn
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.graph_builder import Rejected, build_graphs
 from csgcnn.crystals.structure_inputs import iter_structures
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.store import GraphStore
 from csgcnn.errors import UserError

@@ -13,8 +13,9 @@ from common import INCLUDED, print_header, print_row, records, train
 from numpy.typing import NDArray
 
 from csgcnn import load
-from csgcnn.crystals.crystal import Crystal, to_crystal
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graphs import CrystalGraphs, connect
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.crystals.transforms import SAME_CRYSTAL
 from csgcnn.data.store import GraphStore
 from csgcnn.evaluation.inference import predict_rows

@@ -91,9 +91,9 @@ def read_stores(
     """Yield graphs in chunks, from structures or from built graphs."""
     from itertools import islice
 
-    from csgcnn.crystals.crystal import to_crystal
     from csgcnn.crystals.graphs import find_neighbors, to_graphs
     from csgcnn.crystals.structure_inputs import iter_structures
+    from csgcnn.crystals.structures import to_crystal
     from csgcnn.data.store import GraphStore
     from csgcnn.data.store_files import is_store
 

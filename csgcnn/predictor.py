@@ -11,9 +11,10 @@ import torch
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.targets import plugins_allowed
-from csgcnn.crystals.crystal import Crystal, StructureSource
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graph_builder import CHUNK_SIZE, build_graphs, merge_warnings, warning_lines
 from csgcnn.crystals.records import Record
+from csgcnn.crystals.structures import StructureSource
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.errors import DataWarning, StructureError, UserError

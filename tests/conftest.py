@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.crystals import elements
-from csgcnn.crystals.crystal import Crystal, to_crystal
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.datasets import read_records
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import Record
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore, Scalar

@@ -8,9 +8,10 @@ from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csgcnn.crystals.crystal import Crystal, is_structure_dict, to_crystal
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.crystals.readers import ID_COLUMNS, STRUCTURE_COLUMNS
+from csgcnn.crystals.structures import is_structure_dict, to_crystal
 from csgcnn.errors import StructureError, UserError
 from csgcnn.io import write_bytes
 

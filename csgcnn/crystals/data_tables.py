@@ -9,8 +9,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from csgcnn.crystals.crystal import is_structure_dict
 from csgcnn.crystals.json_stream import JsonStream
+from csgcnn.crystals.structures import is_structure_dict
 from csgcnn.crystals.text_files import text_pieces
 from csgcnn.errors import StructureError, UserError, one_line
 

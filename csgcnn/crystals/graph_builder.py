@@ -15,9 +15,10 @@ from multiprocessing import get_all_start_methods, get_context
 from typing import NamedTuple
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.crystal import Crystal, StructureSource, to_crystal
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graphs import CrystalGraphs, NeighborList, find_neighbors, to_graphs
 from csgcnn.crystals.records import Record
+from csgcnn.crystals.structures import StructureSource, to_crystal
 from csgcnn.errors import StructureError, UserError, one_line
 from csgcnn.hardware import cores
 

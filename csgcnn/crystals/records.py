@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from csgcnn.crystals.crystal import StructureSource
+from csgcnn.crystals.structures import StructureSource
 
 Scalar = float | int | str | bool | None
 
@@ -20,7 +20,7 @@ class Record:
 
     Attributes:
         id: Id, unique within the data set.
-        source: The structure, as `csgcnn.crystals.crystal.to_crystal` reads it.
+        source: The structure, as `csgcnn.crystals.structures.to_crystal` reads it.
         columns: The other scalar values by column; None where a value is missing.
     """
 

@@ -1,6 +1,7 @@
 """Structure files: the format by the file name, and the structure in the file."""
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ _FORMAT_OF_SUFFIX = {
     ".xsf": "xsf",
     ".cssr": "cssr",
 }
+# Start of a block of a CIF.
+_BLOCK = re.compile(r"^\s*data_", re.IGNORECASE | re.MULTILINE)
 
 
 def structure_format(file_name: str) -> str | None:
@@ -59,7 +62,26 @@ def read_structure_file(
             f"not a structure file by its name; expected {known}, POSCAR or CONTCAR "
             "(or these with .gz)"
         )
-    text = "".join(text_pieces(path, limits))
+    return parse_structure("".join(text_pieces(path, limits)), file_format)
+
+
+def text_format(text: str) -> str:
+    """Return the format of the text of a structure file: cif, json or poscar."""
+    if text.lstrip()[:1] in ("{", "["):
+        return "json"
+    return "cif" if _BLOCK.search(text) else "poscar"
+
+
+def parse_structure(text: str, file_format: str) -> "dict[str, Any] | Structure":
+    """Read the first structure in the text of a file.
+
+    Args:
+        text: The text.
+        file_format: cif, poscar, json, xsf or cssr.
+
+    Raises:
+        StructureError: The text does not have this format.
+    """
     try:
         if file_format == "json":
             return _parse_json(text)

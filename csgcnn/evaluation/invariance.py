@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csgcnn.crystals.crystal import Crystal, to_crystal
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.datasets import Record
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.crystals.transforms import SAME_CRYSTAL, Transform
 from csgcnn.data.targets import Target
 

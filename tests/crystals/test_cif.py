@@ -3,7 +3,7 @@
 import pytest
 from structure_text import CELL, CIF, Write, cif_with, magnetic_cif
 
-from csgcnn.crystals.crystal import to_crystal
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.errors import StructureError
 
 # pymatgen warns of what it corrects.

@@ -14,8 +14,9 @@ from csgcnn.crystals.compression import (
     cluster_distances,
     merge_equivalent,
 )
-from csgcnn.crystals.crystal import Crystal, to_crystal
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graphs import CrystalGraphs, connect
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.crystals.transforms import SAME_CRYSTAL
 
 FULL = GraphSettings(compress=False)

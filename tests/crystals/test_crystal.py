@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from csgcnn.crystals.crystal import Crystal, to_crystal
+from csgcnn.crystals.crystal import Crystal
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.errors import StructureError
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +81,9 @@ def test_shared_records_equal_pymatgen(name: str) -> None:
 
 
 def test_dicts_are_read_without_pymatgen() -> None:
-    code = f"import sys; from csgcnn.crystals.crystal import to_crystal; to_crystal({ROCKSALT!r})"
+    code = (
+        f"import sys; from csgcnn.crystals.structures import to_crystal; to_crystal({ROCKSALT!r})"
+    )
     subprocess.run(
         [sys.executable, "-c", code + "; assert 'pymatgen' not in sys.modules"], check=True
     )

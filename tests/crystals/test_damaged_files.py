@@ -14,10 +14,10 @@ from pymatgen.io.cif import CifWriter
 from structure_text import XSF_GRID, magnetic_cif
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.graph_builder import GraphChunk, Rejected, build_graphs
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structure_inputs import iter_structures
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.errors import UserError
 
 # pymatgen warns of what it corrects.

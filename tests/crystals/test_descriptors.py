@@ -5,7 +5,7 @@ import pytest
 import spglib
 from pymatgen.core import Lattice, Structure
 
-from csgcnn.crystals.crystal import Crystal, to_crystal
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.descriptors import (
     NAMES,
     SYMMETRY_TOLERANCE,
@@ -16,6 +16,7 @@ from csgcnn.crystals.descriptors import (
 )
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER, masses, properties, radii
 from csgcnn.crystals.records import Record
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.crystals.transforms import SAME_CRYSTAL
 
 Change = Callable[[Crystal, np.random.Generator], Crystal]

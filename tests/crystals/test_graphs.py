@@ -5,8 +5,9 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.crystal import Crystal, to_crystal
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graphs import SHELL_TOLERANCE, CrystalGraphs, connect
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.errors import StructureError
 
 FULL = GraphSettings(compress=False)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from structure_text import CSCL, ROW, Write
 
-from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.datasets import read_records, source_files
 from csgcnn.crystals.records import ReadOptions, Record
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.errors import StructureError, UserError
 
 DATA = Path(__file__).parents[2] / "data"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from structure_text import CSCL, CSSR, POSCAR, XSF, XSF_GRID, Write
 
-from csgcnn.crystals.crystal import to_crystal
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.errors import StructureError
 
 # pymatgen warns of what it corrects.

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from structure_text import CSCL, POSCAR, ROW, Write
 
-from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structure_inputs import iter_structures
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.errors import StructureError, UserError
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from structure_text import CIF, Write
 
-from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.datasets import read_records
 from csgcnn.crystals.structure_files import read_structure_file
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.crystals.text_files import TextLimits
 from csgcnn.errors import StructureError, UserError
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.crystal import Crystal, to_crystal
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import Record
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import Record
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.augment import Augmentation, Augmentations, DistanceNoise, Strain, fading
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore

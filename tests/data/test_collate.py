@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.elements import atom_init
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import Record
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.collate import ranges
 from csgcnn.data.store import GraphStore

@@ -3,10 +3,10 @@ from collections import Counter
 from pymatgen.core import Composition
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import Record
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.compositions import compositions
 from csgcnn.data.store import GraphStore
 

@@ -10,9 +10,10 @@ import torch
 
 from csgcnn.config.settings.dataset import SplitSettings
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.crystal import Crystal, to_crystal
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import Record
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.compositions import compositions
 from csgcnn.data.leakage import count_duplicates, shared_compositions
 from csgcnn.data.splits import PARTS, split_rows

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.elements import elemental
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import Record
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.evaluation.baselines import composition_features, predict_by_composition

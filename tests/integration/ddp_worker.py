@@ -14,8 +14,8 @@ from csgcnn import distributed
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.crystals import elements
-from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.graphs import connect
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.descriptors import NAMES, descriptors
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.runs.checkpoint import load_checkpoint
 
 Command = Callable[..., Any]

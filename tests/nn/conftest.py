@@ -15,8 +15,8 @@ from torch import Tensor
 
 from csgcnn.config.compose import compose
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.graphs import connect
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.nn.network import CrystalGraphNetwork, build_network

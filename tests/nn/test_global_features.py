@@ -6,8 +6,8 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.descriptors import NAMES, descriptor_names, descriptors
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.store import GraphStore
 from csgcnn.nn.global_features import GlobalFeatures
 from csgcnn.nn.network import CrystalGraphNetwork, build_network

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from csgcnn.crystals.crystal import to_crystal
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.crystals.transforms import SAME_CRYSTAL
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore

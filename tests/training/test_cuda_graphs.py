@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.crystal import to_crystal
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import Record
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.augment import DistanceNoise
 from csgcnn.data.store import GraphStore
 from csgcnn.errors import UserError
