@@ -4,7 +4,7 @@ A store is a folder with:
 
 - `NAME.npy`: one file per array of `CrystalGraphs`, mapped into memory rather than read.
 - `rows.jsonl`: lines `{"ids": [...], "columns": {name: [...]}}`, one per part that was merged.
-- `meta.json`: `{"format": 6, "settings": {...}, "crc32": {file: checksum}}`.
+- `meta.json`: `{"format": 7, "settings": {...}, "crc32": {file: checksum}}`.
 
 Loading checks the CRC-32 of every file, and that types and shapes of the arrays fit each other.
 """
@@ -29,8 +29,11 @@ from csgcnn.crystals.descriptors import descriptor_names
 from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.crystals.records import Scalar
 
-# 2: global_features; 3: checksums; 4: rows.jsonl; 5: truncate as in CGCNN; 6: no edge vectors
-FORMAT = 6
+# 2: global_features; 3: checksums; 4: rows.jsonl; 5: truncate as in CGCNN; 6: no edge vectors;
+# 7: warnings.json
+FORMAT = 7
+# Formats of the folders that are opened; other folders have to be built again.
+READABLE = (6, FORMAT)
 # Values that are written at once.
 PIECE = 2**20
 
@@ -124,7 +127,7 @@ def load_content(folder: Path) -> StoreContent:
     """
     with reading(folder / "meta.json") as path:
         meta = json.loads(path.read_text(encoding="utf-8"))
-        if meta["format"] != FORMAT:
+        if meta["format"] not in READABLE:
             raise ValueError(f"format {meta['format']!r:.20}, expected {FORMAT}")
         settings, sums = GraphSettings(**meta["settings"]), dict(meta["crc32"])
     required = {"rows.jsonl", *(f"{name}.npy" for name in _LAYOUT)}
