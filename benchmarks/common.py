@@ -103,11 +103,12 @@ def prepare_training(overrides: Sequence[str]) -> "tuple[DictConfig, Prepared]":
     from csgcnn.config.compose import compose
     from csgcnn.config.settings.run import RunSettings
     from csgcnn.config.validate import validate
+    from csgcnn.data.record_reports import RecordReports
 
     execution = ["trainer.progress=false", "trainer.threads=1", "trainer.workers=1"]
     cfg = compose("train", canonical("train", [*overrides, *execution]))
     validate(cfg, RunSettings)
-    return cfg, prepare(cfg, Path(tempfile.gettempdir(), "rejected.csv"))
+    return cfg, prepare(cfg, RecordReports.within(Path(tempfile.gettempdir())))
 
 
 def print_header(*columns: str) -> None:

@@ -240,7 +240,7 @@ def main() -> None:
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{card}, torch {torch.__version__}")
     for number, name in enumerate(options.data[: 1 if options.quick else None]):
-        store, plain = (open_dataset(data_file(name), g)[0] for g in (GraphSettings(), PLAIN))
+        store, plain = (open_dataset(data_file(name), g).store for g in (GraphSettings(), PLAIN))
         values = store.numbers([TARGETS[name]]).float()
         store.to(device)
         if "training" in options.parts:

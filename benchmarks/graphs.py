@@ -70,7 +70,7 @@ def to_cache(name: str, workers: int) -> None:
         cache, seconds = Path(folder), []
         for _ in ("build", "reopen"):
             start = time.perf_counter()
-            store, rejected = open_dataset(
+            store, rejected, _ = open_dataset(
                 data_file(name), GraphSettings(), cache_folder=cache, workers=workers
             )
             seconds.append(time.perf_counter() - start)

@@ -213,7 +213,7 @@ class Fuzzer:
         return "accepted"
 
     def _open(self, number: int, cache: Path) -> GraphStore:
-        return open_dataset(self.data, SETTINGS[number], cache_folder=cache, workers=1)[0]
+        return open_dataset(self.data, SETTINGS[number], cache_folder=cache, workers=1).store
 
     def _structure_dict(self, rng: random.Random) -> dict[str, Any]:
         """Return a structure as a dict of one of the known forms."""
@@ -260,7 +260,7 @@ def read_structures(rng: random.Random, path: Path) -> str:
 def read_dataset(rng: random.Random, path: Path) -> str:
     """Read a data set as `csgcnn train` does: first from its file, then from the cache."""
     cache = (path if path.is_dir() else path.parent) / "cache"
-    store, rejected = open_dataset(path, rng.choice(SETTINGS), cache_folder=cache, workers=1)
+    store, rejected, _ = open_dataset(path, rng.choice(SETTINGS), cache_folder=cache, workers=1)
     check_reasons(rejected)
     use(store)
     again = GraphStore.load(next(entry for entry in cache.iterdir() if entry.suffix != ".tmp"))

@@ -44,7 +44,7 @@ def write_store(source: Path, folder: Path) -> None:
     from csgcnn.data.cache import open_dataset
 
     settings = GraphSettings(global_features="none")
-    store, _ = open_dataset(source, settings, cache_folder=folder.parent / "cache")
+    store = open_dataset(source, settings, cache_folder=folder.parent / "cache").store
     folder.mkdir()
     store.save(folder)
 

@@ -166,10 +166,10 @@ def main() -> None:
     n_batches = 10 if options.quick else 60
     print(f"{options.threads} threads, torch {torch.__version__}, hidden 64, 3 convolutions")
     print_header("data", "batch", "PyG", "plain graph", "default graph", "ratio", "data share")
-    stores = {name: open_dataset(data_file(name), GraphSettings())[0] for name in TARGETS}
+    stores = {name: open_dataset(data_file(name), GraphSettings()).store for name in TARGETS}
     values = {name: stores[name].numbers([target]).float() for name, target in TARGETS.items()}
     for name, store in stores.items():
-        plain = open_dataset(data_file(name), PLAIN)[0]
+        plain = open_dataset(data_file(name), PLAIN).store
         for size in [128] if options.quick else [64, 128, 256]:
             pyg = pyg_rate(plain, values[name], size, n_batches)
             plain_rate, _ = training_rate(plain, values[name], size, n_batches)

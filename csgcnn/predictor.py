@@ -12,8 +12,10 @@ import torch
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.targets import plugins_allowed
 from csgcnn.crystals.crystal import Crystal
-from csgcnn.crystals.graph_builder import CHUNK_SIZE, build_graphs, merge_warnings, warning_lines
+from csgcnn.crystals.elements import SYMBOLS
+from csgcnn.crystals.graph_builder import CHUNK_SIZE, build_graphs
 from csgcnn.crystals.records import Record
+from csgcnn.crystals.structure_warnings import summary_lines
 from csgcnn.crystals.structures import StructureSource
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, with_unit
@@ -25,7 +27,7 @@ from csgcnn.runs.models import TrainedModel, checkpoint_paths, differing_setting
 from csgcnn.runs.predictions import (
     Floats,
     Prediction,
-    merge_unseen,
+    concatenate,
     prediction_frame,
     unseen_elements,
     unseen_line,
@@ -121,7 +123,8 @@ class Predictor:
             structures: One structure, or a list or column of a DataFrame of them: pymatgen
                 `Structure`, ASE `Atoms`, `Crystal`, dict, or path of a structure file.
             as_frame: Whether to return a DataFrame, with units in its columns, standard
-                deviations if the model predicts them, and the index of a column that was given.
+                deviations if the model predicts them, the codes of warnings about each structure,
+                and the index of a column that was given.
 
         Returns:
             Predictions [n_structures, n_columns], or a DataFrame with a row for each structure.
@@ -131,14 +134,14 @@ class Predictor:
                 reason.
 
         Warns:
-            DataWarning: A parser corrected a structure, or elements were not in the training set.
+            DataWarning: A structure may be wrong, or elements were not in the training set.
         """
-        values, std = self._predict(structures)
+        found = self._predict(structures)
         if as_frame:
             # a column of a DataFrame keeps its index
             index = structures.index if hasattr(structures, "iloc") else None
-            return prediction_frame(values, std, self.targets, index)
-        return values
+            return prediction_frame(found, self.targets, index)
+        return found.values
 
     def predict_with_std(self, structures: Any) -> tuple[Floats, Floats]:
         """Predict structures with standard deviations.
@@ -153,13 +156,13 @@ class Predictor:
             StructureError: A structure cannot be used.
             UserError: The model predicts no standard deviation.
         """
-        values, std = self._predict(structures)
-        if std is None:
+        found = self._predict(structures)
+        if found.std is None:
             raise UserError(
                 "this model does not predict a standard deviation; load several checkpoints as an "
                 "ensemble: load([a, b, c])"
             )
-        return values, std
+        return found.values, found.std
 
     def stream(
         self,
@@ -254,21 +257,17 @@ class Predictor:
         targets = ", ".join(map(with_unit, self.names, self.units))
         return f"Predictor({targets}; {len(self.elements)} elements)"
 
-    def _predict(self, structures: Any) -> tuple[Floats, Floats | None]:
+    def _predict(self, structures: Any) -> Prediction:
         listed = [structures] if _is_one(structures) else list(structures)
-        records = [Record(str(i), _source(one, i), {}) for i, one in enumerate(listed)]
+        records = [Record(f"structure {i}", _source(one, i), {}) for i, one in enumerate(listed)]
         chunks = list(self.stream(records, workers=1))
-        for rejected in (entry for chunk in chunks for entry in chunk.rejected):
-            raise StructureError(f"structure {rejected.id}: {rejected.reason}")
-        lines = warning_lines(merge_warnings(chunk.warnings for chunk in chunks))
-        lines += unseen_line(merge_unseen(chunk.unseen for chunk in chunks))
-        for line in lines:
+        found = concatenate([Prediction([], *self._empty()), *chunks])
+        for id_, reason in found.rejected:
+            raise StructureError(f"{id_}: {reason}")
+        unseen = {SYMBOLS[z]: id_ for z, id_ in found.unseen.items()}
+        for line in [*summary_lines(found.warnings), *unseen_line(unseen)]:
             python_warnings.warn(line, DataWarning, stacklevel=3)
-        values, std = self._empty()
-        values = np.concatenate([values, *(chunk.values for chunk in chunks)])
-        if std is not None:
-            std = np.concatenate([std, *(chunk.std for chunk in chunks if chunk.std is not None)])
-        return values, std
+        return found
 
     def _empty(self) -> tuple[Floats, Floats | None]:
         empty = np.empty((0, len(self.columns)), "f4")

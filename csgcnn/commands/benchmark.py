@@ -19,6 +19,7 @@ from csgcnn.commands.prepare import plain, read_dataset, split_settings
 from csgcnn.commands.train import train
 from csgcnn.config.paths import overrides_of_result
 from csgcnn.data.dataset import Dataset
+from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.splits import Split, split_rows
 from csgcnn.data.targets import Target
 from csgcnn.errors import ConfigError
@@ -74,7 +75,7 @@ def benchmark(cfg: DictConfig, job: Job) -> None:
     n_folds = cfg.task.n_folds
     folds = _folds_to_run(cfg.folds, n_folds)
     select_device(cfg.trainer.device, cfg.trainer.threads, cfg.trainer.deterministic)
-    data = _read(cfg, job.folder / "rejected.csv")
+    data = _read(cfg, RecordReports.within(job.folder))
     for fold in folds:
         name = f"fold-{fold}"
         if fold in _finished(cfg, job.folder, data.digests):
@@ -121,8 +122,8 @@ def _fold_config(cfg: DictConfig, fold: int, seconds: float = 0) -> DictConfig:
     return run
 
 
-def _read(cfg: DictConfig, rejected: Path) -> _Data:
-    dataset = read_dataset(cfg, rejected)
+def _read(cfg: DictConfig, reports: RecordReports) -> _Data:
+    dataset = read_dataset(cfg, reports)
     settings = split_settings(cfg)
     folds = [replace(settings, fold=fold) for fold in range(cfg.task.n_folds)]
     splits = [split_rows(dataset.store, dataset.rows, fold) for fold in folds]

@@ -13,9 +13,14 @@ from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import iter_records
 from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.crystals.records import ReadOptions
-from csgcnn.data.cache import build_or_wait, content_key, write_rejected
+from csgcnn.data.cache import build_or_wait, content_key
+from csgcnn.data.record_reports import (
+    RecordReports,
+    first_reasons,
+    report_warnings,
+    write_rejected,
+)
 from csgcnn.errors import UserError
-from csgcnn.runs.tables import rejected_path
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +48,7 @@ def build(cfg: DictConfig) -> int:
     unfinished = output.with_name(f".{output.name}.{content_key(path, settings, options)}")
     with tqdm(desc="building graphs", unit="crystal", delay=1, disable=None) as bar:
         try:
-            store, rejected = build_or_wait(
+            store, rejected, warnings = build_or_wait(
                 lambda: iter_records(path, options),
                 settings,
                 unfinished,
@@ -55,10 +60,15 @@ def build(cfg: DictConfig) -> int:
         except OSError as error:
             raise UserError(f"cannot write {output}: {error.strerror or error}") from error
     log.info("%d crystals, %.3g MB of graphs: %s", len(store), store.n_bytes / 1e6, output)
-    return _report(rejected, cfg.dataset.on_error, rejected_path(output)) if rejected else 0
+    reports = RecordReports.beside(output)
+    report_warnings(warnings, reports.warnings)
+    return _report(rejected, cfg.dataset.on_error, reports.rejected)
 
 
 def _report(rejected: Sequence[Rejected], on_error: str, report: Path) -> int:
     write_rejected(rejected, report)
-    log.warning("%d records could not be used: %s", len(rejected), report)
-    return 0 if on_error == "skip" else 1
+    if rejected:
+        records = f"{len(rejected)} record{'s' * (len(rejected) != 1)}"
+        reasons = first_reasons(rejected, len(rejected))
+        log.warning("%s could not be used (%s): %s", records, reasons, report)
+    return 1 if rejected and on_error != "skip" else 0

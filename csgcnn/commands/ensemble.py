@@ -14,6 +14,7 @@ from csgcnn import distributed
 from csgcnn.commands.job import Job
 from csgcnn.commands.prepare import plain, prepare
 from csgcnn.config.resolved import save_resolved
+from csgcnn.data.record_reports import RecordReports
 from csgcnn.errors import ConfigError
 from csgcnn.evaluation.calibration import calibrate
 from csgcnn.io import write_csv
@@ -85,7 +86,7 @@ def _member_config(cfg: DictConfig, number: int, seconds: float) -> DictConfig:
 
 def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path]) -> float:
     """Write one checkpoint of the members, calibrated on the val rows, and test it once."""
-    data = prepare(cfg, run.folder / "rejected.csv")
+    data = prepare(cfg, RecordReports.within(run.folder))
     checkpoints = [folder / "checkpoints" / "best.ckpt" for folder in folders]
     loaded = (Predictor.load(path, data.device).network for path in checkpoints)
     network = Ensemble([cast(CrystalGraphNetwork, member) for member in loaded]).to(data.device)

@@ -15,6 +15,7 @@ from csgcnn.config.paths import data_path, user_path
 from csgcnn.crystals.datasets import read_records
 from csgcnn.crystals.records import ReadOptions
 from csgcnn.data.dataset import Dataset
+from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
 from csgcnn.evaluation.baselines import baseline_metrics
@@ -24,7 +25,7 @@ from csgcnn.evaluation.invariance import Changes, largest_changes
 from csgcnn.evaluation.metrics import Metrics, format_metrics, target_metrics
 from csgcnn.hardware import select_device
 from csgcnn.predictor import Predictor
-from csgcnn.runs.tables import compared_columns, compared_rows, rejected_path, write_predictions
+from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +58,11 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     output = user_path(cfg.output) if cfg.output else None
     if output and not output.parent.is_dir():
         raise UserError(f"output={output}: there is no folder {output.parent}")
-    rejected = rejected_path(output or Path("evaluation.csv"))
+    reports = RecordReports.beside(output or Path("evaluation.csv"))
+    if not output:
+        reports = reports._replace(warnings=None)
     settings = dataset_settings(cfg)
-    dataset = load_dataset(settings, predictor.graph, rejected, targets=predictor.targets)
+    dataset = load_dataset(settings, predictor.graph, reports, targets=predictor.targets)
     rows, train_rows = _rows(dataset, predictor, cfg.split)
     evaluation = _evaluate(predictor, dataset, rows, train_rows, cfg.batch_size)
     if output:

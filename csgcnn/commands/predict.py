@@ -1,7 +1,8 @@
 """`csgcnn predict`: predict structures with a trained model and write a table."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,14 @@ import torch
 from omegaconf import DictConfig, ListConfig
 from tqdm import tqdm
 
+from csgcnn import __version__
 from csgcnn.config.paths import user_path
 from csgcnn.crystals.elements import SYMBOLS
-from csgcnn.crystals.graph_builder import Rejected, warning_lines
+from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.crystals.structure_inputs import iter_structures
+from csgcnn.crystals.structure_warnings import WARNING_COLUMNS, StructureNote, warning_rows
+from csgcnn.data.cache import known_warnings
+from csgcnn.data.record_reports import RecordReports, first_reasons
 from csgcnn.data.store_files import is_store
 from csgcnn.data.targets import with_unit
 from csgcnn.errors import ConfigError
@@ -21,7 +26,7 @@ from csgcnn.io import file_digest, write_csv
 from csgcnn.predictor import Predictor
 from csgcnn.runs.models import checkpoint_paths
 from csgcnn.runs.predictions import Prediction, unseen_line
-from csgcnn.runs.tables import predicted_cells, predicted_columns, rejected_path
+from csgcnn.runs.tables import predicted_cells, predicted_columns
 from csgcnn.screening.partial_table import Part, PartialTable, partial_folder
 from csgcnn.screening.selection import Selection, selection
 from csgcnn.screening.table_files import check_format, write_table
@@ -41,7 +46,8 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
         seconds_per_part: Time after which predictions are on disk.
 
     Returns:
-        The exit code: 1 if structures were rejected and on_error is not skip.
+        The exit code: 1 if nothing was predicted, or if structures were rejected and on_error is
+        not skip.
 
     Raises:
         UserError: The checkpoints or the structures cannot be used.
@@ -49,10 +55,10 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
     """
     output = user_path(cfg.output)
     suffix = check_format(output)
-    report = rejected_path(output.with_name(output.name.removesuffix(suffix)))
+    reports = RecordReports.beside(output, suffix)
     if cfg.resume and output.exists() and not partial_folder(output).exists():
         log.info("%s is complete, nothing to do; omit resume=true to predict again", output)
-        return _exit_code(report.exists(), cfg.on_error)
+        return _exit_code(reports.rejected.exists(), cfg.on_error)
     checkpoints, sources = checkpoint_paths(_listed(cfg.ckpt)), _listed(cfg.structures)
     device = select_device(cfg.device, _threads(sources, cfg.workers))
     predictor = Predictor.load(checkpoints, device, cfg.plugins)
@@ -61,17 +67,28 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
     inputs = {
         "ckpt": [*map(file_digest, checkpoints)],
         "structures": [[source, _content_digest(source)] for source in sources],
+        "version of csgcnn": __version__,
     }
     with PartialTable(output, inputs, cfg.resume, seconds_per_part) as partial:
         _fill(partial, chunks, predictor)
-        n_rows = table.write(partial.folder / f"table{suffix}", partial.rows())
-        report.unlink(missing_ok=True)
+        _publish_list(
+            partial, reports.rejected, partial.n_rejected, Rejected._fields, partial.rejected()
+        )
+        if partial.n_predicted:
+            rows = warning_rows(partial.warnings())
+            n_warnings = partial.summary.n_warnings
+            _publish_list(partial, reports.warnings, n_warnings, WARNING_COLUMNS, rows)
+            n_rows = table.write(partial.folder / f"table{suffix}", partial.rows())
+            partial.publish(f"table{suffix}", output)
+            _log_predicted(partial, n_rows, output, reports)
+        else:
+            kept = f"; {output} is that of an earlier command" if output.exists() else ""
+            log.error("no structure was predicted, and no table is written%s", kept)
         if partial.n_rejected:
-            write_csv(partial.folder / "report.csv", Rejected._fields, partial.rejected())
-            partial.publish("report.csv", report)
-        partial.publish(f"table{suffix}", output)
-    _log_end(partial, n_rows, output, report)
-    return _exit_code(partial.n_rejected > 0, cfg.on_error)
+            unusable = _structures(partial.n_rejected)
+            reasons = first_reasons(partial.rejected(), partial.n_rejected)
+            log.warning("%s could not be used (%s): %s", unusable, reasons, reports.rejected)
+    return _exit_code(partial.n_rejected > 0, cfg.on_error) if partial.n_predicted else 1
 
 
 class _Table:
@@ -79,8 +96,8 @@ class _Table:
 
     def __init__(self, predictor: Predictor, cfg: DictConfig) -> None:
         targets = predictor.targets
-        columns = [("id", ""), *predicted_columns(targets, predictor.has_std)]
-        text_columns = {"id", *(target.name for target in targets if target.classes)}
+        columns = [("id", ""), *predicted_columns(targets, predictor.has_std), ("warnings", "")]
+        text_columns = {"id", "warnings", *(target.name for target in targets if target.classes)}
         names = [name for name, _ in columns]
         self.header = [with_unit(name, unit) for name, unit in columns]
         self.is_number = [name not in text_columns for name in names]
@@ -110,11 +127,18 @@ def _chunks(
         )
     if folders:
         source = Source(tuple(checkpoints), folders[0], tuple(cfg.plugins))
+        notes = _by_id(known_warnings(source.store))
         # A network gains more from two threads than from a second process.
         workers = cfg.workers or max(1, cores() // 2)
-        return lambda partial: predict_store(
-            predictor, source, cfg.batch_size, workers, first=partial.n_records, **size
-        )
+
+        def of_store(partial: PartialTable) -> Iterator[Prediction]:
+            for chunk in predict_store(
+                predictor, source, cfg.batch_size, workers, first=partial.n_records, **size
+            ):
+                warnings = [note for id_ in chunk.ids for note in notes.get(id_, ())]
+                yield replace(chunk, warnings=warnings)
+
+        return of_store
     records = iter_structures(sources)
 
     def of_records(partial: PartialTable) -> Iterator[Prediction]:
@@ -128,7 +152,8 @@ def _fill(partial: PartialTable, chunks: Chunks, predictor: Predictor) -> None:
     with tqdm(unit="crystal", delay=1, disable=None, initial=partial.n_records) as bar:
         for chunk in chunks(partial):
             cells = _cells(chunk, predictor)
-            rows = [[id_, *of_row] for id_, of_row in zip(chunk.ids, cells, strict=True)]
+            columns = zip(chunk.ids, cells, chunk.codes, strict=True)
+            rows = [[id_, *of_row, codes] for id_, of_row, codes in columns]
             unseen = {SYMBOLS[z]: id_ for z, id_ in chunk.unseen.items()}
             part = Part(rows, chunk.rejected, chunk.warnings, unseen)
             partial.add(part)
@@ -152,16 +177,41 @@ def _threads(sources: Sequence[str], workers: int | None) -> int | None:
     return min(torch.get_num_threads(), max(1, cores() // 2))
 
 
-def _log_end(partial: PartialTable, n_rows: int, output: Path, report: Path) -> None:
-    for line in [*warning_lines(partial.warnings), *unseen_line(partial.unseen)]:
+def _by_id(notes: Iterable[StructureNote]) -> dict[str, list[StructureNote]]:
+    by_id: dict[str, list[StructureNote]] = {}
+    for note in notes:
+        by_id.setdefault(note.id, []).append(note)
+    return by_id
+
+
+def _publish_list(
+    partial: PartialTable,
+    path: Path | None,
+    n_rows: int,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+) -> None:
+    """Write a list beside the table; without rows, remove that of an earlier command."""
+    if path and n_rows:
+        write_csv(partial.folder / path.name, header, rows)
+        partial.publish(path.name, path)
+    elif path:
+        path.unlink(missing_ok=True)
+
+
+def _log_predicted(
+    partial: PartialTable, n_rows: int, output: Path, reports: RecordReports
+) -> None:
+    report = reports.warnings.name if reports.warnings else ""
+    for line in [*partial.summary.lines(report), *unseen_line(partial.unseen)]:
         log.warning("%s", line)
-    n_predicted = partial.n_records - partial.n_rejected
-    n_left_out = n_predicted - n_rows
+    n_left_out = partial.n_predicted - n_rows
     left_out = f", {n_left_out} left out by where and top" if n_left_out else ""
-    structures = f"{n_predicted} structure{'s' * (n_predicted != 1)}"
-    log.info("%s predicted%s: %s", structures, left_out, output)
-    if partial.n_rejected:
-        log.warning("%d structures could not be used: %s", partial.n_rejected, report)
+    log.info("%s predicted%s: %s", _structures(partial.n_predicted), left_out, output)
+
+
+def _structures(n: int) -> str:
+    return f"{n} structure{'s' * (n != 1)}"
 
 
 def _exit_code(any_rejected: bool, on_error: str) -> int:

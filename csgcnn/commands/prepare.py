@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -22,6 +21,7 @@ from csgcnn.data.augment import Augmentations
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.dataset import Dataset, check_rejected, label_warnings, select_targets
 from csgcnn.data.leakage import count_duplicates, shared_compositions
+from csgcnn.data.record_reports import RecordReports, report_warnings
 from csgcnn.data.splits import Split, split_rows
 from csgcnn.data.store import GraphStore
 from csgcnn.data.store_files import is_store
@@ -58,12 +58,12 @@ class Prepared:
         return 4 * self.trainer.batch_size
 
 
-def prepare(cfg: DictConfig, rejected: Path) -> Prepared:
+def prepare(cfg: DictConfig, reports: RecordReports) -> Prepared:
     """Select the device, read the data set, split it and place the graphs.
 
     Args:
         cfg: Configuration of a training.
-        rejected: File that lists the rejected records, if there are any.
+        reports: Files that list rejected records and warnings.
 
     Raises:
         UserError: The data cannot be used; every rank raises what one met.
@@ -72,7 +72,7 @@ def prepare(cfg: DictConfig, rejected: Path) -> Prepared:
     device = select_device(trainer.device, trainer.threads, trainer.deterministic)
 
     def read() -> tuple[Dataset, Split]:
-        dataset = read_dataset(cfg, rejected)
+        dataset = read_dataset(cfg, reports)
         split = split_rows(dataset.store, dataset.rows, split_settings(cfg))
         check_labels(dataset.values[split["train"]], dataset.targets)
         return dataset, split
@@ -82,16 +82,16 @@ def prepare(cfg: DictConfig, rejected: Path) -> Prepared:
     return Prepared(trainer, device, dataset, split, store)
 
 
-def read_dataset(cfg: DictConfig, rejected: Path) -> Dataset:
+def read_dataset(cfg: DictConfig, reports: RecordReports) -> Dataset:
     """Read the data set of a training.
 
     Args:
         cfg: Configuration of a training.
-        rejected: File that lists the rejected records, if there are any.
+        reports: Files that list rejected records and warnings.
     """
     graph, trainer = GraphSettings(**plain(cfg.graph)), cfg.trainer
     settings = dataset_settings(cfg)
-    return load_dataset(settings, graph, rejected, trainer.workers, trainer.progress)
+    return load_dataset(settings, graph, reports, trainer.workers, trainer.progress)
 
 
 def report_data(data: Prepared) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def build_trainer(cfg: DictConfig, data: Prepared) -> Trainer:
 def load_dataset(
     settings: DatasetSettings,
     graph: GraphSettings,
-    rejected: Path,
+    reports: RecordReports,
     workers: int | None = None,
     progress: bool = True,
     targets: Sequence[Target] | None = None,
@@ -149,7 +149,7 @@ def load_dataset(
     Args:
         settings: The data set.
         graph: How its crystals become graphs.
-        rejected: File that lists the rejected records, if there are any.
+        reports: Files that list rejected records and warnings.
         workers: Processes that build graphs; None: one per core.
         progress: Whether to show a progress bar.
         targets: Targets of a trained model, which replace those of the settings.
@@ -162,7 +162,7 @@ def load_dataset(
     if not is_store(path):
         check_labeled(path)
     with _progress_bar(progress) as bar:
-        store, records = open_dataset(
+        store, rejected, warnings = open_dataset(
             path,
             graph,
             ReadOptions(settings.id_column, settings.structure_column),
@@ -176,9 +176,9 @@ def load_dataset(
     if targets is None:
         names, tasks, units = settings.targets, settings.tasks, settings.units
         targets = describe_targets(store, names, tasks, units, settings.derived, path)
-    dataset = select_targets(store, targets, records, path)
-    check_rejected(dataset, path, settings.on_error, rejected)
-    _warn_about_isolated_atoms(store, graph.cutoff)
+    dataset = select_targets(store, targets, rejected, path)
+    report_warnings(warnings, reports.warnings)
+    check_rejected(dataset, path, settings.on_error, reports.rejected)
     return dataset
 
 
@@ -223,12 +223,3 @@ def _progress_bar(is_shown: bool) -> "tqdm[Any]":
     # None: only on a terminal
     disable = None if is_shown else True
     return tqdm(desc="building graphs", unit="crystal", delay=1, disable=disable)
-
-
-def _warn_about_isolated_atoms(store: GraphStore, cutoff: float) -> None:
-    if n_crystals := sum(int((block.n_isolated > 0).sum()) for block in store.blocks()):
-        log.warning(
-            "%d crystals have atoms without a neighbor within %g Å; they are kept",
-            n_crystals,
-            cutoff,
-        )

@@ -17,6 +17,7 @@ from csgcnn.commands.prepare import Prepared, build_trainer, plain, prepare, rep
 from csgcnn.commands.ranks import follow_rank_0, leading
 from csgcnn.config.resolved import save_resolved
 from csgcnn.data.dataset import Dataset
+from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.splits import split_ids
 from csgcnn.errors import first_line
 from csgcnn.evaluation.calibration import calibrate
@@ -86,7 +87,7 @@ def _train(
     `source` is the folder of the run to resume, if there is one.
     """
     start = time.perf_counter()
-    data = prepare(cfg, run.folder / "rejected.csv")
+    data = prepare(cfg, RecordReports.within(run.folder))
     description = _description(cfg, data)
     checkpoint = distributed.run_on_all_ranks(lambda: _checkpoint(source, description))
     _write_inputs(run, cfg, data, description)

@@ -1,11 +1,10 @@
 """Build the graphs of records in parallel processes; collect rejected records and warnings."""
 
 import gc
-import re
 import time
 import warnings
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -14,10 +13,13 @@ from itertools import islice
 from multiprocessing import get_all_start_methods, get_context
 from typing import NamedTuple
 
+import numpy as np
+
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graphs import CrystalGraphs, NeighborList, find_neighbors, to_graphs
 from csgcnn.crystals.records import Record
+from csgcnn.crystals.structure_warnings import StructureNote, StructureWarning, priority
 from csgcnn.crystals.structures import StructureSource, to_crystal
 from csgcnn.errors import StructureError, UserError, one_line
 from csgcnn.hardware import cores
@@ -26,8 +28,10 @@ from csgcnn.hardware import cores
 CHUNK_SIZE = 256
 # Sites and pairs that are turned into graphs at once, which bounds memory.
 _MAX_SITES_AT_ONCE, _MAX_PAIRS_AT_ONCE = 50_000, 5_000_000
-MAX_WARNING_KINDS = 100
-_OTHER_WARNINGS = "other warnings"
+# Warnings that are kept of each record, so that a file cannot fill the memory.
+MAX_NOTES = 20
+# What pymatgen reports although the structure is right.
+_HARMLESS = r"\d+ fractional coordinates rounded to ideal values"
 # Seconds of work in this process before worker processes start; starting them takes as long.
 SERIAL_SECONDS = 2.0
 # Chunks that wait for each worker, so that it has work while results are written to disk.
@@ -37,8 +41,8 @@ _QUEUED_CHUNKS = 8
 _GC_THRESHOLD = 100_000
 START_METHOD = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
 
-# Number of records and first id, by kind of warning.
-Warnings = dict[str, tuple[int, str]]
+# Code and message of a warning.
+Note = tuple[str, str]
 
 
 class WorkerLostError(UserError):
@@ -60,13 +64,13 @@ class GraphChunk:
         records: The usable records in order, without their sources.
         graphs: Their graphs; None if no record is usable.
         rejected: The other records.
-        warnings: What the parser corrected in the usable records.
+        warnings: Warnings about the structures of the usable records, in their order.
     """
 
     records: list[Record]
     graphs: CrystalGraphs | None
     rejected: list[Rejected]
-    warnings: Warnings
+    warnings: list[StructureNote]
 
 
 class _Result(NamedTuple):
@@ -75,7 +79,7 @@ class _Result(NamedTuple):
     kept: list[int]
     graphs: CrystalGraphs | None
     reasons: dict[int, str]
-    warned: dict[str, list[int]]
+    notes: dict[int, list[Note]]
 
 
 def build_graphs(
@@ -105,39 +109,6 @@ def build_graphs(
         yield _graph_chunk(chunk, _build([record.source for record in chunk], settings))
         if n_workers > 1 and time.monotonic() - start > serial_seconds:
             yield from _build_in_parallel(chunks, settings, n_workers)
-
-
-def merge_warnings(parts: Iterable[Warnings], max_kinds: int = MAX_WARNING_KINDS) -> Warnings:
-    """Merge the warnings of several chunks.
-
-    Args:
-        parts: Warnings of each chunk, in order.
-        max_kinds: Number of kinds that are listed separately.
-    """
-    merged: Warnings = {}
-    for part in parts:
-        for kind, (n_records, first) in part.items():
-            listed = _listed_kind(kind, merged, max_kinds)
-            n_before, earlier = merged.get(listed, (0, first))
-            merged[listed] = (n_before + n_records, earlier)
-    return merged
-
-
-def warning_lines(warned: Warnings, max_lines: int = 5) -> list[str]:
-    """Return one line per kind of warning, the most frequent first.
-
-    Args:
-        warned: The warnings.
-        max_lines: Number of kinds that get a line; one more line counts the others.
-    """
-    ranked = sorted(warned.items(), key=lambda item: -item[1][0])
-    lines = [
-        f"{n_records} {'structure' if n_records == 1 else 'structures'}: {kind} (first in {first})"
-        for kind, (n_records, first) in ranked[:max_lines]
-    ]
-    if len(ranked) > max_lines:
-        lines.append(f"and {len(ranked) - max_lines} other kinds of warnings")
-    return lines
 
 
 def _build_in_parallel(
@@ -185,17 +156,19 @@ def _collect(records: list[Record], future: Future[_Result], settings: GraphSett
     return _graph_chunk(records, result)
 
 
-def _build(sources: list[StructureSource], settings: GraphSettings) -> _Result:
-    """Return the graphs of usable sources and the reasons for the others; count warnings."""
+def _build(sources: Sequence[StructureSource], settings: GraphSettings) -> _Result:
+    """Return the graphs of usable sources with their warnings, and the reasons for the others."""
     kept: list[int] = []
     parts: list[CrystalGraphs] = []
     reasons: dict[int, str] = {}
-    warned: dict[str, list[int]] = {}
+    notes: dict[int, list[Note]] = {}
     crystals: list[Crystal] = []
     found: list[NeighborList] = []
     n_sites = n_pairs = 0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
+        warnings.filterwarnings("ignore", _HARMLESS)
+        warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
         for position, source in enumerate(sources):
             caught.clear()
             try:
@@ -205,9 +178,7 @@ def _build(sources: list[StructureSource], settings: GraphSettings) -> _Result:
                 # An unforeseen error concerns this record only, not the whole run.
                 reasons[position] = _reason(error)
                 continue
-            for kind in {_kind(warning.message) for warning in caught}:
-                listed = _listed_kind(kind, warned, MAX_WARNING_KINDS)
-                warned.setdefault(listed, []).append(position)
+            notes[position] = _notes(caught)
             n_sites += len(crystal.atomic_number)
             n_pairs += len(neighbors.center)
             if crystals and (n_sites > _MAX_SITES_AT_ONCE or n_pairs > _MAX_PAIRS_AT_ONCE):
@@ -220,32 +191,53 @@ def _build(sources: list[StructureSource], settings: GraphSettings) -> _Result:
     if crystals:
         parts.append(to_graphs(crystals, found, settings))
     graphs = CrystalGraphs.concatenate(parts) if len(parts) > 1 else next(iter(parts), None)
-    return _Result(kept, graphs, reasons, warned)
+    if graphs is not None:
+        for row, note in _isolated_atoms(graphs, settings.cutoff):
+            notes[kept[row]].append(note)
+    return _Result(kept, graphs, reasons, notes)
+
+
+def _isolated_atoms(graphs: CrystalGraphs, cutoff: float) -> Iterator[tuple[int, Note]]:
+    """Yield the crystals with atoms without neighbors, and a warning about each."""
+    n_isolated, n_sites = graphs.n_isolated, graphs.n_sites
+    for row in np.flatnonzero(n_isolated).tolist():
+        atoms = f"{n_isolated[row]} of {n_sites[row]} atoms"
+        yield row, ("isolated_atoms", f"{atoms} without a neighbor within {cutoff:g} Å")
+
+
+def _notes(caught: Iterable[warnings.WarningMessage]) -> list[Note]:
+    """Return the distinct warnings about a structure; of many, the most serious ones."""
+    about = (one.message for one in caught if issubclass(one.category, UserWarning))
+    notes = sorted(dict.fromkeys(map(_note, about)), key=lambda note: priority(note[0]))
+    kept, more = notes[:MAX_NOTES], notes[MAX_NOTES:]
+    return [*kept, (more[0][0], f"{len(more)} more warnings are not listed")] if more else kept
+
+
+def _note(warning: Warning | str) -> Note:
+    if isinstance(warning, StructureWarning):
+        return warning.code, _printable(str(warning))
+    return "parser", _printable(str(warning).strip().partition("\n")[0])
 
 
 def _reason(error: Exception) -> str:
     is_expected = isinstance(error, StructureError)
     reason = str(error) if is_expected else f"{type(error).__name__}: {error}"
-    return one_line(reason.encode(errors="backslashreplace").decode(), longest=1000)
+    return _printable(reason, longest=1000)
 
 
-def _kind(warning: Warning | str) -> str:
-    """Return what a warning has in common for all records: its first line with digits as #."""
-    return re.sub(r"\d+(\.\d+)?", "#", one_line(str(warning).strip().partition("\n")[0]))[:120]
-
-
-def _listed_kind(kind: str, listed: Collection[str], max_kinds: int) -> str:
-    return kind if kind in listed or len(listed) < max_kinds else _OTHER_WARNINGS
+def _printable(message: str, longest: int = 300) -> str:
+    return one_line(message.encode(errors="backslashreplace").decode(), longest)
 
 
 def _graph_chunk(records: list[Record], result: _Result) -> GraphChunk:
     rejected = [
         Rejected(records[position].id, reason) for position, reason in result.reasons.items()
     ]
-    warned = {
-        kind: (len(positions), records[positions[0]].id)
-        for kind, positions in result.warned.items()
-    }
+    notes = [
+        StructureNote(records[position].id, *note)
+        for position in result.kept
+        for note in result.notes[position]
+    ]
     kept = (records[position] for position in result.kept)
     without_sources = [Record(record.id, None, record.columns) for record in kept]
-    return GraphChunk(without_sources, result.graphs, rejected, warned)
+    return GraphChunk(without_sources, result.graphs, rejected, notes)

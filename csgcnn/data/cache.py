@@ -5,36 +5,33 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import iter_records, reader_version, source_files
-from csgcnn.crystals.graph_builder import (
-    GraphChunk,
-    Rejected,
-    Warnings,
-    build_graphs,
-    merge_warnings,
-    warning_lines,
-)
+from csgcnn.crystals.graph_builder import GraphChunk, build_graphs
 from csgcnn.crystals.records import DEFAULT_OPTIONS, ReadOptions, Record
+from csgcnn.crystals.structure_warnings import StructureNote
 from csgcnn.data.shards import (
     SHARD_SIZE,
+    WARNINGS,
     Builder,
+    OpenedDataset,
     Progress,
     ShardSize,
     build_store,
     pack_store,
     read_rejected,
+    read_warnings,
     shards_folder,
 )
-from csgcnn.data.store import GraphStore, open_store
-from csgcnn.data.store_files import FORMAT, is_store, reading
+from csgcnn.data.store import GraphStore, made_by_user, open_store
+from csgcnn.data.store_files import FORMAT, FORMAT_WITHOUT_WARNINGS, is_store, reading, store_format
 from csgcnn.errors import ConfigError
-from csgcnn.io import exclusive_when_free, file_digest, write_csv
+from csgcnn.io import exclusive_when_free, file_digest
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +50,7 @@ def open_dataset(
     workers: int | None = None,
     progress: Progress = lambda _: None,
     builder: Builder = build_graphs,
-) -> tuple[GraphStore, list[Rejected]]:
+) -> OpenedDataset:
     """Return the graphs of a data set from the cache, building them if necessary.
 
     The cache key is the bytes of the data, the graph settings, the reading options and the format
@@ -69,9 +66,6 @@ def open_dataset(
         workers: Number of processes; None for one per core.
         progress: Called with the number of records that were just finished.
         builder: Builds the graphs.
-
-    Returns:
-        The graphs, and the rejected records.
 
     Raises:
         UserError: The data cannot be read, or no record can be used.
@@ -98,7 +92,6 @@ def open_dataset(
     for chunk in builder(records(), settings, workers):
         chunks.append(chunk)
         progress(len(chunk.records) + len(chunk.rejected))
-    _log_warnings(merge_warnings(chunk.warnings for chunk in chunks))
     return pack_store(chunks, settings, path)
 
 
@@ -111,7 +104,7 @@ def build_or_wait(
     progress: Progress = lambda _: None,
     builder: Builder = build_graphs,
     shard_size: ShardSize = SHARD_SIZE,
-) -> tuple[GraphStore, list[Rejected]]:
+) -> OpenedDataset:
     """Build a store and load it, or wait until another process has built it.
 
     A damaged store is reported and built again.
@@ -126,9 +119,6 @@ def build_or_wait(
         builder: Builds the graphs.
         shard_size: When a shard is complete, see `build_store`.
 
-    Returns:
-        The graphs, and the rejected records.
-
     Raises:
         UserError: No record can be used, or ids are repeated.
         OSError: The folder cannot be written.
@@ -140,10 +130,7 @@ def build_or_wait(
             except ValueError as error:
                 log.warning("the cached graphs are damaged and are built again (%s)", error)
                 shutil.rmtree(folder)
-        found = build_store(
-            records(), settings, folder, source, workers, progress, builder, shard_size
-        )
-        _log_warnings(found)
+        build_store(records(), settings, folder, source, workers, progress, builder, shard_size)
     return _load(folder, settings)
 
 
@@ -168,17 +155,32 @@ def content_key(path: Path, settings: GraphSettings, options: ReadOptions) -> st
     return f"{path.name.split('.')[0]}-{digest.hexdigest()[:16]}"
 
 
-def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
-    """Write id and reason of every rejected record to a CSV file.
+def known_warnings(folder: Path) -> list[StructureNote]:
+    """Read the warnings about the structures of a store that a user made.
+
+    Stores of older formats have none: this is logged, with the command that builds them again.
 
     Args:
-        rejected: The records.
-        path: The file.
+        folder: Folder of the store.
+
+    Raises:
+        UserError: The list is damaged.
     """
-    write_csv(path, Rejected._fields, rejected)
+    if store_format(folder) == FORMAT_WITHOUT_WARNINGS:
+        log.warning(
+            "%s was built by an older version; warnings about its structures are not known. Build "
+            "it again: csgcnn build dataset.path=DATA output=FOLDER",
+            folder,
+        )
+        return []
+    if not (folder / WARNINGS).exists():
+        # `GraphStore.save` writes no such list.
+        return []
+    with made_by_user():
+        return read_warnings(folder)
 
 
-def _open_built(folder: Path, settings: GraphSettings) -> tuple[GraphStore, list[Rejected]]:
+def _open_built(folder: Path, settings: GraphSettings) -> OpenedDataset:
     """Open a store that `csgcnn build` made."""
     store = open_store(folder)
     if store.settings != settings:
@@ -191,15 +193,17 @@ def _open_built(folder: Path, settings: GraphSettings) -> tuple[GraphStore, list
         raise ConfigError(
             f"{folder} holds graphs with other settings; add {overrides}, or build other graphs"
         )
-    return store, read_rejected(folder)
+    with made_by_user():
+        rejected = read_rejected(folder)
+    return OpenedDataset(store, rejected, known_warnings(folder))
 
 
-def _load(folder: Path, settings: GraphSettings) -> tuple[GraphStore, list[Rejected]]:
-    store, rejected = GraphStore.load(folder), read_rejected(folder)
+def _load(folder: Path, settings: GraphSettings) -> OpenedDataset:
+    store = GraphStore.load(folder)
     with reading(folder / "meta.json"):
         if store.settings != settings:
             raise ValueError(f"holds graphs of {store.settings}")
-    return store, rejected
+    return OpenedDataset(store, read_rejected(folder), read_warnings(folder))
 
 
 @contextmanager
@@ -218,8 +222,3 @@ def _alone(folder: Path) -> Iterator[None]:
             # A process that holds the removed file finds the store, or builds it once more.
             with suppress(OSError):
                 path.unlink()
-
-
-def _log_warnings(found: Warnings) -> None:
-    for line in warning_lines(found):
-        log.warning("%s", line)

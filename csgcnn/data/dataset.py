@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from csgcnn.crystals.graph_builder import Rejected
-from csgcnn.data.cache import write_rejected
+from csgcnn.data.record_reports import first_reasons, write_rejected
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.data.targets import Target, column_of
 from csgcnn.errors import UserError
@@ -92,13 +92,12 @@ def check_rejected(dataset: Dataset, source: Path, on_error: str, report: Path) 
             are rejected for another reason than a missing label.
     """
     rejected = dataset.rejected
+    write_rejected(rejected, report)
     if not rejected:
         return
-    write_rejected(rejected, report)
     total = len(rejected) + len(dataset.rows)
-    first = "; ".join(f"{entry.id}: {entry.reason}" for entry in rejected[:3])
-    more = "; …" if len(rejected) > 3 else ""
-    message = f"{source}: {len(rejected)} of {total} records cannot be used ({first}{more})"
+    first = first_reasons(rejected, len(rejected))
+    message = f"{source}: {len(rejected)} of {total} records cannot be used ({first})"
     if on_error != "skip":
         advice = "fix them, or skip them with dataset.on_error=skip"
     elif not len(dataset.rows):

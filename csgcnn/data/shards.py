@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,13 +16,12 @@ from csgcnn.crystals.datasets import check_unique
 from csgcnn.crystals.graph_builder import (
     GraphChunk,
     Rejected,
-    Warnings,
     WorkerLostError,
     build_graphs,
-    merge_warnings,
 )
 from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.crystals.records import Record
+from csgcnn.crystals.structure_warnings import StructureNote
 from csgcnn.data.store import GraphStore
 from csgcnn.data.store_files import merge_stores, reading, write_pieces
 from csgcnn.errors import UserError
@@ -51,6 +50,20 @@ class ShardSize(NamedTuple):
 SHARD_SIZE = ShardSize()
 
 
+class OpenedDataset(NamedTuple):
+    """The graphs of a data set, and what is known of its records.
+
+    Attributes:
+        store: The graphs of the usable records.
+        rejected: The other records.
+        warnings: Warnings about the structures of the usable records.
+    """
+
+    store: GraphStore
+    rejected: list[Rejected]
+    warnings: list[StructureNote]
+
+
 def build_store(
     records: Iterable[Record],
     settings: GraphSettings,
@@ -60,7 +73,7 @@ def build_store(
     progress: Progress = lambda _: None,
     builder: Builder = build_graphs,
     shard_size: ShardSize = SHARD_SIZE,
-) -> Warnings:
+) -> None:
     """Build a store of all records, and resume after the last complete shard of an earlier call.
 
     The shards are kept in `shards_folder(folder)` until the last one is complete.
@@ -74,9 +87,6 @@ def build_store(
         progress: Called with the number of records that were just finished.
         builder: Builds the graphs.
         shard_size: When a shard is complete.
-
-    Returns:
-        Warnings of the structure parser.
 
     Raises:
         UserError: No record can be used, or ids are repeated.
@@ -97,7 +107,6 @@ def build_store(
             shards.append(parent / f"{len(shards):06}")
             _write_shard(group, settings, shards[-1])
         _check_ids(shards, source)
-        found = merge_warnings(_read_json(shard / WARNINGS) for shard in shards)
         _merge(shards, folder, source)
     except UserError as error:
         # Any other error would occur again with the same shards.
@@ -105,7 +114,6 @@ def build_store(
             shutil.rmtree(parent)
         raise
     shutil.rmtree(parent)
-    return found
 
 
 def shards_folder(folder: Path) -> Path:
@@ -115,16 +123,13 @@ def shards_folder(folder: Path) -> Path:
 
 def pack_store(
     chunks: Sequence[GraphChunk], settings: GraphSettings, source: Path
-) -> tuple[GraphStore, list[Rejected]]:
+) -> OpenedDataset:
     """Pack chunks of graphs into a store in memory.
 
     Args:
         chunks: The graphs.
         settings: How they were made.
         source: Path of the data, for messages.
-
-    Returns:
-        The store, and the rejected records.
 
     Raises:
         UserError: No record can be used.
@@ -137,7 +142,8 @@ def pack_store(
     columns = {name: [record.columns.get(name) for record in records] for name in names}
     parts = [chunk.graphs for chunk in chunks if chunk.graphs is not None]
     graphs = CrystalGraphs.concatenate(parts)
-    return GraphStore(graphs, [record.id for record in records], columns, settings), rejected
+    store = GraphStore(graphs, [record.id for record in records], columns, settings)
+    return OpenedDataset(store, rejected, [note for chunk in chunks for note in chunk.warnings])
 
 
 def read_rejected(folder: Path) -> list[Rejected]:
@@ -149,13 +155,20 @@ def read_rejected(folder: Path) -> list[Rejected]:
     Raises:
         ValueError: The file is missing or damaged.
     """
-    with reading(folder / REJECTED) as path:
-        rejected = _read_json(path)
-        if not isinstance(rejected, list) or any(
-            list(map(type, entry)) != [str, str] for entry in rejected
-        ):
-            raise ValueError("expected pairs of an id and a reason")
-    return [Rejected(*entry) for entry in rejected]
+    return [Rejected(*entry) for entry in _read_rows(folder / REJECTED, Rejected._fields)]
+
+
+def read_warnings(folder: Path) -> list[StructureNote]:
+    """Read the warnings about the structures of a store or a shard.
+
+    Args:
+        folder: Folder of the store.
+
+    Raises:
+        ValueError: The file is missing or damaged.
+    """
+    rows = _read_rows(folder / WARNINGS, StructureNote._fields)
+    return [StructureNote(*entry) for entry in rows]
 
 
 def _groups(
@@ -190,11 +203,10 @@ def _write_shard(chunks: Sequence[GraphChunk], settings: GraphSettings, folder: 
     """
     with whole_folder(folder, flush=False) as temporary:
         rejected = [entry for chunk in chunks for entry in chunk.rejected]
-        found = merge_warnings(chunk.warnings for chunk in chunks)
-        for name, content in ((REJECTED, rejected), (WARNINGS, found)):
-            write_pieces(temporary / name, [json.dumps(content).encode()])
+        _write_rows(temporary / REJECTED, rejected)
+        _write_rows(temporary / WARNINGS, [note for chunk in chunks for note in chunk.warnings])
         if any(chunk.records for chunk in chunks):
-            pack_store(chunks, settings, folder)[0].save(temporary)
+            pack_store(chunks, settings, folder).store.save(temporary)
 
 
 def _complete_shards(parent: Path) -> list[Path]:
@@ -205,6 +217,7 @@ def _complete_shards(parent: Path) -> list[Path]:
             if shard.name != f"{number:06}":
                 raise ValueError(f"{shard} is not the next shard")
             read_rejected(shard)
+            read_warnings(shard)
             if _has_graphs(shard):
                 GraphStore.load(shard)
         except ValueError:
@@ -254,7 +267,9 @@ def _merge(shards: Sequence[Path], folder: Path, source: Path) -> None:
                 raise
         return
     with whole_folder(folder) as temporary:
-        write_pieces(temporary / REJECTED, [json.dumps(rejected).encode()])
+        _write_rows(temporary / REJECTED, rejected)
+        found = [note for shard in shards for note in read_warnings(shard)]
+        _write_rows(temporary / WARNINGS, found)
         merge_stores(stores, temporary)
 
 
@@ -265,5 +280,14 @@ def _none_usable(source: Path, rejected: Sequence[Rejected]) -> UserError:
     )
 
 
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _read_rows(path: Path, fields: Sequence[str]) -> list[list[str]]:
+    with reading(path):
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        expected = [str] * len(fields)
+        if not isinstance(rows, list) or any(list(map(type, row)) != expected for row in rows):
+            raise ValueError(f"expected a list of [{', '.join(fields)}]")
+    return rows
+
+
+def _write_rows(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    write_pieces(path, [json.dumps(rows).encode()])

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -272,7 +273,18 @@ def open_store(folder: Path) -> GraphStore:
     Raises:
         UserError: The store is damaged or of another format.
     """
-    try:
+    with made_by_user():
         return GraphStore.load(folder)
+
+
+@contextmanager
+def made_by_user() -> Iterator[None]:
+    """Turn the error of a damaged store into one that tells the user to build it again.
+
+    Raises:
+        UserError: The block raised a ValueError.
+    """
+    try:
+        yield
     except ValueError as error:
         raise UserError(f"{error}; build these graphs again with csgcnn build") from error

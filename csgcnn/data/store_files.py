@@ -32,8 +32,9 @@ from csgcnn.crystals.records import Scalar
 # 2: global_features; 3: checksums; 4: rows.jsonl; 5: truncate as in CGCNN; 6: no edge vectors;
 # 7: warnings.json
 FORMAT = 7
+FORMAT_WITHOUT_WARNINGS = 6
 # Formats of the folders that are opened; other folders have to be built again.
-READABLE = (6, FORMAT)
+READABLE = (FORMAT_WITHOUT_WARNINGS, FORMAT)
 # Values that are written at once.
 PIECE = 2**20
 
@@ -80,6 +81,11 @@ def is_store(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(meta, dict) and {"format", "settings"} <= meta.keys()
+
+
+def store_format(folder: Path) -> object:
+    """Return the format of a store."""
+    return json.loads((folder / "meta.json").read_text(encoding="utf-8"))["format"]
 
 
 def save_content(content: StoreContent, folder: Path) -> None:

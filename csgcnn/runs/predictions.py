@@ -1,14 +1,14 @@
 """Predictions of a chunk of structures, and how they are reported."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csgcnn.crystals.elements import SYMBOLS
-from csgcnn.crystals.graph_builder import Rejected, Warnings
+from csgcnn.crystals.graph_builder import Rejected
+from csgcnn.crystals.structure_warnings import StructureNote, joined_codes
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.runs.tables import predicted_cells, predicted_columns
@@ -38,29 +38,53 @@ class Prediction:
     std: Floats | None
     unseen: dict[int, str] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
-    warnings: Warnings = field(default_factory=dict)
+    warnings: list[StructureNote] = field(default_factory=list)
+
+    @property
+    def codes(self) -> list[str]:
+        """Codes of the warnings about each structure, joined by `;`: [n_ids]."""
+        codes = joined_codes(self.warnings)
+        return [codes.get(id_, "") for id_ in self.ids]
+
+
+def concatenate(parts: Sequence[Prediction]) -> Prediction:
+    """Concatenate the predictions of consecutive records."""
+    unseen: dict[int, str] = {}
+    for part in parts:
+        unseen = {**part.unseen, **unseen}
+    stds = [part.std for part in parts if part.std is not None]
+    return Prediction(
+        [id_ for part in parts for id_ in part.ids],
+        np.concatenate([part.values for part in parts]),
+        np.concatenate(stds) if stds else None,
+        unseen,
+        [entry for part in parts for entry in part.rejected],
+        [note for part in parts for note in part.warnings],
+    )
 
 
 def prediction_frame(
-    values: Floats, std: Floats | None, targets: Sequence[Target], index: Any = None
+    prediction: Prediction, targets: Sequence[Target], index: Any = None
 ) -> "pd.DataFrame":
     """Return predictions as a DataFrame, with units in the names of its columns.
 
+    The last column holds the codes of the warnings about each structure.
+
     Args:
-        values: Predictions [n_rows, n_columns].
-        std: Standard deviations [n_rows, n_columns], if the model predicts them.
+        prediction: Predictions of all structures.
         targets: Targets of the model; a classification target has a column of its likeliest class.
         index: Index of the rows.
     """
     import pandas as pd
 
+    values, std = prediction.values, prediction.std
     deviations = [None] * len(values) if std is None else std.tolist()
     rows = [
-        predicted_cells(row, targets, deviation)
-        for row, deviation in zip(values.tolist(), deviations, strict=True)
+        [*predicted_cells(row, targets, deviation), codes]
+        for row, deviation, codes in zip(values.tolist(), deviations, prediction.codes, strict=True)
     ]
-    columns = [with_unit(name, unit) for name, unit in predicted_columns(targets, std is not None)]
-    return pd.DataFrame(rows, columns=columns, index=index)
+    columns = [*predicted_columns(targets, std is not None), ("warnings", "")]
+    return pd.DataFrame(rows, columns=[with_unit(*column) for column in columns], index=index)
 
 
 def unseen_elements(store: GraphStore, rows: range, seen: Collection[int]) -> dict[int, str]:
@@ -82,14 +106,6 @@ def unseen_elements(store: GraphStore, rows: range, seen: Collection[int]) -> di
         for z, position in zip(elements.tolist(), positions.tolist(), strict=True)
         if z not in seen
     }
-
-
-def merge_unseen(parts: Iterable[Mapping[int, str]]) -> dict[str, str]:
-    """Return the symbols of the unseen elements of several chunks, with the first id of each."""
-    merged: dict[int, str] = {}
-    for part in parts:
-        merged = {**part, **merged}
-    return {SYMBOLS[z]: id_ for z, id_ in merged.items()}
 
 
 def unseen_line(unseen: Mapping[str, str]) -> list[str]:

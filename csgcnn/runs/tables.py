@@ -119,11 +119,6 @@ def write_predictions(path: Path, header: Sequence[str], rows: Iterable[Sequence
     write_csv(path, header, (list(map(format_cell, row)) for row in rows))
 
 
-def rejected_path(output: Path) -> Path:
-    """Return the path of the list of rejected records: a.csv -> a.rejected.csv."""
-    return output.parent / (output.name.removesuffix(".csv") + ".rejected.csv")
-
-
 def format_cell(value: Any) -> Any:
     """Return the cell for a value: numbers with seven digits, nothing for NaN."""
     if isinstance(value, float):

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from csgcnn.crystals.graph_builder import Warnings, merge_warnings
+from csgcnn.crystals.structure_warnings import StructureNote, WarningSummary
 from csgcnn.errors import UserError
 from csgcnn.io import exclusive, move_into_place, write_text
 
@@ -35,7 +35,7 @@ class Part:
 
     rows: Sequence[Sequence[str]] = ()
     rejected: Sequence[Sequence[str]] = ()
-    warnings: Warnings = field(default_factory=dict)
+    warnings: Sequence[StructureNote] = ()
     unseen: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -71,7 +71,7 @@ class PartialTable:
         self.folder = partial_folder(output)
         self.n_records = 0
         self.n_rejected = 0
-        self.warnings: Warnings = {}
+        self.summary = WarningSummary()
         self.unseen: dict[str, str] = {}
         self._inputs = dict(inputs)
         self._resume = resume
@@ -80,6 +80,11 @@ class PartialTable:
         self._pending: list[Part] = []
         self._written_at = time.monotonic()
         self._stack = ExitStack()
+
+    @property
+    def n_predicted(self) -> int:
+        """Number of predicted records."""
+        return self.n_records - self.n_rejected
 
     def __enter__(self) -> "PartialTable":
         try:
@@ -157,6 +162,11 @@ class PartialTable:
         self.flush()
         return (row for part in self._parts() for row in part.rejected)
 
+    def warnings(self) -> Iterator[StructureNote]:
+        """Yield the warnings about structures, part by part."""
+        self.flush()
+        return (note for part in self._parts() for note in part.warnings)
+
     def publish(self, name: str, path: Path) -> None:
         """Move a finished file of the folder to its place.
 
@@ -191,7 +201,7 @@ class PartialTable:
     def _count(self, part: Part) -> None:
         self.n_records += len(part)
         self.n_rejected += len(part.rejected)
-        self.warnings = merge_warnings([self.warnings, part.warnings])
+        self.summary.add(part.warnings)
         self.unseen = {**part.unseen, **self.unseen}
 
     def _part_files(self) -> list[Path]:
@@ -218,8 +228,8 @@ def _write(part: Part, path: Path) -> None:
 def _read(path: Path) -> Part:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        warnings = {kind: (n, id_) for kind, (n, id_) in content["warnings"].items()}
-        return Part(**{**content, "warnings": warnings})
+        notes = [StructureNote(*note) for note in content["warnings"]]
+        return Part(**{**content, "warnings": notes})
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise _damaged(path, error) from error
 
@@ -236,6 +246,6 @@ def _join(parts: Iterable[Part]) -> Part:
     return Part(
         [row for part in listed for row in part.rows],
         [row for part in listed for row in part.rejected],
-        merge_warnings(part.warnings for part in listed),
+        [note for part in listed for note in part.warnings],
         unseen,
     )

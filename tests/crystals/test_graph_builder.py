@@ -1,4 +1,5 @@
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,10 @@ import pytest
 from structure_text import CIF, CSCL, Write
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.graph_builder import (
-    GraphChunk,
-    Rejected,
-    build_graphs,
-    merge_warnings,
-    warning_lines,
-)
+from csgcnn.crystals.graph_builder import MAX_NOTES, GraphChunk, Rejected, build_graphs
 from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.crystals.records import Record
+from csgcnn.crystals.structure_warnings import StructureNote, StructureWarning, warn
 from csgcnn.errors import UserError
 
 SETTINGS = GraphSettings()
@@ -131,67 +127,62 @@ def test_records_are_read_as_they_are_needed(dielectric_records: list[Record]) -
 
 # --- warnings ---
 
-ROUNDED = "# fractional coordinates rounded to ideal values to avoid issues with finite precision."
+
+class Doubtful(dict[str, Any]):
+    """A structure whose reader issues warnings."""
+
+    def __contains__(self, key: object) -> bool:
+        for message, category in self["issued"]:
+            if category is StructureWarning:
+                warn("merged_sites", message)
+            else:
+                warnings.warn(message, category, stacklevel=1)
+        return super().__contains__(key)
 
 
-def cif(*frac_coords: str, space_group: bool = True) -> str:
-    """Iron atoms at (x, x, x)."""
-    axes = [("a", "alpha"), ("b", "beta"), ("c", "gamma")]
-    cell = "".join(f"_cell_length_{edge} 9\n_cell_angle_{angle} 90\n" for edge, angle in axes)
-    rows = "".join(f"Fe{number} Fe {x} {x} {x}\n" for number, x in enumerate(frac_coords))
-    names = "".join(
-        f"_atom_site_{name}\n" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z")
-    )
-    operations = "loop_\n_symmetry_equiv_pos_as_xyz\n'x, y, z'\n" * space_group
-    return f"data_x\n{cell}{operations}loop_\n{names}{rows}"
+def doubtful(*issued: tuple[str, type[Warning]], structure: Any = CSCL) -> Doubtful:
+    return Doubtful(structure, issued=issued)
+
+
+LONE = {"lattice": (np.eye(3) * 30).tolist(), "species": ["Xe"], "frac_coords": [[0] * 3]}
+ROUNDED = "4 fractional coordinates rounded to ideal values to avoid issues with finite precision."
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_warnings_are_counted_by_kind_and_not_shown(
-    workers: int,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    recwarn: pytest.WarningsRecorder,
+def test_each_record_has_its_warnings_and_none_is_shown(
+    workers: int, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
-    texts = [
-        cif("0"),
-        cif("0", "0.3333"),
-        cif("0", "0.33333", "0.6667"),
-        cif("0", "0.6667", "0.666701"),
+    sources = [
+        CSCL,
+        doubtful(("sites 1 and 2 are one", StructureWarning), ("odd\nnext line", UserWarning)),
+        doubtful((ROUNDED, UserWarning), ("use another function", DeprecationWarning)),
+        doubtful(("sites 1 and 2 are one", StructureWarning), structure=NO_LATTICE),
+        doubtful(("made\x1b[2J of \udcff", UserWarning), structure=LONE),
+        *[CSCL] * 5,
+        LONE,
     ]
-    texts += [cif("0", space_group=False)] * 3 + [cif("0.1")] * 3 + [cif("0.3333")]
-    for number, text in enumerate(texts):
-        (tmp_path / f"{number}.cif").write_text(text)
-    records = [Record(f"c{number}", tmp_path / f"{number}.cif", {}) for number in range(len(texts))]
+    records = [Record(f"c{number}", source, {}) for number, source in enumerate(sources)]
     parts = list(build_small(records, workers=workers))
-    assert [[entry.id for entry in part.rejected] for part in parts] == [["c3"], []], (
-        "two atoms on one spot"
-    )
-    assert parts[1].warnings == {ROUNDED: (1, "c10")}
-    merged = merge_warnings(part.warnings for part in parts)
-    assert merged.pop(ROUNDED) == (3, "c1"), "what was rejected is not counted"
-    ((kind, counted),) = merged.items()
-    assert kind.startswith("No _symmetry_equiv_pos_as_xyz type key found.")
-    assert counted == (3, "c4")
+    assert [entry.id for part in parts for entry in part.rejected] == ["c3"]
+    assert parts[0].warnings == [
+        StructureNote("c1", "merged_sites", "sites 1 and 2 are one"),
+        StructureNote("c1", "parser", "odd"),
+        StructureNote("c4", "parser", "made[2J of \\udcff"),
+        StructureNote("c4", "isolated_atoms", "1 of 1 atoms without a neighbor within 8 Å"),
+    ]
+    assert [note[:2] for note in parts[1].warnings] == [("c10", "isolated_atoms")]
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
 
 
-def test_many_kinds_of_warnings_take_few_lines() -> None:
-    assert warning_lines({}) == []
-    first = {"a": (1, "x"), "b": (2, "y")}
-    merged = merge_warnings([first, {}, {"b": (5, "z"), "c": (3, "z")}])
-    assert merged == {"a": (1, "x"), "b": (7, "y"), "c": (3, "z")}
-    lines = [
-        "7 structures: b (first in y)",
-        "3 structures: c (first in z)",
-        "1 structure: a (first in x)",
-    ]
-    assert warning_lines(merged) == lines
-    assert warning_lines(merged, max_lines=1) == [lines[0], "and 2 other kinds of warnings"]
-    more = [first, {"c": (1, "z")}, {"d": (1, "w"), "a": (1, "w")}]
-    merged = merge_warnings(more, max_kinds=2)
-    assert merged == {"a": (2, "x"), "b": (2, "y"), "other warnings": (2, "z")}
+def test_a_record_with_very_many_warnings_keeps_a_few() -> None:
+    many = [(f"{number} {'long' * 500}", UserWarning) for number in range(1000)]
+    source = doubtful(*many, ("the serious one", StructureWarning))
+    (built,) = build_graphs([Record("a", source, {})], SETTINGS, workers=1)
+    assert len(built.warnings) == MAX_NOTES + 1
+    assert built.warnings[0].message == "the serious one"
+    assert built.warnings[-1].message == f"{1001 - MAX_NOTES} more warnings are not listed"
+    assert max(len(note.message) for note in built.warnings) <= 300
 
 
 def test_reasons_are_one_printable_line(write: Write, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
-import csv
 import json
-import logging
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +8,20 @@ import pytest
 from cache_files import SETTINGS, assert_same, entries, not_again
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.crystals.records import ReadOptions
-from csgcnn.data.cache import default_cache_folder, open_dataset, write_rejected
+from csgcnn.crystals.structure_warnings import StructureNote
+from csgcnn.data.cache import default_cache_folder, known_warnings, open_dataset
+from csgcnn.data.store import GraphStore
 from csgcnn.errors import UserError
 
 
 def test_the_second_time_nothing_is_built(data: Path, folder: Path) -> None:
     done: list[int] = []
-    built, rejected = open_dataset(data, SETTINGS, progress=done.append)
+    built, rejected, _ = open_dataset(data, SETTINGS, progress=done.append)
     assert done == [12]
     assert len(built) == 11
     assert [entry.id for entry in rejected] == ['bad, "one"']
-    cached, rejected_again = open_dataset(data, SETTINGS, builder=not_again)
+    cached, rejected_again, _ = open_dataset(data, SETTINGS, builder=not_again)
     assert_same(cached, built)
     assert rejected_again == rejected
     assert len(entries(folder)) == 1
@@ -38,9 +38,9 @@ def test_the_key_is_bytes_settings_and_reading_options(
         GraphSettings(compress=False),
         GraphSettings(global_features=("composition",)),
     ):
-        store, _ = open_dataset(data, other)
+        store = open_dataset(data, other).store
         assert store.settings == other
-    by_name, _ = open_dataset(data, SETTINGS, ReadOptions(id_column="name"))
+    by_name = open_dataset(data, SETTINGS, ReadOptions(id_column="name")).store
     assert by_name.ids[0] == f"row {rows[0]['material_id']}"
     open_dataset(data, SETTINGS, ReadOptions(structure_column="structure"))
     assert len(entries(folder)) == 8
@@ -51,7 +51,7 @@ def test_the_key_is_bytes_settings_and_reading_options(
     open_dataset(elsewhere, SETTINGS, builder=not_again)
     rows[0]["band_gap"] = 99.0
     data.write_text(json.dumps(rows))
-    store, _ = open_dataset(data, SETTINGS)
+    store = open_dataset(data, SETTINGS).store
     assert store.columns["band_gap"][0] == 99.0
     assert len(entries(folder)) == 9
 
@@ -64,9 +64,9 @@ def test_a_changed_structure_file_of_a_folder_is_noticed(
     (cifs / "id_prop.csv").write_text("a,1.0\nb,2.0\n")
     for name, row in zip("ab", rows, strict=False):
         (cifs / f"{name}.json").write_text(json.dumps(row["structure"]))
-    before, _ = open_dataset(cifs, SETTINGS)
+    before = open_dataset(cifs, SETTINGS).store
     (cifs / "b.json").write_text(json.dumps(rows[5]["structure"]))
-    after, _ = open_dataset(cifs, SETTINGS)
+    after = open_dataset(cifs, SETTINGS).store
     assert before.elements[0] == after.elements[0]
     assert before.elements[1] != after.elements[1]
 
@@ -77,7 +77,7 @@ def test_a_csv_whose_columns_have_unusual_names(
     (data.parent / "a.json").write_text(json.dumps(rows[0]["structure"]))
     table = data.parent / "table.csv"
     table.write_text("label,where,id,gap\nfirst,a.json,same,1\nsecond,a.json,same,2\n")
-    store, rejected = open_dataset(table, SETTINGS, ReadOptions("label", "where"))
+    store, rejected, _ = open_dataset(table, SETTINGS, ReadOptions("label", "where"))
     assert (store.ids, rejected) == (["first", "second"], [])
 
 
@@ -89,28 +89,8 @@ def test_the_files_of_a_csv_may_be_linked(
     (data.parent / "all").symlink_to(tmp_path)
     table = data.parent / "table.csv"
     table.write_text("id,file,gap\nfirst,mine.json,1\nsecond,./all/a.json,2\n")
-    store, rejected = open_dataset(table, SETTINGS)
+    store, rejected, _ = open_dataset(table, SETTINGS)
     assert (store.ids, rejected) == (["first", "second"], [])
-
-
-def test_parser_warnings_are_counted_by_kind(
-    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    axes = [("a", "alpha"), ("b", "beta"), ("c", "gamma")]
-    cell = "".join(f"_cell_length_{edge} 4\n_cell_angle_{angle} 90\n" for edge, angle in axes)
-    atoms = "".join(
-        f"_atom_site_{name}\n" for name in ("label", "type_symbol", "fract_x", "fract_y", "fract_z")
-    )
-    for number in range(3):
-        (tmp_path / f"{number}.cif").write_text(
-            f"data_x\n{cell}loop_\n{atoms}Fe1 Fe 0 0 0.{number}\n"
-        )
-    (tmp_path / "id_prop.csv").write_text("0,1\n1,2\n2,3\n")
-    with caplog.at_level(logging.WARNING):
-        open_dataset(tmp_path, SETTINGS)
-    (message,) = caplog.messages
-    assert message.startswith("3 structures: No _symmetry_equiv_pos_as_xyz type key found.")
-    assert message.endswith("(first in 0)")
 
 
 def test_nothing_usable_is_an_error_with_the_first_reason(tmp_path: Path, folder: Path) -> None:
@@ -136,8 +116,62 @@ def test_the_cache_folder_follows_the_environment(
     assert default_cache_folder() == tmp_path / ".cache" / "csgcnn"
 
 
-def test_rejected_reasons_survive_commas_quotes_and_lines(tmp_path: Path) -> None:
-    rejected = [Rejected("a,b", 'said "no"\nand went'), Rejected("é", "")]
-    write_rejected(rejected, tmp_path / "rejected.csv")
-    with open(tmp_path / "rejected.csv", newline="", encoding="utf-8") as file:
-        assert list(csv.reader(file)) == [["id", "reason"], *map(list, rejected)]
+# --- warnings ---
+
+LONE = {"lattice": [[9, 0, 0], [0, 9, 0], [0, 0, 9]], "species": ["Xe"], "frac_coords": [[0] * 3]}
+OF_LONE = [StructureNote("lone", "isolated_atoms", "1 of 1 atoms without a neighbor within 8 Å")]
+
+
+@pytest.fixture
+def data_with_warning(data: Path, rows: list[dict[str, Any]]) -> Path:
+    data.write_text(json.dumps([*rows, {"material_id": "lone", "structure": LONE}]))
+    return data
+
+
+def test_warnings_are_cached_with_the_graphs(data_with_warning: Path, folder: Path) -> None:
+    assert open_dataset(data_with_warning, SETTINGS).warnings == OF_LONE
+    assert open_dataset(data_with_warning, SETTINGS, builder=not_again).warnings == OF_LONE
+    below_a_file = data_with_warning / "cache"
+    assert open_dataset(data_with_warning, SETTINGS, cache_folder=below_a_file).warnings == OF_LONE
+
+
+def make_format_6(store: Path) -> None:
+    """Change a store into one of format 6, as version 0.2.0 wrote it."""
+    meta = json.loads((store / "meta.json").read_text())
+    warnings = b'{"No _symmetry_equiv_pos_as_xyz type key found.": [3, "a"]}'
+    (store / "warnings.json").write_bytes(warnings)
+    meta["crc32"]["warnings.json"] = zlib.crc32(warnings)
+    (store / "meta.json").write_text(json.dumps(meta | {"format": 6}))
+
+
+def test_a_store_of_format_6_opens_with_one_warning(
+    data_with_warning: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    built = open_dataset(data_with_warning, SETTINGS)
+    (store,) = entries(folder)
+    assert open_dataset(store, SETTINGS).warnings == OF_LONE
+    assert not caplog.messages
+    make_format_6(store)
+    old = open_dataset(store, SETTINGS)
+    assert_same(old.store, built.store)
+    assert (old.rejected, old.warnings) == (built.rejected, [])
+    (message,) = caplog.messages
+    assert "csgcnn build dataset.path=DATA output=FOLDER" in message
+    assert str(store) in message
+
+
+def test_a_damaged_list_of_warnings_is_refused(data_with_warning: Path, folder: Path) -> None:
+    open_dataset(data_with_warning, SETTINGS)
+    (store,) = entries(folder)
+    (store / "warnings.json").write_text('[["a", "b"]]')
+    with pytest.raises(UserError, match=r"warnings\.json: .*csgcnn build"):
+        open_dataset(store, SETTINGS)
+
+
+def test_a_store_that_was_saved_from_python_has_no_warnings(
+    data_with_warning: Path, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "saved").mkdir()
+    open_dataset(data_with_warning, SETTINGS).store.save(tmp_path / "saved")
+    assert len(GraphStore.load(tmp_path / "saved")) == 12
+    assert known_warnings(tmp_path / "saved") == []

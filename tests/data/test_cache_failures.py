@@ -39,6 +39,7 @@ def shorten(path: Path) -> None:
         ("distance.npy", Path.unlink),
         ("meta.json", Path.unlink),
         ("rejected.json", Path.unlink),
+        ("warnings.json", Path.unlink),
     ],
 )
 def test_a_damaged_cache_is_named_and_built_again(
@@ -48,11 +49,11 @@ def test_a_damaged_cache_is_named_and_built_again(
     name: str,
     damage: Callable[[Path], None],
 ) -> None:
-    built, rejected = open_dataset(data, SETTINGS)
+    built, rejected, _ = open_dataset(data, SETTINGS)
     (entry,) = entries(folder)
     damage(entry / name)
     with caplog.at_level(logging.WARNING):
-        again, rejected_again = open_dataset(data, SETTINGS)
+        again, rejected_again, _ = open_dataset(data, SETTINGS)
     assert_same(again, built)
     assert rejected_again == rejected
     assert len(caplog.records) == 1
@@ -63,7 +64,7 @@ def test_a_damaged_cache_is_named_and_built_again(
 
 @pytest.mark.parametrize("content", [b"[[]]", b'[["a", 1]]', b"{}", b"[" * 100_000, b"\xff"])
 def test_malformed_reasons_are_built_again(data: Path, folder: Path, content: bytes) -> None:
-    _, rejected = open_dataset(data, SETTINGS)
+    _, rejected, _ = open_dataset(data, SETTINGS)
     (entry,) = entries(folder)
     meta = json.loads((entry / "meta.json").read_text())
     meta["crc32"]["rejected.json"] = zlib.crc32(content)
@@ -92,7 +93,7 @@ def test_any_damage_is_found_or_harmless(
     data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    built, rejected = open_dataset(data, SETTINGS)
+    built, rejected, _ = open_dataset(data, SETTINGS)
     (entry,) = entries(folder)
     files = {path.name: path.read_bytes() for path in entry.iterdir()}
     reasons: list[str] = []
@@ -109,7 +110,7 @@ def test_any_damage_is_found_or_harmless(
             GraphStore.load(entry)
         except ValueError as error:
             reasons.append(str(error))
-        again, rejected_again = open_dataset(data, SETTINGS)
+        again, rejected_again, _ = open_dataset(data, SETTINGS)
         assert_same(again, built)
         assert rejected_again == rejected
         assert_same(GraphStore.load(entry), built)
@@ -138,7 +139,7 @@ def test_of_two_processes_at_once_one_builds(data: Path, folder: Path) -> None:
     def process() -> None:
         logging.getLogger("csgcnn").addHandler(Exit(logging.WARNING))
         started.wait()
-        store, rejected = open_dataset(data, SETTINGS, builder=counted)
+        store, rejected, _ = open_dataset(data, SETTINGS, builder=counted)
         os._exit(0 if (len(store), len(rejected)) == (11, 1) else 1)
 
     processes = [fork.Process(target=process) for _ in range(2)]
@@ -162,7 +163,7 @@ def test_without_locks_all_build_and_the_first_wins(
     def no_locks(*_: object, **__: object) -> NoReturn:
         raise NotImplementedError
 
-    expected, _ = open_dataset(data, SETTINGS, cache_folder=tmp_path / "other")
+    expected = open_dataset(data, SETTINGS, cache_folder=tmp_path / "other").store
     (first,) = entries(tmp_path / "other")
 
     def overtaken(*args: Any) -> Iterator[GraphChunk]:
@@ -179,7 +180,7 @@ def test_without_locks_all_build_and_the_first_wins(
 def test_a_cache_folder_that_cannot_be_made_only_warns(
     data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store, _ = open_dataset(data, SETTINGS, cache_folder=data / "below a file")
+    store = open_dataset(data, SETTINGS, cache_folder=data / "below a file").store
     assert len(store) == 11
     assert "not cached" in caplog.text
     assert str(data / "below a file") in caplog.text
@@ -191,7 +192,7 @@ def test_a_read_only_cache_folder_only_warns(
 ) -> None:
     folder.mkdir()
     folder.chmod(0o500)
-    store, _ = open_dataset(data, SETTINGS)
+    store = open_dataset(data, SETTINGS).store
     assert len(store) == 11
     assert "not cached" in caplog.text
 
@@ -203,7 +204,7 @@ def test_a_full_disk_only_warns(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    store, _ = open_dataset(data, SETTINGS)
+    store = open_dataset(data, SETTINGS).store
     assert len(store) == 11
     assert "not cached: [Errno 28] No space left on device" in caplog.text
     assert entries(folder) == []

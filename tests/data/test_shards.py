@@ -10,13 +10,21 @@ import pytest
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.graph_builder import GraphChunk, Rejected, WorkerLostError, build_graphs
 from csgcnn.crystals.records import Record
-from csgcnn.data.shards import ShardSize, build_store, pack_store, read_rejected, shards_folder
+from csgcnn.data.shards import (
+    ShardSize,
+    build_store,
+    pack_store,
+    read_rejected,
+    read_warnings,
+    shards_folder,
+)
 from csgcnn.data.store import GraphStore
 from csgcnn.errors import UserError
 
 SETTINGS = GraphSettings()
 SOURCE = Path("set.json")
 BAD = {"species": ["H"]}
+LONE = {"lattice": [[9, 0, 0], [0, 9, 0], [0, 0, 9]], "species": ["Xe"], "frac_coords": [[0] * 3]}
 
 
 small_chunks = partial(build_graphs, chunk_size=4)
@@ -27,14 +35,17 @@ build_small = partial(
 
 @pytest.fixture
 def records(dielectric_records: list[Record]) -> list[Record]:
-    """30 records; number 5 and the second shard are unusable, and the third has a new column."""
+    """30 records; number 5 and the second shard are unusable, and the third has a new column.
+
+    Numbers 2 and 20 have an isolated atom.
+    """
     good = [
         Record(record.id, record.source, {"gap": record.columns["band_gap"]})
         for record in dielectric_records[:30]
     ]
-    bad = {5, *range(8, 16)}
+    other = {2: LONE, 20: LONE, **dict.fromkeys((5, *range(8, 16)), BAD)}
     return [
-        Record(r.id, BAD if i in bad else r.source, r.columns | ({"late": i} if i >= 16 else {}))
+        Record(r.id, other.get(i, r.source), r.columns | ({"late": i} if i >= 16 else {}))
         for i, r in enumerate(good)
     ]  # type: ignore[list-item]
 
@@ -51,11 +62,16 @@ def interrupted_after(n_records: int, records: list[Record]) -> Iterator[Record]
 def test_shards_are_merged_into_one_store(records: list[Record], tmp_path: Path) -> None:
     done: list[int] = []
     build_small(records, folder=tmp_path / "store", progress=done.append)
-    expected, rejected = pack_store(list(build_graphs(records, SETTINGS, 1)), SETTINGS, SOURCE)
+    chunks = list(build_graphs(records, SETTINGS, 1))
+    expected, rejected, warnings = pack_store(chunks, SETTINGS, SOURCE)
     store = GraphStore.load(tmp_path / "store")
     assert (store.ids, store.columns) == (expected.ids, expected.columns)
     assert read_rejected(tmp_path / "store") == rejected
     assert len(rejected) == 9
+    assert read_warnings(tmp_path / "store") == warnings
+    assert [(note.id, note.code) for note in warnings] == [
+        (records[number].id, "isolated_atoms") for number in (2, 20)
+    ]
     assert sum(done) == 30
     for name in type(store.graphs).__slots__:
         np.testing.assert_array_equal(
@@ -116,6 +132,7 @@ def shorten(path: Path) -> None:
         lambda parts: shutil.rmtree(parts / "000000"),
         lambda parts: shorten(parts / "000000" / "distance.npy"),
         lambda parts: shorten(parts / "000001" / "rejected.json"),
+        lambda parts: shorten(parts / "000001" / "warnings.json"),
         lambda parts: shorten(parts / "000002" / "meta.json"),
     ],
 )
@@ -129,6 +146,11 @@ def test_damaged_shards_are_built_again(
     damage(shards_folder(store))
     build_small(records, folder=store)
     assert contents(store) == contents(tmp_path / "whole")
+
+
+def test_one_shard_keeps_its_warnings(records: list[Record], tmp_path: Path) -> None:
+    build_small(records[:8], folder=tmp_path / "store")
+    assert [note.id for note in read_warnings(tmp_path / "store")] == [records[2].id]
 
 
 def test_large_crystals_make_small_shards(records: list[Record], tmp_path: Path) -> None:

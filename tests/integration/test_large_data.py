@@ -125,7 +125,8 @@ def test_unusable_records_are_listed(
     (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, rows)))
     answer = csgcnn("build", "dataset.path=set.jsonl", "output=a.graphs", cwd=tmp_path)
     assert answer.code == 1
-    assert "1 records could not be used: a.graphs.rejected.csv" in answer.said
+    assert "1 record could not be used (bad: " in answer.said
+    assert "): a.graphs.rejected.csv" in answer.said
     assert [row["id"] for row in table(tmp_path / "a.graphs.rejected.csv")] == ["bad"]
     answer = csgcnn(
         "build", "dataset.path=set.jsonl", "output=b.graphs", "dataset.on_error=skip", cwd=tmp_path

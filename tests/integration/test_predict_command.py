@@ -1,5 +1,4 @@
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -101,22 +100,6 @@ def test_bad_structures_among_good_ones(
     (folder / "unknown.cif").unlink()
     assert csgcnn(*words, cwd=tmp_path).code == 0
     assert not (tmp_path / "out.rejected.csv").exists(), "it is of the run before"
-
-
-def test_what_the_parser_mends_is_told_once(
-    csgcnn: Command, ckpt: Path, cifs: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "wrong_sums"
-    folder.mkdir()
-    for path in sorted(cifs.iterdir())[:3]:
-        (folder / path.name).write_text(
-            re.sub("(_chemical_formula_sum +).*", r"\1'H7 He1'", path.read_text())
-        )
-    answer = csgcnn("predict", f"ckpt={ckpt}", f"structures={folder}", cwd=tmp_path)
-    assert answer.code == 0, answer.said
-    (line,) = (line for line in answer.said.splitlines() if "Missing elements" in line)
-    assert "3 structures: " in line
-    assert f"(first in {min(cifs.iterdir()).stem})" in line
 
 
 def test_elements_never_seen_are_told(csgcnn: Command, ckpt: Path, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from csgcnn.runs.tables import (
     compared_rows,
     predicted_cells,
     predicted_columns,
-    rejected_path,
     write_predictions,
 )
 
@@ -65,8 +64,3 @@ def test_predictions_beside_known_values(with_std: bool) -> None:
 def test_numbers_have_seven_digits_and_nan_is_empty(tmp_path: Path) -> None:
     write_predictions(tmp_path / "a.csv", ["id", "x"], [["a", 1 / 3], ["b", math.nan], ["c", 2]])
     assert (tmp_path / "a.csv").read_text().split() == ["id,x", "a,0.3333333", "b,", "c,2"]
-
-
-def test_the_path_of_rejected_records() -> None:
-    assert rejected_path(Path("out/a.csv")) == Path("out/a.rejected.csv")
-    assert rejected_path(Path("a")) == Path("a.rejected.csv")

@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 
 from csgcnn.crystals.graph_builder import Rejected
+from csgcnn.crystals.structure_warnings import StructureNote
 from csgcnn.errors import UserError
 from csgcnn.screening.partial_table import Part, PartialTable, partial_folder
 
-FIRST = Part(
-    [["x", "1"]], [Rejected("y", 'no, "not" one\nline')], {"strange": (1, "x")}, {"Pu": "x"}
-)
+STRANGE = StructureNote("x", "parser", "strange")
+FIRST = Part([["x", "1"]], [Rejected("y", 'no, "not" one\nline')], [STRANGE], {"Pu": "x"})
 
 
 def partial(tmp_path: Path, resume: bool = True, ckpt: str = "a") -> PartialTable:
@@ -31,10 +31,11 @@ def test_interrupted_table_is_resumed(tmp_path: Path) -> None:
     with partial(tmp_path) as table:
         assert (table.n_records, table.n_rejected) == (2, 1)
         table.skip(iter(["y", "x", "z"]))
-        table.add(Part([["z", "2"]], [], {"strange": (2, "z")}, {"Pu": "z", "Np": "z"}))
+        table.add(Part([["z", "2"]], [], [STRANGE._replace(id="z")], {"Pu": "z", "Np": "z"}))
         assert [*table.rows()] == [["x", "1"], ["z", "2"]]
         assert [*table.rejected()] == [["y", 'no, "not" one\nline']]
-        assert table.warnings == {"strange": (3, "x")}
+        assert [*table.warnings()] == [STRANGE, STRANGE._replace(id="z")]
+        assert table.summary.n_warnings == 2
         assert table.unseen == {"Pu": "x", "Np": "z"}
     assert [*tmp_path.iterdir()] == []
 
