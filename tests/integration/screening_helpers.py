@@ -25,8 +25,8 @@ def write_store(data_file: Path, folder: Path) -> Path:
     """Write the store of the graphs of a data set."""
     (folder / "store").mkdir()
     settings = GraphSettings(global_features=("density",))
-    store, _ = open_dataset(data_file, settings, cache_folder=folder / "cache", workers=1)
-    store.save(folder / "store")
+    opened = open_dataset(data_file, settings, cache_folder=folder / "cache", workers=1)
+    opened.store.save(folder / "store")
     return folder / "store"
 
 
