@@ -33,6 +33,7 @@ KINDS = {
     "volume_per_atom": Kind("serious", "unusual volume per atom"),
     "isolated_atoms": Kind("serious", "atoms without a neighbor within the cutoff"),
     "symmetry_mismatch": Kind("serious", "symmetry operations do not fit the space group"),
+    "elements_from_title": Kind("serious", "elements taken from the title of a POSCAR"),
     "other_blocks": Kind("minor", "further structures in the file were not read"),
     "formula_units": Kind("minor", "another number of formula units than in the file"),
     "omitted_site": Kind("minor", "sites without atoms were left out"),
