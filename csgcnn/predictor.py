@@ -16,7 +16,7 @@ from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.crystals.graph_builder import CHUNK_SIZE, build_graphs
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structure_warnings import summary_lines
-from csgcnn.crystals.structures import StructureSource
+from csgcnn.crystals.structures import StructureSource, is_structure_object, text_or_file
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.errors import DataWarning, StructureError, UserError
@@ -121,7 +121,7 @@ class Predictor:
 
         Args:
             structures: One structure, or a list or column of a DataFrame of them: pymatgen
-                `Structure`, ASE `Atoms`, `Crystal`, dict, or path of a structure file.
+                `Structure`, ASE `Atoms`, `Crystal`, dict, path or text of a structure file.
             as_frame: Whether to return a DataFrame, with units in its columns, standard
                 deviations if the model predicts them, the codes of warnings about each structure,
                 and the index of a column that was given.
@@ -259,7 +259,7 @@ class Predictor:
 
     def _predict(self, structures: Any) -> Prediction:
         listed = [structures] if _is_one(structures) else list(structures)
-        records = [Record(f"structure {i}", _source(one, i), {}) for i, one in enumerate(listed)]
+        records = [Record(f"structure {i}", _source(one), {}) for i, one in enumerate(listed)]
         chunks = list(self.stream(records, workers=1))
         found = concatenate([Prediction([], *self._empty()), *chunks])
         for id_, reason in found.rejected:
@@ -275,24 +275,8 @@ class Predictor:
 
 
 def _is_one(structures: Any) -> bool:
-    is_structure = hasattr(structures, "lattice") or hasattr(structures, "get_chemical_symbols")
-    return isinstance(structures, str | Path | dict) or is_structure
+    return isinstance(structures, str | Path | dict) or is_structure_object(structures)
 
 
-def _source(structure: Any, position: int) -> StructureSource:
-    if isinstance(structure, str):
-        return Path(structure)
-    if hasattr(structure, "get_chemical_symbols"):
-        return _from_ase(structure, position)
-    return structure
-
-
-def _from_ase(atoms: Any, position: int) -> dict[str, Any]:
-    """Return ASE `Atoms` as a dict; ASE itself is not needed."""
-    if not all(atoms.pbc):
-        raise StructureError(f"structure {position}: ASE Atoms must be periodic in all directions")
-    return {
-        "lattice": np.asarray(atoms.get_cell()).tolist(),
-        "species": atoms.get_chemical_symbols(),
-        "frac_coords": atoms.get_scaled_positions().tolist(),
-    }
+def _source(structure: Any) -> StructureSource:
+    return text_or_file(structure) if isinstance(structure, str) else structure

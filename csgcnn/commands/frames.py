@@ -8,10 +8,14 @@ from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csgcnn.crystals.crystal import Crystal
+from csgcnn.crystals.data_tables import ID_COLUMNS, STRUCTURE_COLUMNS
 from csgcnn.crystals.elements import SYMBOLS
-from csgcnn.crystals.readers import ID_COLUMNS, STRUCTURE_COLUMNS
-from csgcnn.crystals.structures import is_structure_dict, to_crystal
+from csgcnn.crystals.structures import (
+    is_structure_dict,
+    is_structure_object,
+    text_or_file,
+    to_crystal,
+)
 from csgcnn.errors import StructureError, UserError
 from csgcnn.io import write_bytes
 
@@ -32,8 +36,8 @@ def write_frame(
     The id of a row is in a column material_id, jid, mbid or id, else it is the index.
 
     Args:
-        frame: A column of structures (pymatgen `Structure`, ASE `Atoms`, `Crystal`, dict, or path
-            of a structure file), and columns of targets.
+        frame: A column of structures (pymatgen `Structure`, ASE `Atoms`, `Crystal`, dict, path
+            or text of a structure file), and columns of targets.
         path: The file, which is compressed.
         structure_column: Column of the structures; None: the first column that holds some.
 
@@ -69,8 +73,7 @@ def _structure_column(frame: "pd.DataFrame") -> str:
 
 
 def _is_structure(value: Any) -> bool:
-    is_object = hasattr(value, "lattice") or hasattr(value, "get_chemical_symbols")
-    return is_object or is_structure_dict(value)
+    return is_structure_object(value) or is_structure_dict(value)
 
 
 def _records(frame: "pd.DataFrame", column: str) -> Iterator[dict[str, Any]]:
@@ -90,7 +93,7 @@ def _structure(value: Any, index: Any) -> Any:
     if hasattr(value, "as_dict"):
         return json.loads(json.dumps(value.as_dict(), default=_plain))
     try:
-        crystal = value if isinstance(value, Crystal) else to_crystal(_source(value))
+        crystal = to_crystal(text_or_file(value) if isinstance(value, str) else value)
     except StructureError as error:
         raise StructureError(f"row {index} of the DataFrame: {error}") from error
     return {
@@ -98,10 +101,6 @@ def _structure(value: Any, index: Any) -> Any:
         "species": [SYMBOLS[z] for z in crystal.atomic_number.tolist()],
         "frac_coords": crystal.frac_coords.tolist(),
     }
-
-
-def _source(value: Any) -> Any:
-    return Path(value) if isinstance(value, str) else value
 
 
 def _is_scalar(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -16,6 +16,9 @@ from csgcnn.errors import StructureError, one_line
 _CHARGED_SPECIES = re.compile(r"([A-Z][a-z]?)\d*(\.\d*)?[+-](,.*)?")
 # volume / (a b c) below which the lattice is singular.
 _MIN_VOLUME_RATIO = 1e-6
+_ISOTOPES = {"D": "H", "T": "H"}
+# Occupancies as near to 1 as this are 1.
+OCCUPANCY_TOLERANCE = 1e-3
 # Å
 _MAX_VECTOR_LENGTH = 1e4
 
@@ -26,6 +29,12 @@ class Crystal(NamedTuple):
     lattice: NDArray[np.float64]  # [3, 3], rows are the lattice vectors, Å
     atomic_number: NDArray[np.uint8]  # [n_atoms]
     frac_coords: NDArray[np.float64]  # [n_atoms, 3]
+
+
+class Unusable(NamedTuple):
+    """A structure that is refused when it is read, such as that of a record with a repeated id."""
+
+    reason: str
 
 
 def make_crystal(
@@ -113,6 +122,25 @@ def lattice_from_parameters(parameters: Any) -> NDArray[np.float64]:
     )
 
 
+def occupant(site: int | str, occupancies: Sequence[tuple[str, float]]) -> str:
+    """Return the only element of a site, which may occur in several charge states.
+
+    Args:
+        site: Number or label of the site.
+        occupancies: Species such as "Fe3+" with their occupancies.
+
+    Raises:
+        StructureError: Several elements share the site, or it is partly occupied.
+    """
+    if len(occupancies) == 1 and occupancies[0][1] == 1:
+        return occupancies[0][0]
+    elements = {_ISOTOPES.get(name, name) for name in map(_element, dict(occupancies))}
+    total = sum(occupancy for _, occupancy in occupancies)
+    if len(elements) != 1 or not abs(total - 1) <= OCCUPANCY_TOLERANCE:
+        refuse_disorder(site, dict(occupancies))
+    return elements.pop()
+
+
 def refuse_disorder(site: int | str, occupancies: dict[str, float]) -> NoReturn:
     """Refuse a site that several elements share, or that is partly occupied.
 
@@ -130,12 +158,26 @@ def refuse_disorder(site: int | str, occupancies: dict[str, float]) -> NoReturn:
     )
 
 
+def refuse_not_periodic(pbc: Iterable[Any]) -> None:
+    """Refuse a structure that is not periodic along all lattice vectors.
+
+    Args:
+        pbc: Whether the structure is periodic along a, b and c.
+
+    Raises:
+        StructureError: It is not periodic along one of them.
+    """
+    open_axes = [axis for axis, is_periodic in zip("abc", pbc, strict=False) if not is_periodic]
+    if open_axes:
+        raise StructureError(
+            f"the structure is not periodic along {' and '.join(open_axes)} (pbc is False there); "
+            "put it into a cell with 10 Å of vacuum in this direction and set pbc to True"
+        )
+
+
 def _atomic_number(species: str, site: int) -> int:
-    charged = (
-        isinstance(species, str) and not species.isalpha() and _CHARGED_SPECIES.fullmatch(species)
-    )
     try:
-        number = atomic_number(charged[1] if charged else species)
+        number = atomic_number(_element(species))
     except StructureError as error:
         raise StructureError(f"site {site}: {one_line(error)}") from None
     if number > MAX_ATOMIC_NUMBER:
@@ -144,6 +186,14 @@ def _atomic_number(species: str, site: int) -> int:
             f"elements up to {MAX_ATOMIC_NUMBER} (Fm) are supported"
         )
     return number
+
+
+def _element(species: str) -> str:
+    """Return a species without its charge."""
+    charged = (
+        isinstance(species, str) and not species.isalpha() and _CHARGED_SPECIES.fullmatch(species)
+    )
+    return charged[1] if charged else species
 
 
 def _refuse_coordinates(

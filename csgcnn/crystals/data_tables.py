@@ -1,23 +1,49 @@
 """Tables of data sets in JSON and csv files: columns and rows, read row by row."""
 
-import csv
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, starmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from csgcnn.crystals.ase_database import ase_rows, is_ase_database
+from csgcnn.crystals.csv_files import CsvFile
 from csgcnn.crystals.json_stream import JsonStream
+from csgcnn.crystals.nested import with_nested
+from csgcnn.crystals.optimade import is_optimade, optimade_row
+from csgcnn.crystals.records import Scalar, none_if_missing
 from csgcnn.crystals.structures import is_structure_dict
-from csgcnn.crystals.text_files import text_pieces
-from csgcnn.errors import StructureError, UserError, one_line
+from csgcnn.errors import UserError, one_line
 
+ID_COLUMNS = ("material_id", "jid", "mbid", "id")
+STRUCTURE_COLUMNS = ("crystal_structure", "structure", "atoms")
+FILE_COLUMNS = ("file", "path", "structure", "cif", "filename")
 # Records of a JSON list that are read ahead to find its columns.
 _N_HEAD_RECORDS = 1000
-_SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "jsonl"}
+_SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".parquet": "parquet",
+}
 _EXPECTED_JSON = "expected a list of records, or a DataFrame with columns and data"
+
+
+class Row(NamedTuple):
+    """A row of a table.
+
+    Attributes:
+        index: Its index in a DataFrame, or its number from 0.
+        values: Values by column. Those of nested dicts are also under dotted names.
+        line: Its line in a file of text.
+    """
+
+    index: Any
+    values: dict[str, Any]
+    line: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +52,17 @@ class Table:
 
     Attributes:
         columns: Names of the columns; later rows of a JSON list may have more.
-        rows: Index and values by column of each row; raises UserError at a malformed row.
-        is_text: Whether numbers are still text, as in csv.
+        rows: The rows; raises UserError at a malformed row.
+        scalar: Returns the number, text or missing value in a column of a row.
     """
 
     columns: list[str]
-    rows: Iterator[tuple[Any, dict[str, Any]]]
-    is_text: bool
+    rows: Iterator["Row"]
+    scalar: Callable[["Row", str], Scalar] = lambda row, name: none_if_missing(row.values[name])
 
 
 def table_format(path: Path) -> str | None:
-    """Return "csv", "json" or "jsonl" by the suffix, which `.gz` may follow, or None."""
+    """Return csv, json, jsonl or parquet by the suffix, which `.gz` may follow, or None."""
     return _SUFFIXES.get(Path(path.name.removesuffix(".gz")).suffix.lower())
 
 
@@ -63,7 +89,7 @@ def json_table_or_value(stream: JsonStream) -> Any:
     """
     path = stream.path
     if stream.peek() == "[":
-        return _record_table(path, _last_list(stream))
+        return record_table(path, _last_list(stream))
     if stream.peek() != "{":
         value = stream.value()
         stream.end()
@@ -78,6 +104,11 @@ def json_table_or_value(stream: JsonStream) -> Any:
     stream.end()
     if {"columns", "data"} <= content.keys():
         return _split_table(path, content["columns"], content.get("index"), content["data"])
+    if is_ase_database(content):
+        return record_table(path, ase_rows(content))
+    entries = content.get("data")
+    if isinstance(entries, list) and any(map(is_optimade, entries)):
+        return record_table(path, iter(entries))
     return content
 
 
@@ -87,56 +118,65 @@ def json_lines_table(stream: JsonStream) -> Table:
     Raises:
         UserError: A value is not a record.
     """
-    return _record_table(stream.path, (stream.value() for _ in iter(stream.peek, "")))
+    return record_table(stream.path, (stream.value() for _ in iter(stream.peek, "")))
 
 
-def csv_table(path: Path) -> Table:
-    """Return the table of a csv file with a header.
+def csv_table(path: Path, columns: Sequence[str] | None = None) -> Table:
+    """Return the table of a csv file.
 
-    Raises:
-        UserError: A line is malformed, or two columns have one name.
-    """
-    rows = csv_rows(path)
-    columns = next(rows)
-    _check_columns(path, columns)
-    values = (dict(zip(columns, row, strict=True)) for row in rows)
-    return Table(columns, enumerate(values), is_text=True)
-
-
-def csv_rows(path: Path) -> Iterator[list[str]]:
-    """Yield the rows of a csv file with stripped cells; blank lines are skipped.
+    Args:
+        path: The file.
+        columns: Names of the columns if the file has no header.
 
     Raises:
-        UserError: A line is malformed or has another number of cells, or there are no rows.
+        UserError: A line is malformed, two columns have one name, or there is a header besides
+            `columns`.
     """
-    reader = csv.reader(_lines(path), strict=True)
-    length = 0
-    try:
-        for cells in reader:
-            row = [cell.strip() for cell in cells]
-            if not any(row):
-                continue
-            if length and len(row) != length:
-                raise UserError(
-                    f"{path}: line {reader.line_num} has {len(row)} fields, expected {length}"
-                )
-            length = len(row)
-            yield row
-    except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num} is not csv ({error})") from None
-    if not length:
-        raise UserError(f"{path}: the table is empty")
+    file = CsvFile(path)
+    first = next(file.rows)
+    names, data = first.cells, file.rows
+    if columns is not None:
+        is_header = not set(FILE_COLUMNS).isdisjoint(first.cells)
+        check_given_columns(path, columns, first.cells, is_header)
+        names, data = list(columns), chain([first], file.rows)
+    elif set(FILE_COLUMNS).isdisjoint(names) and not set(FILE_COLUMNS).isdisjoint(file.comment):
+        # The header is a comment: "# id,file,gap".
+        names, data = file.comment, chain([first], file.rows)
+    _check_columns(path, names)
+    position = {name: number for number, name in enumerate(names)}
+
+    def rows() -> Iterator[Row]:
+        for number, row in enumerate(data):
+            yield Row(number, dict(zip(names, row.cells, strict=True)), row.line)
+
+    def scalar(row: Row, name: str) -> Scalar:
+        return file.value(row.values[name], position[name], row.line or 0)
+
+    return Table(names, rows(), scalar)
 
 
-def _lines(path: Path) -> Iterator[str]:
-    rest = ""
-    try:
-        for piece in text_pieces(path):
-            *lines, rest = (rest + piece).splitlines(keepends=True) or [""]
-            yield from lines
-    except StructureError as error:
-        raise UserError(f"{path}: {error}") from None
-    yield rest
+def check_given_columns(
+    path: Path, columns: Sequence[str], first: Sequence[str], is_header: bool
+) -> None:
+    """Check the names of columns that the user gave for a table without a header.
+
+    Args:
+        path: The table, for messages.
+        columns: The names.
+        first: The first cells of these columns.
+        is_header: Whether these cells are names.
+
+    Raises:
+        UserError: There are more or fewer columns, or the table has a header.
+    """
+    if len(columns) != len(first):
+        raise UserError(
+            f"{path}: dataset.columns has {len(columns)} names, but there are {len(first)} columns "
+            f"({one_line(', '.join(first))})"
+        )
+    if is_header:
+        found = one_line(", ".join(first), 60)
+        raise UserError(f"{path}: its first row is a header ({found}); omit dataset.columns")
 
 
 def find_column(
@@ -180,18 +220,30 @@ def _last_list(stream: JsonStream, keys: Iterable[str] = ()) -> Iterator[Any]:
     stream.end()
 
 
-def _record_table(path: Path, values: Iterator[Any]) -> Table:
+def record_table(path: Path, values: Iterator[Any]) -> Table:
+    """Return the table of some records; entries of OPTIMADE are records, too.
+
+    Args:
+        path: Their file, for messages.
+        values: The records.
+
+    Raises:
+        UserError: A value is not a record.
+    """
+    nested_names: set[str] = set()
+
     def rows() -> Iterator[dict[str, Any]]:
         for number, row in enumerate(values, 1):
             if not isinstance(row, dict):
                 found = f"entry {number} is {reprlib.repr(row):.60}"
                 raise UserError(f"{path}: {found}; {_EXPECTED_JSON}")
-            yield row
+            record = optimade_row(row) if "attributes" in row and is_optimade(row) else row
+            yield with_nested(record, nested_names)
 
     all_rows = rows()
     head = list(islice(all_rows, _N_HEAD_RECORDS))
     columns = list(dict.fromkeys(chain.from_iterable(head)))
-    return Table(columns, enumerate(chain(head, all_rows)), is_text=False)
+    return Table(columns, starmap(Row, enumerate(chain(head, all_rows))))
 
 
 def _split_table(path: Path, columns: Any, index: Any, data: Any) -> Table:
@@ -202,7 +254,14 @@ def _split_table(path: Path, columns: Any, index: Any, data: Any) -> Table:
     _check_columns(path, columns)
     if not isinstance(index, list | None):
         raise UserError(f"{path}: index is {reprlib.repr(index):.60}, not a list; {_EXPECTED_JSON}")
-    return Table(columns, _split_rows(path, columns, index, data), is_text=False)
+    nested_names: set[str] = set()
+    rows = (
+        Row(name, with_nested(values, nested_names))
+        for name, values in _split_rows(path, columns, index, data)
+    )
+    head = list(islice(rows, 1))
+    names = dict.fromkeys([*columns, *(head[0].values if head else ())])
+    return Table(list(names), chain(head, rows))
 
 
 def _split_rows(

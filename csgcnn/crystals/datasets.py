@@ -4,15 +4,19 @@ Packages of `plugins=[...]` add formats with `register_reader`.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from csgcnn.crystals.crystal import Unusable
+from csgcnn.crystals.id_prop import IdPropFolder
 from csgcnn.crystals.readers import (
+    AseDatabase,
     CsvTable,
-    IdPropFolder,
+    ExtendedXyz,
     JsonLines,
     JsonTable,
+    ParquetTable,
     StructureFolder,
 )
 from csgcnn.crystals.records import DEFAULT_OPTIONS, ReadOptions, Record
@@ -23,24 +27,24 @@ class DatasetReader(Protocol):
     """Read the data sets of one format.
 
     Example:
-        A reader of extended XYZ files, in a plugin package:
+        A reader of trajectories of ASE, in a plugin package:
 
-            class ExtendedXyz:
-                name = ".extxyz"
+            class Trajectory:
+                name = ".traj"
                 version = "1"
 
                 def matches(self, path):
-                    return path.suffix == ".extxyz"
+                    return path.suffix == ".traj"
 
                 def read(self, path, options):
                     for number, atoms in enumerate(ase.io.iread(path)):
-                        structure = AseAtomsAdaptor.get_structure(atoms)
-                        yield Record(str(number), structure, {"energy": atoms.info["energy"]})
+                        energy = atoms.get_potential_energy()
+                        yield Record(str(number), atoms, {"energy": energy})
 
                 def files(self, path, options):
                     yield path
 
-            register_reader(ExtendedXyz())
+            register_reader(Trajectory())
 
     Attributes:
         name: Name of the format in messages.
@@ -77,6 +81,9 @@ _BUILT_IN: tuple[DatasetReader, ...] = (
     JsonTable(),
     JsonLines(),
     CsvTable(),
+    ParquetTable(),
+    ExtendedXyz(),
+    AseDatabase(),
     IdPropFolder(),
     StructureFolder(),
 )
@@ -131,6 +138,24 @@ def iter_records(path: Path, options: ReadOptions = DEFAULT_OPTIONS) -> Iterator
         raise UserError(f"{path}: the data set is empty; expected at least one record")
     yield first
     yield from records
+
+
+def mark_repeated(records: Iterable[Record]) -> Iterator[Record]:
+    """Yield records; those that repeat an id are unusable, with the reason.
+
+    Args:
+        records: Records of one data set.
+    """
+    place_of: dict[str, int] = {}
+    for number, record in enumerate(records, 1):
+        place = record.line or number
+        first = place_of.setdefault(record.id, place)
+        if first == place:
+            yield record
+            continue
+        kind = "record" if record.line is None else "line"
+        reason = f"the id occurs more than once: {kind} {place} repeats that of {kind} {first}"
+        yield Record(record.id, Unusable(reason), record.columns, record.line)
 
 
 def source_files(path: Path, options: ReadOptions = DEFAULT_OPTIONS) -> Iterator[Path]:

@@ -1,42 +1,43 @@
 """Readers of data sets: one class per format, each a `csgcnn.crystals.datasets.DatasetReader`."""
 
 import os
-import reprlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from csgcnn.crystals.ase_database import sqlite_rows
 from csgcnn.crystals.data_tables import (
     Table,
-    csv_rows,
     csv_table,
-    find_column,
     json_lines_table,
     json_table,
     json_table_or_value,
+    record_table,
     table_format,
 )
+from csgcnn.crystals.extxyz import frames
 from csgcnn.crystals.json_stream import JsonStream
-from csgcnn.crystals.records import (
-    DEFAULT_OPTIONS,
-    ReadOptions,
-    Record,
-    none_if_missing,
-    parse_scalar,
-)
+from csgcnn.crystals.parquet import parquet_table
+from csgcnn.crystals.records import ReadOptions, Record
 from csgcnn.crystals.structure_files import structure_format, structure_name
-from csgcnn.errors import UserError
-
-ID_COLUMNS = ("material_id", "jid", "mbid", "id")
-STRUCTURE_COLUMNS = ("crystal_structure", "structure", "atoms")
-_FILE_COLUMNS = ("file", "path", "structure", "cif", "filename")
-_ID_PROP_NAMES = ("id_prop.csv", "id_prop.csv.gz")
+from csgcnn.crystals.table_records import (
+    file_records,
+    named_files,
+    source_files,
+    structure_records,
+)
+from csgcnn.crystals.text_files import text_lines
+from csgcnn.errors import StructureError, UserError
 
 
 class JsonTable:
-    """Read JSON: a list of records (such as JARVIS's) or a DataFrame in split orient (Matbench)."""
+    """Read JSON with several structures.
+
+    It is a list of records (such as JARVIS's), a DataFrame in split orient (Matbench), a response
+    of OPTIMADE, or a database of ASE.
+    """
 
     name = ".json"
     version = ""
@@ -53,25 +54,30 @@ class JsonTable:
             path: The file.
             options: Columns that the user named.
         """
-        return _structure_records(path, self._table(path), options)
+        return structure_records(path, self._table(path), options)
 
-    def read_or_none(self, path: Path) -> Iterator[Record] | None:
-        """Return the records of a file that holds a table, or None."""
+    def read_or_none(self, path: Path, options: ReadOptions) -> Iterator[Record] | None:
+        """Return the records of a file that holds a table, or None.
+
+        Args:
+            path: The file.
+            options: Columns that the user named.
+        """
         try:
             found = json_table_or_value(JsonStream(path))
         except UserError:
             return None
-        is_table = isinstance(found, Table)
-        return _structure_records(path, found, DEFAULT_OPTIONS) if is_table else None
+        return structure_records(path, found, options) if isinstance(found, Table) else None
 
     def files(self, path: Path, options: ReadOptions) -> Iterator[Path]:
-        """Yield the file.
+        """Yield the file, and the structure files that it names.
 
         Args:
             path: The file.
-            options: Not used.
+            options: Columns that the user named.
         """
         yield path
+        yield from named_files(self.read(path, options))
 
     def _table(self, path: Path) -> Table:
         return json_table(JsonStream(path))
@@ -88,7 +94,10 @@ class JsonLines(JsonTable):
 
 
 class CsvTable:
-    """Read a csv table with a column of structure files, relative to the folder of the table."""
+    """Read a csv table with a column of structure files or of their texts.
+
+    The names of files are relative to the folder of the table.
+    """
 
     name = ".csv"
     version = ""
@@ -104,12 +113,7 @@ class CsvTable:
             path: The table.
             options: Columns that the user named.
         """
-        table = csv_table(path)
-        column = find_column(path, table, options.structure_column, _FILE_COLUMNS, "structure file")
-        for record in _table_records(path, table, options.id_column, column):
-            name = str(record.source)
-            source = None if none_if_missing(name) is None else _file_beside(path, name)
-            yield Record(record.id, source, record.columns)
+        yield from file_records(path, csv_table(path, options.columns), options)
 
     def files(self, path: Path, options: ReadOptions) -> Iterator[Path]:
         """Yield the table and the structure files that it names.
@@ -119,66 +123,77 @@ class CsvTable:
             options: Columns that the user named.
         """
         yield path
-        yield from _source_files(self.read(path, options))
+        yield from source_files(self.read(path, options))
 
 
-class IdPropFolder:
-    """Read a folder with id_prop.csv: a line `id,target` for each structure file `<id>.cif`.
+class ParquetTable(JsonTable):
+    """Read parquet: a column of structures (texts, dicts or file names) and columns of targets."""
 
-    The table may have a header and more targets; other structure formats have their suffixes.
-    """
+    name = ".parquet"
+    _format = "parquet"
 
-    name = "a folder with id_prop.csv"
-    version = ""
+    def _table(self, path: Path) -> Table:
+        return parquet_table(path)
+
+
+class AseDatabase(JsonTable):
+    """Read a SQLite database of ASE."""
+
+    name = ".db"
 
     def matches(self, path: Path) -> bool:
-        """Return whether the folder has the table."""
-        return path.is_dir() and any((path / name).is_file() for name in _ID_PROP_NAMES)
+        """Return whether a file has the suffix of this format."""
+        return path.suffix.lower() == ".db" and not path.is_dir()
+
+    def _table(self, path: Path) -> Table:
+        return record_table(path, sqlite_rows(path))
+
+
+class ExtendedXyz(JsonTable):
+    """Read the frames of an extended xyz file with their properties.
+
+    The id of a frame without one is the name of the file and, of several, its number from 0.
+    """
+
+    name = ".extxyz"
+    _format = "xyz"
+
+    def matches(self, path: Path) -> bool:
+        """Return whether a file has a suffix of this format."""
+        return structure_format(path.name) == "xyz" and not path.is_dir()
+
+    def named(self, path: Path, name: str, options: ReadOptions) -> Iterator[Record]:
+        """Return the records of the file.
+
+        Args:
+            path: The file.
+            name: Name that begins the ids.
+            options: Columns that the user named.
+        """
+        table = record_table(path, self._rows(path))
+        head = list(islice(table.rows, 2))
+        rows = chain(head, table.rows)
+        if len(head) > 1:
+            indexed = (row._replace(index=f"{name}:{row.index}") for row in rows)
+        else:
+            indexed = (row._replace(index=name) for row in rows)
+        return structure_records(path, Table(table.columns, indexed), options)
 
     def read(self, path: Path, options: ReadOptions) -> Iterator[Record]:
-        """Yield a record for each line of the table.
+        """Return the records of the file.
 
         Args:
-            path: The folder.
-            options: Not used.
+            path: The file.
+            options: Columns that the user named.
         """
-        table = self._table(path)
-        rows = csv_rows(table)
-        first_id, *first_values = first = next(rows)
-        files = {
-            structure_name(name): name
-            for name in sorted(os.listdir(path), reverse=True)
-            if is_structure_file(name)
-        }
-        has_header = first_id not in files and any(
-            isinstance(parse_scalar(text), str) for text in first_values
-        )
-        numbered = (f"target_{number}" for number in range(2, len(first_values) + 1))
-        unnamed = [None, "target", *numbered][: len(first)]
-        names = first if has_header else unnamed
-        for row in rows if has_header else chain([first], rows):
-            # A missing file is reported when the structure is read.
-            is_known = row[0] in files
-            source = path / files[row[0]] if is_known else _file_beside(table, f"{row[0]}.cif")
-            columns = {
-                name: parse_scalar(text)
-                for name, text in zip(names, row, strict=True)
-                if name is not None
-            }
-            yield Record(row[0], source, columns)
+        return self.named(path, structure_name(path.name), options)
 
-    def files(self, path: Path, options: ReadOptions) -> Iterator[Path]:
-        """Yield the table and the structure files that it names.
-
-        Args:
-            path: The folder.
-            options: Not used.
-        """
-        yield self._table(path)
-        yield from _source_files(self.read(path, options))
-
-    def _table(self, folder: Path) -> Path:
-        return next(folder / name for name in _ID_PROP_NAMES if (folder / name).is_file())
+    def _rows(self, path: Path) -> Iterator[dict[str, Any]]:
+        try:
+            for frame in frames(text_lines(path)):
+                yield {**frame.info, "structure": frame.structure}
+        except StructureError as error:
+            raise UserError(f"{path}: {error}") from None
 
 
 class StructureFolder:
@@ -219,7 +234,7 @@ class StructureFolder:
             path: The folder.
             options: Not used.
         """
-        return _source_files(self.read(path, options))
+        return source_files(self.read(path, options))
 
 
 def is_structure_file(name: str) -> bool:
@@ -230,58 +245,3 @@ def is_structure_file(name: str) -> bool:
 def printable(name: str) -> str:
     """Return a file name as valid text; on Linux a name may be any bytes."""
     return os.fsencode(name).decode(errors="replace")
-
-
-def _structure_records(path: Path, table: Table, options: ReadOptions) -> Iterator[Record]:
-    if not table.columns:
-        return iter(())
-    column = find_column(path, table, options.structure_column, STRUCTURE_COLUMNS, "structure")
-    return _table_records(path, table, options.id_column, column)
-
-
-def _table_records(
-    path: Path, table: Table, id_column: str | None, structure_column: str
-) -> Iterator[Record]:
-    if id_column is not None or not set(ID_COLUMNS).isdisjoint(table.columns):
-        id_column = find_column(path, table, id_column, ID_COLUMNS, "id")
-    read = parse_scalar if table.is_text else none_if_missing
-    for number, (index, row) in enumerate(table.rows, 1):
-        id_ = index if id_column is None else row.get(id_column)
-        if isinstance(id_, list | dict):
-            found = f"the id of record {number} is {reprlib.repr(id_):.60}"
-            raise UserError(f"{path}: {found}; expected text or a number")
-        if none_if_missing(id_) is None:
-            name = id_column or "index"
-            raise UserError(f"{path}: record {number} has no {name}; every record needs an id")
-        columns = {
-            name: read(value)
-            for name, value in row.items()
-            if name not in (structure_column, id_column) and not isinstance(value, list | dict)
-        }
-        yield Record(str(id_), row.get(structure_column), columns)
-
-
-def _file_beside(table: Path, name: str) -> Path:
-    """Return the path of a file that a table names, which must lie in or below its folder."""
-    file = os.path.normpath(name)
-    if os.path.isabs(file) or file.split(os.sep)[0] == os.pardir:
-        raise UserError(
-            f"{table}: names the file {name!r:.200}, which is not in the folder of the table; "
-            "expected a path inside it: move the table, or link the files there"
-        )
-    return table.parent / file
-
-
-def _source_files(records: Iterable[Record]) -> Iterator[Path]:
-    """Yield the existing structure files of records."""
-    for record in records:
-        if isinstance(record.source, Path) and _is_file(record.source):
-            yield record.source
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        # The name is too long for a file.
-        return False

@@ -1,7 +1,7 @@
 """Records of a data set: an id, the source of a structure and scalar columns."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from csgcnn.crystals.structures import StructureSource
@@ -11,7 +11,9 @@ Scalar = float | int | str | bool | None
 # Larger integers do not fit into a float.
 _MAX_INTEGER = 10**300
 # "Na" is not missing: it is sodium.
-_MISSING = {"", "na", "NA", "N/A", "nan", "NaN", "None", "null"}
+_MISSING = {"", "na", "NA", "N/A", "n/a", "nan", "NaN", "None", "null", "NULL"}
+# Missing values of a column of numbers; elsewhere they may be classes.
+_MISSING_NUMBERS = {"-", "--", "?", "."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +24,13 @@ class Record:
         id: Id, unique within the data set.
         source: The structure, as `csgcnn.crystals.structures.to_crystal` reads it.
         columns: The other scalar values by column; None where a value is missing.
+        line: Number of the line in a table of text.
     """
 
     id: str
     source: StructureSource
     columns: dict[str, Scalar]
+    line: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +41,16 @@ class ReadOptions:
         id_column: Column of the ids. None: material_id, jid, mbid or id, else the index of the
             DataFrame or the row number from 0.
         structure_column: Column of the structures. None: the first of the usual names that exists.
+        columns: Names of the columns of a csv table without a header; of an id_prop.csv, those
+            behind the id.
+        ids_by_name: Whether the ids of a table without ids are those of its column `name`, or the
+            names of its structure files.
     """
 
     id_column: str | None = None
     structure_column: str | None = None
+    columns: tuple[str, ...] | None = None
+    ids_by_name: bool = False
 
 
 DEFAULT_OPTIONS = ReadOptions()
@@ -53,6 +63,11 @@ def none_if_missing(value: Any) -> Scalar:
     # NaN is the only value that differs from itself.
     is_missing = value in _MISSING if isinstance(value, str) else value != value
     return None if is_missing else value
+
+
+def is_missing_number(value: Scalar) -> bool:
+    """Return whether a text stands for a missing value in a column of numbers, such as "-"."""
+    return isinstance(value, str) and value in _MISSING_NUMBERS
 
 
 def parse_scalar(text: str) -> Scalar:

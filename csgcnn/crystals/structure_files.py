@@ -2,12 +2,14 @@
 
 import json
 import re
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csgcnn.crystals.cif import parse_cif
+from csgcnn.crystals.crystal import Crystal
+from csgcnn.crystals.extxyz import first_frame
 from csgcnn.crystals.limits import MAX_SITES
+from csgcnn.crystals.poscar import parse_poscar
 from csgcnn.crystals.text_files import ONE_STRUCTURE, TextLimits, text_pieces
 from csgcnn.errors import StructureError, one_line
 
@@ -22,7 +24,10 @@ _FORMAT_OF_SUFFIX = {
     ".json": "json",
     ".xsf": "xsf",
     ".cssr": "cssr",
+    ".xyz": "xyz",
+    ".extxyz": "xyz",
 }
+_DATA_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".db")
 # Start of a block of a CIF.
 _BLOCK = re.compile(r"^\s*data_", re.IGNORECASE | re.MULTILINE)
 
@@ -39,12 +44,13 @@ def structure_name(file_name: str) -> str:
     """Return a file name without `.gz` and the suffix of a structure or data-set format."""
     name = file_name.removesuffix(".gz")
     suffix = Path(name).suffix
-    return name.removesuffix(suffix) if suffix.lower() in (*_FORMAT_OF_SUFFIX, ".csv") else name
+    is_known = suffix.lower() in (*_FORMAT_OF_SUFFIX, *_DATA_SUFFIXES)
+    return name.removesuffix(suffix) if is_known else name
 
 
 def read_structure_file(
     path: Path, limits: TextLimits = ONE_STRUCTURE
-) -> "dict[str, Any] | Structure":
+) -> "dict[str, Any] | Structure | Crystal":
     """Read the structure of a file: the first of a CIF, the dict of a JSON file.
 
     Args:
@@ -62,7 +68,7 @@ def read_structure_file(
             f"not a structure file by its name; expected {known}, POSCAR or CONTCAR "
             "(or these with .gz)"
         )
-    return parse_structure("".join(text_pieces(path, limits)), file_format)
+    return parse_structure("".join(text_pieces(path, limits)), file_format, path.parent)
 
 
 def text_format(text: str) -> str:
@@ -72,12 +78,15 @@ def text_format(text: str) -> str:
     return "cif" if _BLOCK.search(text) else "poscar"
 
 
-def parse_structure(text: str, file_format: str) -> "dict[str, Any] | Structure":
+def parse_structure(
+    text: str, file_format: str, folder: Path | None = None
+) -> "dict[str, Any] | Structure | Crystal":
     """Read the first structure in the text of a file.
 
     Args:
         text: The text.
-        file_format: cif, poscar, json, xsf or cssr.
+        file_format: cif, poscar, json, xyz, xsf or cssr.
+        folder: Folder of the file, in which a POSCAR without symbols has its POTCAR.
 
     Raises:
         StructureError: The text does not have this format.
@@ -85,6 +94,10 @@ def parse_structure(text: str, file_format: str) -> "dict[str, Any] | Structure"
     try:
         if file_format == "json":
             return _parse_json(text)
+        if file_format == "poscar":
+            return parse_poscar(text, folder)
+        if file_format == "xyz":
+            return first_frame(text)
         return parse_cif(text) if file_format == "cif" else _parse_sites(text, file_format)
     except StructureError:
         raise
@@ -110,10 +123,7 @@ def _parse_sites(text: str, file_format: str) -> "Structure":
     if file_format == "xsf":
         text = _without_grids(text)
     _check_declared_sites(text)
-    with warnings.catch_warnings():
-        # Without symbols in a POSCAR, pymatgen makes elements up and issues only this warning.
-        warnings.filterwarnings("error", message="Elements in POSCAR cannot be determined")
-        return Structure.from_str(text, fmt=file_format)  # type: ignore[arg-type]
+    return Structure.from_str(text, fmt=file_format)  # type: ignore[arg-type]
 
 
 def _without_grids(text: str) -> str:

@@ -4,26 +4,32 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 from csgcnn.crystals.datasets import find_reader, iter_records, path_exists
-from csgcnn.crystals.readers import IdPropFolder, JsonTable, StructureFolder, printable
-from csgcnn.crystals.records import DEFAULT_OPTIONS, Record
+from csgcnn.crystals.id_prop import IdPropFolder
+from csgcnn.crystals.readers import ExtendedXyz, JsonTable, StructureFolder, printable
+from csgcnn.crystals.records import DEFAULT_OPTIONS, ReadOptions, Record
 from csgcnn.crystals.structure_files import structure_name
 from csgcnn.errors import UserError
 
 
-def iter_structures(paths: Sequence[str | Path]) -> Iterator[Record]:
+def iter_structures(
+    paths: Sequence[str | Path], options: ReadOptions = DEFAULT_OPTIONS
+) -> Iterator[Record]:
     """Return the records to predict, one at a time.
 
     The id of a structure file is its name without suffix, or its path where names are equal; in a
     folder, the path within the folder, after the folder's if several paths are given. Data sets
-    have their own ids.
+    have their own ids; without a column of ids they are those of a column `name`, or the names of
+    the structure files.
 
     Args:
         paths: Structure files, folders, data sets, and patterns such as `cifs/*.cif`; `**` stands
             for all folders below.
+        options: Columns of data sets.
 
     Raises:
         UserError: A path leads to no structure; raised before the first record.
@@ -39,7 +45,8 @@ def iter_structures(paths: Sequence[str | Path]) -> Iterator[Record]:
         if _is_structure_folder(path):
             return _folder_records(path, "" if len(inputs) == 1 else f"{path.as_posix()}/")
         name = structure_name(path.name)
-        return _file_records(path, printable(name if counts[name] == 1 else path.as_posix()))
+        unique = printable(name if counts[name] == 1 else path.as_posix())
+        return _file_records(path, unique, replace(options, ids_by_name=True))
 
     return chain.from_iterable(map(records_of, inputs))
 
@@ -90,12 +97,14 @@ def _folder_records(folder: Path, prefix: str = "") -> Iterator[Record]:
         yield Record(printable(prefix) + record.id, record.source, record.columns)
 
 
-def _file_records(path: Path, id_: str) -> Iterator[Record]:
+def _file_records(path: Path, id_: str, options: ReadOptions) -> Iterator[Record]:
     reader = find_reader(path)
     records: Iterator[Record] | None = None
     if type(reader) is JsonTable:
         # A JSON file may hold one structure; it is read, or refused, as a structure file.
-        records = reader.read_or_none(path)
+        records = reader.read_or_none(path, options)
+    elif isinstance(reader, ExtendedXyz):
+        records = reader.named(path, id_, options)
     elif reader is not None:
-        records = iter_records(path)
+        records = iter_records(path, options)
     yield from iter((Record(id_, path, {}),)) if records is None else records

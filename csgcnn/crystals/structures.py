@@ -1,24 +1,29 @@
 """Structures of every kind, read into a `Crystal`."""
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from csgcnn.crystals.atoms import crystal_of_ase, crystal_of_dict, is_ase_atoms, is_atoms_dict
 from csgcnn.crystals.crystal import (
     Crystal,
+    Unusable,
     checked_lattice,
     lattice_from_parameters,
     make_crystal,
-    refuse_disorder,
+    occupant,
+    refuse_not_periodic,
 )
+from csgcnn.crystals.optimade import crystal_of_optimade, is_optimade
 from csgcnn.crystals.structure_files import parse_structure, read_structure_file, text_format
 from csgcnn.errors import StructureError, one_line
 
 if TYPE_CHECKING:
+    from ase import Atoms
     from pymatgen.core import Structure
 
 
@@ -29,20 +34,25 @@ class StructureText(NamedTuple):
 
 
 # None: the record has no structure, which is reported when it is read.
-StructureSource: TypeAlias = "dict[str, Any] | Path | StructureText | Structure | Crystal | None"
+StructureSource: TypeAlias = (
+    "dict[str, Any] | Path | StructureText | Unusable | Structure | Atoms | Crystal | None"
+)
 
-_STRUCTURE_KEYS = ("sites", "lattice", "lattice_parameters", "lattice_mat")
-_OCCUPANCY_TOLERANCE = 1e-6
+_STRUCTURE_KEYS = ("sites", "lattice", "lattice_parameters", "lattice_mat", "lattice_vectors")
 
 
 def to_crystal(source: StructureSource) -> Crystal:
-    """Return the crystal of a dict, a file, the text of a file, or a pymatgen Structure.
+    """Return the crystal of a dict, a file, the text of a file, a pymatgen Structure or ASE Atoms.
 
     Lengths are in Å, angles in degrees. A dict has one of these sets of keys:
 
     - those of pymatgen's `Structure.as_dict()`;
+    - `structure`, a dict, as in pymatgen's `ComputedStructureEntry.as_dict()`;
     - `lattice` or `lattice_parameters` (a, b, c, alpha, beta, gamma), `species`, `frac_coords`;
-    - those of JARVIS: `lattice_mat`, `elements`, `coords`, `cartesian`.
+    - those of JARVIS: `lattice_mat`, `elements`, `coords`, `cartesian`;
+    - those of OPTIMADE: `lattice_vectors`, `cartesian_site_positions`, `species_at_sites`,
+      `species`;
+    - those of ASE: `numbers` or `species`, `positions`, `cell`, `pbc`.
 
     Raises:
         StructureError: It is not an ordered crystal of elements 1 to 100. The message names the
@@ -56,32 +66,47 @@ def to_crystal(source: StructureSource) -> Crystal:
         return _from_file(source)
     if isinstance(source, StructureText):
         return _from_content(parse_structure(source.text, text_format(source.text)))
+    if isinstance(source, Unusable):
+        raise StructureError(source.reason)
+    if is_ase_atoms(source):
+        return crystal_of_ase(source)
     if source is None or not (hasattr(source, "lattice") and hasattr(source, "frac_coords")):
         raise StructureError(
-            "expected a structure (a dict, a file or a pymatgen Structure), "
+            "expected a structure (a dict, a file, a pymatgen Structure or ASE Atoms), "
             f"found {type(source).__name__} {reprlib.repr(source):.60}"
         )
-    return _from_pymatgen(source)
+    return _from_pymatgen(cast("Structure", source))
+
+
+def text_or_file(text: str, folder: Path = Path()) -> StructureText | Path:
+    """Return what a text stands for: a structure if it has several lines or is JSON, else a file.
+
+    Args:
+        text: Text of a structure, or the path of a file.
+        folder: Folder of relative paths.
+    """
+    is_structure = "\n" in text.strip() or text.lstrip().startswith("{")
+    return StructureText(text) if is_structure else folder / text
 
 
 def is_structure_dict(value: object) -> bool:
     """Return whether a JSON value has the keys of a structure."""
-    return isinstance(value, dict) and any(key in value for key in _STRUCTURE_KEYS)
+    if not isinstance(value, dict):
+        return False
+    return any(key in value for key in _STRUCTURE_KEYS) or is_atoms_dict(value)
+
+
+def is_structure_object(value: object) -> bool:
+    """Return whether a value is a pymatgen Structure, ASE Atoms or a `Crystal`."""
+    return hasattr(value, "lattice") or is_ase_atoms(value)
 
 
 def _from_dict(source: dict[str, Any]) -> Crystal:
     try:
-        if "sites" in source:
-            return _from_pymatgen_dict(source)
-        if "lattice_mat" in source:
-            return _from_jarvis_dict(source)
-        if "lattice_parameters" in source:
-            lattice = lattice_from_parameters(source["lattice_parameters"])
-        else:
-            lattice = checked_lattice(source["lattice"])
-        return make_crystal(
-            lattice, source["species"], _floats(source["frac_coords"], "frac_coords")
-        )
+        for has_keys, read in _FORMS_OF_DICTS:
+            if has_keys(source):
+                return read(source)
+        return _from_compact_dict(source)
     except StructureError:
         raise
     except KeyError as error:
@@ -96,16 +121,29 @@ def _from_dict(source: dict[str, Any]) -> Crystal:
         raise StructureError(f"the structure is malformed: {one_line(error)}") from None
 
 
+def _from_compact_dict(source: dict[str, Any]) -> Crystal:
+    refuse_not_periodic(source.get("pbc", ()))
+    if "lattice_parameters" in source:
+        lattice = lattice_from_parameters(source["lattice_parameters"])
+    else:
+        lattice = checked_lattice(source["lattice"])
+    return make_crystal(lattice, source["species"], _floats(source["frac_coords"], "frac_coords"))
+
+
 def _from_pymatgen_dict(source: dict[str, Any]) -> Crystal:
     sites = source["sites"]
-    species = []
-    for number, site in enumerate(sites, 1):
-        occupants = site["species"]
-        if len(occupants) != 1 or abs(occupants[0]["occu"] - 1) > _OCCUPANCY_TOLERANCE:
-            refuse_disorder(number, {str(o["element"]): o["occu"] for o in occupants})
-        species.append(occupants[0]["element"])
+    refuse_not_periodic(source["lattice"].get("pbc", ()))
+    species = [
+        occupant(number, [(str(o["element"]), o["occu"]) for o in site["species"]])
+        for number, site in enumerate(sites, 1)
+    ]
     frac_coords = _floats([site["abc"] for site in sites], "abc")
     return make_crystal(checked_lattice(source["lattice"]["matrix"]), species, frac_coords)
+
+
+def _from_entry(source: dict[str, Any]) -> Crystal:
+    """Return the crystal of a `ComputedStructureEntry`."""
+    return _from_dict(source["structure"])
 
 
 def _from_jarvis_dict(source: dict[str, Any]) -> Crystal:
@@ -117,14 +155,22 @@ def _from_jarvis_dict(source: dict[str, Any]) -> Crystal:
 
 
 def _from_pymatgen(structure: "Structure") -> Crystal:
-    species = []
-    for number, site in enumerate(structure, 1):
-        occupants = site.species
-        if len(occupants) != 1 or abs(occupants.num_atoms - 1) > _OCCUPANCY_TOLERANCE:
-            refuse_disorder(number, {str(one): occupancy for one, occupancy in occupants.items()})
-        species.append(next(iter(occupants)).symbol)
+    refuse_not_periodic(structure.lattice.pbc)
+    species = [
+        occupant(number, [(str(one), occupancy) for one, occupancy in site.species.items()])
+        for number, site in enumerate(structure, 1)
+    ]
     frac_coords = np.array(structure.frac_coords, dtype=float)
     return make_crystal(checked_lattice(structure.lattice.matrix), species, frac_coords)
+
+
+_FORMS_OF_DICTS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Crystal]], ...] = (
+    (lambda source: "sites" in source, _from_pymatgen_dict),
+    (lambda source: "lattice_mat" in source, _from_jarvis_dict),
+    (lambda source: isinstance(source.get("structure"), dict), _from_entry),
+    (is_optimade, crystal_of_optimade),
+    (is_atoms_dict, crystal_of_dict),
+)
 
 
 def _from_file(path: Path) -> Crystal:
@@ -134,7 +180,9 @@ def _from_file(path: Path) -> Crystal:
         raise StructureError(f"{path}: {error}") from error
 
 
-def _from_content(content: "dict[str, Any] | Structure") -> Crystal:
+def _from_content(content: "dict[str, Any] | Structure | Crystal") -> Crystal:
+    if isinstance(content, Crystal):
+        return content
     return _from_dict(content) if isinstance(content, dict) else _from_pymatgen(content)
 
 

@@ -42,7 +42,8 @@ ONE_STRUCTURE = TextLimits(max_bytes=2**27)
 def text_pieces(path: Path, limits: TextLimits = UNBOUNDED) -> Iterator[str]:
     """Yield the text of a file in pieces, unpacked if its content is gzip.
 
-    Bytes that are not UTF-8 are read as Latin-1.
+    The encoding is UTF-8 or, with a byte order mark, UTF-16; bytes that are not UTF-8 are read as
+    Latin-1.
 
     Args:
         path: The file.
@@ -52,14 +53,17 @@ def text_pieces(path: Path, limits: TextLimits = UNBOUNDED) -> Iterator[str]:
         StructureError: The file is missing, not a regular file, empty, damaged, binary, an HTML
             page, a decompression bomb or too large. The message does not name it.
     """
-    decoder = codecs.getincrementaldecoder("utf-8-sig")(_DECODE_ERRORS)
-    is_first = is_blank = True
+    decoder, is_blank = None, True
     try:
         for piece in _pieces(path, limits):
-            _check_is_text(piece, is_first)
-            is_first, is_blank = False, is_blank and piece.isspace()
-            yield decoder.decode(piece)
-        yield decoder.decode(b"", final=True)
+            if decoder is None:
+                decoder = _decoder(piece)
+            text = decoder.decode(piece)
+            _check_is_text(text, is_blank)
+            is_blank = is_blank and not text.strip()
+            yield text
+        if decoder is not None:
+            yield decoder.decode(b"", final=True)
     except FileNotFoundError:
         raise StructureError("no such file; check the path") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):
@@ -75,10 +79,42 @@ def text_pieces(path: Path, limits: TextLimits = UNBOUNDED) -> Iterator[str]:
         raise StructureError("the file is empty")
 
 
-def _check_is_text(piece: bytes, is_first: bool) -> None:
-    if b"\0" in piece:
+def text_lines(
+    path: Path, limits: TextLimits = UNBOUNDED, max_length: float = ONE_STRUCTURE.max_bytes
+) -> Iterator[str]:
+    """Yield the lines of a file with their ends.
+
+    Args:
+        path: The file.
+        limits: Bounds on its size.
+        max_length: Largest length of a line.
+
+    Raises:
+        StructureError: As `text_pieces`, or a line is too long.
+    """
+    unfinished: list[str] = []
+    n_unfinished = 0
+    for piece in text_pieces(path, limits):
+        unfinished.append(piece)
+        n_unfinished += len(piece)
+        if n_unfinished > max_length + limits.piece_bytes:
+            raise StructureError(f"the file has a line of more than {max_length:.3g} characters")
+        if "\n" in piece or "\r" in piece:
+            *lines, rest = "".join(unfinished).splitlines(keepends=True)
+            yield from lines
+            unfinished, n_unfinished = [rest], len(rest)
+    yield from "".join(unfinished).splitlines(keepends=True)
+
+
+def _decoder(start: bytes) -> codecs.IncrementalDecoder:
+    is_utf_16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return codecs.getincrementaldecoder("utf-16" if is_utf_16 else "utf-8-sig")(_DECODE_ERRORS)
+
+
+def _check_is_text(text: str, is_start: bool) -> None:
+    if "\0" in text:
         raise StructureError("the file holds binary data, expected text")
-    if is_first and piece[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+    if is_start and text[:200].lstrip().lower().startswith(("<!doctype html", "<html")):
         raise StructureError(
             "the file holds an HTML page, possibly of a failed download; fetch it again"
         )

@@ -36,7 +36,11 @@ def test_tables_must_not_name_files_outside_their_folder(
             'id,"x\n\x1b[2J","x\n\x1b[2J"\na,b,c\n',
             r"several columns are called x \[2J; give",
         ),
-        ("a.csv", "id,file\na," + "b" * 200_000, "line 2 is not csv .field larger"),
+        (
+            "a.csv",
+            "id,file\na," + "b" * 200_000,
+            "a cell of 200000 characters in one line .*neither the name of a file nor the text",
+        ),
         ("a.json", {"columns": ["a", "a"], "data": []}, "several columns are called a"),
         ("a.json", {"columns": [1, "1"], "data": []}, "several columns are called 1"),
         ("a.json", {"columns": [["a"]], "data": []}, "not a list of names"),

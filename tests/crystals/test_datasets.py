@@ -92,7 +92,7 @@ def test_built_in_formats_have_no_version(write: Write, tmp_path: Path, name: st
 def test_an_unknown_format_is_refused_with_the_known_ones(edges: Path, write: Write) -> None:
     path = write("a.txt", "hello")
     assert find_reader(path) is None
-    known = r"expected \.json, \.jsonl, \.csv, a folder .*, \.edges"
+    known = r"expected \.json, \.jsonl, \.csv, \.parquet, \.extxyz, \.db, a folder .*, \.edges"
     with pytest.raises(UserError, match=rf"a\.txt: not a data set by its name; {known}"):
         read_records(path)
 

@@ -80,7 +80,7 @@ def test_every_json_format_gives_the_same_records(write: Write, piece_bytes: int
         assert read_records(path) == expected, name
         stream = JsonStream(path, TextLimits(piece_bytes=piece_bytes))
         table = json_lines_table(stream) if "jsonl" in name else json_table(stream)
-        assert [(row["gap"], row["structure"]) for _, row in table.rows] == values, name
+        assert [(row["gap"], row["structure"]) for _, row, _ in table.rows] == values, name
 
 
 def test_records_after_the_first_thousand_may_have_more_columns(write: Write) -> None:
