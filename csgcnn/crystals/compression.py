@@ -97,20 +97,23 @@ def _refine_colors(
     end = np.cumsum(np.bincount(center, minlength=len(atomic_number)))
     start = np.concatenate([[0], end[:-1]])
     # Inverted, so that no distance has the hash of a color.
-    distance_hash = _mix(~cluster.astype(np.uint64))
-    color = _mix(graph_of_site.astype(np.uint64) << np.uint64(8) | atomic_number.astype(np.uint64))
+    distance_hash = mix(~cluster.astype(np.uint64))
+    color = mix(graph_of_site.astype(np.uint64) << np.uint64(8) | atomic_number.astype(np.uint64))
     n_colors = 0
     while (n_distinct := len(np.unique(color))) > n_colors:
         n_colors = n_distinct
         running = np.zeros(len(center) + 1, dtype=np.uint64)
         # The sum wraps around on purpose.
-        np.cumsum(_mix(color[neighbor] ^ distance_hash), out=running[1:])
-        color = _mix(_mix(color) + running[end] - running[start])
+        np.cumsum(mix(color[neighbor] ^ distance_hash), out=running[1:])
+        color = mix(mix(color) + running[end] - running[start])
     return color
 
 
-def _mix(x: Array) -> Array:
-    """Return the finalizer of splitmix64 (Steele, Lea & Flood, OOPSLA 2014) of each number."""
+def mix(x: Array) -> Array:
+    """Return a hash of each 64-bit number: the finalizer of splitmix64.
+
+    Source: Steele, Lea & Flood, OOPSLA 2014.
+    """
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.compression import cluster_distances, merge_equivalent
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.descriptors import descriptors
+from csgcnn.crystals.fingerprints import fingerprints
 from csgcnn.crystals.neighbors import SHELL_TOLERANCE, search_neighbors
 from csgcnn.errors import StructureError
 
@@ -43,7 +43,7 @@ class CrystalGraphs:
     n_edges: Array  # [n_graphs] int32
     n_sites: Array  # [n_graphs] int32
     lattice: Array  # [n_graphs, 3, 3] float32, Å
-    fingerprint: Array  # [n_graphs] uint64, equal for duplicates of a structure
+    fingerprint: Array  # [n_graphs, N_HASHES] uint64, equal crystals agree in one column
     atomic_number: Array  # [n_atoms] uint8
     atom_multiplicity: Array  # [n_atoms] float32, number of sites of the node
     site_node: Array  # [n_sites] int32, node of the site
@@ -155,6 +155,7 @@ def to_graphs(
         np.concatenate(column) for column in list(zip(*found, strict=True))[:3]
     )
     center, neighbor = center + first_site[graph], neighbor + first_site[graph]
+    fingerprint = fingerprints(crystals, (center, neighbor, distance), settings)
     nearest = _nearest(center, neighbor, distance, int(n_sites.sum()), settings)
     center, neighbor, distance = center[nearest], neighbor[nearest], distance[nearest]
 
@@ -183,7 +184,7 @@ def to_graphs(
         n_edges=np.bincount(graph_of_edge, minlength=len(crystals)).astype(np.int32),
         n_sites=n_sites.astype(np.int32),
         lattice=np.stack([c.lattice for c in crystals]).astype(np.float32),
-        fingerprint=np.array([_fingerprint(c) for c in crystals], dtype=np.uint64),
+        fingerprint=fingerprint,
         atomic_number=atomic_number[first_site_of_node],
         atom_multiplicity=multiplicity.astype(np.float32),
         site_node=(site_node - first_atom[graph_of_site]).astype(np.int32),
@@ -212,17 +213,3 @@ def _nearest(
         limit[full] = distance[first[full] + settings.max_neighbors - 1] + SHELL_TOLERANCE
         keep = distance <= limit[center]
     return order[keep]
-
-
-def _fingerprint(crystal: Crystal) -> int:
-    """Return a hash of the structure to 0.001 that does not depend on the order of its sites."""
-    frac_coords = np.round(crystal.frac_coords % 1, 3) % 1
-    order = np.lexsort((*frac_coords.T, crystal.atomic_number))
-    # Adding 0.0 turns -0.0 into 0.0.
-    parts = (
-        np.round(crystal.lattice, 3) + 0.0,
-        crystal.atomic_number[order],
-        frac_coords[order] + 0.0,
-    )
-    content = b"".join(part.tobytes() for part in parts)
-    return int.from_bytes(blake2b(content, digest_size=8).digest())

@@ -68,8 +68,7 @@ def search_neighbors(
         )
     if max(crystal.frac_coords.max(), -crystal.frac_coords.min()) > _MAX_UNWRAPPED:
         crystal = crystal._replace(frac_coords=crystal.frac_coords % 1)
-    radius = (volume_per_atom * 2 * max_neighbors * 3 / (4 * np.pi)) ** (1 / 3)
-    radius = cutoff if whole_cutoff else radius
+    radius = cutoff if whole_cutoff else float(first_radius(volume_per_atom, cutoff, max_neighbors))
     while True:
         radius = min(radius, cutoff)
         center, neighbor, distance = _within(crystal, radius, max_pairs, pairs_per_search)
@@ -82,6 +81,21 @@ def search_neighbors(
             break
         radius *= 1.3
     return center, neighbor, distance
+
+
+def first_radius(volume_per_atom: Any, cutoff: float, max_neighbors: int) -> Any:
+    """Return the radius of the first search, within which all pairs are found.
+
+    Args:
+        volume_per_atom: Volume per atom, or an array of them, in Å³.
+        cutoff: Largest distance of neighbors, in Å.
+        max_neighbors: Number of neighbors that each atom needs.
+
+    Returns:
+        The radius that holds twice `max_neighbors` at this density, at most the cutoff.
+    """
+    radius = np.cbrt(volume_per_atom * 2 * max_neighbors * 3 / (4 * np.pi))
+    return np.minimum(radius, cutoff)
 
 
 def _refuse_overlap(center: Array, neighbor: Array, distance: Array) -> None:

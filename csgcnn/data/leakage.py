@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from csgcnn.data.compositions import compositions
+from csgcnn.data.duplicates import group_duplicates
 from csgcnn.data.splits import PARTS, Split
 from csgcnn.data.store import GraphStore
 
@@ -11,8 +12,8 @@ from csgcnn.data.store import GraphStore
 def count_duplicates(store: GraphStore, split: Split) -> tuple[int, tuple[str, str] | None]:
     """Count pairs of rows in different parts with equal structures.
 
-    Structures are equal if their elements, lattices and coordinates agree to 0.001 (Å, and
-    fractional coordinates), in any order of their sites. A pair in val and test counts, too.
+    Structures are equal in any cell, origin, orientation and order of their sites, see
+    `crystals.fingerprints`. A pair in val and test counts, too.
 
     Args:
         store: The data set.
@@ -23,9 +24,8 @@ def count_duplicates(store: GraphStore, split: Split) -> tuple[int, tuple[str, s
     """
     rows = torch.cat([split[part] for part in PARTS]).numpy()
     part = np.repeat(np.arange(len(PARTS)), [len(split[name]) for name in PARTS])
-    _, structure, n_equal = np.unique(
-        store.graphs.fingerprint[rows], return_inverse=True, return_counts=True
-    )
+    first_equal = group_duplicates(store.graphs.fingerprint[rows])
+    _, structure, n_equal = np.unique(first_equal, return_inverse=True, return_counts=True)
     # [n_structures, n_parts]: number of rows of each structure in each part
     n_rows = np.bincount(structure * len(PARTS) + part, minlength=len(n_equal) * len(PARTS))
     n_rows = n_rows.reshape(-1, len(PARTS))

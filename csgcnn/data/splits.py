@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, combinations
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,20 +14,21 @@ from torch import Tensor
 
 from csgcnn.config.settings.dataset import SplitSettings
 from csgcnn.data.compositions import compositions
+from csgcnn.data.duplicates import group_duplicates, rows_without
+from csgcnn.data.grouped_splits import assign_groups
 from csgcnn.data.store import GraphStore, Scalar
-from csgcnn.errors import UserError
+from csgcnn.errors import ConfigError, UserError
 
 PARTS = ("train", "val", "test")
 # Other spellings in a column that names the part.
 SPELLINGS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 # Column that every data set has, see `compositions`.
 COMPOSITION = "composition"
-# Fraction of the rows by which a part may exceed its size to keep a group together.
-TOLERANCE = 0.01
 # Values of a column in a message.
 MOST_LISTED = 10
 MATBENCH_FOLDS, MATBENCH_SEED = 5, 18012019
 
+T = TypeVar("T")
 # Rows of each part: positions in the store, int64.
 Split = dict[str, Tensor]
 
@@ -41,7 +43,13 @@ def split_rows(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Spli
 
     Raises:
         UserError: A column or id does not exist, or a part is empty.
+        ConfigError: Duplicates cannot stay together, because the parts are given.
     """
+    if settings.duplicates == "together" and settings.method in ("column", "file"):
+        raise ConfigError(
+            "dataset.split.duplicates=together has no effect on method="
+            f"{settings.method}, which gives the part of each row; omit it"
+        )
     split = _METHODS[settings.method](store, rows, settings)
     sizes = {part: len(split[part]) for part in PARTS}
     if empty := [part for part in PARTS if not sizes[part]]:
@@ -107,6 +115,8 @@ def _random(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
 
     With `stratify`, every part has the same share of each value of that column.
     """
+    if settings.duplicates == "together" and not settings.stratify:
+        return _by_fractions(_indivisible(store, rows, settings), _fractions(settings), settings)
     shuffled = rows[torch.randperm(len(rows), generator=_generator(settings))]
     if settings.stratify:
         return _stratified(store, shuffled, settings)
@@ -117,53 +127,49 @@ def _random(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
 
 
 def _stratified(store: GraphStore, shuffled: Tensor, settings: SplitSettings) -> Split:
-    """Assign the rows, class by class, to the part that is furthest below its size."""
+    """Assign the rows, class by class, to the part that is furthest below its size.
+
+    Rows that stay together are assigned with the class of the first one.
+    """
     column = _existing(store, settings.stratify, "stratify")
-    members = _grouped(shuffled.tolist(), [column[row] for row in shuffled.tolist()])
-    fractions = {part: getattr(settings, part) for part in PARTS}
+    groups = _indivisible(store, shuffled, settings)
+    members = _grouped(groups, [column[group[0]] for group in groups])
+    fractions = _fractions(settings)
     fractions["unused"] = 1 - sum(fractions.values())
     parts: dict[str, list[int]] = {part: [] for part in fractions}
-    for n_rows, row in enumerate(chain.from_iterable(members.values()), 1):
+    n_rows = 0
+    for group in chain.from_iterable(members.values()):
+        n_rows += len(group)
         missing = {part: fractions[part] * n_rows - len(parts[part]) for part in fractions}
-        parts[max(missing, key=missing.__getitem__)].append(row)
+        parts[max(missing, key=missing.__getitem__)] += group
     return {part: torch.tensor(parts[part], dtype=torch.long) for part in PARTS}
 
 
 def _group(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
-    """Split by fractions, keeping rows with the same value of `column` in one part.
-
-    The groups are assigned in random order, but those that are too large for the smallest part
-    come first, by size.
-    """
-    members = _grouped(rows.tolist(), _column(store, rows, settings))
-    names = sorted(members, key=str)
-    order = torch.randperm(len(names), generator=_generator(settings)).tolist()
-    groups = [members[names[i]] for i in order]
-    wanted = {part: getattr(settings, part) * len(rows) for part in PARTS}
-    wanted["unused"] = len(rows) - sum(wanted.values())
-    wanted = {part: n for part, n in wanted.items() if n > 0.5}
-    groups.sort(key=lambda group: -len(group) if len(group) > min(wanted.values()) else 0)
-    parts: dict[str, list[int]] = {part: [] for part in (*PARTS, *wanted)}
-    for n_left, group in zip(range(len(groups), 0, -1), groups, strict=True):
-        parts[_part_of_group(parts, wanted, len(group), n_left)] += group
-    return {part: torch.tensor(sorted(parts[part]), dtype=torch.long) for part in PARTS}
+    """Split by fractions, keeping rows with the same value of `column` in one part."""
+    values = _column(store, rows, settings)
+    if settings.duplicates == "together":
+        _, code = np.unique(list(map(str, values)), return_inverse=True)
+        equal = group_duplicates(store.graphs.fingerprint[rows.numpy()])
+        values = group_duplicates(np.stack([code, equal], axis=1)).tolist()
+    members = _grouped(rows.tolist(), values)
+    groups = [members[name] for name in sorted(members, key=str)]
+    return _by_fractions(groups, _fractions(settings), settings)
 
 
-def _part_of_group(
-    parts: Mapping[str, list[int]], wanted: Mapping[str, float], size: int, n_left: int
-) -> str:
-    """Return the part for a group of `size` rows, when `n_left` groups are left.
+def _by_fractions(
+    groups: Sequence[Sequence[int]], fractions: Mapping[str, float], settings: SplitSettings
+) -> Split:
+    n_rows = sum(map(len, groups))
+    sizes = {part: fraction * n_rows for part, fraction in fractions.items()}
+    sizes["unused"] = n_rows - sum(sizes.values())
+    sizes = {part: size for part, size in sizes.items() if size > 0.5}
+    parts = assign_groups(groups, sizes, _generator(settings))
+    return {part: parts.get(part, torch.zeros(0, dtype=torch.long)) for part in PARTS}
 
-    It is the part that is furthest below its wanted size, relative to it, among those with room
-    for the group. Empty parts come first when no more groups are left than there are empty parts.
-    """
-    empty = [part for part in PARTS if part in wanted and not parts[part]]
-    candidates = empty if len(empty) >= n_left else list(wanted)
-    room = {part: wanted[part] - len(parts[part]) for part in candidates}
-    needed = size - TOLERANCE * sum(wanted.values())
-    if fitting := [part for part in candidates if room[part] >= needed]:
-        return max(fitting, key=lambda part: room[part] / wanted[part])
-    return max(candidates, key=room.__getitem__)
+
+def _fractions(settings: SplitSettings) -> dict[str, float]:
+    return {part: getattr(settings, part) for part in PARTS}
 
 
 def _by_column(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
@@ -185,7 +191,7 @@ def _fold(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
         listed = ", ".join(map(str, found[:MOST_LISTED]))
         listed += ", …" if len(found) > MOST_LISTED else ""
         raise UserError(f"column {settings.column!r} has no fold {settings.fold}; it has {listed}")
-    return _test_on(in_fold, rows, settings)
+    return _test_on(store, in_fold, rows, settings)
 
 
 def _matbench(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
@@ -195,14 +201,27 @@ def _matbench(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split
     """
     labels = _existing(store, settings.stratify, "stratify") if settings.stratify else None
     fold = torch.from_numpy(matbench_folds(len(store), labels))
-    return _test_on(fold[rows] == settings.fold, rows, settings)
+    return _test_on(store, fold[rows] == settings.fold, rows, settings)
 
 
-def _test_on(in_fold: Tensor, rows: Tensor, settings: SplitSettings) -> Split:
-    others = rows[~in_fold]
+def _test_on(store: GraphStore, in_fold: Tensor, rows: Tensor, settings: SplitSettings) -> Split:
+    others, tested = rows[~in_fold], rows[in_fold]
+    if settings.duplicates == "together":
+        others = rows_without(others, tested, store.graphs.fingerprint)
+        groups = _indivisible(store, others, settings)
+        fractions = {"train": 1 - settings.val, "val": settings.val}
+        return _by_fractions(groups, fractions, settings) | {"test": tested}
     shuffled = others[torch.randperm(len(others), generator=_generator(settings))]
     n_val = round(settings.val * len(others))
-    return {"train": shuffled[n_val:], "val": shuffled[:n_val], "test": rows[in_fold]}
+    return {"train": shuffled[n_val:], "val": shuffled[:n_val], "test": tested}
+
+
+def _indivisible(store: GraphStore, rows: Tensor, settings: SplitSettings) -> list[list[int]]:
+    """Return the rows in groups that stay together: equal crystals, or each row on its own."""
+    if settings.duplicates != "together":
+        return [[row] for row in rows.tolist()]
+    first = group_duplicates(store.graphs.fingerprint[rows.numpy()])
+    return list(_grouped(rows.tolist(), first.tolist()).values())
 
 
 def _from_file(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
@@ -250,10 +269,10 @@ _METHODS: Mapping[str, Callable[[GraphStore, Tensor, SplitSettings], Split]] = {
 }
 
 
-def _grouped(rows: Sequence[int], values: Sequence[Scalar]) -> dict[Scalar, list[int]]:
-    groups: dict[Scalar, list[int]] = {}
-    for row, value in zip(rows, values, strict=True):
-        groups.setdefault(value, []).append(row)
+def _grouped(items: Sequence[T], values: Sequence[Scalar]) -> dict[Scalar, list[T]]:
+    groups: dict[Scalar, list[T]] = {}
+    for item, value in zip(items, values, strict=True):
+        groups.setdefault(value, []).append(item)
     return groups
 
 

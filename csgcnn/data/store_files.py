@@ -13,7 +13,7 @@ import io
 import json
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.descriptors import descriptor_names
+from csgcnn.crystals.fingerprints import N_HASHES
 from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.crystals.records import Scalar
 
 # 2: global_features; 3: checksums; 4: rows.jsonl; 5: truncate as in CGCNN; 6: no edge vectors;
-# 7: warnings.json
+# 7: warnings.json, fingerprints for any cell
 FORMAT = 7
 FORMAT_WITHOUT_WARNINGS = 6
 # Formats of the folders that are opened; other folders have to be built again.
@@ -39,14 +40,15 @@ READABLE = (FORMAT_WITHOUT_WARNINGS, FORMAT)
 PIECE = 2**20
 
 Array = NDArray[Any]
+Layout = tuple[str, tuple[str | int, ...]]
 
 # Type and shape of each array; sizes come before the arrays that they count.
-_LAYOUT: dict[str, tuple[str, tuple[str | int, ...]]] = {
+_LAYOUT: dict[str, Layout] = {
     "n_atoms": ("int32", ("n_graphs",)),
     "n_edges": ("int32", ("n_graphs",)),
     "n_sites": ("int32", ("n_graphs",)),
     "lattice": ("float32", ("n_graphs", 3, 3)),
-    "fingerprint": ("uint64", ("n_graphs",)),
+    "fingerprint": ("uint64", ("n_graphs", N_HASHES)),
     "atomic_number": ("uint8", ("n_atoms",)),
     "atom_multiplicity": ("float32", ("n_atoms",)),
     "site_node": ("int32", ("n_sites",)),
@@ -55,6 +57,8 @@ _LAYOUT: dict[str, tuple[str, tuple[str | int, ...]]] = {
     "edge_multiplicity": ("float32", ("n_edges",)),
     "global_features": ("float32", ("n_graphs", "n_global")),
 }
+# Format 6 had one hash of each crystal, which recognizes duplicates in the same cell only.
+_LAYOUT_6: dict[str, Layout] = {"fingerprint": ("uint64", ("n_graphs",))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,7 @@ def load_content(folder: Path) -> StoreContent:
         if meta["format"] not in READABLE:
             raise ValueError(f"format {meta['format']!r:.20}, expected {FORMAT}")
         settings, sums = GraphSettings(**meta["settings"]), dict(meta["crc32"])
+        layout = _LAYOUT if meta["format"] == FORMAT else _LAYOUT | _LAYOUT_6
     required = {"rows.jsonl", *(f"{name}.npy" for name in _LAYOUT)}
     for name in sorted(required | (sums.keys() & set(os.listdir(folder)))):
         with reading(folder / name) as path:
@@ -143,7 +148,7 @@ def load_content(folder: Path) -> StoreContent:
                 raise ValueError("the checksum differs")
     with reading(folder / "rows.jsonl") as path:
         ids, columns = _read_rows(path)
-    return StoreContent(_map_graphs(folder, len(ids), settings), ids, columns, settings)
+    return StoreContent(_map_graphs(folder, len(ids), settings, layout), ids, columns, settings)
 
 
 def release(array: Array) -> None:
@@ -192,11 +197,13 @@ def reading(path: Path) -> Iterator[Path]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _map_graphs(folder: Path, n_graphs: int, settings: GraphSettings) -> CrystalGraphs:
+def _map_graphs(
+    folder: Path, n_graphs: int, settings: GraphSettings, layout: Mapping[str, Layout]
+) -> CrystalGraphs:
     n_global = len(descriptor_names(settings.global_features))
     sizes: dict[str | int, int] = {"n_graphs": n_graphs, "n_global": n_global}
     arrays: dict[str, Array] = {}
-    for name, (dtype, shape) in _LAYOUT.items():
+    for name, (dtype, shape) in layout.items():
         with reading(folder / f"{name}.npy") as path:
             # Copy on write, because torch expects writable memory; nothing writes to it.
             array = np.load(path, mmap_mode="c", allow_pickle=False)
@@ -207,6 +214,8 @@ def _map_graphs(folder: Path, n_graphs: int, settings: GraphSettings) -> Crystal
         if name in ("n_atoms", "n_edges", "n_sites"):
             sizes[name] = int(array.sum(dtype=np.int64))
         arrays[name] = array
+    if arrays["fingerprint"].ndim == 1:
+        arrays["fingerprint"] = np.repeat(arrays["fingerprint"][:, None], N_HASHES, axis=1)
     return CrystalGraphs(**arrays)
 
 

@@ -277,15 +277,3 @@ def test_crystals_together_equal_crystals_one_by_one(real_crystals: dict[str, Cr
             np.testing.assert_allclose(
                 getattr(together, name), joined, rtol=0, atol=1e-6, err_msg=name
             )
-
-
-def test_fingerprints_are_equal_for_duplicates_only(real_crystals: dict[str, Crystal]) -> None:
-    crystals = list(real_crystals.values())[::3]
-    own = connect(crystals, COMPRESSED).fingerprint
-    assert len(set(own.tolist())) == len(crystals)
-    backwards = [
-        Crystal(lattice, z[::-1], frac_coords[::-1] - 1) for lattice, z, frac_coords in crystals
-    ]
-    assert own.tolist() == connect(backwards, FULL).fingerprint.tolist()
-    stretched = crystals[0]._replace(lattice=crystals[0].lattice * 1.01)
-    assert connect([stretched], FULL).fingerprint[0] != own[0]

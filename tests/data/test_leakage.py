@@ -1,6 +1,5 @@
 """Structures and compositions that several parts of a split share."""
 
-from collections import Counter
 from collections.abc import Callable
 from itertools import combinations
 
@@ -14,7 +13,9 @@ from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structures import to_crystal
+from csgcnn.crystals.transforms import SAME_CRYSTAL
 from csgcnn.data.compositions import compositions
+from csgcnn.data.duplicates import group_duplicates
 from csgcnn.data.leakage import count_duplicates, shared_compositions
 from csgcnn.data.splits import PARTS, split_rows
 from csgcnn.data.store import GraphStore
@@ -23,11 +24,11 @@ from csgcnn.errors import UserError
 
 def test_duplicates_across_parts_are_found(dielectric_records: list[Record]) -> None:
     crystals = [to_crystal(record.source) for record in dielectric_records[:40]]
-    order = np.random.default_rng(0).permutation(len(crystals[7].atomic_number))
-    lattice, z, frac_coords = crystals[7]
-    permuted = Crystal(lattice, z[order], frac_coords[order] + 1e-7 - np.arange(3))
-    other_element = crystals[7]._replace(atomic_number=z % 90 + 1)
-    crystals += [permuted, other_element, crystals[8]]
+    rng, other = np.random.default_rng(0), crystals[7]
+    for change in ("2x1x1 supercell", "rotation", "translation", "site order", "another cell"):
+        other = SAME_CRYSTAL[change](other, rng) or other
+    other_element = crystals[7]._replace(atomic_number=crystals[7].atomic_number % 90 + 1)
+    crystals += [other, other_element, crystals[8]]
     ids = [f"c{row}" for row in range(43)]
     store = GraphStore(connect(crystals, GraphSettings()), ids, {}, GraphSettings())
     split = {"train": torch.arange(7), "val": torch.tensor([7, 8, 42]), "test": torch.arange(9, 42)}
@@ -41,11 +42,11 @@ def test_pairs_of_duplicates_are_counted_without_listing_them(
 ) -> None:
     draw = np.random.default_rng(seed)
     store = store_with({"gap": [0.0] * 60})
-    store.graphs.fingerprint[:] = draw.integers(20, size=60)
+    store.graphs.fingerprint[:] = draw.integers(20, size=(60, 1))
     parts = torch.from_numpy(draw.permutation(60)[:55]).split([30, 10, 15])
     split = dict(zip(PARTS, parts, strict=True))
     part_of = {row: part for part, rows in split.items() for row in rows.tolist()}
-    same = store.graphs.fingerprint
+    same = store.graphs.fingerprint[:, 0]
     pairs = [
         (a, b)
         for a, b in combinations(sorted(part_of), 2)
@@ -67,12 +68,24 @@ def test_no_duplicates(store_with: Callable[..., GraphStore]) -> None:
     )
 
 
+def test_disguised_duplicates_are_found(dielectric_records: list[Record]) -> None:
+    rng, crystals = np.random.default_rng(0), []
+    originals = [to_crystal(record.source) for record in dielectric_records[:60]]
+    for number, crystal in enumerate(originals):
+        change = list(SAME_CRYSTAL.values())[number % len(SAME_CRYSTAL)]
+        crystals += [crystal, change(crystal, rng) or crystal]
+    ids = [f"c{row}" for row in range(len(crystals))]
+    store = GraphStore(connect(crystals, GraphSettings()), ids, {}, GraphSettings())
+    at_random = split_rows(store, torch.arange(len(crystals)), SplitSettings())
+    part_of = {row: part for part, rows in at_random.items() for row in rows.tolist()}
+    n_apart = sum(part_of[row] != part_of[row + 1] for row in range(0, len(crystals), 2))
+    assert count_duplicates(store, at_random)[0] == n_apart > 10
+
+
 def test_embedded_sets_have_few_duplicates(formation_energy_records: list[Record]) -> None:
     crystals = [to_crystal(record.source) for record in formation_energy_records[::10]]
-    counts = Counter(
-        connect(crystals, GraphSettings(compress=False, cutoff=3.0)).fingerprint.tolist()
-    )
-    assert len(counts) > 0.99 * len(crystals)
+    found = connect(crystals, GraphSettings(compress=False, cutoff=3.0)).fingerprint
+    assert len(set(group_duplicates(found).tolist())) > 0.99 * len(crystals)
 
 
 def test_reduced_formulas(ideal_crystals: dict[str, Crystal]) -> None:

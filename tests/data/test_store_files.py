@@ -128,6 +128,17 @@ def test_the_size_that_a_header_declares_is_not_allocated(folder: Path, shape: s
     assert peak < 10_000_000
 
 
+def test_format_6_has_one_hash_of_each_crystal(folder: Path) -> None:
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | {"format": 6}))
+    refused(folder, "fingerprint.npy", "expected uint64")
+    one = np.load(folder / "fingerprint.npy")[:, 0]
+    np.save(folder / "fingerprint.npy", one)
+    write_with_checksum(folder / "fingerprint.npy", (folder / "fingerprint.npy").read_bytes())
+    loaded = GraphStore.load(folder).graphs.fingerprint
+    assert (loaded == one[:, None]).all()
+
+
 def test_files_of_another_format_are_refused(folder: Path, tmp_path: Path) -> None:
     path = folder / "lattice.npy"
     write_with_checksum(path, pickle.dumps(Payload()))

@@ -38,6 +38,14 @@ class SplitSettings:
             null="none",
         ),
     ] = None
+    duplicates: Annotated[
+        str,
+        Setting(
+            "together: equal crystals stay in one part; those of a test fold are left out of the "
+            "other parts. ignore: they are split like other rows.",
+            choices=("ignore", "together"),
+        ),
+    ] = "ignore"
     column: Annotated[
         str | None,
         Setting("Column of the group, the part or the fold.", null="none"),

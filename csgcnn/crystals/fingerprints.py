@@ -1,0 +1,103 @@
+"""Fingerprints of crystals: equal for every cell, origin, orientation and order of the sites.
+
+A fingerprint is made of the reduced composition and of four numbers that change continuously with
+the positions of the atoms: the logarithm of the length per atom, and the means over the sites of
+three functions of their environments. Each function sums cos(k d + phase) over the neighbors,
+twice, with phases that depend on the elements and, the second time, on the first sum. The weight of
+a neighbor is (1 - (d / r)²)³. The radius r holds 24 neighbors (twice `graph.max_neighbors`) at the
+density of the crystal. The weight is zero there, so that neither the edge of a shell nor the order
+of equally distant neighbors matters.
+
+Numbers with rounding noise have no exact hash, because some lie at the border of two bins. So a
+fingerprint is five hashes, whose bins are shifted by a fifth of their width. A number that changes
+by less than that crosses the border in at most one hash. With four numbers, one hash of two
+descriptions of a crystal agrees if all four change by less than a fifth of a bin. Crystals of which
+a number differs by more than a bin have no hash in common, except by a collision of 64 bits.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.crystals.compression import mix
+from csgcnn.crystals.crystal import Crystal
+from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
+from csgcnn.crystals.neighbors import first_radius
+
+# 1/Å. An atom that moves by 0.05 Å changes the waves of its distances by a radian, so that the
+# means change, too, where its neighbors are arranged symmetrically around it.
+WAVE_NUMBERS = (16.0, 18.0, 20.0)
+N_HASHES = 2 + len(WAVE_NUMBERS)
+# Widths of the bins, of which a fifth is tolerated: 1e-4 of all lengths, and 1e-3 of the means,
+# which moves of all atoms by 1e-4 Å cause.
+LENGTH_BIN, ENVIRONMENT_BIN = 5e-4, 5e-3
+
+Array = NDArray[Any]
+
+
+def fingerprints(
+    crystals: Sequence[Crystal], pairs: tuple[Array, Array, Array], settings: GraphSettings
+) -> NDArray[np.uint64]:
+    """Return the fingerprints of crystals; equal crystals agree in at least one column.
+
+    Args:
+        crystals: The crystals.
+        pairs: Center, neighbor and distance of the pairs that `find_neighbors` found, with the
+            sites numbered from crystal to crystal.
+        settings: Largest distance and number of neighbors. Fingerprints of different settings
+            cannot be compared.
+
+    Returns:
+        [n_graphs, N_HASHES].
+    """
+    n_sites = np.array([len(crystal.atomic_number) for crystal in crystals])
+    atomic_number = np.concatenate([crystal.atomic_number for crystal in crystals])
+    volume = np.abs(np.linalg.det(np.stack([crystal.lattice for crystal in crystals]))) / n_sites
+    radius = first_radius(volume, settings.cutoff, settings.max_neighbors)
+    graph_of_site = np.repeat(np.arange(len(crystals)), n_sites)
+    numbers = [np.log(volume) / (3 * LENGTH_BIN)]
+    for of_site in _environments(atomic_number, pairs, radius[graph_of_site]):
+        mean = np.bincount(graph_of_site, of_site, minlength=len(crystals)) / n_sites
+        numbers.append(mean / ENVIRONMENT_BIN)
+    composition = _composition_hashes(graph_of_site, atomic_number, len(crystals))
+    hashes, shifts = np.repeat(composition[:, None], N_HASHES, 1), np.arange(N_HASHES) / N_HASHES
+    for number in numbers:
+        bins = np.floor(number[:, None] + shifts).astype(np.int64)
+        hashes = mix(hashes ^ bins.astype(np.uint64))
+    return hashes
+
+
+def _environments(
+    atomic_number: Array, pairs: tuple[Array, Array, Array], radius: Array
+) -> Iterator[Array]:
+    """Yield functions of the environment of each site, between -1 and 1: [n_sites] each."""
+    center, neighbor, distance = pairs
+    n_sites = len(atomic_number)
+    weight = np.maximum(1 - (distance / radius[center]) ** 2, 0) ** 3
+    for channel, wave_number in enumerate(WAVE_NUMBERS):
+        own, first, second = _phases(channel)[:, atomic_number]
+        wave = wave_number * distance
+        near = np.bincount(center, weight * np.cos(wave + first[neighbor]), minlength=n_sites)
+        message = second + near / 2
+        far = np.bincount(center, weight * np.cos(wave + message[neighbor]), minlength=n_sites)
+        yield np.cos(own + (near + far) / 2)
+
+
+def _phases(channel: int) -> Array:
+    """Return three fixed random phases of each element: [3, 101]."""
+    n_elements = MAX_ATOMIC_NUMBER + 1
+    number = np.arange(3 * n_elements, dtype=np.uint64) + np.uint64(channel << 16)
+    return 2 * np.pi * (mix(number).reshape(3, n_elements) / 2.0**64)
+
+
+def _composition_hashes(graph_of_site: Array, atomic_number: Array, n_graphs: int) -> Array:
+    """Return a hash of each reduced composition: [n_graphs] uint64."""
+    pairs, count = np.unique(graph_of_site << 8 | atomic_number, return_counts=True)
+    graph = pairs >> 8
+    first = np.searchsorted(graph, np.arange(n_graphs))
+    reduced = count // np.gcd.reduceat(count, first)[graph]
+    # The sum of mixed numbers does not depend on their order, and wraps around on purpose.
+    return np.add.reduceat(mix((reduced << 8 | pairs & 255).astype(np.uint64)), first)
