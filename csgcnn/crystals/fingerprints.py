@@ -1,18 +1,21 @@
 """Fingerprints of crystals: equal for every cell, origin, orientation and order of the sites.
 
-A fingerprint is made of the reduced composition and of four numbers that change continuously with
+A fingerprint is made of the reduced composition and of six numbers that change continuously with
 the positions of the atoms: the logarithm of the length per atom, and the means over the sites of
-three functions of their environments. Each function sums cos(k d + phase) over the neighbors,
-twice, with phases that depend on the elements and, the second time, on the first sum. The weight of
-a neighbor is (1 - (d / r)²)³. The radius r holds 24 neighbors (twice `graph.max_neighbors`) at the
+five functions of their environments. Each function sums cos(k d + phase) over the neighbors, twice,
+with phases that depend on the elements and, the second time, on the first sum. The weight of a
+neighbor is (1 - (d / r)²)³. The radius r holds 24 neighbors (twice `graph.max_neighbors`) at the
 density of the crystal. The weight is zero there, so that neither the edge of a shell nor the order
 of equally distant neighbors matters.
 
 Numbers with rounding noise have no exact hash, because some lie at the border of two bins. So a
-fingerprint is five hashes, whose bins are shifted by a fifth of their width. A number that changes
-by less than that crosses the border in at most one hash. With four numbers, one hash of two
-descriptions of a crystal agrees if all four change by less than a fifth of a bin. Crystals of which
-a number differs by more than a bin have no hash in common, except by a collision of 64 bits.
+fingerprint is seven hashes, whose bins are shifted by a seventh of their width. A number that
+changes by less than that crosses the border in at most one hash. With six numbers, one hash of two
+descriptions of a crystal agrees if all six change by less than a seventh of a bin. Crystals of
+which a number differs by more than a bin have no hash in common, except by a collision of 64 bits.
+
+Crystals with equal distances between equal elements have equal fingerprints: mirror images, and
+ideal close packings (fcc and hcp), which differ beyond r only.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,13 +30,13 @@ from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
 from csgcnn.crystals.neighbors import first_radius
 
-# 1/Å. An atom that moves by 0.05 Å changes the waves of its distances by a radian, so that the
+# 1/Å. An atom that moves by 0.05 Å changes the phases of its distances by a radian, so that the
 # means change, too, where its neighbors are arranged symmetrically around it.
-WAVE_NUMBERS = (16.0, 18.0, 20.0)
-N_HASHES = 2 + len(WAVE_NUMBERS)
-# Widths of the bins, of which a fifth is tolerated: 1e-4 of all lengths, and 1e-3 of the means,
-# which moves of all atoms by 1e-4 Å cause.
-LENGTH_BIN, ENVIRONMENT_BIN = 5e-4, 5e-3
+FIRST_WAVE, WAVE_STEP, N_WAVES = 12.0, 3.0, 5
+N_HASHES = 2 + N_WAVES
+# Widths of the bins, of which a seventh is tolerated: 1e-4 of all lengths, and 1e-3 of the means.
+# Moves of all atoms by 1e-4 Å change the means by 5e-4 in 95 % of crystals, by 2e-3 in all.
+LENGTH_BIN, ENVIRONMENT_BIN = 7e-4, 8e-3
 
 Array = NDArray[Any]
 
@@ -76,14 +79,28 @@ def _environments(
     """Yield functions of the environment of each site, between -1 and 1: [n_sites] each."""
     center, neighbor, distance = pairs
     n_sites = len(atomic_number)
-    weight = np.maximum(1 - (distance / radius[center]) ** 2, 0) ** 3
-    for channel, wave_number in enumerate(WAVE_NUMBERS):
+    weight = np.maximum(1 - (distance / radius[center]) ** 2, 0).astype(np.float32) ** 3
+    # Multiplying by a complex number is faster than the cosine of each wave.
+    wave, step = weight * _unit(FIRST_WAVE * distance), _unit(WAVE_STEP * distance)
+    for channel in range(N_WAVES):
         own, first, second = _phases(channel)[:, atomic_number]
-        wave = wave_number * distance
-        near = np.bincount(center, weight * np.cos(wave + first[neighbor]), minlength=n_sites)
-        message = second + near / 2
-        far = np.bincount(center, weight * np.cos(wave + message[neighbor]), minlength=n_sites)
+        near = _sum(wave * _unit(first)[neighbor], center, n_sites)
+        message = _unit(second + near / 2)
+        far = _sum(wave * message[neighbor], center, n_sites)
         yield np.cos(own + (near + far) / 2)
+        wave = wave * step
+
+
+def _unit(phase: Array) -> Array:
+    """Return exp(i phase) as complex64, faster than `np.exp`."""
+    phase, wave = phase.astype(np.float32), np.empty(phase.shape, dtype=np.complex64)
+    np.cos(phase, out=wave.real)
+    np.sin(phase, out=wave.imag)
+    return wave
+
+
+def _sum(waves: Array, center: Array, n_sites: int) -> Array:
+    return np.bincount(center, waves.real, minlength=n_sites)
 
 
 def _phases(channel: int) -> Array:
