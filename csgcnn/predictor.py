@@ -12,11 +12,11 @@ import torch
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.targets import plugins_allowed
 from csgcnn.crystals.crystal import Crystal
-from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.crystals.graph_builder import CHUNK_SIZE, build_graphs
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structure_warnings import summary_lines
 from csgcnn.crystals.structures import StructureSource, is_structure_object, text_or_file
+from csgcnn.data.domain import Domain
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.errors import DataWarning, StructureError, UserError
@@ -25,12 +25,14 @@ from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.models import TrainedModel, checkpoint_paths, differing_settings, load_model
 from csgcnn.runs.predictions import (
+    NO_DOMAIN,
     Floats,
     Prediction,
     concatenate,
+    domain_cells,
+    domain_columns,
+    domain_lines,
     prediction_frame,
-    unseen_elements,
-    unseen_line,
 )
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ class Predictor:
         units: Units of the targets.
         columns: Names of the predicted columns.
         targets: The targets.
-        elements: Atomic numbers that occurred in the training set.
+        domain: What occurred in the training set: elements, pairs of neighbors, ranges.
         split: Ids of the train, val and test rows, if they are known.
     """
 
@@ -91,8 +93,9 @@ class Predictor:
         self.units = [target.unit for target in model.targets]
         self.columns = [name for target in model.targets for name in target.outputs]
         self.has_std: bool = model.network.has_std
-        self.elements: set[int] = model.elements
+        self.domain: Domain = model.domain
         self.split = model.split
+        self._told_no_domain = False
         self.device = torch.device(device)
 
     @classmethod
@@ -134,7 +137,8 @@ class Predictor:
                 reason.
 
         Warns:
-            DataWarning: A structure may be wrong, or elements were not in the training set.
+            DataWarning: A structure may be wrong, or is outside the domain of the training set, so
+                that its prediction may be far off.
         """
         found = self._predict(structures)
         if as_frame:
@@ -181,8 +185,7 @@ class Predictor:
         """
         for chunk in build_graphs(records, self.graph, workers, chunk_size):
             if chunk.graphs is None:
-                empty = self._empty()
-                yield Prediction([], *empty, {}, list(chunk.rejected), chunk.warnings)
+                yield replace(self._empty(), rejected=list(chunk.rejected), warnings=chunk.warnings)
                 continue
             ids = [record.id for record in chunk.records]
             store = GraphStore(chunk.graphs, ids, {}, self.graph).to(self.device)
@@ -226,7 +229,7 @@ class Predictor:
             store.ids[rows.start : rows.stop],
             values.cpu().numpy(),
             None if std is None else std.cpu().numpy(),
-            unseen_elements(store, rows, self.elements),
+            domain_cells(self.domain, store, index),
         )
 
     def predict_usable(self, crystals: Sequence[tuple[str, Crystal]]) -> tuple[list[str], Floats]:
@@ -241,7 +244,7 @@ class Predictor:
         records = (Record(id_, crystal, {}) for id_, crystal in crystals)
         chunks = list(self.stream(records, workers=1))
         ids = [id_ for chunk in chunks for id_ in chunk.ids]
-        return ids, np.concatenate([self._empty()[0], *(chunk.values for chunk in chunks)])
+        return ids, np.concatenate([self._empty().values, *(chunk.values for chunk in chunks)])
 
     def check_settings(self, store: GraphStore) -> None:
         """Check that a store holds the graphs that the model reads.
@@ -255,23 +258,27 @@ class Predictor:
 
     def __repr__(self) -> str:
         targets = ", ".join(map(with_unit, self.names, self.units))
-        return f"Predictor({targets}; {len(self.elements)} elements)"
+        return f"Predictor({targets}; {len(self.domain.elements)} elements)"
 
     def _predict(self, structures: Any) -> Prediction:
         listed = [structures] if _is_one(structures) else list(structures)
         records = [Record(f"structure {i}", _source(one), {}) for i, one in enumerate(listed)]
         chunks = list(self.stream(records, workers=1))
-        found = concatenate([Prediction([], *self._empty()), *chunks])
+        found = concatenate([self._empty(), *chunks])
         for id_, reason in found.rejected:
             raise StructureError(f"{id_}: {reason}")
-        unseen = {SYMBOLS[z]: id_ for z, id_ in found.unseen.items()}
-        for line in [*summary_lines(found.warnings), *unseen_line(unseen)]:
+        lines = [*summary_lines(found.warnings), *domain_lines(found.ids, found.domain)]
+        if not self.domain.is_known and not self._told_no_domain:
+            lines.append(NO_DOMAIN)
+            self._told_no_domain = True
+        for line in lines:
             python_warnings.warn(line, DataWarning, stacklevel=3)
         return found
 
-    def _empty(self) -> tuple[Floats, Floats | None]:
+    def _empty(self) -> Prediction:
         empty = np.empty((0, len(self.columns)), "f4")
-        return empty, empty if self.has_std else None
+        cells: dict[str, list[str]] = {name: [] for name in domain_columns(self.domain)}
+        return Prediction([], empty, empty if self.has_std else None, cells)
 
 
 def _is_one(structures: Any) -> bool:

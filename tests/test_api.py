@@ -138,14 +138,14 @@ def test_every_kind_of_structure_is_predicted_alike(
     table = model.predict(column, as_frame=True)
     assert list(table.index) == list(column.index)
     np.testing.assert_allclose(table.iloc[:, 0], expected[:, 0], rtol=1e-6)
-    assert model.predict([], as_frame=True).shape == (0, 1)
+    assert model.predict([], as_frame=True).shape == (0, 4)
     with pytest.raises(csgcnn.StructureError, match=r"structure 0: .* not periodic along a"):
         model.predict(Atoms(column.iloc[0], pbc=False))
 
 
 def test_unseen_elements_are_warned_of(result: csgcnn.TrainingResult) -> None:
     plutonium = Structure(Lattice.cubic(4), ["Pu"], [[0, 0, 0]])
-    with pytest.warns(csgcnn.DataWarning, match=r"Pu \(first in 0\)"):
+    with pytest.warns(csgcnn.DataWarning, match=r"Pu \(first in structure 0\)"):
         result.predictor.predict(plutonium)
 
 

@@ -20,11 +20,13 @@ from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
 from csgcnn.evaluation.baselines import baseline_metrics
 from csgcnn.evaluation.calibration import coverage, format_coverage
+from csgcnn.evaluation.domain_metrics import format_domain_metrics, metrics_with_domain
 from csgcnn.evaluation.inference import predict_with_std
 from csgcnn.evaluation.invariance import Changes, largest_changes
 from csgcnn.evaluation.metrics import Metrics, format_metrics, target_metrics
 from csgcnn.hardware import select_device
 from csgcnn.predictor import Predictor
+from csgcnn.runs.predictions import NO_DOMAIN, OUT_OF_DOMAIN, domain_cells
 from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ class Evaluation:
     Attributes:
         metrics: Metrics by target.
         columns: Names of the columns of `rows`, with units.
-        rows: Id, known value, prediction and error of each crystal.
+        rows: Id, known value, prediction, error and reasons for each crystal.
     """
 
     metrics: dict[str, Metrics]
@@ -85,7 +87,12 @@ def _evaluate(
     store = move_to_device(dataset.store, predictor.device)
     prediction, std = predict_with_std(predictor.network, store, rows, batch_size)
     prediction, std = prediction.cpu(), std if std is None else std.cpu()
-    metrics = target_metrics(prediction, values, targets)
+    outside = domain_cells(predictor.domain, store, rows)
+    if predictor.domain.is_known:
+        metrics = metrics_with_domain(prediction, values, targets, outside[OUT_OF_DOMAIN])
+    else:
+        metrics = target_metrics(prediction, values, targets)
+        log.warning("%s", NO_DOMAIN)
     known = dataset.values[train_rows] if len(train_rows) else values
     baseline = baseline_metrics(known, values, targets)
     covered = {} if std is None else coverage(prediction, std, values, targets)
@@ -93,12 +100,17 @@ def _evaluate(
         log.info(format_metrics(target, metrics[target.name], baseline[target.name]))
         if target.name in covered and metrics[target.name]["n"]:
             log.info(format_coverage(covered[target.name], target.name))
+        if line := format_domain_metrics(target, metrics[target.name]):
+            log.info(line)
     ids = [dataset.store.ids[row] for row in rows.tolist()]
     cells = compared_rows(prediction, values, targets, std)
     return Evaluation(
         metrics,
-        ["id", *compared_columns(targets, std is not None)],
-        [[id_, *of_row] for id_, of_row in zip(ids, cells, strict=True)],
+        ["id", *compared_columns(targets, std is not None), *outside],
+        [
+            [id_, *of_row, *texts]
+            for id_, of_row, *texts in zip(ids, cells, *outside.values(), strict=True)
+        ],
     )
 
 

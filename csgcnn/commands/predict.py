@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from csgcnn import __version__
 from csgcnn.config.paths import user_path
-from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.crystals.structure_warnings import WARNING_COLUMNS, StructureNote, warning_rows
@@ -25,7 +24,7 @@ from csgcnn.hardware import cores, select_device
 from csgcnn.io import file_digest, write_csv
 from csgcnn.predictor import Predictor
 from csgcnn.runs.models import checkpoint_paths
-from csgcnn.runs.predictions import Prediction, unseen_line
+from csgcnn.runs.predictions import NO_DOMAIN, DomainSummary, Prediction, text_columns
 from csgcnn.runs.tables import predicted_cells, predicted_columns
 from csgcnn.screening.partial_table import Part, PartialTable, partial_folder
 from csgcnn.screening.selection import Selection, selection
@@ -63,6 +62,8 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
     device = select_device(cfg.device, _threads(sources, cfg.workers))
     predictor = Predictor.load(checkpoints, device, cfg.plugins)
     table = _Table(predictor, cfg)
+    if not predictor.domain.is_known:
+        log.warning("%s", NO_DOMAIN)
     chunks = _chunks(predictor, checkpoints, sources, cfg, chunk_size)
     inputs = {
         "ckpt": [*map(file_digest, checkpoints)],
@@ -80,7 +81,7 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
             _publish_list(partial, reports.warnings, n_warnings, WARNING_COLUMNS, rows)
             n_rows = table.write(partial.folder / f"table{suffix}", partial.rows())
             partial.publish(f"table{suffix}", output)
-            _log_predicted(partial, n_rows, output, reports)
+            _log_predicted(partial, table.summary, n_rows, output, reports)
         else:
             kept = f"; {output} is that of an earlier command" if output.exists() else ""
             log.error("no structure was predicted, and no table is written%s", kept)
@@ -92,15 +93,18 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
 
 
 class _Table:
-    """The table of predictions: its columns, and the rows to keep."""
+    """The table of predictions: its columns, the rows to keep, and those outside the domain."""
 
     def __init__(self, predictor: Predictor, cfg: DictConfig) -> None:
         targets = predictor.targets
-        columns = [("id", ""), *predicted_columns(targets, predictor.has_std), ("warnings", "")]
-        text_columns = {"id", "warnings", *(target.name for target in targets if target.classes)}
+        self.texts = text_columns(predictor.domain)
+        columns = [("id", ""), *predicted_columns(targets, predictor.has_std)]
+        columns += [(name, "") for name in self.texts]
+        text_names = {"id", *self.texts, *(target.name for target in targets if target.classes)}
         names = [name for name, _ in columns]
         self.header = [with_unit(name, unit) for name, unit in columns]
-        self.is_number = [name not in text_columns for name in names]
+        self.is_number = [name not in text_names for name in names]
+        self.summary = DomainSummary()
         default = targets[0].name if len(targets) == 1 and not targets[0].classes else None
         self.selection: Selection = selection(
             names, self.is_number, cfg.where, cfg.top, cfg.by, cfg.order, default
@@ -108,7 +112,12 @@ class _Table:
 
     def write(self, path: Path, rows: Iterator[Sequence[str]]) -> int:
         """Write the selected rows; return their number."""
-        return write_table(path, self.header, self.is_number, self.selection.of(rows))
+        counted = map(self._count, rows)
+        return write_table(path, self.header, self.is_number, self.selection.of(counted))
+
+    def _count(self, row: Sequence[str]) -> Sequence[str]:
+        self.summary.add(row[0], dict(zip(self.texts, row[-len(self.texts) :], strict=True)))
+        return row
 
 
 def _chunks(
@@ -152,19 +161,18 @@ def _fill(partial: PartialTable, chunks: Chunks, predictor: Predictor) -> None:
     with tqdm(unit="crystal", delay=1, disable=None, initial=partial.n_records) as bar:
         for chunk in chunks(partial):
             cells = _cells(chunk, predictor)
-            columns = zip(chunk.ids, cells, chunk.codes, strict=True)
-            rows = [[id_, *of_row, codes] for id_, of_row, codes in columns]
-            unseen = {SYMBOLS[z]: id_ for z, id_ in chunk.unseen.items()}
-            part = Part(rows, chunk.rejected, chunk.warnings, unseen)
+            rows = [[id_, *of_row] for id_, of_row in zip(chunk.ids, cells, strict=True)]
+            part = Part(rows, chunk.rejected, chunk.warnings)
             partial.add(part)
             bar.update(len(part))
 
 
 def _cells(chunk: Prediction, predictor: Predictor) -> Iterator[list[str]]:
     deviations = [None] * len(chunk.ids) if chunk.std is None else chunk.std.tolist()
-    for row, deviation in zip(chunk.values.tolist(), deviations, strict=True):
+    texts = zip(*chunk.texts.values(), strict=True)
+    for row, deviation, of_row in zip(chunk.values.tolist(), deviations, texts, strict=True):
         cells = predicted_cells(row, predictor.targets, deviation)
-        yield [cell if isinstance(cell, str) else f"{cell:.6g}" for cell in cells]
+        yield [*(cell if isinstance(cell, str) else f"{cell:.6g}" for cell in cells), *of_row]
 
 
 def _threads(sources: Sequence[str], workers: int | None) -> int | None:
@@ -200,10 +208,10 @@ def _publish_list(
 
 
 def _log_predicted(
-    partial: PartialTable, n_rows: int, output: Path, reports: RecordReports
+    partial: PartialTable, domain: DomainSummary, n_rows: int, output: Path, reports: RecordReports
 ) -> None:
     report = reports.warnings.name if reports.warnings else ""
-    for line in [*partial.summary.lines(report), *unseen_line(partial.unseen)]:
+    for line in [*partial.summary.lines(report), *domain.lines()]:
         log.warning("%s", line)
     n_left_out = partial.n_predicted - n_rows
     left_out = f", {n_left_out} left out by where and top" if n_left_out else ""

@@ -17,6 +17,7 @@ from csgcnn.commands.prepare import Prepared, build_trainer, plain, prepare, rep
 from csgcnn.commands.ranks import follow_rank_0, leading
 from csgcnn.config.resolved import save_resolved
 from csgcnn.data.dataset import Dataset
+from csgcnn.data.domain import Domain
 from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.splits import split_ids
 from csgcnn.errors import first_line
@@ -147,11 +148,13 @@ def _pruning(job: Job, max_epochs: int) -> ShouldPrune | None:
 def _description(cfg: DictConfig, data: Prepared) -> dict[str, Any]:
     """Return what a checkpoint holds beside weights: what prediction needs, and the origin."""
     dataset = data.dataset
+    domain = Domain.of(dataset.store, data.split["train"])
     return {
         "csgcnn": __version__,
         "config": OmegaConf.to_container(cfg, resolve=True),
         "targets": [asdict(target) for target in dataset.targets],
-        "elements": sorted(dataset.store.elements_of(data.split["train"])),
+        "elements": sorted(domain.elements),
+        "domain": domain.plain(),
         "split": split_ids(dataset.store, data.split),
         "data": data_digest(dataset, data.split),
     }

@@ -233,17 +233,6 @@ class GraphStore:
         bounds = np.cumsum(self.graphs.n_atoms)[:-1]
         return [set(z.tolist()) for z in np.split(self.graphs.atomic_number, bounds)]
 
-    def elements_of(self, rows: Tensor) -> set[int]:
-        """Return the atomic numbers that occur in the crystals `rows` [n_rows]."""
-        chosen = np.zeros(len(self), dtype=bool)
-        chosen[rows.numpy()] = True
-        found, start = set[int](), 0
-        for block in self.blocks():
-            of_atom = np.repeat(chosen[start : start + len(block)], block.n_atoms)
-            found.update(np.unique(block.atomic_number[of_atom]).tolist())
-            start += len(block)
-        return found
-
     def numbers(self, names: Sequence[str]) -> Tensor:
         """Return columns as numbers: [n_graphs, n_columns] float64, NaN where missing."""
         values = [[np.nan if v is None else float(v) for v in self.columns[name]] for name in names]

@@ -1,18 +1,21 @@
 """Checkpoints: a trained model, or the state of a training, as plain data in one file.
 
-Format 4 is a safetensors file: tensors by name, and the metadata entry `csgcnn` with everything
+Format 5 is a safetensors file: tensors by name, and the metadata entry `csgcnn` with everything
 else as JSON (see `tensor_tree`). Readers ignore fields that they do not know, so that a new
-optional field needs no new format. Formats 1-3 were files of `torch.save`. Reading a checkpoint
+optional field needs no new format. Format 4 lacked the range of the global features. Formats 1-3
+were files of `torch.save`. Reading a checkpoint
 executes nothing.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -21,6 +24,7 @@ from csgcnn.config.upgrade import removed_keys_in, upgrade_config
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
 from csgcnn.errors import UserError, first_line
 from csgcnn.io import write_bytes
+from csgcnn.nn.global_features import UNLIMITED
 from csgcnn.runs.legacy_archives import is_legacy_archive, load_legacy
 from csgcnn.runs.tensor_tree import join_tree, split_tree
 from csgcnn.runs.untrusted import (
@@ -32,11 +36,12 @@ from csgcnn.runs.untrusted import (
     reading,
 )
 
-FORMAT = 4
+FORMAT = 5
 KIND = "csgcnn checkpoint"
 METADATA = "csgcnn"  # the entry of the safetensors metadata
 REQUIRED = ("config", "targets", "elements", "state_dict")
 ADDED_IN_3 = {"ensemble": 1, "init_from": None, "init_parts": "all"}  # keys of the configuration
+MEAN_OF_FEATURES = re.compile(r"(^|\.)global_features\.mean$")
 # Characters that do not control a terminal.
 TEXT = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]{0,1000}")
 
@@ -72,6 +77,7 @@ def load_checkpoint(path: Path, limits: Limits = LIMITS) -> dict[str, Any]:
         plugins: Packages outside csgcnn that its configuration names. This is information only:
             loading the model needs the opt-in of the user.
         targets, elements: Fields of each `Target`, and atomic numbers of the training rows.
+        domain: What else occurs in the training rows, see `Domain.plain`; absent before format 5.
         split, data: Ids of each part, and a digest of the data.
         metrics: Validation score.
         state_dict: Weights.
@@ -142,15 +148,26 @@ def _upgraded(content: dict[str, Any], version: int) -> dict[str, Any]:
         content |= {"config": upgrade_config(config), "removed": removed_keys_in(config)}
     for key in ("state_dict", "training"):
         if key in content:
-            content[key] = _with_present_names(content[key])
+            content[key] = _with_present_weights(content[key])
     return content
 
 
-def _with_present_names(tree: Any) -> Any:
-    """Return a tree whose weights have the names that they have in this version."""
+def _with_present_weights(tree: Any) -> Any:
+    """Return a tree whose weights have the names of this version, and a range without limits."""
     if not isinstance(tree, dict):
         return tree
-    return {_present_name(name): _with_present_names(part) for name, part in tree.items()}
+    weights = {_present_name(name): _with_present_weights(part) for name, part in tree.items()}
+    return {**_unlimited_ranges(weights), **weights}
+
+
+def _unlimited_ranges(weights: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Return ends of the range of global features, by their names beside those of the mean."""
+    return {
+        f"{name.removesuffix('mean')}{end}": torch.full(mean.shape, value)
+        for name, mean in weights.items()
+        if isinstance(mean, Tensor) and MEAN_OF_FEATURES.search(str(name))
+        for end, value in (("low", -UNLIMITED), ("high", UNLIMITED))
+    }
 
 
 def _present_name(name: Any) -> Any:
@@ -197,6 +214,27 @@ def _are_elements(value: Any) -> bool:
     )
 
 
+def _is_domain(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    pairs, ranges = value.get("pairs"), value.get("ranges")
+    return (
+        isinstance(pairs, list)
+        and all(_are_elements(pair) and len(pair) == 2 for pair in pairs)
+        and isinstance(ranges, dict)
+        and all(_is_text(name) and _is_range(ends) for name, ends in ranges.items())
+        and type(value.get("isolated_atoms")) is bool
+    )
+
+
+def _is_range(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(end) in (int, float) and math.isfinite(end) for end in value)
+    )
+
+
 def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
@@ -217,6 +255,7 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "plugins": ("a list of packages", _are_texts),
     "targets": ("a list of targets", _are_targets),
     "elements": (f"a list of atomic numbers up to {MAX_ATOMIC_NUMBER}", _are_elements),
+    "domain": ("pairs of elements, ranges and whether there are isolated atoms", _is_domain),
     "split": ("lists of ids", _is_split),
     "state_dict": ("a dict of tensors", _is_state_dict),
 }

@@ -16,6 +16,7 @@ from csgcnn.config.targets import allowed_plugins, plugins_in
 from csgcnn.config.validate import check_values
 from csgcnn.crystals.descriptors import descriptor_names
 from csgcnn.data.batch import GraphBatch
+from csgcnn.data.domain import Domain
 from csgcnn.data.targets import Target
 from csgcnn.errors import ConfigError, UserError, one_line
 from csgcnn.nn.ensemble import Ensemble
@@ -42,14 +43,14 @@ class TrainedModel:
         network: The network, on the CPU.
         graph: Settings of the graphs that it reads.
         targets: What it predicts.
-        elements: Atomic numbers that occurred in its training set.
+        domain: What occurred in its training set.
         split: Ids of the train, val and test rows, if they are known.
     """
 
     network: CrystalGraphNetwork | Ensemble
     graph: GraphSettings
     targets: list[Target]
-    elements: set[int]
+    domain: Domain
     split: dict[str, list[str]] | None = None
 
 
@@ -122,7 +123,8 @@ def _load_one(path: Path) -> TrainedModel:
         raise UserError(
             f"{path}: its weights do not fit its own configuration: {one_line(error)}"
         ) from error
-    return TrainedModel(network, graph, targets, set(content["elements"]), content.get("split"))
+    domain = Domain.from_plain(content["elements"], content.get("domain"))
+    return TrainedModel(network, graph, targets, domain, content.get("split"))
 
 
 def _network(
@@ -162,9 +164,9 @@ def _join(members: Sequence[TrainedModel], paths: Sequence[Path]) -> TrainedMode
         if difference := _difference(first, member):
             raise UserError(f"{paths[0]} and {path} are no ensemble: they differ in {difference}")
     networks = [network for member in members for network in _networks(member)]
-    elements = set.intersection(*(member.elements for member in members))
+    domain = Domain.shared([member.domain for member in members])
     split = _common_split(members)
-    return TrainedModel(Ensemble(networks), first.graph, first.targets, elements, split)
+    return TrainedModel(Ensemble(networks), first.graph, first.targets, domain, split)
 
 
 def _networks(model: TrainedModel) -> list[CrystalGraphNetwork]:

@@ -1,14 +1,17 @@
 """Predictions of a chunk of structures, and how they are reported."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.crystals.structure_warnings import StructureNote, joined_codes
+from csgcnn.data.domain import MEANINGS, Domain, unseen_elements
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.runs.tables import predicted_cells, predicted_columns
@@ -17,6 +20,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float32]
+
+UNSEEN_ELEMENTS, OUT_OF_DOMAIN, WARNINGS = "unseen_elements", "out_of_domain", "warnings"
+# Separates the symbols or reasons of a cell.
+SEPARATOR = ";"
+# Ids and details in a warning.
+MAX_SHOWN = 3
+LISTED_DETAILS = ("unseen_element", "unseen_pair")
+NO_DOMAIN = (
+    "this model was trained by an earlier version, which stored no ranges: predictions outside its "
+    "domain are not marked, except for unseen elements; train again for the column out_of_domain"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +42,8 @@ class Prediction:
         values: Predictions [n_ids, n_columns].
         std: Standard deviations [n_ids, n_columns], NaN for probabilities of a single model; None
             if the model predicts none.
-        unseen: Atomic numbers that did not occur in the training set, with the first id of each.
+        domain: Columns of text that say how the crystals are outside the domain of the model, by
+            name: `domain_columns`, each [n_ids].
         rejected: Records that could not be predicted.
         warnings: Warnings about structures.
     """
@@ -36,28 +51,25 @@ class Prediction:
     ids: list[str]
     values: Floats
     std: Floats | None
-    unseen: dict[int, str] = field(default_factory=dict)
+    domain: dict[str, list[str]] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     warnings: list[StructureNote] = field(default_factory=list)
 
     @property
-    def codes(self) -> list[str]:
-        """Codes of the warnings about each structure, joined by `;`: [n_ids]."""
+    def texts(self) -> dict[str, list[str]]:
+        """The columns of text that follow the numbers: those of `text_columns`, each [n_ids]."""
         codes = joined_codes(self.warnings)
-        return [codes.get(id_, "") for id_ in self.ids]
+        return {**self.domain, WARNINGS: [codes.get(id_, "") for id_ in self.ids]}
 
 
 def concatenate(parts: Sequence[Prediction]) -> Prediction:
-    """Concatenate the predictions of consecutive records."""
-    unseen: dict[int, str] = {}
-    for part in parts:
-        unseen = {**part.unseen, **unseen}
+    """Concatenate the predictions of consecutive records, of at least one part."""
     stds = [part.std for part in parts if part.std is not None]
     return Prediction(
         [id_ for part in parts for id_ in part.ids],
         np.concatenate([part.values for part in parts]),
         np.concatenate(stds) if stds else None,
-        unseen,
+        {name: [cell for part in parts for cell in part.domain[name]] for name in parts[0].domain},
         [entry for part in parts for entry in part.rejected],
         [note for part in parts for note in part.warnings],
     )
@@ -68,7 +80,7 @@ def prediction_frame(
 ) -> "pd.DataFrame":
     """Return predictions as a DataFrame, with units in the names of its columns.
 
-    The last column holds the codes of the warnings about each structure.
+    The last columns are those of `text_columns`.
 
     Args:
         prediction: Predictions of all structures.
@@ -80,41 +92,99 @@ def prediction_frame(
     values, std = prediction.values, prediction.std
     deviations = [None] * len(values) if std is None else std.tolist()
     rows = [
-        [*predicted_cells(row, targets, deviation), codes]
-        for row, deviation, codes in zip(values.tolist(), deviations, prediction.codes, strict=True)
+        predicted_cells(row, targets, deviation)
+        for row, deviation in zip(values.tolist(), deviations, strict=True)
     ]
-    columns = [*predicted_columns(targets, std is not None), ("warnings", "")]
-    return pd.DataFrame(rows, columns=[with_unit(*column) for column in columns], index=index)
+    columns = [with_unit(name, unit) for name, unit in predicted_columns(targets, std is not None)]
+    return pd.DataFrame(rows, columns=columns, index=index).assign(**prediction.texts)
 
 
-def unseen_elements(store: GraphStore, rows: range, seen: Collection[int]) -> dict[int, str]:
-    """Return atomic numbers that did not occur in the training set, with the first id of each.
+def text_columns(domain: Domain) -> list[str]:
+    """Return the names of the columns of text that follow the numbers of a prediction."""
+    return [*domain_columns(domain), WARNINGS]
+
+
+def domain_columns(domain: Domain) -> list[str]:
+    """Return the names of the columns that say how crystals are outside the domain."""
+    return [UNSEEN_ELEMENTS, OUT_OF_DOMAIN] if domain.is_known else [UNSEEN_ELEMENTS]
+
+
+def domain_cells(domain: Domain, store: GraphStore, rows: Tensor) -> dict[str, list[str]]:
+    """Return the columns that say how crystals are outside the domain of a model.
 
     Args:
-        store: Graphs.
-        rows: Consecutive rows of the store.
-        seen: Atomic numbers that occurred in the training set.
+        domain: Domain of the model.
+        store: Graphs with the settings of the model.
+        rows: Rows [n_rows] int64, on the host.
     """
-    n_atoms = store.graphs.n_atoms
-    first = int(n_atoms[: rows.start].sum(dtype=np.int64))
-    of_rows = n_atoms[rows.start : rows.stop].astype(np.int64)
-    atomic_number = store.graphs.atomic_number[first : first + int(of_rows.sum())]
-    row_of_atom = np.repeat(np.arange(rows.start, rows.stop), of_rows)
-    elements, positions = np.unique(atomic_number, return_index=True)
-    return {
-        z: store.ids[row_of_atom[position]]
-        for z, position in zip(elements.tolist(), positions.tolist(), strict=True)
-        if z not in seen
+    reasons = domain.reasons(store, rows)
+    columns = {
+        UNSEEN_ELEMENTS: [SEPARATOR.join(unseen_elements(of_row)) for of_row in reasons],
+        OUT_OF_DOMAIN: [SEPARATOR.join(of_row) for of_row in reasons],
     }
+    return {name: columns[name] for name in domain_columns(domain)}
 
 
-def unseen_line(unseen: Mapping[str, str]) -> list[str]:
-    """Return a warning about elements that were not in the training set, if there are any.
+class DomainSummary:
+    """Count the predictions outside the domain of a model, by the code of the reason."""
+
+    def __init__(self) -> None:
+        self.n_rows = 0
+        self._ids: dict[str, list[str]] = {}
+        self._counts = Counter[str]()
+        self._details: dict[str, dict[str, str]] = {}
+
+    def add(self, id_: str, cells: Mapping[str, str]) -> None:
+        """Count a prediction.
+
+        Args:
+            id_: Its id.
+            cells: Its cells of the columns of `domain_columns`, and others.
+        """
+        reasons = [f"unseen_element:{symbol}" for symbol in _items(cells.get(UNSEEN_ELEMENTS, ""))]
+        reasons += _items(cells.get(OUT_OF_DOMAIN, ""))
+        found = [reason.partition(":")[::2] for reason in dict.fromkeys(reasons)]
+        self.n_rows += bool(found)
+        for code in dict.fromkeys(code for code, _ in found):
+            self._counts[code] += 1
+            ids = self._ids.setdefault(code, [])
+            ids += [id_] * (len(ids) <= MAX_SHOWN)
+        for code, detail in found:
+            listed = self._details.setdefault(code, {})
+            if code in LISTED_DETAILS and len(listed) <= MAX_SHOWN:
+                listed.setdefault(detail, id_)
+
+    def lines(self) -> list[str]:
+        """Return a warning for each code that occurred, with the first ids."""
+        return [self._line(code) for code in MEANINGS if code in self._counts]
+
+    def _line(self, code: str) -> str:
+        n, details = self._counts[code], self._details[code]
+        listed = [f"{detail} (first in {id_})" for detail, id_ in details.items()]
+        first = f": {_first(listed)}" if listed else ""
+        return (
+            f"{code}: {n} prediction{'s' * (n != 1)} may be far off; {MEANINGS[code]}{first}; "
+            f"ids: {_first(self._ids[code])}"
+        )
+
+
+def domain_lines(ids: Sequence[str], columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return warnings about predictions outside the domain of a model.
 
     Args:
-        unseen: Symbols with the id of the first structure of each.
+        ids: Ids of the predictions.
+        columns: Columns, from `domain_cells`.
     """
-    if not unseen:
-        return []
-    listed = ", ".join(f"{symbol} (first in {id_})" for symbol, id_ in sorted(unseen.items()))
-    return [f"predictions with elements that were not in the training set are unreliable: {listed}"]
+    summary = DomainSummary()
+    for position, id_ in enumerate(ids):
+        summary.add(id_, {name: column[position] for name, column in columns.items()})
+    return summary.lines()
+
+
+def _items(cell: str) -> list[str]:
+    return cell.split(SEPARATOR) if cell else []
+
+
+def _first(items: Sequence[str]) -> str:
+    more = ", ..." if len(items) > MAX_SHOWN else ""
+    return ", ".join(items[:MAX_SHOWN]) + more

@@ -12,23 +12,25 @@ from torch import Tensor
 
 from csgcnn import distributed
 from csgcnn.data.dataset import Dataset
+from csgcnn.data.domain import Domain
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.evaluation.baselines import baseline_metrics
 from csgcnn.evaluation.benchmark_summary import Fold
 from csgcnn.evaluation.calibration import coverage, format_coverage
+from csgcnn.evaluation.domain_metrics import format_domain_metrics, metrics_with_domain
 from csgcnn.evaluation.inference import predict_with_std
 from csgcnn.evaluation.metrics import (
     TASKS,
     Metrics,
     format_metrics,
-    target_metrics,
     task_of,
 )
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.directory import RunDirectory
+from csgcnn.runs.predictions import OUT_OF_DOMAIN, domain_cells, domain_columns
 from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions
 
 log = logging.getLogger(__name__)
@@ -66,10 +68,12 @@ def write_results(
     targets, values = dataset.targets, {part: dataset.values[rows] for part, rows in split.items()}
     prediction = {part: of_part.cpu() for part, (of_part, _) in predicted.items()}
     std = {part: of_part.cpu() for part, (_, of_part) in predicted.items() if of_part is not None}
+    domain = Domain.of(store, split["train"])
+    outside = {part: domain_cells(domain, store, split[part]) for part in prediction}
     write_predictions(
         run.folder / "predictions.csv",
-        ["id", "split", *compared_columns(targets, bool(std))],
-        _prediction_rows(prediction, std, store, dataset, split),
+        ["id", "split", *compared_columns(targets, bool(std)), *domain_columns(domain)],
+        _prediction_rows(prediction, std, outside, store, dataset, split),
     )
     if figures:
         from csgcnn.evaluation.plots import plot_calibration, plot_test
@@ -78,7 +82,10 @@ def write_results(
         if std:
             test = prediction["test"], std["test"], values["test"], targets
             plot_calibration(*test, run.folder / "calibration.png")
-    metrics = {part: target_metrics(prediction[part], values[part], targets) for part in prediction}
+    metrics = {
+        part: metrics_with_domain(of_part, values[part], targets, outside[part][OUT_OF_DOMAIN])
+        for part, of_part in prediction.items()
+    }
     baseline = baseline_metrics(values["train"], values["test"], targets)
     calibration, covered = {}, dict[str, dict[str, float]]()
     if std:
@@ -87,16 +94,28 @@ def write_results(
     run.write_json(
         "metrics.json", {**metrics, **_baseline_entries(baseline, targets), **calibration, **facts}
     )
+    _log_test(metrics["test"], targets, baseline, covered)
+
+
+def _log_test(
+    metrics: Mapping[str, Metrics],
+    targets: Sequence[Target],
+    baseline: Mapping[str, Metrics],
+    covered: Mapping[str, Mapping[str, float]],
+) -> None:
     for target in targets:
-        tested = metrics["test"][target.name]
+        tested = metrics[target.name]
         log.info("test %s", format_metrics(target, tested, baseline[target.name]))
         if target.name in covered and tested["n"]:
             log.info("test %s", format_coverage(covered[target.name], target.name))
+        if line := format_domain_metrics(target, tested):
+            log.info("test %s", line)
 
 
 def _prediction_rows(
     prediction: Mapping[str, Tensor],
     std: Mapping[str, Tensor],
+    outside: Mapping[str, Mapping[str, Sequence[str]]],
     store: GraphStore,
     dataset: Dataset,
     split: Split,
@@ -104,8 +123,9 @@ def _prediction_rows(
     for part, of_part in prediction.items():
         values = dataset.values[split[part]]
         cells = compared_rows(of_part, values, dataset.targets, std.get(part))
-        for row, of_row in zip(split[part].tolist(), cells, strict=True):
-            yield [store.ids[row], part, *of_row]
+        rows = split[part].tolist()
+        for row, of_row, *texts in zip(rows, cells, *outside[part].values(), strict=True):
+            yield [store.ids[row], part, *of_row, *texts]
 
 
 def _std_scales(

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -30,13 +30,11 @@ class Part:
         rows: Id and cells of each predicted record.
         rejected: Id and reason of each rejected record.
         warnings: Warnings about the structures.
-        unseen: Symbols of elements that were not in the training set, with the first id of each.
     """
 
     rows: Sequence[Sequence[str]] = ()
     rejected: Sequence[Sequence[str]] = ()
     warnings: Sequence[StructureNote] = ()
-    unseen: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ids(self) -> list[str]:
@@ -72,7 +70,6 @@ class PartialTable:
         self.n_records = 0
         self.n_rejected = 0
         self.summary = WarningSummary()
-        self.unseen: dict[str, str] = {}
         self._inputs = dict(inputs)
         self._resume = resume
         self._seconds = seconds
@@ -202,7 +199,6 @@ class PartialTable:
         self.n_records += len(part)
         self.n_rejected += len(part.rejected)
         self.summary.add(part.warnings)
-        self.unseen = {**part.unseen, **self.unseen}
 
     def _part_files(self) -> list[Path]:
         return sorted(self.folder.glob("part-*.json"))
@@ -240,12 +236,8 @@ def _damaged(path: Path, error: Exception) -> UserError:
 
 def _join(parts: Iterable[Part]) -> Part:
     listed = list(parts)
-    unseen: dict[str, str] = {}
-    for part in listed:
-        unseen = {**part.unseen, **unseen}
     return Part(
         [row for part in listed for row in part.rows],
         [row for part in listed for row in part.rejected],
         [note for part in listed for note in part.warnings],
-        unseen,
     )

@@ -19,6 +19,7 @@ from csgcnn.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 HEAD = tuple(f"{name}." for name in network.HEAD)  # all other weights belong to the body
+RANGE = ("global_features.low", "global_features.high")
 BODY_SECTIONS = ("model", "node_features", "edge_calculator", "pooling", "graph.global_features")
 MAX_SHOWN = 4  # differences in a message
 
@@ -79,7 +80,8 @@ def select_weights(
     """Select the weights of a checkpoint that a network can start from.
 
     The head and the scaler are taken if the checkpoint predicts the same targets with the same
-    units and classes. Of an ensemble the first member is taken.
+    units and classes. Of an ensemble the first member is taken. The range of the global features
+    remains that of the new training rows.
 
     Args:
         content: Content of the checkpoint.
@@ -92,7 +94,7 @@ def select_weights(
         UserError: The architecture of the body differs.
     """
     other = dict(_first_member(content["state_dict"]))
-    body = [name for name in state if not name.startswith(HEAD)]
+    body = [name for name in state if not name.startswith((*HEAD, *RANGE))]
     differing = list(_different_keys(config, content["config"]))
     differing += [name for name in body if not _fits(name, other, state)]
     if differing:

@@ -111,8 +111,6 @@ def test_elements_of_crystals(mixed_store: GraphStore, dielectric_records: list[
     assert [mixed_store.elements[i] for i in (0, 11, 12, 27)] == [{54}] * 4
     first = set(to_crystal(dielectric_records[0].source).atomic_number.tolist())
     assert mixed_store.elements[1] == first
-    assert mixed_store.elements_of(torch.tensor([27, 1])) == first | {54}
-    assert mixed_store.elements_of(torch.tensor([], dtype=torch.long)) == set()
 
 
 def test_numbers_have_nan_where_a_value_is_missing(ideal_crystals: dict[str, Crystal]) -> None:
@@ -266,8 +264,5 @@ def test_blocks_of_any_size_hold_all_graphs(
         np.testing.assert_array_equal(getattr(together, field.name), expected)
 
 
-def test_elements_of_a_store_in_files(store_in_memory: GraphStore, mapped: GraphStore) -> None:
-    rows = torch.tensor([3, 50, 99])
-    elements = (store_in_memory.elements[row] for row in rows.tolist())
-    assert mapped.elements_of(rows) == set().union(*elements)
+def test_blocks_of_a_store_in_files_hold_all_graphs(mapped: GraphStore) -> None:
     assert sum(map(len, mapped.blocks())) == 100

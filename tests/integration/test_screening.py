@@ -19,6 +19,7 @@ Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
 
 GAP, STD = "band_gap [eV]", "band_gap_std [eV]"
+TEXTS = ["unseen_elements", "out_of_domain", "warnings"]
 
 Record = dict[str, Any]
 
@@ -43,7 +44,7 @@ def test_an_ensemble_predicts_mean_and_standard_deviation(
     assert csgcnn("predict", f"ckpt={ckpts[0].parent}/?.ckpt", *overrides, cwd=tmp_path).code == 0
     assert (tmp_path / "predictions.csv").read_bytes() == listed
     rows = table(tmp_path / "predictions.csv")
-    assert list(rows[0]) == ["id", GAP, STD, "warnings"]
+    assert list(rows[0]) == ["id", GAP, STD, *TEXTS]
     mean, std = ([float(row[column]) for row in rows] for column in (GAP, STD))
     np.testing.assert_allclose(mean, np.mean(singles, 0), atol=1e-4)
     np.testing.assert_allclose(std, np.std(singles, 0, ddof=1), atol=1e-4)
@@ -138,7 +139,7 @@ def test_probabilities_of_classes_select_rows(
     assert csgcnn("predict", *overrides, cwd=tmp_path).code == 0
     rows = table(tmp_path / "predictions.csv")
     zero, one = "wide_probability_0", "wide_probability_1"
-    assert list(rows[0]) == ["id", "wide", zero, f"{zero}_std", one, f"{one}_std", "warnings"]
+    assert list(rows[0]) == ["id", "wide", zero, f"{zero}_std", one, f"{one}_std", *TEXTS]
     assert {row["wide"] for row in rows} <= {"0", "1"}
     assert csgcnn("predict", *overrides, f"by={one}", "top=5", cwd=tmp_path).code == 0
     best = sorted(rows, key=lambda row: -float(row[one]))[:5]
@@ -164,9 +165,9 @@ def test_the_name_of_the_output_gives_its_format(
     assert gzip.decompress((tmp_path / "b.csv.gz").read_bytes()) == expected
     header, *rows = csv.reader(expected.decode().splitlines())
     columns = parquet.read_table(tmp_path / "c.parquet").to_pydict()
-    assert list(columns) == header == ["id", GAP, STD, "warnings"]
+    assert list(columns) == header == ["id", GAP, STD, *TEXTS]
     assert [*zip(*columns.values(), strict=True)] == [
-        (id_, float(gap), float(std), codes) for id_, gap, std, codes in rows
+        (id_, float(gap), float(std), *texts) for id_, gap, std, *texts in rows
     ]
     assert {path.name for path in tmp_path.glob("*.rejected.csv")} == {
         f"{name}.rejected.csv" for name in "abc"

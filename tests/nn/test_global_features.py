@@ -23,6 +23,12 @@ def with_all(composed: Composed, *overrides: str) -> CrystalGraphNetwork:
     return build_network(composed(f"graph.global_features=[{','.join(ALL)}]", *overrides), [1])
 
 
+@torch.no_grad()
+def set_identity(module: GlobalFeatures) -> None:
+    module.linear.weight.copy_(torch.eye(len(module.mean)))
+    module.linear.bias.zero_()
+
+
 def test_constant_descriptors_keep_the_standard_deviation_one() -> None:
     module = GlobalFeatures(3)
     module.fit(torch.tensor([[1.0, 90.0, 90.00001], [3.0, 90.0, 90.0]]))
@@ -30,12 +36,23 @@ def test_constant_descriptors_keep_the_standard_deviation_one() -> None:
     assert module.std.tolist() == [1, 1, 1]
     module.fit(torch.tensor([[0.0, 1.0, 0.0], [0.0, 5.0, 1e-3]]))
     torch.testing.assert_close(module.std, torch.tensor([1.0, 2.0, 5e-4]))
-    with torch.no_grad():
-        module.linear.weight.copy_(torch.eye(3))
-        module.linear.bias.zero_()
+    set_identity(module)
     torch.testing.assert_close(
-        module(torch.tensor([[2.0, 7.0, 0.0]])), torch.tensor([[2.0, 2.0, -1.0]])
+        module(torch.tensor([[0.0, 5.0, 0.0]])), torch.tensor([[0.0, 1.0, -1.0]])
     )
+
+
+def test_descriptors_are_clamped_to_the_widened_training_range() -> None:
+    module = GlobalFeatures(2)
+    set_identity(module)
+    far = torch.tensor([[1e6, 91.0], [-1e6, 0.0]])
+    torch.testing.assert_close(module(far), far, msg="before fit nothing is clamped")
+    values = torch.tensor([[10.0, 90.0], [30.0, 90.0]])
+    module.fit(values)
+    # the std is 10, the range of the first column 8 to 32
+    expected = torch.tensor([[1.2, 0.0], [-1.2, 0.0]])
+    torch.testing.assert_close(module(far), expected, atol=3e-3, rtol=0)
+    assert torch.equal(module(values), (values - module.mean) / module.std)
 
 
 def test_a_batch_has_the_descriptors_of_its_crystals(

@@ -8,7 +8,7 @@ from csgcnn.errors import UserError
 from csgcnn.screening.partial_table import Part, PartialTable, partial_folder
 
 STRANGE = StructureNote("x", "parser", "strange")
-FIRST = Part([["x", "1"]], [Rejected("y", 'no, "not" one\nline')], [STRANGE], {"Pu": "x"})
+FIRST = Part([["x", "1"]], [Rejected("y", 'no, "not" one\nline')], [STRANGE])
 
 
 def partial(tmp_path: Path, resume: bool = True, ckpt: str = "a") -> PartialTable:
@@ -31,12 +31,11 @@ def test_interrupted_table_is_resumed(tmp_path: Path) -> None:
     with partial(tmp_path) as table:
         assert (table.n_records, table.n_rejected) == (2, 1)
         table.skip(iter(["y", "x", "z"]))
-        table.add(Part([["z", "2"]], [], [STRANGE._replace(id="z")], {"Pu": "z", "Np": "z"}))
+        table.add(Part([["z", "2"]], [], [STRANGE._replace(id="z")]))
         assert [*table.rows()] == [["x", "1"], ["z", "2"]]
         assert [*table.rejected()] == [["y", 'no, "not" one\nline']]
         assert [*table.warnings()] == [STRANGE, STRANGE._replace(id="z")]
         assert table.summary.n_warnings == 2
-        assert table.unseen == {"Pu": "x", "Np": "z"}
     assert [*tmp_path.iterdir()] == []
 
 
