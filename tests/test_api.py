@@ -138,7 +138,8 @@ def test_every_kind_of_structure_is_predicted_alike(
     table = model.predict(column, as_frame=True)
     assert list(table.index) == list(column.index)
     np.testing.assert_allclose(table.iloc[:, 0], expected[:, 0], rtol=1e-6)
-    assert model.predict([], as_frame=True).shape == (0, 4)
+    nothing = model.predict([], as_frame=True)
+    assert (len(nothing), list(nothing)) == (0, list(table))
     with pytest.raises(csgcnn.StructureError, match=r"structure 0: .* not periodic along a"):
         model.predict(Atoms(column.iloc[0], pbc=False))
 

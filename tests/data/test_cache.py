@@ -136,7 +136,7 @@ def test_warnings_are_cached_with_the_graphs(data_with_warning: Path, folder: Pa
 
 
 def make_format_6(store: Path) -> None:
-    """Change a store into one of format 6, as version 0.2.0 wrote it."""
+    """Change a store into one of format 6, which counted warnings by kind."""
     meta = json.loads((store / "meta.json").read_text())
     warnings = b'{"No _symmetry_equiv_pos_as_xyz type key found.": [3, "a"]}'
     (store / "warnings.json").write_bytes(warnings)

@@ -7,6 +7,7 @@ import yaml
 from doc_pages import PAGES, ROOT, anchors, code_blocks, links, name_of
 
 import csgcnn
+from csgcnn.crystals.structure_warnings import KINDS
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -55,3 +56,9 @@ def test_the_citation_names_the_present_version() -> None:
 def test_the_changelog_begins_with_the_present_version() -> None:
     versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert versions[0] == csgcnn.__version__
+
+
+def test_the_table_of_warnings_lists_every_kind() -> None:
+    page = (ROOT / "docs" / "reference" / "file-formats.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (serious|minor) \| (.*) \|$", page, re.MULTILINE)
+    assert rows == [(code, *kind) for code, kind in KINDS.items()]

@@ -105,7 +105,8 @@ def test_predict_and_evaluate_accept_an_ensemble(
         "predict", ckpt, f"structures={cifs}", "output=out.csv", "workers=1", cwd=folder
     )
     assert answer.code == 0, answer.said
-    assert list(table(folder / "out.csv")[0]) == ["id", "band_gap [eV]", "band_gap_std [eV]"]
+    header = list(table(folder / "out.csv")[0])
+    assert header == ["id", "band_gap [eV]", "band_gap_std [eV]", "warnings"]
     words = [f"dataset.path={data_file}", "split=test", "output=evaluated.csv"]
     answer = csgcnn("evaluate", ckpt, *words, cwd=folder)
     assert answer.code == 0, answer.said
