@@ -1,11 +1,11 @@
 import json
 import shutil
-import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cache_files import SETTINGS, assert_same, entries, not_again
+from old_stores import make_format_6
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.records import ReadOptions
@@ -135,29 +135,21 @@ def test_warnings_are_cached_with_the_graphs(data_with_warning: Path, folder: Pa
     assert open_dataset(data_with_warning, SETTINGS, cache_folder=below_a_file).warnings == OF_LONE
 
 
-def make_format_6(store: Path) -> None:
-    """Change a store into one of format 6, which counted warnings by kind."""
-    meta = json.loads((store / "meta.json").read_text())
-    warnings = b'{"No _symmetry_equiv_pos_as_xyz type key found.": [3, "a"]}'
-    (store / "warnings.json").write_bytes(warnings)
-    meta["crc32"]["warnings.json"] = zlib.crc32(warnings)
-    (store / "meta.json").write_text(json.dumps(meta | {"format": 6}))
-
-
 def test_a_store_of_format_6_opens_with_one_warning(
-    data_with_warning: Path, folder: Path, caplog: pytest.LogCaptureFixture
+    data_with_warning: Path, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     built = open_dataset(data_with_warning, SETTINGS)
     (store,) = entries(folder)
     assert open_dataset(store, SETTINGS).warnings == OF_LONE
     assert not caplog.messages
-    make_format_6(store)
-    old = open_dataset(store, SETTINGS)
+    old_store = Path(shutil.copytree(store, tmp_path / "old"))
+    make_format_6(old_store)
+    old = open_dataset(old_store, SETTINGS)
     assert_same(old.store, built.store)
     assert (old.rejected, old.warnings) == (built.rejected, [])
     (message,) = caplog.messages
     assert "csgcnn build dataset.path=DATA output=FOLDER" in message
-    assert str(store) in message
+    assert str(old_store) in message
 
 
 def test_a_damaged_list_of_warnings_is_refused(data_with_warning: Path, folder: Path) -> None:

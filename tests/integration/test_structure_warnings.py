@@ -1,6 +1,5 @@
 """Warnings about structures reach the user: in files, tables, on the terminal and in Python."""
 
-import json
 import shutil
 from collections.abc import Callable
 from contextlib import chdir
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from old_stores import make_format_6
 
 from csgcnn import DataWarning, load
 from csgcnn.commands.predict import predict
@@ -184,8 +184,7 @@ def test_a_folder_of_format_6_is_predicted_with_one_warning(
     csgcnn: Command, graph_store: Path, ckpts: list[Path], tmp_path: Path, table: Table
 ) -> None:
     old = Path(shutil.copytree(graph_store, tmp_path / "old"))
-    meta = json.loads((old / "meta.json").read_text())
-    (old / "meta.json").write_text(json.dumps(meta | {"format": 6}))
+    make_format_6(old)
     answer = csgcnn("predict", f"ckpt={ckpts[0]}", "structures=old", cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert answer.said.count("csgcnn build dataset.path=DATA output=FOLDER") == 1
