@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER, atomic_number
+from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER, SYMBOLS, atomic_number
 from csgcnn.crystals.limits import MAX_FRAC_COORD, MAX_SITES
 from csgcnn.errors import StructureError, one_line
 
@@ -29,6 +29,16 @@ class Crystal(NamedTuple):
     lattice: NDArray[np.float64]  # [3, 3], rows are the lattice vectors, Å
     atomic_number: NDArray[np.uint8]  # [n_atoms]
     frac_coords: NDArray[np.float64]  # [n_atoms, 3]
+    labels: tuple[str, ...] = ()  # names of the sites in the file, if it has some
+    declared_formula: str = ""  # formula that the file gives
+
+    def site_name(self, site: int) -> str:
+        """Return the name of a site for messages: its label, or its number from 1."""
+        return (
+            self.labels[site]
+            if self.labels
+            else f"{site + 1} ({SYMBOLS[self.atomic_number[site]]})"
+        )
 
 
 class Unusable(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csgcnn.crystals.crystal import Crystal
-from csgcnn.errors import StructureError
+from csgcnn.errors import StructureError, one_line
 
 # Å: distances that differ by less belong to one shell of neighbors.
 SHELL_TOLERANCE = 0.01
@@ -73,7 +73,7 @@ def search_neighbors(
         radius = min(radius, cutoff)
         center, neighbor, distance = _within(crystal, radius, max_pairs, pairs_per_search)
         if len(distance) and distance.min() < MIN_DISTANCE:
-            _refuse_overlap(center, neighbor, distance)
+            _refuse_overlap(crystal, center, neighbor, distance)
         if radius == cutoff:
             break
         n_inside = np.bincount(center[distance < radius - 2 * SHELL_TOLERANCE], minlength=n_atoms)
@@ -98,12 +98,11 @@ def first_radius(volume_per_atom: Any, cutoff: float, max_neighbors: int) -> Any
     return np.minimum(radius, cutoff)
 
 
-def _refuse_overlap(center: Array, neighbor: Array, distance: Array) -> None:
+def _refuse_overlap(crystal: Crystal, center: Array, neighbor: Array, distance: Array) -> None:
     closest = distance.argmin()
-    first, second = sorted((center[closest] + 1, neighbor[closest] + 1))
-    raise StructureError(
-        f"sites {first} and {second} lie on the same spot ({distance[closest]:.1e} Å apart)"
-    )
+    first, second = sorted((int(center[closest]), int(neighbor[closest])))
+    sites = one_line(f"{crystal.site_name(first)} and {crystal.site_name(second)}")
+    raise StructureError(f"sites {sites} lie on the same spot ({distance[closest]:.1e} Å apart)")
 
 
 def _within(

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csgcnn.crystals.cif import parse_cif
+from csgcnn.crystals.cif import read_cif
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.extxyz import first_frame
 from csgcnn.crystals.limits import MAX_SITES
@@ -98,7 +98,7 @@ def parse_structure(
             return parse_poscar(text, folder)
         if file_format == "xyz":
             return first_frame(text)
-        return parse_cif(text) if file_format == "cif" else _parse_sites(text, file_format)
+        return read_cif(text) if file_format == "cif" else _parse_sites(text, file_format)
     except StructureError:
         raise
     except Exception as error:

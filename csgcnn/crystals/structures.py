@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csgcnn.crystals.atoms import crystal_of_ase, crystal_of_dict, is_ase_atoms, is_atoms_dict
+from csgcnn.crystals.checks import FormulaMismatch, check_crystal
 from csgcnn.crystals.crystal import (
     Crystal,
     Unusable,
@@ -41,7 +42,7 @@ StructureSource: TypeAlias = (
 _STRUCTURE_KEYS = ("sites", "lattice", "lattice_parameters", "lattice_mat", "lattice_vectors")
 
 
-def to_crystal(source: StructureSource) -> Crystal:
+def to_crystal(source: StructureSource, formula_mismatch: FormulaMismatch = "refuse") -> Crystal:
     """Return the crystal of a dict, a file, the text of a file, a pymatgen Structure or ASE Atoms.
 
     Lengths are in Å, angles in degrees. A dict has one of these sets of keys:
@@ -54,10 +55,21 @@ def to_crystal(source: StructureSource) -> Crystal:
       `species`;
     - those of ASE: `numbers` or `species`, `positions`, `cell`, `pbc`.
 
+    Args:
+        source: The structure.
+        formula_mismatch: What happens to a crystal that differs from the formula in its file.
+
     Raises:
-        StructureError: It is not an ordered crystal of elements 1 to 100. The message names the
-            file, if one is read, and counts sites from 1.
+        StructureError: It is not an ordered crystal of elements 1 to 100, or not what its file
+            declares. The message names the file, if one is read, and sites by their labels or
+            their numbers from 1.
     """
+    crystal = _read(source)
+    check_crystal(crystal, formula_mismatch)
+    return crystal
+
+
+def _read(source: StructureSource) -> Crystal:
     if isinstance(source, Crystal):
         return source
     if isinstance(source, dict):

@@ -1,4 +1,4 @@
-"""CIF files, read by pymatgen within bounds on the time that they take.
+"""CIF files of magnetic structures, read by pymatgen within bounds on the time that they take.
 
 The time of pymatgen's parser grows with the square of the positions that the symmetry operations
 generate, of the quotes in a line and of consecutive blank lines, and with the cube of a number in
@@ -34,7 +34,7 @@ _MAX_OPERATION_LENGTH, _LONG_NUMBER = 200, re.compile(r"[\d.]{24}")
 _SETTING = re.compile(r"(?!.*\*\*)[-+/*.,;()0-9abc]{1,200}")
 
 
-def parse_cif(text: str) -> "Structure":
+def read_magnetic_cif(text: str) -> "Structure":
     """Return the first structure of a CIF and warn of what pymatgen corrected in it.
 
     Raises:

@@ -1,0 +1,238 @@
+"""Read the crystal of a CIF: its blocks, cell, symmetry and atoms."""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csgcnn.crystals.cif.atoms import read_rows
+from csgcnn.crystals.cif.items import Items, number
+from csgcnn.crystals.cif.sites import Rows, expand, occupied_rows, shortest_distance
+from csgcnn.crystals.cif.symmetry import Symmetry, possible_symmetries
+from csgcnn.crystals.crystal import Crystal, lattice_from_parameters, make_crystal
+from csgcnn.crystals.elements import SYMBOLS
+from csgcnn.crystals.formulas import Formula, count_atoms, parse_formula, same_ratios
+from csgcnn.crystals.structure_warnings import warn
+from csgcnn.errors import StructureError, one_line
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+_EDGES, _ANGLES = ("a", "b", "c"), ("alpha", "beta", "gamma")
+_COORDINATES = ("_atom_site_fract_x", "_atom_site_cartn_x")
+_FORMULA = "_chemical_formula_sum"
+_MAX_FORMULA_LENGTH = 30_000
+_MAGNETIC = ("_space_group_magn", "_space_group_symop_magn", "_atom_site_moment")
+# Relative difference between the volume of the cell and that which the file gives.
+_VOLUME_TOLERANCE = 0.02
+# Å: atoms of a setting that are closer show that it is not the one meant.
+_CLASH = 0.5
+
+Array = NDArray[Any]
+
+# Signs and blanks that look like those of ASCII.
+_LOOKALIKES = {
+    **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0d"), "-"),
+    **dict.fromkeys(map(ord, "\u00a0\u2002\u2003\u2007\u2008\u2009\u200a\u202f\u3000"), " "),
+    **dict.fromkeys(map(ord, "\u200b\ufeff"), ""),
+}
+# An operation with blanks and without quotes, alone or after its number.
+_UNQUOTED = re.compile(
+    r"^(?P<number>[ \t]*(?:\d+[ \t]+)?)(?P<operation>[-+xyz\d/.]+(?:[ \t]*[-+,xyz\d/.]+)*)[ \t]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def read_cif(text: str) -> "Crystal | Structure":
+    """Return the crystal of the first block with atoms.
+
+    The crystal has the labels of its atoms and the formula that the file declares. Other blocks
+    with atoms, and what was assumed, are warned of.
+
+    Args:
+        text: Text of the file.
+
+    Returns:
+        The crystal, or what pymatgen reads if the file describes a magnetic structure.
+
+    Raises:
+        StructureError: The file is no CIF, or does not describe one ordered crystal. The message
+            names the label, data name or block of the file.
+    """
+    blocks = [(name, items) for name, _, items in _blocks(text) if _has_atoms(items)]
+    if not blocks:
+        raise StructureError("there are no atoms in it: expected a loop with _atom_site_fract_x")
+    name, items = blocks[0]
+    if any(key.startswith(_MAGNETIC) for key in items.values):
+        # Imported late, as pymatgen takes a second.
+        from csgcnn.crystals.magnetic_cif import read_magnetic_cif
+
+        return read_magnetic_cif(text)
+    if len(blocks) > 1:
+        others = one_line(", ".join(other for other, _ in blocks[1:4]))
+        warn(
+            "other_blocks",
+            f"the file holds {len(blocks)} structures; {one_line(name)} is used, not {others}",
+        )
+    return _read_block(items)
+
+
+def cif_blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the name and the text of each block with atoms.
+
+    Args:
+        text: Text of a CIF.
+
+    Raises:
+        StructureError: It is no CIF.
+    """
+    for name, block, items in _blocks(text):
+        if _has_atoms(items):
+            yield name, block.as_string()
+
+
+def _blocks(text: str) -> Iterator[tuple[str, Any, Items]]:
+    from gemmi import cif
+
+    text = text if text.isascii() else text.translate(_LOOKALIKES)
+    try:
+        # Level 0: a repeated name of a block or an item is no error yet.
+        document = cif.read_string(_quote_operations(text), 0)
+    except (RuntimeError, ValueError) as error:
+        reason = one_line(str(error).removeprefix("string:"))
+        raise StructureError(
+            f"not a readable cif file: malformed, truncated or of another format ({reason})"
+        ) from None
+    for block in document:
+        yield block.name, block, Items(block)
+
+
+def _has_atoms(items: Items) -> bool:
+    return any(key in items.values for key in _COORDINATES)
+
+
+def _quote_operations(text: str) -> str:
+    """Quote symmetry operations that are written with blanks and without quotes."""
+
+    def quoted(found: re.Match[str]) -> str:
+        operation = found["operation"]
+        if operation.count(",") != 2 or " " not in operation.replace("\t", " "):
+            return found[0]
+        return f"{found['number']}'{operation}'"
+
+    if "_xyz" not in text.lower():
+        return text
+    changed = _UNQUOTED.sub(quoted, text)
+    if changed != text:
+        warn("unquoted_operation", "symmetry operations with blanks are not in quotes")
+    return changed
+
+
+def _read_block(items: Items) -> Crystal:
+    lattice, declared = _lattice(items), _declared_formula(items)
+    formula = parse_formula(declared)
+    rows, doubts = read_rows(items, lattice, formula)
+    row, frac_coords = _choose(possible_symmetries(items, lattice), rows, lattice, formula)
+    atomic_number = rows.atomic_number[row]
+    is_confirmed = formula is not None and same_ratios(count_atoms(atomic_number), formula)
+    if doubts and not is_confirmed:
+        raise doubts[0]
+    if is_confirmed:
+        _check_formula_units(items, declared, len(row))
+    labels = tuple(rows.name[one] for one in row)
+    species = [SYMBOLS[z] for z in atomic_number]
+    return make_crystal(lattice, species, frac_coords)._replace(
+        labels=labels, declared_formula=declared
+    )
+
+
+def _choose(
+    symmetries: Sequence[Symmetry], rows: Rows, lattice: Array, formula: Formula | None
+) -> tuple[Array, Array]:
+    """Return row and fractional coordinates of each atom, by the symmetry that fits the file."""
+    if len(symmetries) == 1:
+        return _atoms(symmetries[0], rows, lattice)
+    found, first_error = [], None
+    for symmetry in symmetries:
+        try:
+            row, frac_coords = _atoms(symmetry, rows, lattice)
+        except StructureError as error:
+            first_error = first_error or error
+            continue
+        atoms = count_atoms(rows.atomic_number[row])
+        is_apart = shortest_distance(frac_coords, lattice) > _CLASH
+        if is_apart and (formula is None or same_ratios(atoms, formula)):
+            found.append((symmetry, row, frac_coords))
+    names = " and ".join(symmetry.name for symmetry in symmetries)
+    if not found:
+        raise first_error or StructureError(
+            f"its atoms fit none of the settings of the space group, {names}: atoms would lie on "
+            "each other, or the formula differs; list the symmetry operations"
+        )
+    symmetry, row, frac_coords = found[0]
+    if len(found) > 1:
+        warn("assumed_setting", f"the space group may be {names}; {symmetry.name} is assumed")
+    elif symmetry is not symmetries[0]:
+        warn("inferred_setting", f"of {names}, only {symmetry.name} fits the atoms")
+    return row, frac_coords
+
+
+def _atoms(symmetry: Symmetry, rows: Rows, lattice: Array) -> tuple[Array, Array]:
+    orbits = expand(rows, symmetry.operations, lattice)
+    kept = occupied_rows(rows, orbits, lattice)
+    is_kept = np.isin(orbits.row, kept)
+    return orbits.row[is_kept], orbits.frac_coords[is_kept]
+
+
+def _lattice(items: Items) -> Array:
+    parameters = []
+    for kind, names in (("length", _EDGES), ("angle", _ANGLES)):
+        for name in names:
+            key = f"_cell_{kind}_{name}"
+            values = items.column(key)
+            if not values:
+                raise StructureError(f"there is no {key} in it")
+            # The CIF dictionary gives 90 as the default of an angle.
+            is_default = kind == "angle" and values[0] == "."
+            value = 90.0 if is_default else number(values[0], key)
+            largest = 180 if kind == "angle" else math.inf
+            if not 0 < value < largest:
+                raise StructureError(
+                    f"{key} is {values[0]!r:.40}; expected a number above 0"
+                    + (" and below 180" if kind == "angle" else "")
+                )
+            parameters.append(value)
+    lattice = lattice_from_parameters(parameters)
+    if (given := items.text("_cell_volume")) is not None:
+        volume = abs(float(np.linalg.det(lattice)))
+        expected = number(given, "_cell_volume")
+        if abs(volume - expected) > _VOLUME_TOLERANCE * volume:
+            warn(
+                "cell_volume",
+                f"_cell_volume is {given:.40}, but lengths and angles give {volume:.5g} Å³",
+            )
+    return lattice
+
+
+def _declared_formula(items: Items) -> str:
+    declared = items.text(_FORMULA) or ""
+    if len(declared) > _MAX_FORMULA_LENGTH:
+        raise StructureError(f"{_FORMULA} holds {len(declared)} characters; is it a formula?")
+    return declared
+
+
+def _check_formula_units(items: Items, declared: str, n_atoms: int) -> None:
+    """Warn if the number of formula units in the cell is another than the file gives."""
+    given, formula = items.text("_cell_formula_units_z"), parse_formula(declared)
+    if given is None or formula is None:
+        return
+    expected = number(given, "_cell_formula_units_Z") * sum(formula.values())
+    if abs(n_atoms - expected) > 0.01 * n_atoms:
+        warn(
+            "formula_units",
+            f"_cell_formula_units_Z is {given:.40}, but the cell has "
+            f"{n_atoms / sum(formula.values()):g} formula units of {one_line(declared)}",
+        )
