@@ -15,7 +15,7 @@ PACKAGES |= {"screening", "search", "training"}
 
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60
-CRYSTAL_LIBRARIES = {"pymatgen", "spglib", "gemmi"}
+CRYSTAL_LIBRARIES = {"pymatgen", "spglib", "gemmi", "ase"}
 CONFIG_LIBRARIES = {"hydra", "omegaconf"}
 CONFIG_PACKAGES = {"cli", "config", "commands", "search"}
 # Names that are public in spite of their underscore: of named tuples and of configurations.
