@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.checks import check_distances
 from csgcnn.crystals.compression import cluster_distances, merge_equivalent
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.descriptors import descriptors
@@ -136,7 +135,6 @@ def find_neighbors(crystal: Crystal, settings: GraphSettings) -> NeighborList:
     # The order of equally distant neighbors, and so which are truncated, depends on the radius.
     whole_cutoff = settings.shells == "truncate"
     pairs = search_neighbors(crystal, settings.cutoff, settings.max_neighbors, whole_cutoff)
-    check_distances(crystal, *pairs)
     return NeighborList(*pairs, descriptors(crystal, settings.global_features))
 
 

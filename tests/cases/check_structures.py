@@ -21,15 +21,19 @@ import numpy as np
 def read_structure(path):
     """Lattice vectors [3, 3] in Å, symbols and fractional coordinates [n, 3] of a structure file.
 
-    The graph is built, too, because that is where csgcnn refuses atoms on the same spot.
+    The graph is built, too, because that is where csgcnn checks the distances between atoms.
     """
     from csgcnn.config.settings.graph import GraphSettings
     from csgcnn.crystals.elements import SYMBOLS
-    from csgcnn.crystals.graphs import connect
+    from csgcnn.crystals.graph_builder import build_graphs
+    from csgcnn.crystals.records import Record
     from csgcnn.crystals.structures import to_crystal
+    from csgcnn.errors import StructureError
 
     crystal = to_crystal(path)
-    connect([crystal], GraphSettings())
+    (built,) = build_graphs([Record("0", path, {})], GraphSettings(), workers=1)
+    for rejected in built.rejected:
+        raise StructureError(rejected.reason)
     return crystal.lattice, [SYMBOLS[z] for z in crystal.atomic_number], crystal.frac_coords
 
 

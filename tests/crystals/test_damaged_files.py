@@ -49,7 +49,7 @@ def test_damaged_files_become_finite_graphs_or_reasons(
     name: str, dielectric_records: list[Record], tmp_path: Path
 ) -> None:
     record = dielectric_records[9]
-    lattice, z, frac_coords = to_crystal(record.source)
+    lattice, z, frac_coords = to_crystal(record.source)[:3]
     structure = Structure(lattice, z.tolist(), frac_coords)
     frame = {"index": ["a"], "columns": ["structure", "gap"], "data": [[record.source, 1.5]]}
     contents = {

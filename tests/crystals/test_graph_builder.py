@@ -70,7 +70,9 @@ def test_rejected_records_are_named_with_their_reason(dielectric_records: list[R
     rejected = [entry for part in parts for entry in part.rejected]
     assert [entry.id for entry in rejected] == list(UNUSABLE)
     for entry, reason in zip(
-        rejected, ["site 1 is disordered", "lattice", "sites 1 and 2", "gone.cif"], strict=True
+        rejected,
+        ["site 1 is disordered", "lattice", "sites 1 (Na) and 2 (Cl)", "gone.cif"],
+        strict=True,
     ):
         assert reason in entry.reason
     n_species = {record.id: len(record.source["species"]) for record in dielectric_records}  # type: ignore[index,arg-type]

@@ -250,7 +250,7 @@ def test_isolated_atoms_keep_their_nodes(
 def test_two_atoms_at_one_position_are_refused(ideal_crystals: dict[str, Crystal]) -> None:
     frac_coords = [[0, 0, 0], [0.5, 0.5, 0.5], [0.25, 0.25, 0.25], [1.5, -0.5, 0.5004]]
     crystal = crystal_of((np.eye(3) * 4.0).tolist(), ["Cs", "Cl", "O", "Cl"], frac_coords)
-    with pytest.raises(StructureError, match="sites 2 and 4 lie on the same spot"):
+    with pytest.raises(StructureError, match=r"sites 2 \(Cl\) and 4 \(Cl\) lie on the same spot"):
         connect([ideal_crystals["fcc"], crystal], COMPRESSED)
 
 

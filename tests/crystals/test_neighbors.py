@@ -120,7 +120,7 @@ def test_too_many_pairs_are_refused() -> None:
         (
             iron(np.eye(3) * 4, [0, 0, 0], [1, 0, 1e-4]),
             CUTOFF,
-            r"sites 1 and 2 lie on the same spot \(4\.0e-04 Å",
+            r"sites 1 \(Fe\) and 2 \(Fe\) lie on the same spot \(4\.0e-04 Å",
         ),
     ],
     ids=["too dense", "too flat", "too oblique", "too far", "too wide", "clash"],

