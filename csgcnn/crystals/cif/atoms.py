@@ -55,40 +55,28 @@ def read_rows(
     kept = [row for row in range(len(names)) if _is_atom(items, row, names, occupancies)]
     doubts: list[StructureError] = []
     elements = [
-        _element(
-            None if labels is None else labels[row],
-            None if symbols is None else symbols[row],
-            names[row],
-            formula,
-            doubts,
-        )
+        _element(labels and labels[row], symbols and symbols[row], names[row], formula, doubts)
         for row in kept
     ]
     _check_hydrogens(items, kept, names, doubts)
+    if not kept:
+        raise StructureError("the structure has no atoms")
+    kept_names = [names[row] for row in kept]
     texts = [[axis[row] for axis in axes] for row in kept]
     key = f"{_SITE}{'Cartn' if is_cartesian else 'fract'}_"
     coords = np.array(
         [
-            [number(text, key + axis, names[row]) for text, axis in zip(of_row, _AXES, strict=True)]
-            for row, of_row in zip(kept, texts, strict=True)
-        ],
-        dtype=float,
-    ).reshape(-1, 3)
-    decimals = n_decimals([text for of_row in texts for text in of_row])
+            [number(text, key + axis, name) for text, axis in zip(of_row, _AXES, strict=True)]
+            for name, of_row in zip(kept_names, texts, strict=True)
+        ]
+    )
     if is_cartesian:
         coords = coords @ np.linalg.inv(_cartesian_axes(items, lattice))
     else:
         coords = _ideal_thirds(coords, texts)
-    rows = Rows(
-        [names[row] for row in kept],
-        np.array(elements, dtype=np.int64),
-        np.array([occupancies[row] for row in kept]),
-        coords,
-        decimals,
-    )
-    if not kept:
-        raise StructureError("the structure has no atoms")
-    return rows, doubts
+    decimals = n_decimals([text for of_row in texts for text in of_row])
+    occupancy = np.array([occupancies[row] for row in kept])
+    return Rows(kept_names, np.array(elements), occupancy, coords, decimals), doubts
 
 
 def _coordinate_columns(items: Items, kind: str) -> list[list[str]]:
