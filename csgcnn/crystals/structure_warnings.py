@@ -40,6 +40,7 @@ KINDS = {
     "formula_units": Kind("minor", "another number of formula units than in the file"),
     "inferred_setting": Kind("minor", "the setting of the space group follows from the atoms"),
     "no_symmetry": Kind("minor", "the file names no space group"),
+    "merged_sites": Kind("minor", "rows of one element that share a site were merged"),
     "omitted_site": Kind("minor", "sites without atoms were left out"),
     "unquoted_operation": Kind("minor", "symmetry operations without quotes"),
     "parser": Kind("minor", "a parser corrected the file"),

@@ -73,7 +73,7 @@ def test_structure_files_are_read(write: Write, name: str, content: str | bytes)
             "there is no _cell_length_a in it",
         ),
         ("a.cif", CIF.replace("0.5 0.5 0.5 1", "x y z 1"), "atom Cl1: _atom_site_fract_x is 'x'"),
-        ("a.cif", CIF[: CIF.index("Cs1")], "not a readable"),
+        ("a.cif", CIF[: CIF.index("Cs1")], "has no atoms"),
         (
             "a.cif",
             CIF.replace("0.5 0.5 0.5 1", "0.5 0.5 0.5 0.8"),

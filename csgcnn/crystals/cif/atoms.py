@@ -55,7 +55,7 @@ def read_rows(
     kept = [row for row in range(len(names)) if _is_atom(items, row, names, occupancies)]
     doubts: list[StructureError] = []
     elements = [
-        _element(labels and labels[row], symbols and symbols[row], names[row], formula, doubts)
+        _element(_value(labels, row), _value(symbols, row), names[row], formula, doubts)
         for row in kept
     ]
     _check_hydrogens(items, kept, names, doubts)
@@ -101,6 +101,10 @@ def _column(items: Items, name: str, n_rows: int) -> Sequence[str]:
             f"{_SITE}{name} has {len(column)} values for {n_rows} rows of coordinates"
         )
     return column
+
+
+def _value(column: Sequence[str] | None, row: int) -> str | None:
+    return None if column is None else column[row]
 
 
 def _is_atom(items: Items, row: int, names: Sequence[str], occupancies: Sequence[float]) -> bool:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from csgcnn.crystals.cif.operations import Operations
 from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.crystals.limits import MAX_FRAC_COORD, MAX_SITES
+from csgcnn.crystals.structure_warnings import warn
 from csgcnn.errors import StructureError, one_line
 
 # Å: copies of one row that are closer are one atom on a special position.
@@ -168,6 +169,8 @@ def occupied_rows(rows: Rows, orbits: Orbits, lattice: Array) -> Array:
         elements = set(rows.atomic_number[sharing].tolist())
         if len(elements) > 1 or abs(total - 1) > OCCUPANCY_TOLERANCE:
             _refuse_occupancy(rows, sharing)
+        shared = one_line(", ".join(rows.name[other] for other in sharing))
+        warn("merged_sites", f"the rows {shared} share one site and are read as one atom")
         kept.append(row)
         waiting = [other for other in waiting if other not in sharing]
     return np.sort(np.array(kept))
