@@ -2,39 +2,45 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.descriptors import descriptor_names
 from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.data.batch import GraphBatch
+from csgcnn.data.measures import (
+    SITE_MEASURES,
+    VOLUME,
+    Ends,
+    Measured,
+    Range,
+    crystal_measures,
+    measured_batches,
+)
 from csgcnn.data.store import GraphStore
 
 # A range of the training rows is widened at both ends by this fraction of its width.
 MARGIN = 0.1
 # Relative: 90.00001° and 90° are the same angle.
 ROUNDING = 1e-5
-# Crystals that are examined at once, which bounds memory.
-CRYSTALS_AT_ONCE = 4096
-VOLUME, NEAREST, COORDINATION = "volume_per_atom [Å3]", "nearest_neighbor [Å]", "coordination"
-MEASURES = (VOLUME, NEAREST, COORDINATION)
+# The range of an element's atoms is also widened by this fraction of its ends, as some elements
+# occur in one training row.
+SITE_MARGIN = 0.05
 # Codes of reasons, with their meaning.
 MEANINGS = {
     "unseen_element": "elements that are not in the training set",
     "unseen_pair": "neighboring elements that are not neighbors in the training set",
     "isolated_atoms": "atoms without a neighbor within the cutoff, as in no training crystal",
     "volume_per_atom": "a volume per atom outside the training range",
-    "nearest_neighbor": "a distance of nearest neighbors outside the training range",
-    "coordination": "a number of neighbors outside the training range",
     "global_features": "global features outside the training range",
+    "nearest_neighbor": "a nearest neighbor at a distance unlike that of the element in training",
+    "farthest_neighbor": "a last shell at a distance unlike that of the element in training",
+    "coordination": "a number of neighbors unlike that of the element in training",
 }
 
 Bound = TypeVar("Bound", float, Tensor)
 Pair = tuple[int, int]
-Range = tuple[float, float]
 
 
 def widened(low: Bound, high: Bound) -> tuple[Bound, Bound]:
@@ -56,7 +62,8 @@ class Domain:
         elements: Atomic numbers.
         pairs: Atomic numbers of neighbors in the graphs, the lower one first. None for a
             checkpoint that was written before domains were stored: only `elements` is known.
-        ranges: Lowest and highest value by name: the `MEASURES`, and the global features.
+        ranges: Lowest and highest value by name: volume per atom, global features, and the
+            `SITE_MEASURES` of each element, such as "coordination of Si".
         isolated_atoms: Whether atoms without a neighbor within the cutoff occur.
     """
 
@@ -78,23 +85,21 @@ class Domain:
             store: Graphs.
             rows: Training rows [n_rows] int64, on the host.
         """
-        elements, pairs = set[int](), set[Pair]()
-        lows, highs, has_isolated = list[Tensor](), list[Tensor](), False
-        for batch, measured in _batches(store, rows):
+        pairs, names = set[Pair](), crystal_measures(store.settings)
+        of_crystals = Ends.empty(1, len(names))
+        of_sites = Ends.empty(len(SYMBOLS), len(SITE_MEASURES))
+        elements, has_isolated = set[int](), False
+        for batch, measured in measured_batches(store, rows):
             elements.update(batch.atomic_number.unique().tolist())
             pairs.update(map(_pair, _pair_keys(batch).unique().tolist()))
-            lows.append(measured.low.amin(0).cpu())
-            highs.append(measured.high.amax(0).cpu())
-            has_isolated |= bool(measured.n_isolated.any())
-        names = _names(store.settings)
-        low = torch.stack([torch.full((len(names),), torch.inf), *lows]).amin(0)
-        high = torch.stack([torch.full((len(names),), -torch.inf), *highs]).amax(0)
-        ranges = {
-            name: (lowest, highest)
-            for name, lowest, highest in zip(names, low.tolist(), high.tolist(), strict=True)
-            # Infinite, if no atom has a neighbor.
-            if lowest <= highest
-        }
+            of_crystals.add(measured.crystals, torch.zeros_like(batch.n_sites).long())
+            has_neighbors = ~measured.is_isolated
+            of_sites.add(measured.sites[has_neighbors], batch.atomic_number[has_neighbors])
+            has_isolated |= bool(measured.is_isolated.any())
+        ranges = {name: ends for name, ends in zip(names, of_crystals.of(0), strict=True) if ends}
+        for z in sorted(elements):
+            for measure, ends in zip(SITE_MEASURES, of_sites.of(z), strict=True):
+                ranges |= {_site_name(measure, z): ends} if ends else {}
         return cls(frozenset(elements), frozenset(pairs), ranges, has_isolated)
 
     @classmethod
@@ -147,8 +152,8 @@ class Domain:
             store: Graphs with the settings of the model.
             rows: Rows [n_rows] int64, on the host.
         """
-        names, found = _names(store.settings), list[list[str]]()
-        for batch, measured in _batches(store, rows):
+        names, found = crystal_measures(store.settings), list[list[str]]()
+        for batch, measured in measured_batches(store, rows):
             of_batch: list[list[str]] = [[] for _ in range(batch.n_graphs)]
             for graph, reason in self._reasons(batch, measured, names):
                 of_batch[graph].append(reason)
@@ -156,7 +161,7 @@ class Domain:
         return found
 
     def _reasons(
-        self, batch: GraphBatch, measured: "_Measured", names: Sequence[str]
+        self, batch: GraphBatch, measured: Measured, names: Sequence[str]
     ) -> Iterator[tuple[int, str]]:
         """Yield crystal and reason; those of a crystal in the order of `MEANINGS`."""
         for graph, z in self._unseen_elements(batch):
@@ -166,16 +171,10 @@ class Domain:
         for graph, (first, second) in self._unseen_pairs(batch, self.pairs):
             yield graph, f"unseen_pair:{SYMBOLS[first]}-{SYMBOLS[second]}"
         if not self.isolated_atoms:
-            for graph in measured.n_isolated.nonzero().flatten().tolist():
-                yield graph, f"isolated_atoms:{int(measured.n_isolated[graph])}"
-        features: dict[int, list[str]] = {}
-        for graph, name, value in self._out_of_range(measured, names):
-            if name in MEASURES:
-                yield graph, _range_reason(name, value, self.ranges[name])
-            else:
-                features.setdefault(graph, []).append(name)
-        for graph, listed in features.items():
-            yield graph, f"global_features:{', '.join(listed)}"
+            yield from _isolated_reasons(batch, measured)
+        yield from self._crystal_reasons(measured, names)
+        for column, measure in enumerate(SITE_MEASURES):
+            yield from self._site_reasons(batch, measured, column, measure)
 
     def _unseen_elements(self, batch: GraphBatch) -> Iterator[Pair]:
         """Yield crystal and atomic number, sorted."""
@@ -201,21 +200,41 @@ class Domain:
         for key in (graph * n_pairs + pair[unseen]).unique().tolist():
             yield key // n_pairs, _pair(key % n_pairs)
 
-    def _out_of_range(
-        self, measured: "_Measured", names: Sequence[str]
-    ) -> Iterator[tuple[int, str, float]]:
-        """Yield crystal, name and value of each quantity outside its range."""
-        low, high = measured.low.cpu(), measured.high.cpu()
+    def _crystal_reasons(
+        self, measured: Measured, names: Sequence[str]
+    ) -> Iterator[tuple[int, str]]:
+        values, features = measured.crystals.cpu(), dict[int, list[str]]()
         for column, name in enumerate(names):
             if name not in self.ranges or name in names[:column]:
                 continue
-            lowest, highest = widened(*self.ranges[name])
-            for values, is_outside in (
-                (low[:, column], low[:, column] < lowest),
-                (high[:, column], high[:, column] > highest),
-            ):
-                for graph in is_outside.nonzero().flatten().tolist():
-                    yield graph, name, values[graph].item()
+            low, high = widened(*self.ranges[name])
+            is_outside = (values[:, column] < low) | (values[:, column] > high)
+            for graph in is_outside.nonzero().flatten().tolist():
+                if name == VOLUME:
+                    value = _with_range(name, values[graph, column].item(), self.ranges[name])
+                    yield graph, f"volume_per_atom:{value}"
+                else:
+                    features.setdefault(graph, []).append(name)
+        for graph, listed in features.items():
+            yield graph, f"global_features:{', '.join(listed)}"
+
+    def _site_reasons(
+        self, batch: GraphBatch, measured: Measured, column: int, measure: str
+    ) -> Iterator[tuple[int, str]]:
+        """Yield crystal and reason, one for each element of a crystal."""
+        unlimited = (-torch.inf, torch.inf)
+        ranges = [self.ranges.get(_site_name(measure, z), unlimited) for z in range(len(SYMBOLS))]
+        low, high = torch.tensor([_widened_of_site(*ends) for ends in ranges]).unbind(1)
+        values, z = measured.sites[:, column].cpu(), batch.atomic_number.cpu()
+        is_outside = ((values < low[z]) | (values > high[z])) & ~measured.is_isolated.cpu()
+        atoms = is_outside.nonzero().flatten()
+        graphs = batch.graph_index.cpu()[atoms]
+        keys = graphs * len(SYMBOLS) + z[atoms]
+        atom_of_key = dict(zip(keys.tolist(), atoms.tolist(), strict=True))
+        for key, atom in sorted(atom_of_key.items()):
+            graph, element = divmod(key, len(SYMBOLS))
+            value = _with_range(measure, values[atom].item(), ranges[element])
+            yield graph, f"{measure.partition(' ')[0]}:{SYMBOLS[element]} {value}"
 
 
 def unseen_elements(reasons: Iterable[str]) -> list[str]:
@@ -227,61 +246,22 @@ def unseen_elements(reasons: Iterable[str]) -> list[str]:
     ]
 
 
-class _Measured(NamedTuple):
-    """Measured values of the crystals of a batch.
-
-    Attributes:
-        low, high: Lowest and highest value of each quantity over the atoms of a crystal
-            [n_graphs, n_quantities]. Of distances and numbers of neighbors, isolated atoms have
-            none, so that low may be infinite.
-        n_isolated: Number of sites without neighbors [n_graphs].
-    """
-
-    low: Tensor
-    high: Tensor
-    n_isolated: Tensor
+def _site_name(measure: str, z: int) -> str:
+    name, bracket, unit = measure.partition(" [")
+    return f"{name} of {SYMBOLS[z]}{bracket}{unit}"
 
 
-def _names(settings: GraphSettings) -> list[str]:
-    """Return the names of the measured quantities, in the order of the columns of `_Measured`."""
-    return [*MEASURES, *descriptor_names(settings.global_features)]
+def _widened_of_site(low: float, high: float) -> Range:
+    low, high = widened(low, high)
+    return low * (1 - SITE_MARGIN), high * (1 + SITE_MARGIN)
 
 
-def _batches(store: GraphStore, rows: Tensor) -> Iterator[tuple[GraphBatch, _Measured]]:
-    for part in rows.split(CRYSTALS_AT_ONCE):
-        if not len(part):
-            continue
-        batch = store.batch(part)
-        lattice = torch.from_numpy(store.graphs.lattice[part.numpy()])
-        yield batch, _measure(batch, lattice.double().det().abs())
-
-
-def _measure(batch: GraphBatch, volume: Tensor) -> _Measured:
-    center, n_atoms = batch.edge_index[1], len(batch.atomic_number)
-    nearest = batch.distance.new_full((n_atoms,), torch.inf)
-    nearest.scatter_reduce_(0, center, batch.distance, "amin")
-    n_neighbors = batch.distance.new_zeros(n_atoms).index_add(0, center, batch.edge_multiplicity)
-    is_isolated = n_neighbors == 0
+def _isolated_reasons(batch: GraphBatch, measured: Measured) -> Iterator[tuple[int, str]]:
     n_isolated = torch.zeros_like(batch.n_sites).index_add(
-        0, batch.graph_index, batch.atom_multiplicity * is_isolated
+        0, batch.graph_index, batch.atom_multiplicity * measured.is_isolated
     )
-    volume_per_atom = volume.to(batch.n_sites) / batch.n_sites
-
-    def over_atoms(kind: str) -> Tensor:
-        of_atoms = [
-            _over_atoms(batch, values, is_isolated, kind) for values in (nearest, n_neighbors)
-        ]
-        measures = torch.stack([volume_per_atom, *of_atoms], dim=1)
-        return torch.cat([measures, batch.global_features], dim=1)
-
-    return _Measured(over_atoms("amin"), over_atoms("amax"), n_isolated)
-
-
-def _over_atoms(batch: GraphBatch, values: Tensor, without: Tensor, kind: str) -> Tensor:
-    """Return the lowest or highest value over the atoms of each crystal, some left out."""
-    worst = torch.inf if kind == "amin" else -torch.inf
-    result = values.new_full((batch.n_graphs,), worst)
-    return result.scatter_reduce(0, batch.graph_index, values.masked_fill(without, worst), kind)
+    for graph in n_isolated.nonzero().flatten().tolist():
+        yield graph, f"isolated_atoms:{int(n_isolated[graph])}"
 
 
 def _pair_keys(batch: GraphBatch) -> Tensor:
@@ -294,7 +274,8 @@ def _pair(key: int) -> Pair:
     return divmod(key, len(SYMBOLS))
 
 
-def _range_reason(name: str, value: float, ends: Range) -> str:
-    code, _, unit = name.removesuffix("]").partition(" [")
-    low, high = (f"{end:.3g}" for end in ends)
-    return f"{code}:{value:.4g}{' ' * bool(unit)}{unit} ({low} to {high})"
+def _with_range(name: str, value: float, ends: Range) -> str:
+    """Return a value with its unit and the training range: "67.3 Å3 (22.4 to 35)"."""
+    unit = name.partition(" [")[2].removesuffix("]")
+    low, high = (f"{end:.4g}" for end in ends)
+    return f"{value:.4g}{' ' * bool(unit)}{unit} ({low} to {high})"
