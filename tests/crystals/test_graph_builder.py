@@ -170,8 +170,8 @@ def test_each_record_has_its_warnings_and_none_is_shown(
     assert parts[0].warnings == [
         StructureNote("c1", "merged_sites", "sites 1 and 2 are one"),
         StructureNote("c1", "parser", "odd"),
-        StructureNote("c4", "parser", "made[2J of \\udcff"),
         StructureNote("c4", "volume_per_atom", VOLUME_OF_LONE),
+        StructureNote("c4", "parser", "made[2J of \\udcff"),
         StructureNote("c4", "isolated_atoms", "1 of 1 atoms without a neighbor within 8 Å"),
     ]
     assert [note[:2] for note in parts[1].warnings] == [
