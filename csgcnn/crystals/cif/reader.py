@@ -183,6 +183,8 @@ def _choose(
 def _atoms(symmetry: Symmetry, rows: Rows, lattice: Array) -> tuple[Array, Array]:
     orbits = expand(rows, symmetry.operations, lattice)
     kept = occupied_rows(rows, orbits, lattice)
+    if len(kept) == len(rows.name):
+        return orbits.row, orbits.frac_coords
     is_kept = np.isin(orbits.row, kept)
     return orbits.row[is_kept], orbits.frac_coords[is_kept]
 
