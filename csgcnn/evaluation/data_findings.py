@@ -24,6 +24,8 @@ OUTLIER = 5.0
 MIN_ROWS, MAX_ROWS = 50, 100_000
 # Similar crystals: relative differences of the volume per atom and of sums over neighbors.
 SIMILAR_VOLUME, SIMILAR_GEOMETRY = 0.02, 0.01
+# Å: lengths over which the sums over the neighbors decay.
+DECAYS = (1.0, 2.0, 3.0, 4.0)
 # Crystals of one composition, in the order of their volumes, to which each is compared.
 N_COMPARED = 10
 
@@ -146,9 +148,9 @@ def duplicate_groups(store: GraphStore) -> list[list[int]]:
 def similar_pairs(store: GraphStore) -> list[tuple[int, int]]:
     """Return pairs of rows with the same composition and nearly the same, but not equal geometry.
 
-    Volumes per atom differ by less than 2 %, and sums of exp(-d / Å) over the neighbors, with
-    random weights of the pairs of elements, by less than 1 %. Of many crystals of one composition,
-    each is compared with those of the next larger volumes only.
+    Volumes per atom differ by less than 2 %, and four sums of exp(-d / length) over the neighbors,
+    with random weights of the pairs of elements, by less than 1 %. Of many crystals of one
+    composition, each is compared with those of the next larger volumes only.
     """
     geometry = np.concatenate([_geometry(block) for block in store.blocks()])
     _, formula = np.unique(compositions(store), return_inverse=True)
@@ -210,13 +212,17 @@ def _label(target: Target, value: float) -> float | str:
 
 def _geometry(graphs: CrystalGraphs) -> Array:
     """Return the volume per atom and sums over the neighbors of each crystal: [n_graphs, 5]."""
-    weights = np.random.default_rng(0).uniform(0.5, 1.5, (4, *[MAX_ATOMIC_NUMBER + 1] * 2))
+    n_elements = MAX_ATOMIC_NUMBER + 1
+    # The third power makes a few pairs of elements decide on each sum.
+    weights = np.random.default_rng(0).random((len(DECAYS), n_elements, n_elements)) ** 3
     graph = np.repeat(np.arange(len(graphs)), graphs.n_edges)
     first = (np.cumsum(graphs.n_atoms) - graphs.n_atoms)[graph]
     neighbor, center = graphs.edge_index + first
-    of_pair = weights[:, graphs.atomic_number[center], graphs.atomic_number[neighbor]]
     n_pairs = graphs.edge_multiplicity * graphs.atom_multiplicity[center]
-    of_pair = of_pair * n_pairs * np.exp(-graphs.distance.astype(np.float64))
-    sums = [np.bincount(graph, row, minlength=len(graphs)) / graphs.n_sites for row in of_pair]
+    pair = (graphs.atomic_number[center], graphs.atomic_number[neighbor])
+    sums = [
+        np.bincount(graph, weight[pair] * n_pairs * np.exp(-graphs.distance / decay), len(graphs))
+        for weight, decay in zip(weights, DECAYS, strict=True)
+    ]
     volume = np.abs(np.linalg.det(graphs.lattice.astype(np.float64))) / graphs.n_sites
-    return np.stack([volume, *sums], axis=1)
+    return np.stack([volume, *(of_pairs / graphs.n_sites for of_pairs in sums)], axis=1)
