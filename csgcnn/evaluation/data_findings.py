@@ -25,7 +25,7 @@ MIN_ROWS, MAX_ROWS = 50, 100_000
 # Similar crystals: relative differences of the volume per atom and of sums over neighbors.
 SIMILAR_VOLUME, SIMILAR_GEOMETRY = 0.02, 0.01
 # Å: lengths over which the sums over the neighbors decay.
-DECAYS = (1.0, 2.0, 3.0, 4.0)
+DECAYS = (2.0, 3.0, 4.0, 5.0)
 # Crystals of one composition, in the order of their volumes, to which each is compared.
 N_COMPARED = 10
 
