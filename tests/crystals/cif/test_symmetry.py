@@ -201,6 +201,17 @@ def test_other_number_of_formula_units_is_warned_of() -> None:
     )
 
 
+def test_formula_of_the_whole_cell_may_be_declared() -> None:
+    """As pymatgen does."""
+    formula = "_chemical_formula_sum 'Fe2'"
+    iron = atoms("Fe1 Fe 0 0 0; Fe2 Fe 0.5 0.5 0.5")
+    assert codes(cif(formula, "_cell_formula_units_Z 2", named("P 1"), iron)) == (2, [])
+    assert codes(cif(formula, "_cell_formula_units_Z 3", named("P 1"), iron)) == (
+        2,
+        ["formula_units"],
+    )
+
+
 def test_first_block_with_atoms_is_used_and_the_others_are_reported() -> None:
     salt, oxide = (
         cif(named("P 1"), SALT, name="A"),
