@@ -13,11 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ase.db
+import pyarrow
 import torch
 from common import INCLUDED, records, to_structure
 from hostile_checkpoints import HostileCheckpoints
 from mutations import Mutator, Payload
+from pyarrow import parquet
 from pymatgen.core import Structure
+from pymatgen.io.ase import AseAtomsAdaptor
 from pymatgen.io.cif import CifWriter
 
 import csgcnn
@@ -72,6 +76,8 @@ class Fuzzer:
         self.texts = {"cif": [*map(str, cifs)]}
         for suffix, name in {"vasp": "poscar", "xsf": "xsf", "cssr": "cssr"}.items():
             self.texts[suffix] = [structure.to(fmt=name) for structure in self.structures]
+        self.texts["extxyz"] = [extended_xyz(structure) for structure in self.structures]
+        self.tables = binary_tables(self.structures[:5], self.folder)
         self.others = [text.encode() for texts in self.texts.values() for text in texts[:5]]
         self.others.append(json.dumps(self.structures[0].as_dict()).encode())
         self.others += [self.checkpoints.file[:4000], self.checkpoints.legacy_files[0][:4000]]
@@ -80,6 +86,8 @@ class Fuzzer:
             "CIF": lambda mutator, folder: self.text_file(mutator, folder, ["cif"]),
             "POSCAR": lambda mutator, folder: self.text_file(mutator, folder, ["vasp"]),
             "XSF, CSSR": lambda mutator, folder: self.text_file(mutator, folder, ["xsf", "cssr"]),
+            "extended xyz": lambda mutator, folder: self.text_file(mutator, folder, ["extxyz"]),
+            "ASE database, parquet": self.binary_table,
             "JSON structure": self.json_structure,
             "JSON data set": self.json_data_set,
             "csv, id_prop.csv and files": self.table,
@@ -138,6 +146,12 @@ class Fuzzer:
         path.write_bytes(changed_json(mutator, rng.choice([lines, frame])))
         return rng.choice([read_structures, read_dataset])(rng, path)
 
+    def binary_table(self, mutator: Mutator, folder: Path) -> str:
+        suffix = mutator.rng.choice(list(self.tables))
+        path = folder / f"set{suffix}"
+        path.write_bytes(mutator.bytes(self.tables[suffix]))
+        return mutator.rng.choice([read_structures, read_dataset])(mutator.rng, path)
+
     def table(self, mutator: Mutator, folder: Path) -> str:
         rng = mutator.rng
         files = [folder / f"{name}.{rng.choice(list(self.texts))}" for name in "abc"]
@@ -146,7 +160,9 @@ class Fuzzer:
         is_folder = rng.random() < 0.5
         table = folder / ("id_prop.csv" if is_folder else "table.csv")
         rows = [f"{f.stem},1.5\n" if is_folder else f"{f.stem},{f.name},1.5\n" for f in files]
-        table.write_text("".join(rows if is_folder else ["id,file,gap\n", *rows]))
+        text = "".join(rows if is_folder else ["id,file,gap\n", *rows])
+        text = text.replace(",", rng.choice(",;\t"))
+        table.write_bytes(text.encode(rng.choice(["utf-8", "utf-8", "utf-16"])))
         changed = rng.choice([table, table, rng.choice(files)])
         changed.write_bytes(mutator.bytes(changed.read_bytes()))
         if rng.random() < 0.2:
@@ -221,12 +237,18 @@ class Fuzzer:
         species, lattice = [site.specie.symbol for site in structure], structure.lattice
         matrix = lattice.matrix.tolist()
         compact = {"species": species, "frac_coords": structure.frac_coords.tolist()}
+        positions = structure.cart_coords.tolist()
+        optimade = {"lattice_vectors": matrix, "cartesian_site_positions": positions}
+        numbers = [site.specie.Z for site in structure]
         jarvis = {"lattice_mat": matrix, "elements": species, "cartesian": True}
         forms = [
             json.loads(json.dumps(structure.as_dict())),
             compact | {"lattice": matrix},
             compact | {"lattice_parameters": list(lattice.parameters)},
-            jarvis | {"coords": structure.cart_coords.tolist()},
+            jarvis | {"coords": positions},
+            optimade | {"species_at_sites": species, "dimension_types": [1, 1, 1]},
+            {"numbers": numbers, "positions": positions, "cell": matrix, "pbc": [True] * 3},
+            {"structure": compact | {"lattice": matrix}, "energy": -1.5},
         ]
         return rng.choice(forms)
 
@@ -239,6 +261,24 @@ def small_structures(n: int) -> list[Structure]:
         crystals = [to_crystal(record.source) for record in rows[:: len(rows) * 3 // n]]
         chosen += [to_structure(each) for each in crystals if len(each.atomic_number) <= 12]
     return chosen
+
+
+def extended_xyz(structure: Structure) -> str:
+    """Return a structure as two frames of an extended xyz file."""
+    lattice = " ".join(map(str, structure.lattice.matrix.ravel()))
+    rows = [f"{site.specie} {' '.join(map(str, site.coords))}\n" for site in structure]
+    properties = 'Properties=species:S:1:pos:R:3 gap=1.5 pbc="T T T"'
+    return f'{len(rows)}\nLattice="{lattice}" {properties}\n{"".join(rows)}' * 2
+
+
+def binary_tables(structures: list[Structure], folder: Path) -> dict[str, bytes]:
+    """Return data sets of structures with a target, by the suffix of their format."""
+    with ase.db.connect(folder / "set.db") as database:
+        for structure in structures:
+            database.write(AseAtomsAdaptor.get_atoms(structure), gap=1.5, data={"x": 1.5})
+    rows = [{"structure": json.dumps(structure.as_dict()), "gap": 1.5} for structure in structures]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "set.parquet")
+    return {suffix: (folder / f"set{suffix}").read_bytes() for suffix in (".db", ".parquet")}
 
 
 def changed_json(mutator: Mutator, value: Any) -> bytes:
