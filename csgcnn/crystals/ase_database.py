@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from csgcnn.crystals.records import ID_COLUMNS
 from csgcnn.crystals.text_files import ONE_STRUCTURE
 from csgcnn.errors import UserError, one_line
 
@@ -76,10 +77,10 @@ def _restrict(connection: sqlite3.Connection) -> None:
 
 
 def _check_tables(path: Path, connection: sqlite3.Connection) -> None:
-    # A view, or a generated column, could compute anything.
-    query = "SELECT type, sql FROM sqlite_master WHERE name = 'systems'"
-    found = connection.execute(query).fetchall()
-    if len(found) != 1 or found[0][0] != "table" or " as " in f"{found[0][1]}".lower():
+    # A view, or a generated column (not 0), could compute anything.
+    kinds = connection.execute("SELECT type FROM sqlite_master WHERE name = 'systems'").fetchall()
+    columns = connection.execute("SELECT hidden FROM pragma_table_xinfo('systems')").fetchall()
+    if kinds != [("table",)] or any(hidden for (hidden,) in columns):
         raise UserError(f"{path}: not a database of ASE; it has no table of systems")
 
 
@@ -117,7 +118,9 @@ def _record(id_: Any, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row as a record; values of `data` are nested, so that their names are dotted."""
     pairs = row.get("key_value_pairs")
     results = {name: row[name] for name in _RESULTS if row.get(name) is not None}
-    record = {"id": id_, **results, **(pairs if isinstance(pairs, dict) else {})}
+    record = {**results, **(pairs if isinstance(pairs, dict) else {})}
+    if record.keys().isdisjoint(ID_COLUMNS):
+        record["id"] = id_
     record["structure"] = {name: row[name] for name in _STRUCTURE_KEYS if row.get(name) is not None}
     if isinstance(data := row.get("data"), dict):
         record["data"] = data

@@ -134,13 +134,14 @@ class CsvFile:
     def _best_delimiter(self, head: Sequence[str]) -> str:
         """Return the delimiter that gives most rows as many cells as the first, at least two."""
         scores = {}
-        for delimiter in _DELIMITERS:
+        for delimiter in (*_DELIMITERS, " "):
             self._delimiter = delimiter
             lengths = [len(row.cells) for row in self._rows(iter(head), False)]
             n_equal = lengths.count(lengths[0]) if lengths and lengths[0] > 1 else 0
             scores[delimiter] = n_equal / max(1, len(lengths))
         best = max(_DELIMITERS, key=scores.__getitem__)
-        return best if scores[best] else ","
+        # Spaces occur in names, too.
+        return best if scores[best] else " " if scores[" "] == 1 else ","
 
     def _comment(self, head: Sequence[str]) -> list[str]:
         comment = ""

@@ -17,7 +17,6 @@ from csgcnn.crystals.records import Scalar, none_if_missing
 from csgcnn.crystals.structures import is_structure_dict
 from csgcnn.errors import UserError, one_line
 
-ID_COLUMNS = ("material_id", "jid", "mbid", "id")
 STRUCTURE_COLUMNS = ("crystal_structure", "structure", "atoms")
 FILE_COLUMNS = ("file", "path", "structure", "cif", "filename")
 # Records of a JSON list that are read ahead to find its columns.
@@ -180,7 +179,7 @@ def check_given_columns(
 
 
 def find_column(
-    path: Path, table: Table, wanted: str | None, usual: Iterable[str], role: str
+    path: Path, table: Table, wanted: str | None, usual: Iterable[str], role: str, hint: str = ""
 ) -> str:
     """Return a column of a table.
 
@@ -190,6 +189,7 @@ def find_column(
         wanted: Name that the user gave, or None.
         usual: Names to look for otherwise; the first that exists is returned.
         role: What the column holds, for messages.
+        hint: End of the message if none of the usual names exists.
 
     Raises:
         UserError: The table has no such column; the message lists its columns.
@@ -200,7 +200,7 @@ def find_column(
     found = wanted or next((name for name in usual if name in table.columns), None)
     if found is None:
         raise UserError(
-            f"{path}: no column for the {role} (looked for {', '.join(usual)}); {exist}"
+            f"{path}: no column for the {role} (looked for {', '.join(usual)}); {exist}{hint}"
         )
     return found
 

@@ -18,6 +18,8 @@ from csgcnn.errors import StructureError, one_line
 
 _COUNT = re.compile(r"\d{1,15}")
 _PROPERTIES = "species:S:1:pos:R:3"
+# Characters; ASE reads them one by one.
+_MAX_COMMENT = 10**6
 # Entries that describe the structure.
 _USED = ("Lattice", "Properties", "pbc", "occupancy")
 
@@ -116,6 +118,8 @@ def _info(comment: str) -> dict[str, Any]:
     """Return the entries of the line of properties; other comments have none."""
     if "Lattice" not in comment and "Properties" not in comment:
         return {}
+    if len(comment) > _MAX_COMMENT:
+        raise ValueError(f"{len(comment)} characters")
     from ase.io.extxyz import key_val_str_to_dict
 
     return key_val_str_to_dict(comment)
@@ -127,8 +131,8 @@ def _directions(pbc: Any) -> list[bool]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a scalar of numpy as one of Python."""
-    return value.item() if getattr(value, "size", 0) == 1 else value
+    """Return a scalar or an array of numpy as one of Python."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _atoms(number: int, properties: str, rows: Sequence[str]) -> tuple[list[str], list[Any]]:

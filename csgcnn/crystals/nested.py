@@ -7,6 +7,7 @@ from csgcnn.crystals.structures import is_structure_dict
 
 # Dicts are searched to this depth for this many columns.
 _MAX_DEPTH, _MAX_COLUMNS = 6, 1000
+_KEPT = (str, int, float, dict, type(None))
 
 
 def with_nested(row: dict[str, Any], names: set[str]) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def with_nested(row: dict[str, Any], names: set[str]) -> dict[str, Any]:
     def search(nested: Mapping[str, Any], prefix: str, depth: int) -> None:
         for key, value in nested.items():
             name = f"{prefix}{key}"
-            if depth and not isinstance(value, list) and name not in row:
+            if depth and isinstance(value, _KEPT) and name not in row:
                 if name not in names and len(names) >= _MAX_COLUMNS:
                     continue
                 names.add(name)

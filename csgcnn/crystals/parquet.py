@@ -26,6 +26,7 @@ def parquet_table(path: Path) -> Table:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
     try:
@@ -33,8 +34,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             for batch in file.iter_batches(_BATCH_SIZE):
                 for row in batch.to_pylist():
                     yield {name: _plain(value) for name, value in row.items()}
-    except (ValueError, OSError, MemoryError, NotImplementedError) as error:
-        # The errors of pyarrow are of these types.
+    except (ArrowException, ValueError, OSError, MemoryError, OverflowError) as error:
         raise UserError(
             f"{path}: not a readable parquet file: damaged or of another format ({one_line(error)})"
         ) from None

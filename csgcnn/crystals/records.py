@@ -8,6 +8,8 @@ from csgcnn.crystals.structures import StructureSource
 
 Scalar = float | int | str | bool | None
 
+# Columns of ids, in the order of preference.
+ID_COLUMNS = ("material_id", "jid", "mbid", "id")
 # Larger integers do not fit into a float.
 _MAX_INTEGER = 10**300
 # "Na" is not missing: it is sodium.

@@ -144,11 +144,11 @@ def _from_compact_dict(source: dict[str, Any]) -> Crystal:
 
 def _from_pymatgen_dict(source: dict[str, Any]) -> Crystal:
     sites = source["sites"]
+    refuse_not_periodic(source["lattice"].get("pbc", ()))
     species = [
         occupant(number, [(str(o["element"]), o["occu"]) for o in site["species"]])
         for number, site in enumerate(sites, 1)
     ]
-    refuse_not_periodic(source["lattice"].get("pbc", ()))
     frac_coords = _floats([site["abc"] for site in sites], "abc")
     return make_crystal(checked_lattice(source["lattice"]["matrix"]), species, frac_coords)
 
@@ -181,6 +181,7 @@ _FORMS_OF_DICTS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Crystal]], .
     (lambda source: "lattice_mat" in source, _from_jarvis_dict),
     (lambda source: isinstance(source.get("structure"), dict), _from_entry),
     (is_optimade, crystal_of_optimade),
+    (lambda source: is_optimade(source.get("data")), lambda source: _from_dict(source["data"])),
     (is_atoms_dict, crystal_of_dict),
 )
 

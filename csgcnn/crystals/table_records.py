@@ -9,13 +9,12 @@ from typing import Any
 
 from csgcnn.crystals.data_tables import (
     FILE_COLUMNS,
-    ID_COLUMNS,
     STRUCTURE_COLUMNS,
     Row,
     Table,
     find_column,
 )
-from csgcnn.crystals.records import ReadOptions, Record, none_if_missing
+from csgcnn.crystals.records import ID_COLUMNS, ReadOptions, Record, none_if_missing
 from csgcnn.crystals.structure_files import structure_format, structure_name
 from csgcnn.crystals.structures import StructureSource, StructureText, text_or_file
 from csgcnn.errors import UserError
@@ -42,7 +41,8 @@ def structure_records(path: Path, table: Table, options: ReadOptions) -> Iterato
     """
     if not table.columns:
         return iter(())
-    column = find_column(path, table, options.structure_column, STRUCTURE_COLUMNS, "structure")
+    usual = (*STRUCTURE_COLUMNS, *FILE_COLUMNS)
+    column = find_column(path, table, options.structure_column, usual, "structure")
     return _records(path, table, options, column)
 
 
@@ -58,7 +58,8 @@ def file_records(path: Path, table: Table, options: ReadOptions) -> Iterator[Rec
         UserError: A column does not exist, or a file lies outside the folder of the table.
     """
     usual = (*FILE_COLUMNS, *STRUCTURE_COLUMNS)
-    column = find_column(path, table, options.structure_column, usual, "structure file")
+    hint = "; a table without a header needs dataset.columns=[id,file,TARGET]"
+    column = find_column(path, table, options.structure_column, usual, "structure file", hint)
     return _records(path, table, options, column)
 
 
