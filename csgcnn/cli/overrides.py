@@ -23,7 +23,7 @@ def canonical(command: str, arguments: Sequence[str]) -> list[str]:
     """Return the arguments as Hydra reads them.
 
     Flags come first. Aliases are replaced by full keys, paths and comparisons are quoted, and an
-    entry of a dict, such as dataset.units.band_gap, may be new.
+    entry of a dict, such as dataset.units.band_gap, may be new and have a dotted name.
 
     Args:
         command: Name of the command.
@@ -51,6 +51,10 @@ def canonical(command: str, arguments: Sequence[str]) -> list[str]:
                 prefix = prefix or "++"
             if key in VERBATIM_KEYS_OF_HYDRA or (known and known.setting.verbatim):
                 value = _quoted(value, is_sweep)
+            entry = key[len(parent) + 1 :] if parent else ""
+            if parent and "." in entry:
+                # The column of a nested value; Hydra would read a dict in a dict.
+                prefix, key, value = "++", parent, _entry(entry, value, is_sweep)
         overrides.append(str(Override(prefix, key, value)))
     return flags + overrides
 
@@ -99,6 +103,12 @@ def _refuse_removed(override: Override) -> None:
         if override.key == removed or (override.key == group and option in options):
             shown = f"{group}={option}" if override.key == group else removed
             raise ConfigError(f"{shown} no longer exists: {reason}")
+
+
+def _entry(name: str, value: str, is_sweep: bool) -> str:
+    """Return a dict with one entry, or one for each of the values of a sweep."""
+    values = value.split(",") if is_sweep and not _is_quoted(value) else [value]
+    return ",".join(f"{{{name}: {one}}}" for one in values)
 
 
 def _quoted(value: str, is_sweep: bool) -> str:

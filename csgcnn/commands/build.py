@@ -7,12 +7,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from csgcnn.commands.prepare import plain
+from csgcnn.commands.prepare import dataset_settings, plain, read_options
 from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import iter_records
 from csgcnn.crystals.graph_builder import Rejected
-from csgcnn.crystals.records import ReadOptions
 from csgcnn.data.cache import build_or_wait, content_key
 from csgcnn.data.record_reports import (
     RecordReports,
@@ -43,7 +42,7 @@ def build(cfg: DictConfig) -> int:
     if not output.parent.is_dir():
         raise UserError(f"output={output}: there is no folder {output.parent}")
     path = data_path(cfg.dataset.path, cfg.dataset.hint)
-    options = ReadOptions(cfg.dataset.id_column, cfg.dataset.structure_column)
+    options = read_options(dataset_settings(cfg))
     # The name identifies data and settings, so that an interrupted build is resumed only for them.
     unfinished = output.with_name(f".{output.name}.{content_key(path, settings, options)}")
     with tqdm(desc="building graphs", unit="crystal", delay=1, disable=None) as bar:

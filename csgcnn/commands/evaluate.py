@@ -10,10 +10,10 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from csgcnn.commands.prepare import dataset_settings, load_dataset, move_to_device
+from csgcnn.commands.prepare import dataset_settings, load_dataset, move_to_device, read_options
 from csgcnn.config.paths import data_path, user_path
-from csgcnn.crystals.datasets import read_records
-from csgcnn.crystals.records import ReadOptions
+from csgcnn.crystals.crystal import Unusable
+from csgcnn.crystals.datasets import iter_records, mark_repeated
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.targets import Target
@@ -72,9 +72,10 @@ def evaluate(cfg: DictConfig) -> Evaluation:
         log.info("predictions: %s", output)
     if cfg.check_invariance:
         ids = {dataset.store.ids[row] for row in rows.tolist()}
-        options = ReadOptions(settings.id_column, settings.structure_column)
-        records = read_records(data_path(settings.path, settings.hint), options)
-        described = (record for record in records if record.id in ids)
+        path = data_path(settings.path, settings.hint)
+        records = mark_repeated(iter_records(path, read_options(settings)))
+        usable = (record for record in records if not isinstance(record.source, Unusable))
+        described = (record for record in usable if record.id in ids)
         targets = dataset.targets
         _log_changes(largest_changes(predictor.predict_usable, targets, described), targets)
     return evaluation

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from csgcnn import __version__
 from csgcnn.config.paths import user_path
 from csgcnn.crystals.graph_builder import Rejected
+from csgcnn.crystals.records import ReadOptions
 from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.crystals.structure_warnings import WARNING_COLUMNS, StructureNote, warning_rows
 from csgcnn.data.cache import known_warnings
@@ -68,6 +69,7 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
     inputs = {
         "ckpt": [*map(file_digest, checkpoints)],
         "structures": [[source, _content_digest(source)] for source in sources],
+        "columns": [cfg.id_column, cfg.structure_column],
         "version of csgcnn": __version__,
     }
     with PartialTable(output, inputs, cfg.resume, seconds_per_part) as partial:
@@ -148,7 +150,7 @@ def _chunks(
                 yield replace(chunk, warnings=warnings)
 
         return of_store
-    records = iter_structures(sources)
+    records = iter_structures(sources, ReadOptions(cfg.id_column, cfg.structure_column))
 
     def of_records(partial: PartialTable) -> Iterator[Prediction]:
         partial.skip(record.id for record in records)

@@ -18,7 +18,7 @@ from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.crystals.datasets import check_labeled
 from csgcnn.crystals.records import ReadOptions
 from csgcnn.data.augment import Augmentations
-from csgcnn.data.cache import OpenedDataset, open_dataset
+from csgcnn.data.cache import open_dataset
 from csgcnn.data.dataset import Dataset, check_rejected, label_warnings, select_targets
 from csgcnn.data.leakage import count_duplicates, shared_compositions
 from csgcnn.data.record_reports import RecordReports, report_warnings
@@ -161,7 +161,15 @@ def load_dataset(
     path = data_path(settings.path, settings.hint)
     if not is_store(path):
         check_labeled(path)
-    store, rejected, warnings = open_graphs(settings, graph, workers, progress)
+    with _progress_bar(progress) as bar:
+        store, rejected, warnings = open_dataset(
+            path,
+            graph,
+            read_options(settings),
+            user_path(settings.cache_dir) if settings.cache_dir else None,
+            workers,
+            bar.update,
+        )
     learned = {target.name: target.derived for target in targets or () if target.derived}
     absent = {name: formula for name, formula in learned.items() if name not in store.columns}
     derive_columns(store, {**absent, **settings.derived}, path)
@@ -170,38 +178,14 @@ def load_dataset(
         targets = describe_targets(store, names, tasks, units, settings.derived, path)
     dataset = select_targets(store, targets, rejected, path)
     report_warnings(warnings, reports.warnings)
-    check_rejected(dataset, path, settings.on_error, reports.rejected)
+    check_rejected(dataset, path, settings.on_error, reports.rejected, settings.max_rejected)
     return dataset
 
 
-def open_graphs(
-    settings: DatasetSettings,
-    graph: GraphSettings,
-    workers: int | None = None,
-    progress: bool = True,
-) -> OpenedDataset:
-    """Return the graphs of a data set, from the cache if they are there.
-
-    Args:
-        settings: The data set.
-        graph: How its crystals become graphs.
-        workers: Processes that build graphs; None: one per core.
-        progress: Whether to show a progress bar.
-
-    Raises:
-        UserError: The data cannot be read.
-    """
-    # None: only on a terminal
-    disable = None if progress else True
-    with tqdm(desc="building graphs", unit="crystal", delay=1, disable=disable) as bar:
-        return open_dataset(
-            data_path(settings.path, settings.hint),
-            graph,
-            ReadOptions(settings.id_column, settings.structure_column),
-            user_path(settings.cache_dir) if settings.cache_dir else None,
-            workers,
-            bar.update,
-        )
+def read_options(settings: DatasetSettings) -> ReadOptions:
+    """Return the columns of a data set that the user named."""
+    columns = None if settings.columns is None else tuple(settings.columns)
+    return ReadOptions(settings.id_column, settings.structure_column, columns)
 
 
 def move_to_device(
@@ -239,3 +223,9 @@ def split_settings(cfg: DictConfig) -> SplitSettings:
 def plain(node: DictConfig) -> dict[str, Any]:
     """Return a node of a configuration as dicts, lists and values."""
     return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+
+
+def _progress_bar(is_shown: bool) -> "tqdm[Any]":
+    # None: only on a terminal
+    disable = None if is_shown else True
+    return tqdm(desc="building graphs", unit="crystal", delay=1, disable=disable)

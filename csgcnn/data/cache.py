@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.datasets import iter_records, reader_version, source_files
+from csgcnn.crystals.datasets import iter_records, mark_repeated, reader_version, source_files
 from csgcnn.crystals.graph_builder import GraphChunk, build_graphs
 from csgcnn.crystals.records import DEFAULT_OPTIONS, ReadOptions, Record
 from csgcnn.crystals.structure_warnings import StructureNote
@@ -89,7 +89,7 @@ def open_dataset(
         log.warning("the graphs are not cached: %s", error)
         shutil.rmtree(shards_folder(folder), ignore_errors=True)
     chunks = list[GraphChunk]()
-    for chunk in builder(records(), settings, workers):
+    for chunk in builder(mark_repeated(records()), settings, workers):
         chunks.append(chunk)
         progress(len(chunk.records) + len(chunk.rejected))
     return pack_store(chunks, settings, path)
@@ -120,7 +120,7 @@ def build_or_wait(
         shard_size: When a shard is complete, see `build_store`.
 
     Raises:
-        UserError: No record can be used, or ids are repeated.
+        UserError: No record can be used.
         OSError: The folder cannot be written.
     """
     with _alone(folder):
@@ -146,7 +146,7 @@ def content_key(path: Path, settings: GraphSettings, options: ReadOptions) -> st
         The name of the data set, and a SHA-256 of the store format, the arguments, the version of
         the reader and the bytes of all files that are read.
     """
-    key = [FORMAT, asdict(settings), options.id_column, options.structure_column]
+    key = [FORMAT, asdict(settings), asdict(options)]
     key += filter(None, [reader_version(path)])
     digest = hashlib.sha256(json.dumps(key).encode())
     folder = path if path.is_dir() else path.parent

@@ -19,8 +19,6 @@ from csgcnn.errors import UserError
 MISSING = "missing"
 # Outlier: a value whose distance from the median exceeds this many interquartile ranges.
 OUTLIER = 1000
-# Largest fraction of records that may be skipped for other reasons; more suggest a mistake.
-MOST_REJECTED = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,9 @@ def _encoded(target: Target, column: Sequence[Scalar], reasons: dict[int, str]) 
     return values
 
 
-def check_rejected(dataset: Dataset, source: Path, on_error: str, report: Path) -> None:
+def check_rejected(
+    dataset: Dataset, source: Path, on_error: str, report: Path, max_rejected: float
+) -> None:
     """Write the rejected records into a csv file, and fail unless they may be skipped.
 
     Args:
@@ -86,10 +86,11 @@ def check_rejected(dataset: Dataset, source: Path, on_error: str, report: Path) 
         source: Path of the data, for messages.
         on_error: "skip" if records may be skipped.
         report: The csv file of ids and reasons; not written without rejected records.
+        max_rejected: Largest fraction of records that may be skipped for another reason than a
+            missing label.
 
     Raises:
-        UserError: Records may not be skipped, no record is left, or more than 5 % of the records
-            are rejected for another reason than a missing label.
+        UserError: Records may not be skipped, no record is left, or too many are rejected.
     """
     rejected = dataset.rejected
     write_rejected(rejected, report)
@@ -102,8 +103,9 @@ def check_rejected(dataset: Dataset, source: Path, on_error: str, report: Path) 
         advice = "fix them, or skip them with dataset.on_error=skip"
     elif not len(dataset.rows):
         advice = "no record is left"
-    elif sum(not entry.reason.endswith(MISSING) for entry in rejected) > MOST_REJECTED * total:
-        advice = f"at most {MOST_REJECTED:.0%} may be skipped, fix the others"
+    elif sum(not entry.reason.endswith(MISSING) for entry in rejected) > max_rejected * total:
+        most = f"{100 * max_rejected:.3g}%"
+        advice = f"at most {most} may be skipped, fix the others or raise dataset.max_rejected"
     else:
         return
     raise UserError(f"{message}; {advice}. All are listed in {report}")

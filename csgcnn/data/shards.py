@@ -2,17 +2,14 @@
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.datasets import check_unique
+from csgcnn.crystals.datasets import mark_repeated
 from csgcnn.crystals.graph_builder import (
     GraphChunk,
     Rejected,
@@ -79,7 +76,8 @@ def build_store(
     The shards are kept in `shards_folder(folder)` until the last one is complete.
 
     Args:
-        records: The records, each time the same in the same order.
+        records: The records, each time the same in the same order. Those that repeat an id are
+            rejected.
         settings: How the graphs are made.
         folder: The store to make.
         source: Path of the data, for messages.
@@ -89,7 +87,7 @@ def build_store(
         shard_size: When a shard is complete.
 
     Raises:
-        UserError: No record can be used, or ids are repeated.
+        UserError: No record can be used.
         OSError: The disk is full, or the folder cannot be written.
     """
     parent = shards_folder(folder)
@@ -102,11 +100,10 @@ def build_store(
     if n_done:
         progress(n_done)
     try:
-        chunks = builder(islice(records, n_done, None), settings, workers)
+        chunks = builder(islice(mark_repeated(records), n_done, None), settings, workers)
         for group in _groups(chunks, progress, shard_size):
             shards.append(parent / f"{len(shards):06}")
             _write_shard(group, settings, shards[-1])
-        _check_ids(shards, source)
         _merge(shards, folder, source)
     except UserError as error:
         # Any other error would occur again with the same shards.
@@ -238,18 +235,6 @@ def _ids(shard: Path) -> list[str]:
         with open(shard / "rows.jsonl", encoding="utf-8") as rows:
             ids += [id_ for line in rows for id_ in json.loads(line)["ids"]]
     return ids
-
-
-def _check_ids(shards: Sequence[Path], source: Path) -> None:
-    """Refuse repeated ids, holding a hash of each in memory only."""
-    hashes = np.concatenate(
-        [np.array([hash(id_) for id_ in _ids(shard)], dtype=np.int64) for shard in shards]
-    )
-    values, counts = np.unique(hashes, return_counts=True)
-    repeated = set(values[counts > 1].tolist())
-    if repeated:
-        count = Counter(id_ for shard in shards for id_ in _ids(shard) if hash(id_) in repeated)
-        check_unique(source, count)
 
 
 def _merge(shards: Sequence[Path], folder: Path, source: Path) -> None:

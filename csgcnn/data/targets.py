@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from csgcnn.crystals.records import is_missing_number
 from csgcnn.data.comparisons import parse_comparison
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.errors import ConfigError, UserError
@@ -68,21 +69,22 @@ class Target:
         if value is None:
             return math.nan
         if not self.classes:
+            if is_missing_number(value):
+                return math.nan
             if isinstance(value, str):
                 raise ValueError("expected a number")
             if not abs(value) <= LARGEST:
                 raise ValueError(f"expected a finite number, at most {LARGEST:g}")
             return float(value)
         if (label := label_of(value)) not in self.classes:
+            if is_missing_number(value):
+                return math.nan
             raise ValueError(f"expected one of {', '.join(self.classes)}")
         return float(self.classes.index(label))
 
 
 def label_of(value: float | int | str | bool) -> str:
-    """Return the label of a class: text unchanged, a number in its shortest form.
-
-    1, 1.0, true and "1" are the same class.
-    """
+    """Return the label of a class: 1, 1.0, true and "1" are the same class."""
     if isinstance(value, str):
         return value
     return str(int(value)) if isinstance(value, int) or value.is_integer() else repr(value)
@@ -248,14 +250,19 @@ def _derive(store: GraphStore, name: str, expression: str, source: Path) -> list
         )
     values: list[Scalar] = []
     for id_, value in zip(store.ids, store.columns[column], strict=True):
-        if isinstance(value, str):
+        if value is None or value != value or is_missing_number(value):
+            values.append(None)
+        elif isinstance(value, str):
             raise UserError(f"{key}: {column} of {id_} is {value!r:.40}, expected a number")
-        values.append(None if value is None or value != value else int(comparison.holds(value)))
+        else:
+            values.append(int(comparison.holds(value)))
     return values
 
 
 def _classes(name: str, values: Sequence[Scalar], source: Path) -> tuple[str, ...]:
     labels = {label_of(value) for value in values if value is not None and value == value}
+    if not _any_text(values):
+        labels = {label for label in labels if not is_missing_number(label)}
     if not 2 <= len(labels) <= MOST_CLASSES:
         some = ", ".join(sorted(labels, key=_class_order)[:3])
         raise UserError(
@@ -275,7 +282,8 @@ def _class_order(label: str) -> tuple[bool, float, str]:
 
 
 def _any_text(values: Sequence[Scalar]) -> bool:
-    return any(isinstance(value, str) for value in values)
+    """Return whether some values are text and do not stand for a missing number."""
+    return any(isinstance(value, str) and not is_missing_number(value) for value in values)
 
 
 def _column_names(store: GraphStore) -> str:

@@ -30,6 +30,7 @@ from csgcnn.errors import ConfigError, UserError
         ("init_from=null", "init_from=null"),
         ("trainer.device=cuda:1", "trainer.device=cuda:1"),
         ("dataset.units.band_gap=eV", "++dataset.units.band_gap=eV"),
+        ("dataset.units.outputs.pbe.gap=eV", "++dataset.units={outputs.pbe.gap: eV}"),
         ("dataset.derived.stable=e <= 0", "++dataset.derived.stable='e <= 0'"),
     ],
 )

@@ -109,7 +109,7 @@ def dataset_with(store_with: StoreMaker, n_rejected: int, n_usable: int) -> Data
 
 
 def test_nothing_rejected_writes_nothing(store_with: StoreMaker, tmp_path: Path) -> None:
-    check_rejected(dataset_with(store_with, 0, 3), SOURCE, "raise", tmp_path / "rejected.csv")
+    check_rejected(dataset_with(store_with, 0, 3), SOURCE, "raise", tmp_path / "rejected.csv", 0.05)
     assert not list(tmp_path.iterdir())
 
 
@@ -117,7 +117,7 @@ def test_rejected_records_may_be_skipped_up_to_five_per_cent(
     store_with: StoreMaker, tmp_path: Path
 ) -> None:
     report = tmp_path / "rejected.csv"
-    check_rejected(dataset_with(store_with, 5, 95), SOURCE, "skip", report)
+    check_rejected(dataset_with(store_with, 5, 95), SOURCE, "skip", report, 0.05)
     with open(report, newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [
@@ -148,7 +148,9 @@ def test_rejected_records_abort_the_run(
 ) -> None:
     report = tmp_path / "rejected.csv"
     with pytest.raises(UserError) as error:
-        check_rejected(dataset_with(store_with, n_rejected, n_usable), SOURCE, on_error, report)
+        check_rejected(
+            dataset_with(store_with, n_rejected, n_usable), SOURCE, on_error, report, 0.05
+        )
     message = str(error.value)
     assert all(part in message for part in [*messages, str(SOURCE), str(report)]), message
     assert "x3" not in message
@@ -161,7 +163,7 @@ def test_targets_missing_everywhere_abort_the_run(store_with: StoreMaker, tmp_pa
     with pytest.raises(
         UserError, match=r"2 of 2 records cannot be used \(c0: gap missing; c1: gap missing\)"
     ):
-        check_rejected(dataset, SOURCE, "skip", tmp_path / "rejected.csv")
+        check_rejected(dataset, SOURCE, "skip", tmp_path / "rejected.csv", 0.05)
 
 
 def test_outliers_and_untrained_classes_are_reported(store_with: StoreMaker) -> None:

@@ -167,14 +167,16 @@ def test_large_crystals_make_small_shards(records: list[Record], tmp_path: Path)
     assert n_rejected == [0, 1, 8, 0, 0]
 
 
-def test_repeated_ids_are_found_across_shards(records: list[Record], tmp_path: Path) -> None:
+def test_repeated_ids_are_rejected_across_shards(records: list[Record], tmp_path: Path) -> None:
     again = [*records, Record(records[0].id, records[1].source, {}), Record(records[9].id, BAD, {})]  # type: ignore[arg-type]
-    with pytest.raises(
-        UserError,
-        match=rf"set\.json: 2 ids occur more than once \({records[0].id}, {records[9].id}\)",
-    ):
-        build_small(again, folder=tmp_path / "store")
-    assert not list(tmp_path.iterdir())
+    build_small(again, folder=tmp_path / "store")
+    store = GraphStore.load(tmp_path / "store")
+    assert store.ids.count(records[0].id) == 1
+    reason = "the id occurs more than once: record {} repeats that of record {}"
+    assert read_rejected(tmp_path / "store")[-2:] == [
+        Rejected(records[0].id, reason.format(31, 1)),
+        Rejected(records[9].id, reason.format(32, 10)),
+    ]
 
 
 def test_without_a_usable_record_no_folder_remains(records: list[Record], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import gzip
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,55 @@ def jarvis(folder: Path, records: list[Record]) -> list[str]:
     return ["dataset=jarvis", "dataset.path=jdft.json", "dataset.targets=[gap]"]
 
 
+def semicolons(folder: Path, records: list[Record]) -> list[str]:
+    write_cifs(folder / "my_cifs", records)
+    rows = [f"{r['material_id']}.cif;{str(r['band_gap']).replace('.', ',')}\n" for r in records]
+    (folder / "my_cifs" / "id_prop.csv").write_text("# a comment\n" + "".join(rows))
+    return ["dataset=cif_folder", "dataset.path=my_cifs", "dataset.columns=[gap]"]
+
+
+def nested(folder: Path, records: list[Record]) -> list[str]:
+    rows = [
+        {
+            "material_id": record["material_id"],
+            "input": {"structure": record["crystal_structure"]},
+            "outputs": {"pbe": {"gap": record["band_gap"], "other": 1.5}},
+        }
+        for record in records
+    ]
+    (folder / "nested.json").write_text(json.dumps(rows))
+    named = ["dataset.structure_column=input.structure", "dataset.targets=[outputs.pbe.gap]"]
+    return ["dataset.path=nested.json", *named]
+
+
+def ase_atoms(records: list[Record]) -> Iterator[Any]:
+    from ase import Atoms
+
+    for record in records:
+        crystal = record["crystal_structure"]
+        places = {"scaled_positions": crystal["frac_coords"], "cell": crystal["lattice"]}
+        yield Atoms(crystal["species"], pbc=True, **places)
+
+
+def extended_xyz(folder: Path, records: list[Record]) -> list[str]:
+    from ase.io import write
+
+    images = list(ase_atoms(records))
+    for image, record in zip(images, records, strict=True):
+        image.info = {"material_id": record["material_id"], "gap": record["band_gap"]}
+    write(folder / "frames.extxyz", images)
+    return ["dataset.path=frames.extxyz", "dataset.targets=[gap]"]
+
+
+def ase_database(folder: Path, records: list[Record]) -> list[str]:
+    from ase.db import connect
+
+    with connect(folder / "crystals.db") as database:
+        for image, record in zip(ase_atoms(records), records, strict=True):
+            database.write(image, material_id=record["material_id"], gap=record["band_gap"])
+    return ["dataset.path=crystals.db", "dataset.targets=[gap]"]
+
+
 WRITERS: dict[str, tuple[Callable[[Path, list[Record]], list[str]], str]] = {
     "cif_folder": (partial(cif_folder, header=False), "target"),
     "cif_folder with header": (
@@ -106,6 +155,10 @@ WRITERS: dict[str, tuple[Callable[[Path, list[Record]], list[str]], str]] = {
         "gap",
     ),
     "csv": (csv_table, "gap"),
+    "id_prop.csv with semicolons": (semicolons, "gap"),
+    "nested JSON": (nested, "outputs.pbe.gap"),
+    "extended xyz": (extended_xyz, "gap"),
+    "ASE database": (ase_database, "gap"),
     "matbench": (matbench, "gap"),
     "jarvis": (jarvis, "gap"),
 }
@@ -117,19 +170,61 @@ def test_every_format_trains(
 ) -> None:
     write, target = WRITERS[format_]
     overrides = write(tmp_path, twenty)
-    answer = csgcnn("train", *overrides, f"+dataset.units.{target}=eV", *SHORT, cwd=tmp_path)
+    answer = csgcnn("train", *overrides, f"dataset.units.{target}=eV", *SHORT, cwd=tmp_path)
     assert answer.code == 0, answer.said
     split = json.loads((tmp_path / "run" / "splits.json").read_text())
     assert {part: len(ids) for part, ids in split.items()} == {"train": 12, "val": 4, "test": 4}
     known = {record["material_id"]: record["band_gap"] for record in twenty}
     rows = table(tmp_path / "run" / "predictions.csv")
-    found = {row["id"]: float(row[f"{target} [eV]"]) for row in rows}
+    # Ids of id_prop.csv stay as they are written.
+    found = {row["id"].removesuffix(".cif"): float(row[f"{target} [eV]"]) for row in rows}
     assert found == pytest.approx({id_: known[id_] for id_ in found}, abs=1e-5)
     (report,) = [
         line for line in answer.out.splitlines() if line.startswith(f"test MAE of {target}")
     ]
     assert " eV, RMSE " in report
     assert re.search(r"\(predicting the mean: [\d.]+ eV\)$", report)
+    source = tmp_path / next(o for o in overrides if "path=" in o).partition("=")[2]
+    if source.suffix in (".extxyz", ".db"):
+        structures = [f"structures={source.name}", "ckpt=run/checkpoints/best.ckpt"]
+        answer = csgcnn("predict", *structures, cwd=tmp_path)
+        assert answer.code == 0, answer.said
+        assert {row["id"] for row in table(tmp_path / "predictions.csv")} == {*known}
+
+
+def test_a_repeated_id_is_named_and_can_be_skipped(
+    csgcnn: Command, twenty: list[Record], tmp_path: Path
+) -> None:
+    (tmp_path / "double.json").write_text(json.dumps([*twenty, twenty[0]]))
+    train = ["train", "dataset.path=double.json", "dataset.targets=[band_gap]", *SHORT]
+    answer = csgcnn(*train, cwd=tmp_path)
+    reason = "the id occurs more than once: record 21 repeats that of record 1"
+    assert answer.code == 1
+    assert f"{twenty[0]['material_id']}: {reason}" in answer.said
+    assert "dataset.on_error=skip" in answer.said
+    answer = csgcnn(*train, "dataset.on_error=skip", cwd=tmp_path)
+    assert answer.code == 0, answer.said
+    rejected = (tmp_path / "run" / "rejected.csv").read_text().splitlines()
+    assert rejected == ["id,reason", f"{twenty[0]['material_id']},{reason}"]
+    limit = ["dataset.max_rejected=0.01", "hydra.run.dir=again"]
+    answer = csgcnn(*train, "dataset.on_error=skip", *limit, cwd=tmp_path)
+    assert "at most 1% may be skipped" in answer.said
+
+
+def test_ids_of_predictions_from_a_table(
+    csgcnn: Command, run: Path, twenty: list[Record], tmp_path: Path, table: Table
+) -> None:
+    write_cifs(tmp_path / "files", twenty[:2])
+    files = [f"files/{record['material_id']}.cif" for record in twenty[:2]]
+    ckpt = f"ckpt={run / 'checkpoints' / 'best.ckpt'}"
+    write_rows(tmp_path / "list.csv", [["name", "file"], ["one", files[0]], ["two", files[1]]])
+    csgcnn("predict", ckpt, "structures=list.csv", "output=p.csv", cwd=tmp_path)
+    assert [row["id"] for row in table(tmp_path / "p.csv")] == ["one", "two"]
+    csgcnn("predict", ckpt, "structures=list.csv", "output=p.csv", "id_column=file", cwd=tmp_path)
+    assert [row["id"] for row in table(tmp_path / "p.csv")] == files
+    write_rows(tmp_path / "list.csv", [["file"], *([file] for file in files)])
+    csgcnn("predict", ckpt, "structures=list.csv", "output=p.csv", cwd=tmp_path)
+    assert [row["id"] for row in table(tmp_path / "p.csv")] == [f"{file[:-4]}" for file in files]
 
 
 def test_a_run_can_use_the_split_of_another(

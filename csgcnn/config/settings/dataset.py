@@ -110,14 +110,30 @@ class DatasetSettings:
         str | None,
         Setting("Column of the structures.", null="crystal_structure, structure or atoms"),
     ] = None
+    columns: Annotated[
+        list[str] | None,
+        Setting(
+            "Names of the columns of a csv table without a header; of id_prop.csv, those behind "
+            "the id.",
+            null="the header, or target, target_2, ...",
+        ),
+    ] = None
     on_error: Annotated[
         str,
         Setting(
-            "raise: an unusable record aborts the run; skip: it is left out and listed in "
-            "rejected.csv.",
+            "raise: an unusable record, or one that repeats an id, aborts the run; skip: it is "
+            "left out and listed in rejected.csv.",
             choices=("raise", "skip"),
         ),
     ] = "raise"
+    max_rejected: Annotated[
+        float,
+        Setting(
+            "Fraction of records that on_error=skip may leave out, besides those without label.",
+            at_least=0,
+            at_most=1,
+        ),
+    ] = 0.05
     cache_dir: Annotated[
         str | None,
         Setting(
