@@ -14,7 +14,7 @@ from csgcnn import load
 # csgcnn train model.hidden=8 model.n_convolutions=1 model.head_hidden=8 edge=rbf edge.n_basis=8
 # node_features=learned node_features.learned.dim=4 trainer.max_epochs=3 trainer.device=cpu
 FORMAT_1 = Path(__file__).with_name("format_1.ckpt")
-STORED = Path(__file__).with_name("format_4.ckpt")
+STORED = Path(__file__).with_name("format_5.ckpt")
 Content = dict[str, Any]
 
 

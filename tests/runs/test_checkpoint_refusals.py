@@ -166,3 +166,32 @@ def test_a_changed_file_is_a_model_or_refused(
     (tmp_path / "a.ckpt").write_bytes(whole[:i] + bytes([byte]) + whole[i + n_cut :])
     with suppress(UserError):
         load(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        7,
+        {},
+        {"pairs": [[1, 2]], "ranges": {}},
+        {"pairs": [[1]], "ranges": {}, "isolated_atoms": True},
+        {"pairs": [[1, 101]], "ranges": {}, "isolated_atoms": True},
+        {"pairs": [], "ranges": {"a": [1]}, "isolated_atoms": True},
+        {"pairs": [], "ranges": {"a": ["1", 2]}, "isolated_atoms": True},
+        {"pairs": [], "ranges": {"a": [1.0, float("nan")]}, "isolated_atoms": True},
+        {"pairs": [], "ranges": {"\x1b[31m": [1, 2]}, "isolated_atoms": True},
+        {"pairs": [], "ranges": {}, "isolated_atoms": 1},
+    ],
+)
+def test_a_malformed_domain_is_refused(domain: Any, tmp_path: Path, content: Content) -> None:
+    save_checkpoint({**content, "domain": domain}, tmp_path / "a.ckpt")
+    refused(tmp_path / "a.ckpt", "its domain is not pairs of elements, ranges")
+
+
+def test_a_mean_of_global_features_of_another_type_is_refused(
+    tmp_path: Path, content: Content
+) -> None:
+    name = "global_features.mean"
+    state = {**content["state_dict"], name: torch.ones(2, dtype=torch.int64)}
+    write(tmp_path / "a.ckpt", *split_tree({**content, "state_dict": state}))
+    refused(tmp_path / "a.ckpt", "do not fit its own configuration")
