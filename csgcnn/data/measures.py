@@ -42,7 +42,12 @@ class Ends(NamedTuple):
 
     @classmethod
     def empty(cls, n_groups: int, n_columns: int) -> "Ends":
-        """Return groups without values."""
+        """Return groups without values.
+
+        Args:
+            n_groups: Number of groups.
+            n_columns: Number of columns.
+        """
         low = torch.full((n_groups, n_columns), torch.inf)
         return cls(low, -low)
 
