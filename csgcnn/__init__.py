@@ -12,11 +12,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from csgcnn.commands.api import EvaluationResult, TrainingResult, evaluate, train
+    from csgcnn.commands.api import EvaluationResult, TrainingResult, describe, evaluate, train
     from csgcnn.crystals.crystal import Crystal
     from csgcnn.data.store import GraphStore
     from csgcnn.data.targets import Target
     from csgcnn.errors import ConfigError, DataWarning, StructureError, UserError
+    from csgcnn.evaluation.data_report import DataReport
     from csgcnn.predictor import Predictor, load
 
 __version__ = "0.2.0"
@@ -24,6 +25,7 @@ __version__ = "0.2.0"
 __all__ = [
     "ConfigError",
     "Crystal",
+    "DataReport",
     "DataWarning",
     "EvaluationResult",
     "GraphStore",
@@ -33,6 +35,7 @@ __all__ = [
     "TrainingResult",
     "UserError",
     "__version__",
+    "describe",
     "evaluate",
     "load",
     "train",
@@ -41,6 +44,7 @@ __all__ = [
 _MODULES = {
     "ConfigError": "csgcnn.errors",
     "Crystal": "csgcnn.crystals.crystal",
+    "DataReport": "csgcnn.evaluation.data_report",
     "DataWarning": "csgcnn.errors",
     "EvaluationResult": "csgcnn.commands.api",
     "GraphStore": "csgcnn.data.store",
@@ -49,6 +53,7 @@ _MODULES = {
     "Target": "csgcnn.data.targets",
     "TrainingResult": "csgcnn.commands.api",
     "UserError": "csgcnn.errors",
+    "describe": "csgcnn.commands.api",
     "evaluate": "csgcnn.commands.api",
     "load": "csgcnn.predictor",
     "train": "csgcnn.commands.api",

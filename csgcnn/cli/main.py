@@ -22,6 +22,7 @@ csgcnn: train crystal graph neural networks and predict with them
   csgcnn train    [group=option ...] [key=value ...] [--multirun]       train a model
   csgcnn predict  ckpt=PATH structures=PATH [output=predictions.csv]    predict with a trained model
   csgcnn evaluate ckpt=PATH dataset=OPTION [split=train|val|test]       measure a trained model
+  csgcnn describe dataset=OPTION [output=report.json]                   report what a data set holds
   csgcnn build    dataset=OPTION output=FOLDER                          build and store graphs
   csgcnn table    DIR [DIR ...]                                         compare runs
   csgcnn benchmark task=OPTION [recipe=OPTION] [folds=[0,1,...]]        train on the folds of a task
@@ -211,6 +212,7 @@ COMMANDS: dict[str, Callable[[str, Sequence[str]], int]] = {
     "train": run_command,
     "predict": run_command,
     "evaluate": run_command,
+    "describe": run_command,
     "build": run_command,
     "benchmark": run_command,
     "table": run_table,

@@ -88,6 +88,18 @@ csgcnn evaluate ckpt=best.ckpt dataset=dielectric split=test
 csgcnn evaluate ckpt=best.ckpt dataset=cif_folder dataset.path=my_cifs \\
     output=errors.csv""",
     ),
+    "describe": Usage(
+        "report what a data set holds and what to check before training",
+        "csgcnn describe dataset=OPTION [output=report.json] [key=value ...]",
+        """\
+csgcnn describe dataset=dielectric
+csgcnn describe dataset.path=my_cifs output=report.json
+csgcnn describe dataset=elastic 'dataset.targets=[log10_k_vrh,log10_g_vrh]' \\
+    output=findings.csv max_difference=0.5""",
+        """\
+Without dataset.targets, all columns of numbers are described. Rejected records
+are part of the report.""",
+    ),
     "build": Usage(
         "build the graphs of a data set once, into a folder to train on or to predict from",
         "csgcnn build dataset=OPTION output=FOLDER [graph.KEY=VALUE ...]\n"

@@ -1,8 +1,8 @@
-"""`csgcnn.train` and `csgcnn.evaluate`: the commands as functions, for scripts and notebooks."""
+"""`csgcnn.train`, `evaluate` and `describe`: commands as functions, for scripts and notebooks."""
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,51 +10,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
+from csgcnn.commands.arguments import DATA_FILE, compose_settings, dataset_keys, full_keys
+from csgcnn.commands.describe import describe as run_describe
 from csgcnn.commands.evaluate import evaluate as run_evaluate
-from csgcnn.commands.frames import is_frame, write_frame
 from csgcnn.commands.job import Job
 from csgcnn.commands.reporting import reported
 from csgcnn.commands.train import train as run_train
-from csgcnn.config.compose import compose, to_overrides
-from csgcnn.config.keys import section_keys
-from csgcnn.config.locations import CONF
-from csgcnn.config.override import ALIASES
 from csgcnn.config.paths import claim_directory
 from csgcnn.config.plugins import check_opt_in, plugins_loaded
 from csgcnn.config.schema import COMMANDS
 from csgcnn.config.validate import validate
-from csgcnn.errors import ConfigError, UserError, first_line, nearest
+from csgcnn.errors import ConfigError, UserError
+from csgcnn.evaluation.data_report import DataReport
 from csgcnn.predictor import Predictor, load
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# Short names of arguments; all others are keys and groups of the command line.
-SHORT_NAMES = {
-    "target": "dataset.targets",
-    "targets": "dataset.targets",
-    "units": "dataset.units",
-    "max_epochs": "trainer.max_epochs",
-    "batch_size": "trainer.batch_size",
-    "patience": "trainer.patience",
-    "lr": "optimizer.lr",
-    "device": "trainer.device",
-    "threads": "trainer.threads",
-    "workers": "trainer.workers",
-    "progress": "trainer.progress",
-    "figures": "trainer.figures",
-    "max_minutes": "trainer.max_minutes",
-    "cutoff": "graph.cutoff",
-    "max_neighbors": "graph.max_neighbors",
-    "hidden": "model.hidden",
-    "n_convolutions": "model.n_convolutions",
-    "dropout": "model.dropout",
-}
-DATA_FILE = "dataset.jsonl.gz"
 
 
 @dataclass(frozen=True)
@@ -139,14 +112,14 @@ def train(
     if resume is None:
         home = _new_folder(folder, model)
         with _removed_if_refused(home):
-            given |= _dataset_keys(dataset, home, given)
-            return _train(_compose("train", _full_keys(given)), home, verbose)
+            given |= dataset_keys(dataset, home, given)
+            return _train(compose_settings("train", full_keys(given)), home, verbose)
     home = Path(resume).expanduser()
     if not (home / "config.yaml").is_file():
         raise UserError(f"resume={home}: there is no run, the folder has no config.yaml")
     if dataset is not None:
         raise ConfigError("resume continues with the data of the run; omit dataset")
-    cfg = _compose("train", _full_keys({**given, "resume": str(home)}), home)
+    cfg = compose_settings("train", full_keys({**given, "resume": str(home)}), home)
     check_opt_in(cfg.plugins, settings.get("plugins", ()))
     return _train(cfg, home, verbose)
 
@@ -179,12 +152,44 @@ def evaluate(
 
     paths = str(ckpt) if isinstance(ckpt, str | Path) else [*map(str, ckpt)]
     with tempfile.TemporaryDirectory() as scratch:
-        keys = _dataset_keys(dataset, Path(scratch), settings)
-        cfg = _compose("evaluate", {**keys, **settings, "ckpt": paths, "split": split})
+        keys = dataset_keys(dataset, Path(scratch), settings)
+        cfg = compose_settings("evaluate", {**keys, **settings, "ckpt": paths, "split": split})
         with plugins_loaded(cfg.plugins), reported(verbose):
             validate(cfg, COMMANDS["evaluate"])
             found = run_evaluate(cfg)
     return EvaluationResult(found.metrics, pd.DataFrame(found.rows, columns=found.columns))
+
+
+def describe(
+    dataset: "str | Path | pd.DataFrame",
+    target: str | Sequence[str] | None = None,
+    *,
+    verbose: bool = True,
+    **settings: Any,
+) -> DataReport:
+    """Report what a data set holds and what to check, as `csgcnn describe` does.
+
+    Args:
+        dataset: Option of the group `dataset`, a data file or folder, or a DataFrame with a column
+            of structures.
+        target: Column to describe, or several; by default all columns of numbers.
+        verbose: Whether to print the report.
+        **settings: Keys of the command line, such as `max_difference=0.5`.
+
+    Returns:
+        The report; `to_dict()` returns it as plain data.
+
+    Raises:
+        UserError: The data cannot be read.
+    """
+    targets = [target] if isinstance(target, str) else target
+    settings |= {"dataset.targets": targets} if targets is not None else {}
+    with tempfile.TemporaryDirectory() as scratch:
+        keys = dataset_keys(dataset, Path(scratch), settings)
+        cfg = compose_settings("describe", {**keys, **settings})
+        with plugins_loaded(cfg.plugins), reported(verbose):
+            validate(cfg, COMMANDS["describe"])
+            return run_describe(cfg)
 
 
 def _train(cfg: DictConfig, folder: Path, verbose: bool) -> TrainingResult:
@@ -228,50 +233,6 @@ def _new_folder(folder: str | Path | None, model: str | None) -> Path:
             f"csgcnn.train(resume={str(path)!r}), or choose another folder"
         )
     return path
-
-
-def _dataset_keys(dataset: Any, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the overrides that select a data set, which is written to the folder if needed."""
-    if dataset is None:
-        return {}
-    if is_frame(dataset):
-        column = settings.get("dataset.structure_column")
-        return {"dataset": "csv", "dataset.hint": ""} | write_frame(
-            dataset, folder / DATA_FILE, column
-        )
-    options = {path.stem for path in (CONF / "dataset").glob("*.yaml")}
-    if str(dataset) in options and not Path(dataset).exists():
-        return {"dataset": str(dataset)}
-    return {"dataset": "csv", "dataset.hint": "", "dataset.path": str(dataset)}
-
-
-def _full_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings by the keys of the command line.
-
-    Raises:
-        ConfigError: There is no such key.
-    """
-    keys = {SHORT_NAMES.get(name, name): value for name, value in settings.items()}
-    known = {*(path.name for path in CONF.iterdir() if path.is_dir()), *ALIASES, *SHORT_NAMES}
-    known |= {name.partition(".")[0] for name in section_keys(COMMANDS["train"])}
-    for name in keys:
-        if name.partition(".")[0] not in known:
-            raise ConfigError(f"there is no argument {name}{nearest(name, sorted(known))}")
-    return keys
-
-
-def _compose(
-    command: str, settings: Mapping[str, Any], config_dir: Path | None = None
-) -> DictConfig:
-    try:
-        return compose(
-            command,
-            to_overrides(settings),
-            config_dirs=[config_dir] if config_dir else [],
-            config_name="config" if config_dir else None,
-        )
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(first_line(error.__cause__ or error)) from error
 
 
 def _stopped(folder: Path, code: Any) -> BaseException:

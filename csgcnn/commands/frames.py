@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 from csgcnn.crystals.data_tables import STRUCTURE_COLUMNS
 from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.crystals.records import ID_COLUMNS
+from csgcnn.crystals.structure_files import structure_format
 from csgcnn.crystals.structures import (
+    StructureText,
     is_structure_dict,
     is_structure_object,
     text_or_file,
     to_crystal,
 )
+from csgcnn.crystals.text_files import ONE_STRUCTURE, text_pieces
 from csgcnn.errors import StructureError, UserError
 from csgcnn.io import write_bytes
 
@@ -93,8 +96,14 @@ def _structure(value: Any, index: Any) -> Any:
         return value
     if hasattr(value, "as_dict"):
         return json.loads(json.dumps(value.as_dict(), default=_plain))
+    source = text_or_file(value) if isinstance(value, str) else value
     try:
-        crystal = to_crystal(text_or_file(value) if isinstance(value, str) else value)
+        if isinstance(source, Path) and structure_format(source.name) == "cif":
+            source = StructureText(_text(source))
+        if isinstance(source, StructureText):
+            # When graphs are built, its reader warns and names the record.
+            return source.text
+        crystal = to_crystal(source)
     except StructureError as error:
         raise StructureError(f"row {index} of the DataFrame: {error}") from error
     return {
@@ -102,6 +111,13 @@ def _structure(value: Any, index: Any) -> Any:
         "species": [SYMBOLS[z] for z in crystal.atomic_number.tolist()],
         "frac_coords": crystal.frac_coords.tolist(),
     }
+
+
+def _text(path: Path) -> str:
+    try:
+        return "".join(text_pieces(path, ONE_STRUCTURE))
+    except StructureError as error:
+        raise StructureError(f"{path}: {error}") from error
 
 
 def _is_scalar(value: Any) -> bool:

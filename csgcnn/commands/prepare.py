@@ -18,7 +18,7 @@ from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.crystals.datasets import check_labeled
 from csgcnn.crystals.records import ReadOptions
 from csgcnn.data.augment import Augmentations
-from csgcnn.data.cache import open_dataset
+from csgcnn.data.cache import OpenedDataset, open_dataset
 from csgcnn.data.dataset import Dataset, check_rejected, label_warnings, select_targets
 from csgcnn.data.leakage import count_duplicates, shared_compositions
 from csgcnn.data.record_reports import RecordReports, report_warnings
@@ -161,15 +161,7 @@ def load_dataset(
     path = data_path(settings.path, settings.hint)
     if not is_store(path):
         check_labeled(path)
-    with _progress_bar(progress) as bar:
-        store, rejected, warnings = open_dataset(
-            path,
-            graph,
-            read_options(settings),
-            user_path(settings.cache_dir) if settings.cache_dir else None,
-            workers,
-            bar.update,
-        )
+    store, rejected, warnings = open_graphs(settings, graph, workers, progress)
     learned = {target.name: target.derived for target in targets or () if target.derived}
     absent = {name: formula for name, formula in learned.items() if name not in store.columns}
     derive_columns(store, {**absent, **settings.derived}, path)
@@ -186,6 +178,36 @@ def read_options(settings: DatasetSettings) -> ReadOptions:
     """Return the columns of a data set that the user named."""
     columns = None if settings.columns is None else tuple(settings.columns)
     return ReadOptions(settings.id_column, settings.structure_column, columns)
+
+
+def open_graphs(
+    settings: DatasetSettings,
+    graph: GraphSettings,
+    workers: int | None = None,
+    progress: bool = True,
+) -> OpenedDataset:
+    """Return the graphs of a data set, from the cache if they are there.
+
+    Args:
+        settings: The data set.
+        graph: How its crystals become graphs.
+        workers: Processes that build graphs; None: one per core.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        UserError: The data cannot be read.
+    """
+    # None: only on a terminal
+    disable = None if progress else True
+    with tqdm(desc="building graphs", unit="crystal", delay=1, disable=disable) as bar:
+        return open_dataset(
+            data_path(settings.path, settings.hint),
+            graph,
+            read_options(settings),
+            user_path(settings.cache_dir) if settings.cache_dir else None,
+            workers,
+            bar.update,
+        )
 
 
 def move_to_device(
@@ -223,9 +245,3 @@ def split_settings(cfg: DictConfig) -> SplitSettings:
 def plain(node: DictConfig) -> dict[str, Any]:
     """Return a node of a configuration as dicts, lists and values."""
     return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
-
-
-def _progress_bar(is_shown: bool) -> "tqdm[Any]":
-    # None: only on a terminal
-    disable = None if is_shown else True
-    return tqdm(desc="building graphs", unit="crystal", delay=1, disable=disable)

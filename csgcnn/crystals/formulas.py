@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ _TOLERANCE = 0.01
 Formula = Mapping[int, float]
 
 
+@lru_cache(maxsize=256)
 def parse_formula(text: str) -> Formula | None:
     """Return the number of atoms by atomic number, or None if the text is no formula.
 

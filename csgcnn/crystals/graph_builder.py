@@ -32,7 +32,10 @@ _MAX_SITES_AT_ONCE, _MAX_PAIRS_AT_ONCE = 50_000, 5_000_000
 # Warnings that are kept of each record, so that a file cannot fill the memory.
 MAX_NOTES = 20
 # What pymatgen reports although the structure is right.
-_HARMLESS = r"(Issues encountered.*: )?\d+ fractional coordinates rounded to ideal values.*$"
+_HARMLESS = (
+    r"(Issues encountered.*: )?\d+ fractional coordinates rounded to ideal values.*$"
+    r"|Skipping relative stoichiometry check"
+)
 # Seconds of work in this process before worker processes start; starting them takes as long.
 SERIAL_SECONDS = 2.0
 # Chunks that wait for each worker, so that it has work while results are written to disk.

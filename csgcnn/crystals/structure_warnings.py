@@ -36,6 +36,7 @@ KINDS = {
     "assumed_setting": Kind("serious", "one of several settings of the space group was assumed"),
     "cell_volume": Kind("serious", "the cell has another volume than the file gives"),
     "elements_from_title": Kind("serious", "elements taken from the title of a POSCAR"),
+    "parser": Kind("serious", "a parser corrected the file or is in doubt"),
     "other_blocks": Kind("minor", "further structures in the file were not read"),
     "formula_units": Kind("minor", "another number of formula units than in the file"),
     "inferred_setting": Kind("minor", "the setting of the space group follows from the atoms"),
@@ -43,7 +44,6 @@ KINDS = {
     "merged_sites": Kind("minor", "rows of one element that share a site were merged"),
     "omitted_site": Kind("minor", "sites without atoms were left out"),
     "unquoted_operation": Kind("minor", "symmetry operations without quotes"),
-    "parser": Kind("minor", "a parser corrected the file"),
 }
 # Columns of warnings.csv.
 WARNING_COLUMNS = ("id", "code", "severity", "message")

@@ -144,11 +144,11 @@ def _from_compact_dict(source: dict[str, Any]) -> Crystal:
 
 def _from_pymatgen_dict(source: dict[str, Any]) -> Crystal:
     sites = source["sites"]
-    refuse_not_periodic(source["lattice"].get("pbc", ()))
     species = [
         occupant(number, [(str(o["element"]), o["occu"]) for o in site["species"]])
         for number, site in enumerate(sites, 1)
     ]
+    refuse_not_periodic(source["lattice"].get("pbc", ()))
     frac_coords = _floats([site["abc"] for site in sites], "abc")
     return make_crystal(checked_lattice(source["lattice"]["matrix"]), species, frac_coords)
 

@@ -136,7 +136,7 @@ class Doubtful(dict[str, Any]):
     def __contains__(self, key: object) -> bool:
         for message, category in self["issued"]:
             if category is StructureWarning:
-                warn("merged_sites", message)
+                warn("short_distance", message)
             else:
                 warnings.warn(message, category, stacklevel=1)
         return super().__contains__(key)
@@ -157,9 +157,9 @@ def test_each_record_has_its_warnings_and_none_is_shown(
 ) -> None:
     sources = [
         CSCL,
-        doubtful(("sites 1 and 2 are one", StructureWarning), ("odd\nnext line", UserWarning)),
+        doubtful(("sites 1 and 2 are close", StructureWarning), ("odd\nnext line", UserWarning)),
         doubtful((ROUNDED, UserWarning), ("use another function", DeprecationWarning)),
-        doubtful(("sites 1 and 2 are one", StructureWarning), structure=NO_LATTICE),
+        doubtful(("sites 1 and 2 are close", StructureWarning), structure=NO_LATTICE),
         doubtful(("made\x1b[2J of \udcff", UserWarning), structure=LONE),
         *[CSCL] * 5,
         LONE,
@@ -168,10 +168,10 @@ def test_each_record_has_its_warnings_and_none_is_shown(
     parts = list(build_small(records, workers=workers))
     assert [entry.id for part in parts for entry in part.rejected] == ["c3"]
     assert parts[0].warnings == [
-        StructureNote("c1", "merged_sites", "sites 1 and 2 are one"),
+        StructureNote("c1", "short_distance", "sites 1 and 2 are close"),
         StructureNote("c1", "parser", "odd"),
-        StructureNote("c4", "parser", "made[2J of \\udcff"),
         StructureNote("c4", "volume_per_atom", VOLUME_OF_LONE),
+        StructureNote("c4", "parser", "made[2J of \\udcff"),
         StructureNote("c4", "isolated_atoms", "1 of 1 atoms without a neighbor within 8 Å"),
     ]
     assert [note[:2] for note in parts[1].warnings] == [

@@ -14,7 +14,7 @@ def notes(*found: tuple[str, str]) -> list[StructureNote]:
 def test_serious_warnings_come_first_with_three_ids_and_minor_ones_in_one_line() -> None:
     found = notes(
         ("m1", "other_blocks"),
-        *((f"m{i}", "parser") for i in range(1, 7)),
+        *((f"m{i}", "omitted_site") for i in range(1, 7)),
         *((f"m{i}", "isolated_atoms") for i in range(4)),
         ("m1", "short_distance"),
         ("m2", "short_distance"),
@@ -31,23 +31,25 @@ def test_serious_warnings_come_first_with_three_ids_and_minor_ones_in_one_line()
 
 
 def test_a_structure_counts_once_per_kind() -> None:
-    found = notes(("a", "parser"), ("a", "parser"), ("a", "merged_sites"))
-    assert summary_lines(found) == ["a: parser of a"]
+    found = notes(("a", "omitted_site"), ("a", "omitted_site"), ("a", "merged_sites"))
+    assert summary_lines(found) == ["a: omitted_site of a"]
     summary = WarningSummary()
     summary.add(found)
-    summary.add(notes(("b", "parser")))
+    summary.add(notes(("b", "omitted_site")))
     assert summary.lines() == ["2 structures: minor warnings (a, b)"]
     assert summary.n_warnings == 4
 
 
 def test_codes_of_a_structure_are_joined_serious_ones_first() -> None:
-    found = notes(("a", "parser"), ("b", "parser"), ("a", "isolated_atoms"), ("a", "parser"))
-    assert joined_codes(found) == {"a": "isolated_atoms;parser", "b": "parser"}
+    found = notes(
+        ("a", "omitted_site"), ("b", "omitted_site"), ("a", "isolated_atoms"), ("a", "omitted_site")
+    )
+    assert joined_codes(found) == {"a": "isolated_atoms;omitted_site", "b": "omitted_site"}
 
 
 def test_a_code_of_a_plugin_is_serious() -> None:
-    found = notes(("a", "parser"), ("a", "spin_flip"), ("b", "spin_flip"))
-    assert summary_lines(found) == ["2 structures: spin flip (a, b)", "a: parser of a"]
+    found = notes(("a", "omitted_site"), ("a", "spin_flip"), ("b", "spin_flip"))
+    assert summary_lines(found) == ["2 structures: spin flip (a, b)", "a: omitted_site of a"]
 
 
 def test_serious_kinds_are_listed_before_minor_ones() -> None:

@@ -36,13 +36,13 @@ def test_warnings_are_listed_with_their_severity_and_summarized(
 ) -> None:
     notes = [
         StructureNote("a", "isolated_atoms", "1 of 2 atoms, alone"),
-        StructureNote("a", "parser", "odd"),
+        StructureNote("a", "omitted_site", "odd"),
     ]
     report_warnings(notes, tmp_path / "x.warnings.csv")
     assert rows(tmp_path / "x.warnings.csv") == [
         ["id", "code", "severity", "message"],
         ["a", "isolated_atoms", "serious", "1 of 2 atoms, alone"],
-        ["a", "parser", "minor", "odd"],
+        ["a", "omitted_site", "minor", "odd"],
     ]
     assert caplog.messages == [
         "a: 1 of 2 atoms, alone; see x.warnings.csv",

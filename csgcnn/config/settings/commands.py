@@ -1,4 +1,4 @@
-"""Keys of `csgcnn build`, `csgcnn predict` and `csgcnn evaluate`, and the table of all commands."""
+"""Keys of the commands other than `csgcnn train` and `benchmark`, and the table of all commands."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -136,6 +136,34 @@ class EvaluateSettings:
     plugins: Plugins = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class DescribeSettings:
+    """Describe `csgcnn describe`."""
+
+    dataset: DatasetSettings = field(default_factory=_dataset)
+    output: Annotated[
+        str | None,
+        Setting(
+            "File to write: the whole report (.json), or a table of the findings (.csv).",
+            null="none",
+            verbatim=True,
+        ),
+    ] = None
+    max_difference: Annotated[
+        float,
+        Setting(
+            "Difference of the targets of equal or similar crystals beyond which they are listed.",
+            unit="standard deviations of the target",
+            at_least=0,
+        ),
+    ] = 0.25
+    graph: GraphSettings = field(default_factory=GraphSettings)
+    workers: Workers = None
+    plugins: Annotated[
+        list[str], Setting("Packages that register data formats.", effect="execution")
+    ] = field(default_factory=list)
+
+
 # The settings class of each command that has a configuration.
 COMMANDS: dict[str, type] = {
     "train": RunSettings,
@@ -143,4 +171,5 @@ COMMANDS: dict[str, type] = {
     "predict": PredictSettings,
     "evaluate": EvaluateSettings,
     "build": BuildSettings,
+    "describe": DescribeSettings,
 }

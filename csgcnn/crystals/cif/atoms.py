@@ -52,7 +52,8 @@ def read_rows(
         1.0 if text in ABSENT else number(text, f"{_SITE}occupancy", name)
         for text, name in zip(_column(items, "occupancy", len(names)), names, strict=True)
     ]
-    kept = [row for row in range(len(names)) if _is_atom(items, row, names, occupancies)]
+    flags = _column(items, "calc_flag", len(names))
+    kept = [row for row in range(len(names)) if _is_atom(names[row], flags[row], occupancies[row])]
     doubts: list[StructureError] = []
     elements = [
         _element(_value(labels, row), _value(symbols, row), names[row], formula, doubts)
@@ -107,12 +108,11 @@ def _value(column: Sequence[str] | None, row: int) -> str | None:
     return None if column is None else column[row]
 
 
-def _is_atom(items: Items, row: int, names: Sequence[str], occupancies: Sequence[float]) -> bool:
+def _is_atom(name: str, flag: str, occupancy: float) -> bool:
     """Return whether a row is an atom, and warn of a dummy or empty site."""
-    flag = _column(items, "calc_flag", len(names))[row].lower()
-    reason = "a dummy site" if flag == "dum" else "empty" if occupancies[row] == 0 else ""
+    reason = "a dummy site" if flag.lower() == "dum" else "empty" if occupancy == 0 else ""
     if reason:
-        warn("omitted_site", f"site {one_line(names[row])} is {reason} and is left out")
+        warn("omitted_site", f"site {one_line(name)} is {reason} and is left out")
     return not reason
 
 
@@ -144,8 +144,10 @@ def _element(
 def _check_hydrogens(
     items: Items, kept: Sequence[int], names: Sequence[str], doubts: list[StructureError]
 ) -> None:
-    column = _column(items, "attached_hydrogens", len(names))
     key = f"{_SITE}attached_hydrogens"
+    if key not in items.values:
+        return
+    column = _column(items, "attached_hydrogens", len(names))
     for row in kept:
         if column[row] not in ABSENT and number(column[row], key, names[row]) > 0:
             doubts.append(

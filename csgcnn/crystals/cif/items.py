@@ -9,6 +9,7 @@ from csgcnn.errors import StructureError, one_line
 # Values that stand for "not applicable" and "unknown".
 ABSENT = (".", "?", "")
 _NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\(\d*\))?")
+_QUOTES = "'\";"
 _LONGEST_SHOWN = 40
 
 
@@ -24,6 +25,7 @@ class Items:
 
     def __init__(self, block: Any) -> None:
         self.values: dict[str, list[str]] = {}
+        self._columns: dict[str, list[str]] = {}
         self._conflicting: set[str] = set()
         for item in block:
             if item.pair is not None:
@@ -39,12 +41,17 @@ class Items:
         Raises:
             StructureError: The block gives it more than once, with different values.
         """
+        if name in self._columns:
+            return self._columns[name]
         found = self.values.get(name)
         if found is None:
             return None
         if name in self._conflicting:
             raise StructureError(f"{name} is given more than once, with different values")
-        return [_unquoted(value) for value in found]
+        self._columns[name] = [
+            _unquoted(value) if value[0] in _QUOTES else value for value in found
+        ]
+        return self._columns[name]
 
     def text(self, *names: str) -> str | None:
         """Return the first known value of several data names, or None."""
@@ -92,8 +99,6 @@ def n_decimals(texts: Sequence[str]) -> int:
 
 
 def _unquoted(value: str) -> str:
-    if value[:1] in ("'", '"', ";"):
-        from gemmi import cif
+    from gemmi import cif
 
-        return cif.as_string(value).strip()
-    return value
+    return cif.as_string(value).strip()

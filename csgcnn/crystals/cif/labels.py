@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from csgcnn.crystals.cif.items import ABSENT
 from csgcnn.crystals.elements import atomic_number
@@ -13,6 +14,7 @@ _TYPE = re.compile(r"([A-Za-z]{1,2})(?:\d*\.?\d*[-+]?|[-+]\d*\.?\d*|val?)")
 _LETTERS = re.compile(r"[A-Za-z]+")
 
 
+@lru_cache(maxsize=1024)
 def element_of_type(symbol: str) -> int | None:
     """Return the atomic number of a type symbol such as "Fe3+", or None if it is no element."""
     found = _TYPE.fullmatch(symbol.strip())

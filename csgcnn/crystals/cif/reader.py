@@ -44,6 +44,10 @@ _UNQUOTED = re.compile(
     r"^(?P<number>[ \t]*(?:\d+[ \t]+)?)(?P<operation>[-+xyz\d/.]+(?:[ \t]*[-+,xyz\d/.]+)*)[ \t]*$",
     re.IGNORECASE | re.MULTILINE,
 )
+# The first of a list of operations, with a blank behind a comma and without quotes.
+_FIRST_UNQUOTED = re.compile(
+    r"_xyz[ \t]*(?:\r?\n[ \t]*)+(?:\d+[ \t]+)?[^'\"\s][^'\"\n]*,[ \t]", re.IGNORECASE
+)
 
 
 def read_cif(text: str) -> "Crystal | Structure":
@@ -123,7 +127,7 @@ def _quote_operations(text: str) -> str:
             return found[0]
         return f"{found['number']}'{operation}'"
 
-    if "_xyz" not in text.lower():
+    if not _FIRST_UNQUOTED.search(text):
         return text
     changed = _UNQUOTED.sub(quoted, text)
     if changed != text:
@@ -183,6 +187,8 @@ def _choose(
 def _atoms(symmetry: Symmetry, rows: Rows, lattice: Array) -> tuple[Array, Array]:
     orbits = expand(rows, symmetry.operations, lattice)
     kept = occupied_rows(rows, orbits, lattice)
+    if len(kept) == len(rows.name):
+        return orbits.row, orbits.frac_coords
     is_kept = np.isin(orbits.row, kept)
     return orbits.row[is_kept], orbits.frac_coords[is_kept]
 

@@ -86,6 +86,8 @@ def fits_cell(operations: Operations, lattice: Array) -> bool:
         operations: The operations.
         lattice: Lattice vectors [3, 3] in Å.
     """
+    if len(operations) == 1:
+        return True
     metric = lattice @ lattice.T
     rotated = operations.rotation.transpose(0, 2, 1) @ metric @ operations.rotation
     lengths = np.sqrt(np.diag(metric))

@@ -1,0 +1,100 @@
+"""Arguments of the Python functions, as overrides and configurations of the commands."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from csgcnn.commands.frames import is_frame, write_frame
+from csgcnn.config.compose import compose, to_overrides
+from csgcnn.config.keys import section_keys
+from csgcnn.config.locations import CONF
+from csgcnn.config.override import ALIASES
+from csgcnn.config.schema import COMMANDS
+from csgcnn.errors import ConfigError, first_line, nearest
+
+# Short names of arguments; all others are keys and groups of the command line.
+SHORT_NAMES = {
+    "target": "dataset.targets",
+    "targets": "dataset.targets",
+    "units": "dataset.units",
+    "max_epochs": "trainer.max_epochs",
+    "batch_size": "trainer.batch_size",
+    "patience": "trainer.patience",
+    "lr": "optimizer.lr",
+    "device": "trainer.device",
+    "threads": "trainer.threads",
+    "workers": "trainer.workers",
+    "progress": "trainer.progress",
+    "figures": "trainer.figures",
+    "max_minutes": "trainer.max_minutes",
+    "cutoff": "graph.cutoff",
+    "max_neighbors": "graph.max_neighbors",
+    "hidden": "model.hidden",
+    "n_convolutions": "model.n_convolutions",
+    "dropout": "model.dropout",
+}
+DATA_FILE = "dataset.jsonl.gz"
+
+
+def dataset_keys(dataset: Any, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the overrides that select a data set, which is written to the folder if needed.
+
+    Args:
+        dataset: Option of the group `dataset`, path, DataFrame, or None for the default.
+        folder: Folder for the file of a DataFrame.
+        settings: The other arguments.
+    """
+    if dataset is None:
+        return {}
+    if is_frame(dataset):
+        column = settings.get("dataset.structure_column")
+        return {"dataset": "csv", "dataset.hint": ""} | write_frame(
+            dataset, folder / DATA_FILE, column
+        )
+    options = {path.stem for path in (CONF / "dataset").glob("*.yaml")}
+    if str(dataset) in options and not Path(dataset).exists():
+        return {"dataset": str(dataset)}
+    return {"dataset": "csv", "dataset.hint": "", "dataset.path": str(dataset)}
+
+
+def full_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by the keys of the command line.
+
+    Raises:
+        ConfigError: There is no such key.
+    """
+    keys = {SHORT_NAMES.get(name, name): value for name, value in settings.items()}
+    known = {*(path.name for path in CONF.iterdir() if path.is_dir()), *ALIASES, *SHORT_NAMES}
+    known |= {name.partition(".")[0] for name in section_keys(COMMANDS["train"])}
+    for name in keys:
+        if name.partition(".")[0] not in known:
+            raise ConfigError(f"there is no argument {name}{nearest(name, sorted(known))}")
+    return keys
+
+
+def compose_settings(
+    command: str, settings: Mapping[str, Any], config_dir: Path | None = None
+) -> DictConfig:
+    """Return the configuration of a command.
+
+    Args:
+        command: Name of the command.
+        settings: Values by key of the command line.
+        config_dir: Folder of a run, whose configuration is used instead of the one of the command.
+
+    Raises:
+        ConfigError: A key or value is wrong.
+    """
+    try:
+        return compose(
+            command,
+            to_overrides(settings),
+            config_dirs=[config_dir] if config_dir else [],
+            config_name="config" if config_dir else None,
+        )
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(first_line(error.__cause__ or error)) from error

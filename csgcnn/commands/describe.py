@@ -1,0 +1,111 @@
+"""`csgcnn describe`: report what a data set holds and what to check, without training."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from csgcnn.commands.data_report_text import format_report
+from csgcnn.commands.prepare import dataset_settings, open_graphs, plain
+from csgcnn.config.paths import data_path, user_path
+from csgcnn.config.settings.dataset import DatasetSettings
+from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.data.cache import OpenedDataset
+from csgcnn.data.dataset import Dataset, select_targets
+from csgcnn.data.store import GraphStore
+from csgcnn.data.targets import derive_columns, describe_targets
+from csgcnn.errors import ConfigError, UserError
+from csgcnn.evaluation.data_report import DataReport
+from csgcnn.evaluation.data_summary import report_data
+from csgcnn.io import write_csv, write_json
+from csgcnn.runs.tables import format_cell
+
+log = logging.getLogger(__name__)
+
+FINDINGS = ("finding", "id", "other_id", "target", "value", "expected", "message")
+
+
+def describe(cfg: DictConfig) -> DataReport:
+    """Describe a data set; rejected records are part of the report.
+
+    Args:
+        cfg: Configuration of the command.
+
+    Raises:
+        UserError: The data cannot be read, or the output cannot be written.
+    """
+    output = _output(cfg)
+    settings = dataset_settings(cfg)
+    opened = open_graphs(settings, GraphSettings(**plain(cfg.graph)), cfg.workers)
+    path = data_path(settings.path, settings.hint)
+    dataset = _dataset(opened, settings, path)
+    report = report_data(
+        dataset, str(settings.path), opened.warnings, settings.split, cfg.max_difference
+    )
+    log.info("%s", format_report(report))
+    if output:
+        _write(report, output)
+        log.info("report: %s", output)
+    return report
+
+
+def findings(report: DataReport) -> Iterator[list[Any]]:
+    """Yield the rows of a csv file of findings, below `FINDINGS`."""
+    for id_, reason in report.rejected:
+        yield ["rejected", id_, "", "", "", "", reason]
+    for note in report.warnings:
+        yield [note.code, note.id, "", "", "", "", note.message]
+    for target in report.targets:
+        unlike = target.composition.outliers if target.composition else []
+        for kind, found in (("outlier", target.outliers), ("unlike composition", unlike)):
+            for entry in found:
+                numbers = [entry.value, entry.expected, f"z = {entry.z:.3g}"]
+                yield [kind, entry.id, "", target.name, *numbers]
+    for first, *others in report.duplicates:
+        yield from (["equal crystals", first, other, "", "", "", ""] for other in others)
+    for conflict in report.conflicts:
+        yield ["conflict", *conflict.ids, conflict.target, *conflict.values, conflict.kind]
+
+
+def _output(cfg: DictConfig) -> Path | None:
+    output = user_path(cfg.output) if cfg.output else None
+    if output and output.suffix not in (".json", ".csv"):
+        raise ConfigError(f"output={output}: expected a name that ends with .json or .csv")
+    if output and not output.parent.is_dir():
+        raise UserError(f"output={output}: there is no folder {output.parent}")
+    return output
+
+
+def _dataset(opened: OpenedDataset, settings: DatasetSettings, path: Path) -> Dataset:
+    store = opened.store
+    derive_columns(store, settings.derived, path)
+    names = settings.targets
+    if names is None:
+        names = [
+            name for name in store.columns if name in settings.tasks or _is_number(store, name)
+        ]
+    if not names:
+        rows, values = torch.arange(len(store)), torch.zeros(len(store), 0)
+        return Dataset(store, [], values, rows, opened.rejected)
+    tasks, units = settings.tasks, settings.units
+    targets = describe_targets(store, names, tasks, units, settings.derived, path)
+    return select_targets(store, targets, opened.rejected, path)
+
+
+def _is_number(store: GraphStore, name: str) -> bool:
+    """Return whether a column holds numbers only, and at least one."""
+    values = [value for value in store.columns[name] if value is not None]
+    return bool(values) and not any(isinstance(value, str) for value in values)
+
+
+def _write(report: DataReport, output: Path) -> None:
+    try:
+        if output.suffix == ".json":
+            write_json(output, report.to_dict())
+        else:
+            write_csv(output, FINDINGS, (list(map(format_cell, row)) for row in findings(report)))
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
