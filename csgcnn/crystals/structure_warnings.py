@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from csgcnn.errors import DataWarning
+from csgcnn.errors import DataWarning, one_line
 
 Severity = Literal["serious", "minor"]
 
@@ -161,7 +161,7 @@ class _Count:
         self.last, self.message = note.id, self.message or note.message
         self.n_structures += 1
         if len(self.ids) < _SHOWN_IDS:
-            self.ids.append(note.id)
+            self.ids.append(one_line(note.id))
 
     def line(self, phrase: str) -> str:
         if self.n_structures == 1:

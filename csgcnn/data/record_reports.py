@@ -13,6 +13,7 @@ from csgcnn.crystals.structure_warnings import (
     summary_lines,
     warning_rows,
 )
+from csgcnn.errors import one_line
 from csgcnn.io import write_csv
 
 log = logging.getLogger(__name__)
@@ -84,5 +85,5 @@ def first_reasons(rejected: Iterable[Sequence[str]], n_rejected: int) -> str:
         rejected: Id and reason of each.
         n_rejected: Their number.
     """
-    first = [f"{id_}: {reason}" for id_, reason in islice(rejected, _SHOWN_REASONS)]
+    first = [f"{one_line(id_)}: {reason}" for id_, reason in islice(rejected, _SHOWN_REASONS)]
     return "; ".join([*first, *["…"] * (n_rejected > len(first))])

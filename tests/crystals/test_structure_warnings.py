@@ -55,3 +55,8 @@ def test_a_code_of_a_plugin_is_serious() -> None:
 def test_serious_kinds_are_listed_before_minor_ones() -> None:
     severities = [kind.severity for kind in KINDS.values()]
     assert severities == sorted(severities, reverse=True)
+
+
+def test_ids_cannot_control_the_terminal() -> None:
+    (line,) = summary_lines(notes(("a\x1b[2J\nb", "omitted_site"), ("c", "omitted_site")))
+    assert line == "2 structures: minor warnings (a[2J b, c)"
