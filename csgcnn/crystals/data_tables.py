@@ -19,6 +19,7 @@ from csgcnn.errors import UserError, one_line
 
 STRUCTURE_COLUMNS = ("crystal_structure", "structure", "atoms")
 FILE_COLUMNS = ("file", "path", "structure", "cif", "filename")
+_SITE_KEYS = ("sites", "frac_coords", "coords", "cartesian_site_positions", "positions")
 # Records of a JSON list that are read ahead to find its columns.
 _N_HEAD_RECORDS = 1000
 _SUFFIXES = {
@@ -237,13 +238,23 @@ def record_table(path: Path, values: Iterator[Any]) -> Table:
             if not isinstance(row, dict):
                 found = f"entry {number} is {reprlib.repr(row):.60}"
                 raise UserError(f"{path}: {found}; {_EXPECTED_JSON}")
-            record = optimade_row(row) if "attributes" in row and is_optimade(row) else row
-            yield with_nested(record, nested_names)
+            yield with_nested(_record(row), nested_names)
 
     all_rows = rows()
     head = list(islice(all_rows, _N_HEAD_RECORDS))
     columns = list(dict.fromkeys(chain.from_iterable(head)))
     return Table(columns, starmap(Row, enumerate(chain(head, all_rows))))
+
+
+def _record(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose structure is in a column: that of OPTIMADE, or the row itself."""
+    if "attributes" in row and is_optimade(row):
+        return optimade_row(row)
+    is_structure = is_structure_dict(row) and row.keys().isdisjoint(STRUCTURE_COLUMNS)
+    if is_structure and any(isinstance(row.get(key), list) for key in _SITE_KEYS):
+        others = {name: value for name, value in row.items() if not isinstance(value, list | dict)}
+        return {**others, "structure": row}
+    return row
 
 
 def _split_table(path: Path, columns: Any, index: Any, data: Any) -> Table:

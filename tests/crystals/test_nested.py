@@ -32,6 +32,13 @@ def test_the_keys_of_a_structure_are_no_columns(write: Write) -> None:
     assert record.columns == {"gap": 1}
 
 
+def test_a_record_may_be_a_structure(write: Write) -> None:
+    path = write("a.json", [{"id": "a", "gap": 1.5, **CSCL}, {"id": "b", "gap": 2.5, **CSCL}])
+    records = read_records(path)
+    assert [record.columns for record in records] == [{"gap": 1.5}, {"gap": 2.5}]
+    assert to_crystal(records[1].source).atomic_number.tolist() == [55, 17]
+
+
 def test_depth_and_number_are_bounded() -> None:
     deep: dict[str, Any] = {}
     for _ in range(50):
