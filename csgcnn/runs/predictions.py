@@ -14,6 +14,7 @@ from csgcnn.crystals.structure_warnings import StructureNote, joined_codes
 from csgcnn.data.domain import MEANINGS, Domain, unseen_elements
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, with_unit
+from csgcnn.errors import one_line
 from csgcnn.runs.tables import predicted_cells, predicted_columns
 
 if TYPE_CHECKING:
@@ -160,11 +161,11 @@ class DomainSummary:
 
     def _line(self, code: str) -> str:
         n, details = self._counts[code], self._details[code]
-        listed = [f"{detail} (first in {id_})" for detail, id_ in details.items()]
+        listed = [f"{detail} (first in {one_line(id_)})" for detail, id_ in details.items()]
         first = f": {_first(listed)}" if listed else ""
         return (
             f"{code}: {n} prediction{'s' * (n != 1)} may be far off; {MEANINGS[code]}{first}; "
-            f"ids: {_first(self._ids[code])}"
+            f"ids: {_first([*map(one_line, self._ids[code])])}"
         )
 
 

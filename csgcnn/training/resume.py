@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from csgcnn.config.keys import described_key, section_keys
+from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.config.tree import leaves
@@ -64,8 +65,10 @@ def check_same_run(
     """
     if removed := checkpoint.get("removed"):
         raise ConfigError(f"cannot resume: {'; '.join(removed)}")
-    newer = {"trainer": asdict(TrainerSettings()) | checkpoint["config"]["trainer"]}
-    before, now = (dict(leaves(tree)) for tree in (checkpoint["config"] | newer, config))
+    before, now = (dict(leaves(tree)) for tree in (checkpoint["config"], config))
+    # keys that are newer than the run have their defaults
+    defaults = {"trainer": asdict(TrainerSettings()), "dataset": asdict(DatasetSettings())}
+    before = {key: value for key, value in leaves(defaults) if key in now} | before
     differing = [
         f"{key}={_value(now, key)} (the run has {_value(before, key)})"
         for key in sorted(before.keys() | now.keys())

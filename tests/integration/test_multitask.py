@@ -40,9 +40,11 @@ def test_a_run_with_numbers_and_classes_has_metrics_and_figures_of_each(
     mixed_run: Path, table: Table
 ) -> None:
     metrics = json.loads((mixed_run / "metrics.json").read_text())
-    assert metrics["test"]["band_gap"].keys() == {"mae", "rmse", "r2", "n"}
+    domain = {"n_out_of_domain", "mae_in_domain", "mae_out_of_domain"}
+    assert metrics["test"]["band_gap"].keys() - domain == {"mae", "rmse", "r2", "n"}
+    domain = {"n_out_of_domain", "accuracy_in_domain", "accuracy_out_of_domain"}
     for name in ("is_wide", "kind"):
-        assert metrics["test"][name].keys() == {
+        assert metrics["test"][name].keys() - domain == {
             "accuracy",
             "balanced_accuracy",
             "roc_auc",
@@ -133,7 +135,8 @@ def test_the_checkpoint_predicts_numbers_and_classes_as_the_run_did(
     predicted: tuple[Path, list[dict[str, str]]], mixed_run: Path, table: Table
 ) -> None:
     _, rows = predicted
-    assert list(rows[0]) == ["id", "band_gap [eV]", "is_wide", *IS_WIDE, "kind", *KIND, "warnings"]
+    texts = ["unseen_elements", "out_of_domain", "warnings"]
+    assert list(rows[0]) == ["id", "band_gap [eV]", "is_wide", *IS_WIDE, "kind", *KIND, *texts]
     assert len(rows) == 60
     in_run = {row["id"]: row for row in table(mixed_run / "predictions.csv")}
     for row in rows:

@@ -216,6 +216,7 @@ def test_options_reach_the_training(
     assert metrics["test"].keys() == {"band_gap", "refractive_index"}
     header = ["id", "split", GAP, "band_gap_prediction [eV]", "band_gap_error [eV]"]
     header += ["refractive_index", "refractive_index_prediction", "refractive_index_error"]
+    header += ["unseen_elements", "out_of_domain"]
     assert list(table(tmp_path / "run" / "predictions.csv")[0]) == header
 
 

@@ -19,11 +19,11 @@ from csgcnn.nn.network import build_network
 from csgcnn.runs.checkpoint import save_checkpoint
 
 GOLDEN = Path(__file__).with_name("golden_predictions.json")
-# Format 5 has the density of the crystal and the range of it. Formats 3 and 4 are ensembles whose members predict standard deviations:
+# Formats 3 and 4 are ensembles whose members predict standard deviations:
 # csgcnn train ensemble=2 loss=gaussian model=csgcnn model.hidden=8 model.n_convolutions=1
 # model.head_hidden=8 edge=rbf edge.n_basis=8 node_features=learned node_features.learned.dim=4
 # graph.global_features=none trainer.max_epochs=3 trainer.device=cpu
-# and format 5 the same, with graph.global_features=density and neither ensemble nor loss
+# Format 5 is a single network with graph.global_features=density and their range.
 STORED = [f"format_{number}.ckpt" for number in (1, 2, 3, 4, 5)]
 BUILT = [
     f"{model} {edge}" for model in ("csgcnn", "csgann", "csginn") for edge in ("gaussian", "rbf")

@@ -82,3 +82,8 @@ def test_each_kind_of_reason_has_one_warning() -> None:
 def test_a_warning_names_three_ids_at_most() -> None:
     (line,) = domain_lines([*"abcde"], {"out_of_domain": ["isolated_atoms:1"] * 5})
     assert line.endswith("ids: a, b, c, ...")
+
+
+def test_ids_are_printed_without_control_characters() -> None:
+    (line,) = domain_lines(["a\x1b[31m\nb"], {"unseen_elements": ["Pu"]})
+    assert line.isprintable()

@@ -89,6 +89,21 @@ def test_of_an_ensemble_the_first_member_is_taken(content: dict[str, Any], train
     assert all(torch.equal(tensor, states[0][name]) for name, tensor in weights.items())
 
 
+def test_the_range_of_global_features_is_that_of_the_new_rows(
+    content: dict[str, Any], trainer: Make
+) -> None:
+    made = trainer()
+    names = ("mean", "low", "high")
+    state = {f"global_features.{name}": torch.ones(2) for name in names}
+    content["state_dict"] |= {name: 2 * values for name, values in state.items()}
+    selection = select_weights(
+        content, {**made.model.state_dict(), **state}, CONFIG, made.targets, "all"
+    )
+    taken = [name for name in selection.weights if name.startswith("global_features")]
+    assert taken == ["global_features.mean"]
+    assert selection.new_head == ""
+
+
 @pytest.mark.parametrize(
     ("config", "difference"),
     [
