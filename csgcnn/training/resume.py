@@ -15,9 +15,12 @@ from csgcnn.config.tree import leaves
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.splits import Split
 from csgcnn.errors import ConfigError, UserError
-from csgcnn.runs.checkpoint import load_checkpoint
+from csgcnn.runs.checkpoint import FORMAT, load_checkpoint
 
 log = logging.getLogger(__name__)
+
+# Format of checkpoints from which on digests of data are made of the present fingerprints.
+FIRST_WITH_FINGERPRINTS = 5
 
 
 def last_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -80,7 +83,12 @@ def check_same_run(
             f"cannot resume with a different configuration: {', '.join(differing[:4])}{more}. "
             "Remove these overrides or start a new run"
         )
-    if checkpoint.get("data") != data:
+    if checkpoint.get("format", FORMAT) < FIRST_WITH_FINGERPRINTS:
+        log.warning(
+            "the run was started by an earlier version, which compared data in another way; "
+            "whether they have changed is not checked"
+        )
+    elif checkpoint.get("data") != data:
         raise UserError(
             f"cannot resume: {config['dataset']['path']} no longer holds the data that the run was "
             "started with; start a new run"

@@ -66,3 +66,25 @@ def test_a_folder_without_checkpoints_has_no_last_one(tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"no checkpoint is usable: .*last\.ckpt"):
         last_checkpoint(tmp_path)
+
+
+def test_the_data_of_an_earlier_version_are_not_compared(
+    config: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    check_same_run({"config": config, "data": "old", "format": 4}, config, "new")
+    assert "earlier version" in caplog.text
+    with pytest.raises(UserError, match="no longer holds the data"):
+        check_same_run({"config": config, "data": "old", "format": 5}, config, "new")
+
+
+def test_keys_of_the_data_set_that_a_run_lacks_have_their_defaults(config: dict[str, Any]) -> None:
+    old = deepcopy(config)
+    for key in ("columns", "max_rejected"):
+        del old["dataset"][key]
+    del old["dataset"]["split"]["duplicates"]
+    checkpoint = {"config": old, "data": "digest"}
+    check_same_run(checkpoint, config, "digest")
+    changed = deepcopy(config)
+    changed["dataset"]["split"]["duplicates"] = "together"
+    with pytest.raises(ConfigError, match=r"dataset\.split\.duplicates=together"):
+        check_same_run(checkpoint, changed, "digest")
