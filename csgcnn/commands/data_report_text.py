@@ -1,6 +1,7 @@
 """A data report as text for a terminal of 100 columns."""
 
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from csgcnn.crystals.structure_warnings import summary_lines
@@ -24,7 +25,7 @@ def format_report(report: DataReport) -> str:
         _duplicates(report),
         _split(report.split),
     )
-    return "\n\n".join("\n".join(lines) for lines in map(list, sections) if lines)
+    return "\n\n".join("\n".join(map(_wrapped, lines)) for lines in map(list, sections) if lines)
 
 
 def _overview(report: DataReport) -> Iterator[str]:
@@ -39,7 +40,7 @@ def _overview(report: DataReport) -> Iterator[str]:
         yield _cut(f"rejected: {_count(len(ids), 'record')} ({_some(ids)}): {reason}")
     for line in summary_lines(report.warnings):
         yield f"warning: {line}"
-    if report.isolated:
+    if report.isolated and not any(note.code == "isolated_atoms" for note in report.warnings):
         n = _count(len(report.isolated), "crystal")
         yield f"{n} with atoms without a neighbor within the cutoff ({_some(report.isolated)})"
 
@@ -63,7 +64,7 @@ def _numbers(report: DataReport) -> Iterator[str]:
     yield " " * width + "".join(f"{head:>8}" for head in heads)
     for name, found in named.items():
         numbers = (found.mean, found.std, *found.quartiles)
-        cells = [f"{found.n:>8}", *(f"{number:>8.4g}" for number in numbers)]
+        cells = [f"{found.n:>8}", *(f"{_short(number):>8}" for number in numbers)]
         yield f"{name[:width]:<{width}}{''.join(cells)}"
 
 
@@ -80,10 +81,10 @@ def _target(target: TargetReport) -> Iterator[str]:
         yield from (f"    {o.id}: {o.value:.4g} (z = {o.z:.1f})" for o in target.outliers[:SHOWN])
     if fit := target.composition:
         unit = f" {target.unit}" if target.unit else ""
-        yield (
-            f"  predicted from the compositions of the other rows: MAE {fit.mae:.4g}{unit}, "
-            f"R² {fit.r2:.2f}"
-        )
+        is_sample = target.distribution and fit.n < target.distribution.n
+        others = f"{fit.n} random rows" if is_sample else "the other rows"
+        errors = f"MAE {fit.mae:.4g}{unit}, R² {fit.r2:.2f}"
+        yield f"  predicted from the compositions of {others}: {errors}"
         if fit.outliers:
             yield f"  {_count(len(fit.outliers), 'value')} far from these predictions:"
         for o in fit.outliers[:SHOWN]:
@@ -147,6 +148,20 @@ def _bar(n: int, largest: int) -> str:
 
 def _some(ids: Sequence[str]) -> str:
     return ", ".join([*ids[:3], *["…"] * (len(ids) > 3)])
+
+
+def _short(number: float) -> str:
+    """Return a number with about four digits in at most seven characters."""
+    if 1e4 <= abs(number) < 1e6:
+        return f"{number:.0f}"
+    texts = (f"{number:.{digits}g}" for digits in (4, 3, 2, 1))
+    return next((text for text in texts if len(text) < 8), f"{number:.0e}")
+
+
+def _wrapped(line: str) -> str:
+    if len(line) <= WIDTH:
+        return line
+    return textwrap.fill(line, WIDTH, subsequent_indent="    ", break_on_hyphens=False)
 
 
 def _cut(text: str) -> str:

@@ -183,23 +183,19 @@ def conflicts(
         similar: Pairs of rows of similar crystals.
         max_difference: Allowed difference, in standard deviations of a target.
     """
-    store, found = dataset.store, list[Conflict]()
+    ids, found = dataset.store.ids, list[Conflict]()
     candidates = [*(("equal", rows) for rows in groups), *(("similar", pair) for pair in similar)]
-    columns = dataset.values.double().unbind(1)
-    for target, column in zip(dataset.targets, columns, strict=True):
+    for target, column in zip(dataset.targets, dataset.values.double().unbind(1), strict=True):
         known = column[column.isfinite()]
         limit = 0.0 if target.classes else max_difference * known.std(correction=0).item()
-        of_target = list[tuple[float, Conflict]]()
+        values, of_target = column.tolist(), list[tuple[float, Conflict]]()
         for kind, rows in candidates:
-            labeled = [row for row in rows if column[row].isfinite()]
-            if not labeled:
-                continue
-            low = min(labeled, key=lambda row: column[row].item())
-            high = max(labeled, key=lambda row: column[row].item())
-            if (difference := (column[high] - column[low]).item()) > limit:
-                shown = [_label(target, column[row].item()) for row in (low, high)]
-                ids = (store.ids[low], store.ids[high])
-                conflict = Conflict(ids, kind, target.name, (shown[0], shown[1]))
+            labeled = [row for row in rows if values[row] == values[row]]
+            low = min(labeled, key=values.__getitem__, default=rows[0])
+            high = max(labeled, key=values.__getitem__, default=rows[0])
+            if (difference := values[high] - values[low]) > limit:
+                labels = (_label(target, values[low]), _label(target, values[high]))
+                conflict = Conflict((ids[low], ids[high]), kind, target.name, labels)
                 of_target.append((difference, conflict))
         of_target.sort(key=lambda entry: -entry[0])
         found += [conflict for _, conflict in of_target]

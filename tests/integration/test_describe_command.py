@@ -122,3 +122,20 @@ def test_from_python(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )  # fmt: skip
     assert sum(classes.targets[0].classes.values()) == 59
     assert "is_wide" in capsys.readouterr().out
+
+
+def test_extreme_numbers_stay_in_their_columns(csgcnn: Command, tmp_path: Path) -> None:
+    crystal = {"lattice": [[30, 0, 0], [0, 30, 0], [0, 0, 30]], "species": ["H"]}
+    values = {"a": -1.23456e-5, "b": 123456.7, "c": None}
+    data = [
+        {"id": id_, "gap": value, "crystal_structure": crystal | {"frac_coords": [[0, 0, 0]]}}
+        for id_, value in values.items()
+    ]
+    (tmp_path / "data.json").write_text(json.dumps(data))
+    answer = csgcnn("describe", "dataset.path=data.json", cwd=tmp_path)
+    assert answer.code == 0, answer.said
+    row = next(line for line in answer.out.splitlines() if line.startswith("gap   "))
+    expected = "gap 2 61728 61728 -1e-05 30864 61728 92593 123457"
+    assert " ".join(row.split()) == expected
+    assert "a = b = c" in answer.out
+    assert "3 structures: atoms without a neighbor" in answer.out
