@@ -130,12 +130,18 @@ def test_operations_that_are_no_group_are_refused_with_their_key(
 
 
 @pytest.mark.parametrize(
-    "lines", ["x, y, z\n-x, -y, -z", "1 x, y, z\n2 -x, -y, -z", "1 'x, y, z'\n2 -X , -Y , -Z"]
+    "lines", ["x, y, z\n-x, -y, -z", "1 x, y, z\n2 -x, -y, -z", "x , y, z\n'-x,-y,-z'"]
 )
 def test_operations_without_quotes(lines: str) -> None:
     numbered = "_symmetry_equiv_pos_site_id\n" if lines[0] == "1" else ""
     loop = f"loop_\n{numbered}_symmetry_equiv_pos_as_xyz\n{lines}\n"
     assert codes(cif(loop, atoms("Na1 Na 0.1 0.2 0.3"))) == (2, ["unquoted_operation"])
+
+
+def test_operations_that_are_partly_without_quotes_are_not_guessed() -> None:
+    loop = "loop_\n_symmetry_equiv_pos_as_xyz\n'x,y,z'\n-x, -y, -z\n"
+    with pytest.raises(StructureError, match="_symmetry_equiv_pos_as_xyz: '-x,' is no symmetry"):
+        read_cif(cif(loop, SALT))
 
 
 def test_named_group_with_other_operations_is_warned_of() -> None:
