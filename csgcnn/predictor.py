@@ -11,6 +11,7 @@ import torch
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.targets import plugins_allowed
+from csgcnn.crystals.checks import FormulaMismatch
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graph_builder import CHUNK_SIZE, build_graphs
 from csgcnn.crystals.records import Record
@@ -174,6 +175,7 @@ class Predictor:
         batch_size: int = 256,
         workers: int | None = None,
         chunk_size: int = CHUNK_SIZE,
+        formula_mismatch: FormulaMismatch = "refuse",
     ) -> Iterator[Prediction]:
         """Predict records in chunks, in order; memory does not grow with their number.
 
@@ -182,8 +184,11 @@ class Predictor:
             batch_size: Crystals per forward pass.
             workers: Processes that build graphs; None: one per core.
             chunk_size: Records per chunk.
+            formula_mismatch: What happens to a crystal that differs from the formula in its file.
         """
-        for chunk in build_graphs(records, self.graph, workers, chunk_size):
+        for chunk in build_graphs(
+            records, self.graph, workers, chunk_size, formula_mismatch=formula_mismatch
+        ):
             if chunk.graphs is None:
                 yield replace(self._empty(), rejected=list(chunk.rejected), warnings=chunk.warnings)
                 continue

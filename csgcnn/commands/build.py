@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -11,7 +12,7 @@ from csgcnn.commands.prepare import dataset_settings, plain, read_options
 from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import iter_records
-from csgcnn.crystals.graph_builder import Rejected
+from csgcnn.crystals.graph_builder import Rejected, build_graphs
 from csgcnn.data.cache import build_or_wait, content_key
 from csgcnn.data.record_reports import (
     RecordReports,
@@ -54,6 +55,7 @@ def build(cfg: DictConfig) -> int:
                 path,
                 cfg.workers,
                 bar.update,
+                partial(build_graphs, formula_mismatch=options.formula_mismatch),
             )
             unfinished.rename(output)
         except OSError as error:

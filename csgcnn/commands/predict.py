@@ -150,11 +150,14 @@ def _chunks(
                 yield replace(chunk, warnings=warnings)
 
         return of_store
-    records = iter_structures(sources, ReadOptions(cfg.id_column, cfg.structure_column))
+    options = ReadOptions(cfg.id_column, cfg.structure_column, all_blocks=cfg.all_blocks)
+    records = iter_structures(sources, options)
 
     def of_records(partial: PartialTable) -> Iterator[Prediction]:
         partial.skip(record.id for record in records)
-        return predictor.stream(records, cfg.batch_size, cfg.workers, **size)
+        return predictor.stream(
+            records, cfg.batch_size, cfg.workers, formula_mismatch=cfg.formula_mismatch, **size
+        )
 
     return of_records
 

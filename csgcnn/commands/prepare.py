@@ -15,6 +15,7 @@ from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.dataset import DatasetSettings, SplitSettings
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.settings.trainer import TrainerSettings
+from csgcnn.crystals.checks import FormulaMismatch
 from csgcnn.crystals.datasets import check_labeled
 from csgcnn.crystals.records import ReadOptions
 from csgcnn.data.augment import Augmentations
@@ -174,10 +175,34 @@ def load_dataset(
     return dataset
 
 
-def read_options(settings: DatasetSettings) -> ReadOptions:
-    """Return the columns of a data set that the user named."""
-    columns = None if settings.columns is None else tuple(settings.columns)
-    return ReadOptions(settings.id_column, settings.structure_column, columns)
+def open_graphs(
+    settings: DatasetSettings,
+    graph: GraphSettings,
+    workers: int | None = None,
+    progress: bool = True,
+) -> OpenedDataset:
+    """Return the graphs of a data set, from the cache if they are there.
+
+    Args:
+        settings: The data set.
+        graph: How its crystals become graphs.
+        workers: Processes that build graphs; None: one per core.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        UserError: The data cannot be read.
+    """
+    # None: only on a terminal
+    disable = None if progress else True
+    with tqdm(desc="building graphs", unit="crystal", delay=1, disable=disable) as bar:
+        return open_dataset(
+            data_path(settings.path, settings.hint),
+            graph,
+            read_options(settings),
+            user_path(settings.cache_dir) if settings.cache_dir else None,
+            workers,
+            bar.update,
+        )
 
 
 def open_graphs(
@@ -235,6 +260,16 @@ def dataset_settings(cfg: DictConfig) -> DatasetSettings:
     """Return the section `dataset` of a configuration."""
     keys = plain(cfg.dataset)
     return DatasetSettings(**{**keys, "split": SplitSettings(**keys["split"])})
+
+
+def read_options(settings: DatasetSettings) -> ReadOptions:
+    """Return how the records of a data set are read."""
+    return ReadOptions(
+        settings.id_column,
+        settings.structure_column,
+        None if settings.columns is None else tuple(settings.columns),
+        formula_mismatch=cast(FormulaMismatch, settings.formula_mismatch),
+    )
 
 
 def split_settings(cfg: DictConfig) -> SplitSettings:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.checks import check_distances
+from csgcnn.crystals.checks import FormulaMismatch, check_distances
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graphs import CrystalGraphs, NeighborList, find_neighbors, to_graphs
 from csgcnn.crystals.records import Record
@@ -92,6 +92,7 @@ def build_graphs(
     workers: int | None = None,
     chunk_size: int = CHUNK_SIZE,
     serial_seconds: float = SERIAL_SECONDS,
+    formula_mismatch: FormulaMismatch = "refuse",
 ) -> Iterator[GraphChunk]:
     """Yield the graphs of records in chunks, in order; memory does not grow with their number.
 
@@ -101,6 +102,7 @@ def build_graphs(
         workers: Number of processes; None: one per core that this process may use.
         chunk_size: Records per chunk.
         serial_seconds: Seconds of work in this process before the workers start.
+        formula_mismatch: What happens to a crystal that differs from the formula in its file.
 
     Raises:
         WorkerLostError: A worker process was killed.
@@ -110,13 +112,17 @@ def build_graphs(
     n_workers = workers or cores()
     start = time.monotonic()
     for chunk in chunks:
-        yield _graph_chunk(chunk, _build([record.source for record in chunk], settings))
+        sources = [record.source for record in chunk]
+        yield _graph_chunk(chunk, _build(sources, settings, formula_mismatch))
         if n_workers > 1 and time.monotonic() - start > serial_seconds:
-            yield from _build_in_parallel(chunks, settings, n_workers)
+            yield from _build_in_parallel(chunks, settings, n_workers, formula_mismatch)
 
 
 def _build_in_parallel(
-    chunks: Iterator[list[Record]], settings: GraphSettings, n_workers: int
+    chunks: Iterator[list[Record]],
+    settings: GraphSettings,
+    n_workers: int,
+    formula_mismatch: FormulaMismatch,
 ) -> Iterator[GraphChunk]:
     context, set_threshold = get_context(START_METHOD), gc.set_threshold
     with (
@@ -124,14 +130,15 @@ def _build_in_parallel(
         ProcessPoolExecutor(n_workers, context, set_threshold, (_GC_THRESHOLD,)) as pool,
     ):
         queue: deque[tuple[list[Record], Future[_Result]]] = deque()
+        how = (settings, formula_mismatch)
         try:
             for chunk in chunks:
                 sources = [record.source for record in chunk]
-                queue.append((chunk, pool.submit(_build, sources, settings)))
+                queue.append((chunk, pool.submit(_build, sources, *how)))
                 if len(queue) > _QUEUED_CHUNKS * n_workers:
-                    yield _collect(*queue.popleft(), settings)
+                    yield _collect(*queue.popleft(), *how)
             while queue:
-                yield _collect(*queue.popleft(), settings)
+                yield _collect(*queue.popleft(), *how)
         except BrokenProcessPool as error:
             raise WorkerLostError(
                 "a graph-building process was killed, probably for lack of memory; "
@@ -151,16 +158,23 @@ def _rare_garbage_collection() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _collect(records: list[Record], future: Future[_Result], settings: GraphSettings) -> GraphChunk:
+def _collect(
+    records: list[Record],
+    future: Future[_Result],
+    settings: GraphSettings,
+    formula_mismatch: FormulaMismatch,
+) -> GraphChunk:
     try:
         result = future.result()
     except RecursionError:
         # A source is nested too deeply to be sent to another process.
-        result = _build([record.source for record in records], settings)
+        result = _build([record.source for record in records], settings, formula_mismatch)
     return _graph_chunk(records, result)
 
 
-def _build(sources: Sequence[StructureSource], settings: GraphSettings) -> _Result:
+def _build(
+    sources: Sequence[StructureSource], settings: GraphSettings, formula_mismatch: FormulaMismatch
+) -> _Result:
     """Return the graphs of usable sources with their warnings, and the reasons for the others."""
     kept: list[int] = []
     parts: list[CrystalGraphs] = []
@@ -176,7 +190,7 @@ def _build(sources: Sequence[StructureSource], settings: GraphSettings) -> _Resu
         for position, source in enumerate(sources):
             caught.clear()
             try:
-                crystal = to_crystal(source)
+                crystal = to_crystal(source, formula_mismatch)
                 neighbors = find_neighbors(crystal, settings)
                 check_distances(crystal, *neighbors[:3])
             except Exception as error:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from csgcnn.crystals.checks import FormulaMismatch
 from csgcnn.crystals.structures import StructureSource
 
 Scalar = float | int | str | bool | None
@@ -47,12 +48,16 @@ class ReadOptions:
             behind the id.
         ids_by_name: Whether the ids of a table without ids are those of its column `name`, or the
             names of its structure files.
+        all_blocks: Whether each block of a CIF is predicted as a record of its own.
+        formula_mismatch: What happens to a crystal that differs from the formula in its file.
     """
 
     id_column: str | None = None
     structure_column: str | None = None
     columns: tuple[str, ...] | None = None
     ids_by_name: bool = False
+    all_blocks: bool = False
+    formula_mismatch: FormulaMismatch = "refuse"
 
 
 DEFAULT_OPTIONS = ReadOptions()

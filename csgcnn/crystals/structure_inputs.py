@@ -4,16 +4,20 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+from csgcnn.crystals.cif import cif_blocks
 from csgcnn.crystals.datasets import find_reader, iter_records, path_exists
 from csgcnn.crystals.id_prop import IdPropFolder
 from csgcnn.crystals.readers import ExtendedXyz, JsonTable, StructureFolder, printable
 from csgcnn.crystals.records import DEFAULT_OPTIONS, ReadOptions, Record
-from csgcnn.crystals.structure_files import structure_name
-from csgcnn.errors import UserError
+from csgcnn.crystals.structure_files import structure_format, structure_name
+from csgcnn.crystals.structures import StructureText
+from csgcnn.crystals.text_files import ONE_STRUCTURE, text_pieces
+from csgcnn.errors import StructureError, UserError
 
 
 def iter_structures(
@@ -48,7 +52,8 @@ def iter_structures(
         unique = printable(name if counts[name] == 1 else path.as_posix())
         return _file_records(path, unique, replace(options, ids_by_name=True))
 
-    return chain.from_iterable(map(records_of, inputs))
+    records = chain.from_iterable(map(records_of, inputs))
+    return chain.from_iterable(map(_blocks, records)) if options.all_blocks else records
 
 
 def _expand(path: Path) -> list[Path]:
@@ -95,6 +100,22 @@ def _has_files(folder: Path) -> bool:
 def _folder_records(folder: Path, prefix: str = "") -> Iterator[Record]:
     for record in StructureFolder().read(folder, DEFAULT_OPTIONS):
         yield Record(printable(prefix) + record.id, record.source, record.columns)
+
+
+def _blocks(record: Record) -> Iterator[Record]:
+    """Yield a record for each block with atoms of a CIF, or the record itself."""
+    path, blocks = record.source, list[tuple[str, str]]()
+    if isinstance(path, Path) and structure_format(path.name) == "cif":
+        # An unreadable file is refused when its record is read.
+        with suppress(StructureError):
+            blocks = list(cif_blocks("".join(text_pieces(path, ONE_STRUCTURE))))
+    if not blocks:
+        yield record
+    names = Counter(name for name, _ in blocks)
+    for number, (name, text) in enumerate(blocks, 1):
+        # Blocks of one name are told apart by their numbers.
+        unique = name if names[name] == 1 else f"{name}:{number}"
+        yield Record(f"{record.id}:{unique}", StructureText(text), record.columns)
 
 
 def _file_records(path: Path, id_: str, options: ReadOptions) -> Iterator[Record]:

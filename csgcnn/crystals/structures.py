@@ -66,7 +66,8 @@ def to_crystal(source: StructureSource, formula_mismatch: FormulaMismatch = "ref
     """
     crystal = _read(source)
     check_crystal(crystal, formula_mismatch)
-    return crystal
+    # The formula has been compared; a change of the crystal must not be compared with it.
+    return crystal._replace(declared_formula="")
 
 
 def _read(source: StructureSource) -> Crystal:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from csgcnn.config.settings.graph import GraphSettings
@@ -82,6 +83,9 @@ def open_dataset(
 
     def records() -> Iterator[Record]:
         return iter_records(path, options)
+
+    if builder is build_graphs:
+        builder = partial(build_graphs, formula_mismatch=options.formula_mismatch)
 
     try:
         return build_or_wait(records, settings, folder, path, workers, progress, builder)

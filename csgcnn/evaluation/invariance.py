@@ -80,7 +80,7 @@ def largest_changes(
     while chunk := list(islice(stream, chunk_size)):
         # the build of the graphs has reported their warnings already
         with warnings.catch_warnings(action="ignore", category=UserWarning):
-            crystals = {record.id: to_crystal(record.source) for record in chunk}
+            crystals = {record.id: to_crystal(record.source, "warn") for record in chunk}
         before = dict(zip(*predict(list(crystals.items())), strict=True))
         crystals = {id_: crystal for id_, crystal in crystals.items() if id_ in before}
         for name, transform in transforms.items():

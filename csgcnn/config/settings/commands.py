@@ -62,6 +62,17 @@ class PredictSettings:
         str | None,
         Setting("Column of the structures of data files.", null="as for training"),
     ] = None
+    all_blocks: Annotated[
+        bool, Setting("Predict every structure of a CIF with several, with ids FILE:BLOCK.")
+    ] = False
+    formula_mismatch: Annotated[
+        str,
+        Setting(
+            "refuse: a crystal whose elements have other ratios than the formula in its file is "
+            "rejected; warn: it is predicted, with a warning.",
+            choices=("refuse", "warn"),
+        ),
+    ] = "refuse"
     output: Annotated[str, Setting("Table to write: .csv, .csv.gz or .parquet.", verbatim=True)] = (
         "predictions.csv"
     )

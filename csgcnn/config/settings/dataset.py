@@ -134,6 +134,14 @@ class DatasetSettings:
             at_most=1,
         ),
     ] = 0.05
+    formula_mismatch: Annotated[
+        str,
+        Setting(
+            "refuse: a crystal whose elements have other ratios than the formula in its file is "
+            "unusable; warn: it is used, with a warning.",
+            choices=("refuse", "warn"),
+        ),
+    ] = "refuse"
     cache_dir: Annotated[
         str | None,
         Setting(
