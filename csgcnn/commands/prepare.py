@@ -205,36 +205,6 @@ def open_graphs(
         )
 
 
-def open_graphs(
-    settings: DatasetSettings,
-    graph: GraphSettings,
-    workers: int | None = None,
-    progress: bool = True,
-) -> OpenedDataset:
-    """Return the graphs of a data set, from the cache if they are there.
-
-    Args:
-        settings: The data set.
-        graph: How its crystals become graphs.
-        workers: Processes that build graphs; None: one per core.
-        progress: Whether to show a progress bar.
-
-    Raises:
-        UserError: The data cannot be read.
-    """
-    # None: only on a terminal
-    disable = None if progress else True
-    with tqdm(desc="building graphs", unit="crystal", delay=1, disable=disable) as bar:
-        return open_dataset(
-            data_path(settings.path, settings.hint),
-            graph,
-            read_options(settings),
-            user_path(settings.cache_dir) if settings.cache_dir else None,
-            workers,
-            bar.update,
-        )
-
-
 def move_to_device(
     store: GraphStore, device: torch.device, resident_gib: float | None = None
 ) -> GraphStore:
