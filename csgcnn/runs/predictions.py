@@ -130,7 +130,6 @@ class DomainSummary:
     """Count the predictions outside the domain of a model, by the code of the reason."""
 
     def __init__(self) -> None:
-        self.n_rows = 0
         self._ids: dict[str, list[str]] = {}
         self._counts = Counter[str]()
         self._details: dict[str, dict[str, str]] = {}
@@ -145,7 +144,6 @@ class DomainSummary:
         reasons = [f"unseen_element:{symbol}" for symbol in _items(cells.get(UNSEEN_ELEMENTS, ""))]
         reasons += _items(cells.get(OUT_OF_DOMAIN, ""))
         found = [reason.partition(":")[::2] for reason in dict.fromkeys(reasons)]
-        self.n_rows += bool(found)
         for code in dict.fromkeys(code for code, _ in found):
             self._counts[code] += 1
             ids = self._ids.setdefault(code, [])
