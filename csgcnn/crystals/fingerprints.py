@@ -38,7 +38,7 @@ FIRST_WAVE, WAVE_STEP, N_WAVES = 12.0, 3.0, 5
 GAIN = 0.35
 N_HASHES = 2 + N_WAVES
 # Widths of the bins, of which a seventh is tolerated: 1e-4 of all lengths, and 1.7e-3 of the means,
-# which moves of all atoms by 1e-4 Å cause at most.
+# which covers moves of all atoms by 1e-4 Å.
 LENGTH_BIN, ENVIRONMENT_BIN = 7e-4, 1.2e-2
 
 Array = NDArray[Any]
