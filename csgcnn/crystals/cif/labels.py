@@ -17,7 +17,7 @@ _LETTERS = re.compile(r"[A-Za-z]+")
 @lru_cache(maxsize=1024)
 def element_of_type(symbol: str) -> int | None:
     """Return the atomic number of a type symbol such as "Fe3+", or None if it is no element."""
-    found = _TYPE.fullmatch(symbol.strip())
+    found = _TYPE.fullmatch("".join(symbol.split()))
     if found is None:
         return None
     return _element(found[1]) or _element(found[1].capitalize())

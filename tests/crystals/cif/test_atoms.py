@@ -25,7 +25,7 @@ def symbols(text: str) -> list[str]:
     [
         *[("Fe", "Fe"), ("FE", "Fe"), ("fe", "Fe"), ("Fe3+", "Fe"), ("Fe+3", "Fe"), ("O2-", "O")],
         *[("Mn2.5+", "Mn"), ("D", "H"), ("D1+", "H"), ("T", "H"), ("O-2", "O"), ("Na0+", "Na")],
-        *[("Cval", "C"), ("Siva", "Si"), ("O-", "O"), ("'O 2-'", None), ("Wat", None)],
+        *[("Cval", "C"), ("Siva", "Si"), ("O-", "O"), ("'O 2-'", "O"), ("Wat", None)],
         *[("X", None), ("OH", None), ("Q1", None), ("Fe/Mg", None), ("Cent", None)],
     ],
 )
