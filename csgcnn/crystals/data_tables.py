@@ -142,7 +142,7 @@ def csv_table(path: Path, columns: Sequence[str] | None = None) -> Table:
     elif set(FILE_COLUMNS).isdisjoint(names) and not set(FILE_COLUMNS).isdisjoint(file.comment):
         # The header is a comment: "# id,file,gap".
         names, data = file.comment, chain([first], file.rows)
-    _check_columns(path, names)
+    check_columns(path, names)
     position = {name: number for number, name in enumerate(names)}
 
     def rows() -> Iterator[Row]:
@@ -206,7 +206,13 @@ def find_column(
     return found
 
 
-def _check_columns(path: Path, columns: list[str]) -> None:
+def check_columns(path: Path, columns: Sequence[str]) -> None:
+    """Refuse a table, by a UserError, in which several columns have one name.
+
+    Args:
+        path: The table, for messages.
+        columns: The names.
+    """
     repeated = [name for name, count in Counter(columns).items() if count > 1]
     if repeated:
         names = one_line(", ".join(repeated))
@@ -262,7 +268,7 @@ def _split_table(path: Path, columns: Any, index: Any, data: Any) -> Table:
         found = f"columns is {reprlib.repr(columns):.60}, not a list of names"
         raise UserError(f"{path}: {found}; {_EXPECTED_JSON}")
     columns = list(map(str, columns))
-    _check_columns(path, columns)
+    check_columns(path, columns)
     if not isinstance(index, list | None):
         raise UserError(f"{path}: index is {reprlib.repr(index):.60}, not a list; {_EXPECTED_JSON}")
     nested_names: set[str] = set()

@@ -6,7 +6,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from csgcnn.crystals.csv_files import CsvFile, CsvRow
-from csgcnn.crystals.data_tables import check_given_columns
+from csgcnn.crystals.data_tables import check_columns, check_given_columns
 from csgcnn.crystals.records import (
     ReadOptions,
     Record,
@@ -78,6 +78,7 @@ class IdPropFolder:
         """Return the names of the columns, None for the ids if they have none."""
         is_header = not has_file and _is_header(table, first)
         if is_header and given is None:
+            check_columns(table, first.cells)
             return first.cells
         if given is not None:
             check_given_columns(table, given, first.cells[1:], is_header)

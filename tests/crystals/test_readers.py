@@ -267,6 +267,7 @@ def test_id_prop_names_a_missing_structure_file_when_it_is_read(
     ("table", "message"),
     [
         ("id,gap\n", "the data set is empty"),
+        ("id,gap,gap\na,1,2\n", "several columns are called gap; give each its own name"),
         ("a,1\na,2\n", r"1 id occurs more than once \(a\)"),
         ("a,1\nb,2,3\n", "line 2 has 3 fields, expected 2"),
     ],
