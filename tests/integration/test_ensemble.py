@@ -106,7 +106,14 @@ def test_predict_and_evaluate_accept_an_ensemble(
     )
     assert answer.code == 0, answer.said
     header = list(table(folder / "out.csv")[0])
-    assert header == ["id", "band_gap [eV]", "band_gap_std [eV]", "warnings"]
+    assert header == [
+        "id",
+        "band_gap [eV]",
+        "band_gap_std [eV]",
+        "unseen_elements",
+        "out_of_domain",
+        "warnings",
+    ]
     words = [f"dataset.path={data_file}", "split=test", "output=evaluated.csv"]
     answer = csgcnn("evaluate", ckpt, *words, cwd=folder)
     assert answer.code == 0, answer.said
