@@ -41,7 +41,8 @@ _LOOKALIKES = {
 }
 # An operation with blanks and without quotes, alone or after its number.
 _UNQUOTED = re.compile(
-    r"^(?P<number>[ \t]*(?:\d+[ \t]+)?)(?P<operation>[-+xyz\d/.]+(?:[ \t]*[-+,xyz\d/.]+)*)[ \t]*$",
+    r"^(?P<number>[ \t]*(?:\d+[ \t]+)?)"
+    r"(?P<operation>[-+xyz\d/.](?:[-+,xyz\d/. \t]*[-+,xyz\d/.])?)[ \t]*$",
     re.IGNORECASE | re.MULTILINE,
 )
 # The first of a list of operations, with a blank behind a comma and without quotes.

@@ -85,6 +85,11 @@ CASES = {
         with_rows(100, "P 1"),
         "6001 rows of atoms and 192 symmetry",
     ),
+    "long line without quotes": (
+        with_operations("x,y,z").replace("'x,y,z'", "x, y, z\n" + "x, " * 5000),
+        with_operations("x,y,z").replace("'x,y,z'", "x, y, z"),
+        "not a readable cif file|is no symmetry operation",
+    ),
     "power": (
         magnetic_cif("9**9**9**9,b,c;0,0,0"),
         magnetic_cif("2*a+b,b,c;0,0,0"),
