@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -116,18 +117,19 @@ def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path]) -> float:
     )
     epochs = ", ".join(str(member["best_epoch"]) for member in members)
     log.info("best epochs of the members: %s. Results: %s", epochs, run.folder)
-    return facts["val_score"]
+    return math.inf if facts["val_score"] is None else facts["val_score"]
 
 
 def _facts(members: Sequence[Facts]) -> Facts:
     """Return the entries of metrics.json that describe the training of all members."""
     shared = ("units", "n_rows", "n_rejected", "duplicates_across_splits", "shared_compositions")
     of_member = ("val", "test", "best_epoch", "seconds")
+    scores = [member["val_score"] for member in members]
     return {
         **{key: members[0][key] for key in shared},
         "best_epoch": max(member["best_epoch"] for member in members),
         "epochs": max(member["epochs"] for member in members),
-        "val_score": sum(member["val_score"] for member in members) / len(members),
+        "val_score": None if None in scores else sum(scores) / len(scores),
         "n_parameters": sum(member["n_parameters"] for member in members),
         "seconds": sum(member["seconds"] for member in members),
         "n_skipped_batches": sum(member["n_skipped_batches"] for member in members),

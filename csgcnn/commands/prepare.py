@@ -27,6 +27,7 @@ from csgcnn.data.splits import Split, split_rows
 from csgcnn.data.store import GraphStore
 from csgcnn.data.store_files import is_store
 from csgcnn.data.targets import Target, check_labels, derive_columns, describe_targets
+from csgcnn.errors import ConfigError
 from csgcnn.hardware import select_device
 from csgcnn.nn.network import build_network
 from csgcnn.training.losses import build_loss
@@ -76,11 +77,24 @@ def prepare(cfg: DictConfig, reports: RecordReports) -> Prepared:
         dataset = read_dataset(cfg, reports)
         split = split_rows(dataset.store, dataset.rows, split_settings(cfg))
         check_labels(dataset.values[split["train"]], dataset.targets)
+        if not len(split["val"]):
+            _check_without_validation(trainer, str(cfg.scheduler.get("_target_")))
         return dataset, split
 
     dataset, split = distributed.run_on_all_ranks(read)
     store = move_to_device(dataset.store, device, trainer.resident_gib)
     return Prepared(trainer, device, dataset, split, store)
+
+
+def _check_without_validation(trainer: TrainerSettings, scheduler: str) -> None:
+    """Check that nothing depends on validation rows, of which there are none."""
+    key = f"trainer.patience={trainer.patience}" if trainer.patience else ""
+    key = "scheduler=plateau" if scheduler.endswith(".plateau") else key
+    if key:
+        raise ConfigError(
+            f"{key} needs validation rows, and there are none: omit it, or give "
+            "dataset.split.val=0.1"
+        )
 
 
 def read_dataset(cfg: DictConfig, reports: RecordReports) -> Dataset:
@@ -101,6 +115,8 @@ def report_data(data: Prepared) -> dict[str, Any]:
     sizes = ", ".join(f"{len(rows)} {part}" for part, rows in split.items())
     names = ", ".join(target.name for target in dataset.targets)
     log.info("%d crystals: %s; target %s", len(dataset.rows), sizes, names)
+    if not len(split["val"]):
+        log.info("no validation rows: all epochs are trained, and the last one is kept")
     if dataset.rejected:
         log.warning("%d records were left out, see rejected.csv", len(dataset.rejected))
     for warning in label_warnings(dataset, split["train"]):

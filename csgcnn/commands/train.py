@@ -20,7 +20,7 @@ from csgcnn.data.dataset import Dataset
 from csgcnn.data.domain import Domain
 from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.splits import split_ids
-from csgcnn.errors import first_line
+from csgcnn.errors import ConfigError, first_line
 from csgcnn.evaluation.calibration import calibrate
 from csgcnn.evaluation.metrics import target_metrics
 from csgcnn.nn.network import CrystalGraphNetwork
@@ -89,6 +89,8 @@ def _train(
     """
     start = time.perf_counter()
     data = prepare(cfg, RecordReports.within(run.folder))
+    if should_prune and not len(data.split["val"]):
+        raise ConfigError("a search compares validation errors; give dataset.split.val=0.1")
     description = _description(cfg, data)
     checkpoint = distributed.run_on_all_ranks(lambda: _checkpoint(source, description))
     _write_inputs(run, cfg, data, description)
@@ -245,7 +247,7 @@ def _summary(trainer: Trainer, dataset: Dataset) -> dict[str, Any]:
     return {
         "units": {target.name: target.unit for target in dataset.targets},
         "best_epoch": trainer.best_epoch,
-        "val_score": trainer.best_score,
+        "val_score": trainer.best_score if len(trainer.split["val"]) else None,
         "epochs": trainer.epoch,
         "n_parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "n_rows": {part: len(rows) for part, rows in trainer.split.items()},

@@ -93,12 +93,17 @@ def _check_split(split: DictConfig) -> None:
     total = split.train + split.val + split.test
     if split.method in ("random", "group") and total > 1 + 1e-9:
         raise ConfigError(f"{key}: train + val + test = {total:g}, expected at most 1")
+    if split.method == "kfold" and split.fold >= split.folds * split.repeats:
+        raise ConfigError(
+            f"{key}.fold={split.fold}: with folds={split.folds} and repeats={split.repeats} the "
+            f"folds are 0 to {split.folds * split.repeats - 1}"
+        )
     if split.method in ("group", "column", "fold") and not split.column:
         raise ConfigError(f"{key}.method={split.method} needs the name of a column: {key}.column=…")
     if split.method == "file" and not split.file:
         raise ConfigError(f"{key}.method=file needs a split file: {key}.file=…")
-    if split.stratify and split.method not in ("random", "matbench"):
+    if split.stratify and split.method not in ("random", "matbench", "kfold"):
         raise ConfigError(
-            f"{key}.stratify={split.stratify} needs {key}.method=random or matbench, "
+            f"{key}.stratify={split.stratify} needs {key}.method=random, kfold or matbench, "
             f"not {split.method}"
         )

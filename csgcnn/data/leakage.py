@@ -5,7 +5,8 @@ import torch
 
 from csgcnn.data.compositions import compositions
 from csgcnn.data.duplicates import group_duplicates
-from csgcnn.data.splits import PARTS, Split
+from csgcnn.data.split_files import PARTS
+from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 
 

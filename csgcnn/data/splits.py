@@ -1,9 +1,7 @@
 """Splits of a data set into training, validation and test rows."""
 
-import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, combinations
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,10 +14,12 @@ from csgcnn.config.settings.dataset import SplitSettings
 from csgcnn.data.compositions import compositions
 from csgcnn.data.duplicates import group_duplicates, rows_without
 from csgcnn.data.grouped_splits import assign_groups
+from csgcnn.data.kfold import assign_folds
+from csgcnn.data.split_files import PARTS, read_split
+from csgcnn.data.split_sizes import check_sizes
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.errors import ConfigError, UserError
 
-PARTS = ("train", "val", "test")
 # Other spellings in a column that names the part.
 SPELLINGS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 # Column that every data set has, see `compositions`.
@@ -36,6 +36,8 @@ Split = dict[str, Tensor]
 def split_rows(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     """Split rows into train, val and test; no row is in two parts.
 
+    Val and test may be empty by choice: with a fraction of 0, or with an empty list in a file.
+
     Args:
         store: The data set.
         rows: [n] int64, the usable rows.
@@ -51,12 +53,7 @@ def split_rows(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Spli
             f"{settings.method}, which gives the part of each row; omit it"
         )
     split = _METHODS[settings.method](store, rows, settings)
-    sizes = {part: len(split[part]) for part in PARTS}
-    if empty := [part for part in PARTS if not sizes[part]]:
-        raise UserError(
-            f"the {settings.method} split of {len(rows)} rows leaves {' and '.join(empty)} empty "
-            f"({', '.join(f'{part} {n}' for part, n in sizes.items())}); change dataset.split"
-        )
+    check_sizes({part: len(split[part]) for part in PARTS}, len(rows), settings)
     return split
 
 
@@ -122,8 +119,11 @@ def _random(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
         return _stratified(store, shuffled, settings)
     n_val, n_test = round(settings.val * len(rows)), round(settings.test * len(rows))
     n_train = min(round(settings.train * len(rows)), len(rows) - n_val - n_test)
-    used = shuffled[: n_train + n_val + n_test]
-    return dict(zip(PARTS, used.split([n_train, n_val, n_test]), strict=True))
+    n_used = n_train + n_val + n_test
+    split = dict(zip(PARTS, shuffled[:n_used].split([n_train, n_val, n_test]), strict=True))
+    # Rows that rounding would leave out are trained on; the others keep their parts.
+    n_wanted = round(sum(_fractions(settings).values()) * len(rows))
+    return split | {"train": torch.cat([split["train"], shuffled[n_used:n_wanted]])}
 
 
 def _stratified(store: GraphStore, shuffled: Tensor, settings: SplitSettings) -> Split:
@@ -204,6 +204,24 @@ def _matbench(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split
     return _test_on(store, fold[rows] == settings.fold, rows, settings)
 
 
+def _kfold(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
+    """Test the rows of one of `folds` equal parts; the fraction `val` of the others validates.
+
+    Fold number `fold` belongs to repeat `fold // folds`; each repeat divides the rows anew.
+    """
+    column = _existing(store, settings.stratify, "stratify") if settings.stratify else None
+    groups = _indivisible(store, rows, settings)
+    labels = None if column is None else [column[group[0]] for group in groups]
+    of_group = assign_folds(groups, labels, settings)
+    in_fold = {
+        row
+        for group, fold in zip(groups, of_group, strict=True)
+        for row in (group if fold == settings.fold % settings.folds else ())
+    }
+    tested = torch.tensor([row in in_fold for row in rows.tolist()], dtype=torch.bool)
+    return _test_on(store, tested, rows, settings)
+
+
 def _test_on(store: GraphStore, in_fold: Tensor, rows: Tensor, settings: SplitSettings) -> Split:
     others, tested = rows[~in_fold], rows[in_fold]
     if settings.duplicates == "together":
@@ -227,7 +245,7 @@ def _indivisible(store: GraphStore, rows: Tensor, settings: SplitSettings) -> li
 def _from_file(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     """Split by the JSON file `file`: {"train": [ids], "val": [ids], "test": [ids]}."""
     path = Path(str(settings.file)).expanduser()
-    ids = _read_ids(path)
+    ids = read_split(path)
     position = {store.ids[row]: row for row in rows.tolist()}
     if missing := [entry for part in PARTS for entry in ids[part] if entry not in position]:
         raise UserError(
@@ -240,31 +258,13 @@ def _from_file(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Spli
     }
 
 
-def _read_ids(path: Path) -> dict[str, list[str]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        ids = {part: [str(entry) for entry in content[part]] for part in PARTS}
-    except OSError as error:
-        raise UserError(f"dataset.split.file={path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f'{path}: expected {{"train": [ids], "val": [ids], "test": [ids]}} as JSON'
-        ) from error
-    for one, other in combinations(PARTS, 2):
-        if shared := set(ids[one]) & set(ids[other]):
-            raise UserError(f"{path}: {min(shared)} is in both {one} and {other}")
-    for part, entries in ids.items():
-        if repeated := [entry for entry, n in Counter(entries).items() if n > 1]:
-            raise UserError(f"{path}: {repeated[0]} is in {part} more than once")
-    return ids
-
-
 _METHODS: Mapping[str, Callable[[GraphStore, Tensor, SplitSettings], Split]] = {
     "random": _random,
     "group": _group,
     "column": _by_column,
     "fold": _fold,
     "matbench": _matbench,
+    "kfold": _kfold,
     "file": _from_file,
 }
 

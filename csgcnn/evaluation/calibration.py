@@ -1,5 +1,6 @@
 """Calibration of predicted standard deviations, and how well they describe the errors."""
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
@@ -14,6 +15,8 @@ from csgcnn.evaluation.inference import predict_with_std
 from csgcnn.evaluation.metrics import known_labels
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
+
+log = logging.getLogger(__name__)
 
 # Coverage of a normal distribution within 0.67, 1, 1.64 and 1.96 standard deviations.
 LEVELS = (0.5, 0.6827, 0.9, 0.95)
@@ -39,6 +42,9 @@ def calibrate(
         batch_size: Crystals per forward pass.
     """
     model.std_scale.fill_(1.0)
+    if not len(rows):
+        log.warning("no validation rows: the predicted standard deviations are not calibrated")
+        return
     prediction, std = predict_with_std(model, store, rows, batch_size)
     assert std is not None, "the model predicts no standard deviation"
     scales = std_scales(prediction.cpu(), std.cpu(), values[rows].cpu(), targets)

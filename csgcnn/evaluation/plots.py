@@ -180,6 +180,8 @@ def plot_learning_curve(metrics_csv: Path, targets: Sequence[Target], path: Path
         rows = list(csv.DictReader(file))
     column = {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
     losses = {part: column[f"{part}_loss"] for part in ("train", "val")}
+    # without validation rows
+    losses = {part: values for part, values in losses.items() if np.isfinite(values).any()}
     panels = {"loss (standardized targets)": (losses, True)}
     for task, roles in TASKS.items():
         metric = roles.ranking
@@ -190,12 +192,12 @@ def plot_learning_curve(metrics_csv: Path, targets: Sequence[Target], path: Path
             for t in targets
             if task_of(t) == task
         }
-        if curves:
+        if curves and "val" in losses:
             panels[f"validation {metric.label}"] = (curves, metric.lower_is_better)
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(4.2 * len(panels), 3.4), layout="constrained"
+        1, len(panels), figsize=(4.2 * len(panels), 3.4), squeeze=False, layout="constrained"
     )
-    for axis, (label, (curves, is_error)) in zip(axes, panels.items(), strict=True):
+    for axis, (label, (curves, is_error)) in zip(axes[0], panels.items(), strict=True):
         _draw_curves(axis, column["epoch"], curves, is_error)
         axis.set(xlabel="epoch", ylabel=label)
         axis.legend(frameon=False)

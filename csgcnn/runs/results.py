@@ -13,6 +13,7 @@ from torch import Tensor
 from csgcnn import distributed
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.domain import Domain
+from csgcnn.data.split_files import PARTS
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
@@ -61,7 +62,9 @@ def write_results(
         figures: Whether to draw the parity plot, confusion matrices, ROC and calibration curves.
     """
     predicted = {
-        part: predict_with_std(model, store, split[part], batch_size) for part in ("val", "test")
+        part: predict_with_std(model, store, split[part], batch_size)
+        for part in ("val", "test")
+        if len(split[part])
     }
     if distributed.rank():
         return
@@ -70,12 +73,17 @@ def write_results(
     std = {part: of_part.cpu() for part, (_, of_part) in predicted.items() if of_part is not None}
     domain = Domain.of(store, split["train"])
     outside = {part: domain_cells(domain, store, split[part]) for part in prediction}
+    not_measured = [part for part in PARTS[1:] if part not in prediction]
+    for part in not_measured:
+        prediction[part] = torch.empty(0, sum(target.n_outputs for target in targets))
+        std |= {part: prediction[part]} if std else {}
+        outside[part] = {name: [] for name in domain_columns(domain)}
     write_predictions(
         run.folder / "predictions.csv",
         ["id", "split", *compared_columns(targets, bool(std)), *domain_columns(domain)],
         _prediction_rows(prediction, std, outside, store, dataset, split),
     )
-    if figures:
+    if figures and "test" not in not_measured:
         from csgcnn.evaluation.plots import plot_calibration, plot_test
 
         plot_test(prediction["test"], values["test"], targets, run.folder)
@@ -92,9 +100,19 @@ def write_results(
         covered = coverage(prediction["test"], std["test"], values["test"], targets)
         calibration = {"calibration": covered, "std_scale": _std_scales(model, targets)}
     run.write_json(
-        "metrics.json", {**metrics, **_baseline_entries(baseline, targets), **calibration, **facts}
+        "metrics.json",
+        {
+            **metrics,
+            "not_measured": not_measured,
+            **_baseline_entries(baseline, targets),
+            **calibration,
+            **facts,
+        },
     )
-    _log_test(metrics["test"], targets, baseline, covered)
+    if "test" in not_measured:
+        log.info("test errors: not measured, there are no test rows")
+    else:
+        _log_test(metrics["test"], targets, baseline, covered)
 
 
 def _log_test(

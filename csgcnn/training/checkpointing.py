@@ -118,7 +118,8 @@ class Checkpointer:
 
     def save_best(self, weights: Mapping[str, Tensor]) -> None:
         """Write best.ckpt with these weights."""
-        metrics = {"best_epoch": self.trainer.best_epoch, "val_score": self.trainer.best_score}
+        score = self.trainer.best_score if len(self.trainer.split["val"]) else None
+        metrics = {"best_epoch": self.trainer.best_epoch, "val_score": score}
         self.run.save({**self.description, "metrics": metrics, "state_dict": dict(weights)}, "best")
 
     def _write_rows(self) -> None:

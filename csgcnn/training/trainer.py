@@ -31,6 +31,8 @@ Row = dict[str, float]
 class Trainer:
     """Train a network on split["train"] and choose the best epoch on split["val"].
 
+    Without validation rows the last epoch is kept, and validation metrics are NaN.
+
     The scaler and the global features of the network are fitted on the training rows. With
     `settings.ema` the moving average of the weights is validated and kept. `training_state` and
     `load_training_state` save and restore a training between two steps; on the CPU the result is
@@ -174,9 +176,10 @@ class Trainer:
         self.history.append(row)
         self.order, self.n_done = self.order[:0], 0
         score = validation_score(metrics, self.targets, self.model.scaler.std.tolist())
-        if score < self.best_score:
-            self.best_score, self.best_epoch = score, self.epoch
-            self.best = _copy(self.evaluated.state_dict())
+        is_better = score < self.best_score
+        if is_better or not len(self.split["val"]):
+            self.best_score = score if is_better else self.best_score
+            self.best_epoch, self.best = self.epoch, _copy(self.evaluated.state_dict())
         return row
 
     def train_epoch(self, on_step: Callable[[], None]) -> float:
@@ -273,6 +276,9 @@ class Trainer:
     def validate(self) -> tuple[float, dict[str, Metrics]]:
         """Return the loss and the metrics of each target on the validation rows."""
         model, rows, values = self.evaluated, self.split["val"], self.values_of("val")
+        if not len(rows):
+            nothing = torch.empty(0, sum(target.n_outputs for target in self.targets))
+            return math.nan, target_metrics(nothing, values.cpu(), self.targets)
         batch_size = 4 * self.settings.batch_size
         outputs = in_batches(model, model.standardized, self.store, rows, batch_size).float()
         loss = self.loss(outputs, model.scaler.standardize(values)).item()

@@ -17,7 +17,7 @@ from csgcnn.errors import UserError
 
 N = 103
 ROWS = torch.tensor([row for row in range(N) if row not in (0, 50, 102)])  # 100 usable rows
-METHODS = ["random", "group", "column", "fold", "matbench", "file"]
+METHODS = ["random", "group", "column", "fold", "matbench", "kfold", "file"]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_parts_are_disjoint_usable_and_reproducible(
     assert all(torch.equal(split[part], again[part]) for part in PARTS)
     other = split_rows(store, ROWS, settings(method, seed=2))
     changed = any(sorted(split[part].tolist()) != sorted(other[part].tolist()) for part in PARTS)
-    assert changed == (method in ("random", "group", "fold", "matbench"))
+    assert changed == (method in ("random", "group", "fold", "matbench", "kfold"))
 
 
 def test_random_parts_have_the_sizes_asked_for(
@@ -79,12 +79,56 @@ def test_random_parts_have_the_sizes_asked_for(
     assert sizes(split_rows(store, ROWS, settings("random"))) == [80, 10, 10]
     assert sizes(
         split_rows(store, ROWS[:97], settings("random", train=1 / 3, val=1 / 3, test=1 / 3))
-    ) == [32, 32, 32]
+    ) == [33, 32, 32]
     assert sizes(split_rows(store, ROWS, settings("random", train=0.2, val=0.05, test=0.3))) == [
         20,
         5,
         30,
     ]
+
+
+@pytest.mark.parametrize("n_rows", [14, 15, 37, 99])
+def test_rounding_loses_no_row_and_moves_no_other(store: GraphStore, n_rows: int) -> None:
+    split = split_rows(store, ROWS[:n_rows], SplitSettings())
+    assert sorted(torch.cat(list(split.values())).tolist()) == ROWS[:n_rows].tolist()
+    shuffled = ROWS[:n_rows][torch.randperm(n_rows, generator=torch.Generator().manual_seed(0))]
+    n_train, n_val, n_test = (round(share * n_rows) for share in (0.8, 0.1, 0.1))
+    n_train = min(n_train, n_rows - n_val - n_test)
+    before = shuffled[: n_train + n_val + n_test].split([n_train, n_val, n_test])
+    assert torch.equal(split["train"][:n_train], before[0])
+    assert torch.equal(split["val"], before[1])
+    assert torch.equal(split["test"], before[2])
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "expected"),
+    [
+        ("random", {"train": 1.0, "val": 0.0, "test": 0.0}, [100, 0, 0]),
+        ("random", {"train": 0.9, "test": 0.0}, [90, 10, 0]),
+        ("random", {"train": 0.9, "val": 0.0, "stratify": "part"}, [90, 0, 10]),
+        ("group", {"train": 1.0, "val": 0.0, "test": 0.0}, [100, 0, 0]),
+        ("fold", {"val": 0.0}, [80, 0, 20]),
+        ("kfold", {"val": 0.0}, [80, 0, 20]),
+    ],
+)
+def test_a_fraction_of_zero_leaves_a_part_empty(
+    store: GraphStore,
+    settings: Callable[..., SplitSettings],
+    method: str,
+    changes: dict[str, object],
+    expected: list[int],
+) -> None:
+    split = split_rows(store, ROWS, settings(method, **changes))
+    assert np.abs(np.array(sizes(split)) - expected).max() <= 1
+    assert sum(sizes(split)) == len(ROWS)
+
+
+def test_a_split_file_may_leave_val_and_test_empty(
+    store: GraphStore, settings: Callable[..., SplitSettings], tmp_path: Path
+) -> None:
+    file = tmp_path / "all.json"
+    file.write_text('{"train": ["c1", "c2"], "val": [], "test": []}')
+    assert sizes(split_rows(store, ROWS, settings("file", file=str(file)))) == [2, 0, 0]
 
 
 def test_groups_stay_together(store: GraphStore, settings: Callable[..., SplitSettings]) -> None:
@@ -157,9 +201,10 @@ def test_ids_of_a_file_are_text_or_numbers(
             {"test": 0.001},
             r"random split of 100 rows leaves test empty \(train 80, val 10, test 0\)",
         ),
-        ("random", {"train": 1.0, "val": 0.0, "test": 0.0}, "leaves val and test empty"),
-        ("fold", {"val": 0.0}, "fold split of 100 rows leaves val empty"),
-        ("group", {"val": 0.0}, "group split of 100 rows leaves val empty"),
+        ("random", {"train": 1e-3, "val": 0.0}, "leaves train empty"),
+        ("random", {"val": 1e-3, "test": 1e-3}, "leaves val and test empty .*method=kfold"),
+        ("fold", {"val": 1e-3}, "fold split of 100 rows leaves val empty"),
+        ("group", {"val": 1e-3}, "group split of 100 rows leaves val empty"),
         ("column", {"column": "only train"}, "leaves val and test empty"),
         ("file", {"file": "gone.json"}, "dataset.split.file=gone.json: No such file"),
     ],
@@ -191,7 +236,7 @@ def test_impossible_splits_are_refused(
             '{"train": ["c1"], "val": ["c3"], "test": ["c50"]}',
             "1 of its ids are not among the usable rows, the first is 'c50'",
         ),
-        ('{"train": ["c1"], "val": [], "test": ["c2"]}', "leaves val empty"),
+        ('{"train": [], "val": ["c1"], "test": ["c2"]}', "leaves train empty"),
         ('{"train": ["c1", "c1"], "val": ["c3"], "test": ["c2"]}', "c1"),
     ],
 )

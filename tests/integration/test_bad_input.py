@@ -158,7 +158,8 @@ def test_an_unusable_cif_aborts_the_run(
         (["dataset.targets=null"], 1, ["dataset.targets", "band_gap, refractive_index"]),
         (["dataset.targets=[formula]"], 1, ["formula is", "expected a number"]),
         (["dataset.id_column=name"], 1, ["'name'", "material_id"]),
-        (["dataset.split.val=0"], 1, ["val empty", "dataset.split"]),
+        (["dataset.split.val=0", "trainer.patience=3"], 2, ["patience=3", "dataset.split.val"]),
+        (["dataset.split.method=kfold", "dataset.split.fold=5"], 2, ["folds are 0 to 4"]),
         (
             ["dataset.split.train=0.999", "dataset.split.val=0.0005", "dataset.split.test=0.0005"],
             1,

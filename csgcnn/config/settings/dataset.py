@@ -5,7 +5,7 @@ from typing import Annotated
 
 from csgcnn.config.settings.setting import MAX_SEED, MISSING, Setting
 
-SPLIT_METHODS = ("random", "group", "column", "fold", "matbench", "file")
+SPLIT_METHODS = ("random", "group", "column", "fold", "matbench", "kfold", "file")
 
 
 @dataclass(slots=True)
@@ -21,20 +21,27 @@ class SplitSettings:
         Setting(
             "random: by fractions; group: likewise, rows with one value of `column` stay together; "
             "column: `column` holds train, val or test; fold: rows whose `column` equals `fold` "
-            "test; matbench: the official folds; file: ids per part.",
+            "test; matbench: the official folds; kfold: the rows of fold `fold` of `folds` equal "
+            "ones test; file: ids per part.",
             choices=SPLIT_METHODS,
         ),
     ] = "random"
     train: Annotated[float, Setting("Fraction of training rows.", above=0, at_most=1)] = 0.8
-    val: Annotated[float, Setting("Fraction of validation rows.", at_least=0, below=1)] = 0.1
-    test: Annotated[float, Setting("Fraction of test rows.", at_least=0, below=1)] = 0.1
+    val: Annotated[
+        float,
+        Setting(
+            "Fraction of validation rows; 0: none, the last epoch is kept.", at_least=0, below=1
+        ),
+    ] = 0.1
+    test: Annotated[float, Setting("Fraction of test rows; 0: none.", at_least=0, below=1)] = 0.1
     seed: Annotated[
         int, Setting("Seed of the split.", at_least=0, at_most=MAX_SEED, effect="seed")
     ] = 0
     stratify: Annotated[
         str | None,
         Setting(
-            "Column whose values get the same shares in every part (random) or fold (matbench).",
+            "Column whose values get the same shares in every part (random) or fold (matbench, "
+            "kfold).",
             null="none",
         ),
     ] = None
@@ -50,7 +57,16 @@ class SplitSettings:
         str | None,
         Setting("Column of the group, the part or the fold.", null="none"),
     ] = None
-    fold: Annotated[int, Setting("Fold whose rows are the test part.", at_least=0)] = 0
+    fold: Annotated[int, Setting("Fold whose rows are the test part, from 0.", at_least=0)] = 0
+    folds: Annotated[int, Setting("Number of folds of kfold.", at_least=2)] = 5
+    repeats: Annotated[
+        int,
+        Setting(
+            "Times that kfold divides the rows; fold numbers continue: `fold` is below "
+            "folds * repeats.",
+            at_least=1,
+        ),
+    ] = 1
     file: Annotated[
         str | None,
         Setting("JSON file with a list of ids per part.", null="none", verbatim=True, by_name=True),

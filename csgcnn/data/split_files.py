@@ -1,0 +1,34 @@
+"""Files that name the ids of each part of a split."""
+
+import json
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+from csgcnn.errors import UserError
+
+PARTS = ("train", "val", "test")
+
+
+def read_split(path: Path) -> dict[str, list[str]]:
+    """Read {"train": [ids], "val": [ids], "test": [ids]}, as every run writes in splits.json.
+
+    Raises:
+        UserError: The file cannot be read, or an id occurs twice.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        ids = {part: [str(entry) for entry in content[part]] for part in PARTS}
+    except OSError as error:
+        raise UserError(f"dataset.split.file={path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f'{path}: expected {{"train": [ids], "val": [ids], "test": [ids]}} as JSON'
+        ) from error
+    for one, other in combinations(PARTS, 2):
+        if shared := set(ids[one]) & set(ids[other]):
+            raise UserError(f"{path}: {min(shared)} is in both {one} and {other}")
+    for part, entries in ids.items():
+        if repeated := [entry for entry, n in Counter(entries).items() if n > 1]:
+            raise UserError(f"{path}: {repeated[0]} is in {part} more than once")
+    return ids

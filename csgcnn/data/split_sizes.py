@@ -1,0 +1,52 @@
+"""Check the sizes of the parts of a split."""
+
+from collections.abc import Mapping
+
+from csgcnn.config.settings.dataset import SplitSettings
+from csgcnn.data.split_files import PARTS
+from csgcnn.errors import UserError
+
+# Parts whose fraction a method reads.
+FRACTIONS = {
+    "random": PARTS,
+    "group": PARTS,
+    "fold": ("val",),
+    "matbench": ("val",),
+    "kfold": ("val",),
+}
+
+
+def check_sizes(sizes: Mapping[str, int], n_rows: int, settings: SplitSettings) -> None:
+    """Check that no part is empty, unless this was asked for.
+
+    Args:
+        sizes: Rows of each part.
+        n_rows: Rows that were divided.
+        settings: How they were divided.
+
+    Raises:
+        UserError: A part is empty.
+    """
+    empty = [part for part in PARTS if not sizes[part] and part not in _left_empty(settings)]
+    if not empty:
+        return
+    parts = " and ".join(empty)
+    advice = "change dataset.split"
+    if settings.method in FRACTIONS:
+        known = [part for part in empty if part in FRACTIONS[settings.method]]
+        zeros = "".join(f" dataset.split.{part}=0" for part in known if part != "train")
+        wanted = f"enlarge dataset.split.{known[0]}, " if known else "change dataset.split, "
+        none = f"ask for none with{zeros}, " if zeros else ""
+        advice = f"{wanted}{none}or test every row once with dataset.split.method=kfold"
+    raise UserError(
+        f"the {settings.method} split of {n_rows} rows leaves {parts} empty "
+        f"({', '.join(f'{part} {n}' for part, n in sizes.items())}); {advice}"
+    )
+
+
+def _left_empty(settings: SplitSettings) -> list[str]:
+    """Return the parts that are empty by choice."""
+    if settings.method == "file":
+        return list(PARTS[1:])
+    parts = FRACTIONS.get(settings.method, ())
+    return [part for part in parts if part != "train" and not getattr(settings, part)]
