@@ -20,6 +20,7 @@ from csgcnn.crystals.structures import StructureSource, is_structure_object, tex
 from csgcnn.data.domain import Domain
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, with_unit
+from csgcnn.data.transforms import interval_in_unit, predictions_in_unit
 from csgcnn.errors import DataWarning, StructureError, UserError
 from csgcnn.evaluation.inference import predict_with_std
 from csgcnn.nn.ensemble import Ensemble
@@ -155,7 +156,8 @@ class Predictor:
             structures: As for `predict`.
 
         Returns:
-            Predictions and standard deviations, both [n_structures, n_columns].
+            Predictions and standard deviations, both [n_structures, n_columns]. Of a target with a
+            transform, half of the width of the interval that `predict(as_frame=True)` gives.
 
         Raises:
             StructureError: A structure cannot be used.
@@ -167,7 +169,11 @@ class Predictor:
                 "this model does not predict a standard deviation; load several checkpoints as an "
                 "ensemble: load([a, b, c])"
             )
-        return found.values, found.std
+        values, std = torch.from_numpy(found.values), torch.from_numpy(found.std)
+        lower, upper = interval_in_unit(values, std, self.targets)
+        of_output = [target for target in self.targets for _ in target.outputs]
+        has_transform = torch.tensor([target.transform != "none" for target in of_output])
+        return found.values, torch.where(has_transform, (upper - lower) / 2, std).numpy()
 
     def stream(
         self,
@@ -232,7 +238,7 @@ class Predictor:
         values, std = predict_with_std(self.network, store, index, batch_size)
         return Prediction(
             store.ids[rows.start : rows.stop],
-            values.cpu().numpy(),
+            predictions_in_unit(values.cpu(), self.targets).numpy(),
             None if std is None else std.cpu().numpy(),
             domain_cells(self.domain, store, index),
         )

@@ -1,4 +1,4 @@
-"""`csgcnn benchmark`: train on each fold of a public task and compare with published models."""
+"""`csgcnn benchmark`: train on each fold of a public task, or of your own data."""
 
 import gzip
 import json
@@ -30,7 +30,8 @@ from csgcnn.evaluation.baselines import (
 )
 from csgcnn.evaluation.benchmark_summary import COMPOSITION, MEAN, Fold, markdown, summarize
 from csgcnn.evaluation.matbench import matbench_record
-from csgcnn.evaluation.metrics import Metrics, target_metrics
+from csgcnn.evaluation.metrics import Metrics
+from csgcnn.evaluation.unit_metrics import reported_metrics
 from csgcnn.hardware import select_device
 from csgcnn.io import write_bytes, write_json, write_text
 from csgcnn.runs.checkpoint import load_checkpoint
@@ -41,6 +42,10 @@ log = logging.getLogger(__name__)
 
 # all other keys are those of a training
 BENCHMARK_KEYS = ("task", "folds")
+
+
+# name of the task where there is none
+CROSS_VALIDATION = "cross-validation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ def benchmark(cfg: DictConfig, job: Job) -> None:
         ConfigError: The configuration is not that of a benchmark, or not that of earlier folds.
     """
     start = time.monotonic()
+    cfg = cfg if cfg.task.name else cross_validation(cfg)
     _check(cfg)
     n_folds = cfg.task.n_folds
     folds = _folds_to_run(cfg.folds, n_folds)
@@ -87,18 +93,44 @@ def benchmark(cfg: DictConfig, job: Job) -> None:
     log.info("%s\nResults: %s", _write_summary(cfg, job, data), job.folder)
 
 
+def cross_validation(cfg: DictConfig) -> DictConfig:
+    """Return the configuration of a benchmark of your own data, which has no task.
+
+    A number of folds stands for the method kfold, unless the method has folds already.
+
+    Args:
+        cfg: Configuration of the benchmark.
+    """
+    cfg = OmegaConf.create(plain(cfg))
+    split = cfg.dataset.split
+    n_folds = cfg.folds if isinstance(cfg.folds, int) else None
+    if n_folds is not None and n_folds < 2:
+        raise ConfigError(f"folds={n_folds}: expected at least 2 folds, or a task")
+    if n_folds is not None and split.method == "random":
+        split.method = "kfold"
+    if split.method == "kfold":
+        split.folds = n_folds or split.folds
+        cfg.task.n_folds = split.folds * split.repeats
+    else:
+        cfg.task.n_folds = n_folds or cfg.task.n_folds
+    cfg.folds = None if n_folds else cfg.folds
+    cfg.task.name = CROSS_VALIDATION
+    return cfg
+
+
 def _check(cfg: DictConfig) -> None:
     method = cfg.dataset.split.method
-    if method not in ("fold", "matbench"):
+    if method not in ("fold", "matbench", "kfold"):
         raise ConfigError(
-            f"dataset.split.method={method}: a benchmark has folds, expected fold or matbench"
+            f"dataset.split.method={method}: a benchmark has folds, expected fold or matbench, or "
+            "for your own data kfold"
         )
     if cfg.resume not in (None, "auto"):
         raise ConfigError(
             f"resume={cfg.resume}: the same command resumes a benchmark; for another folder give "
             "hydra.run.dir=FOLDER"
         )
-    if not cfg.dataset.targets:
+    if not cfg.dataset.targets and cfg.task.n_rows:
         raise ConfigError("dataset.targets: expected a list; its first entry is measured")
 
 
@@ -171,7 +203,7 @@ def _baselines(dataset: Dataset, splits: Sequence[Split]) -> dict[str, list[Metr
         known, test = values[torch.cat([split["train"], split["val"]])], values[split["test"]]
         prediction = predict_by_composition(features, values[:, 0], split, len(target.classes))
         found[MEAN].append(baseline_metrics(known, test, [target])[target.name])
-        found[COMPOSITION].append(target_metrics(prediction, test, [target])[target.name])
+        found[COMPOSITION].append(reported_metrics(prediction, test, [target])[target.name])
     return found
 
 
@@ -184,7 +216,8 @@ def _write_summary(cfg: DictConfig, job: Job, data: _Data) -> str:
     summary = summarize(facts, data.target, folds, data.baselines, cfg.task.published, shortfall)
     write_json(job.folder / "summary.json", summary)
     write_text(job.folder / "summary.md", text := markdown(summary))
-    if not shortfall and len(data.target.classes) in (0, 2):
+    is_task = cfg.task.name != CROSS_VALIDATION
+    if is_task and not shortfall and len(data.target.classes) in (0, 2):
         _write_record(cfg, job.folder, data.target, folds, {**facts, "score": summary["score"]})
     return text
 
@@ -198,7 +231,17 @@ def _facts(cfg: DictConfig, job: Job) -> dict[str, Any]:
         "seed": cfg.seed,
         "split_seed": cfg.dataset.split.seed,
         "source": cfg.task.source,
+        **_data_facts(cfg),
     }
+
+
+def _data_facts(cfg: DictConfig) -> dict[str, Any]:
+    """Return what names the data of a cross-validation."""
+    if cfg.task.name != CROSS_VALIDATION:
+        return {}
+    split = cfg.dataset.split
+    repeats = {"repeats": split.repeats} if split.method == "kfold" else {}
+    return {"dataset": cfg.dataset.path, "method": split.method, **repeats}
 
 
 def _write_record(
@@ -219,4 +262,5 @@ def _shortfall(cfg: DictConfig, n_finished: int, n_test: int) -> str:
         missing.append(f"{n_finished} of {cfg.task.n_folds} folds")
     if cfg.task.n_rows not in (None, n_test):
         missing.append(f"{n_test:,} of {cfg.task.n_rows:,} crystals")
-    return f"{' and '.join(missing)}: not a Matbench score" if missing else ""
+    score = "no mean yet" if cfg.task.name == CROSS_VALIDATION else "not a Matbench score"
+    return f"{' and '.join(missing)}: {score}" if missing else ""

@@ -81,7 +81,7 @@ def _output(cfg: DictConfig) -> Path | None:
 
 def _dataset(opened: OpenedDataset, settings: DatasetSettings, path: Path) -> Dataset:
     store = opened.store
-    derive_columns(store, settings.derived, path)
+    failed = derive_columns(store, settings.derived, path)
     names = settings.targets
     if names is None:
         names = [
@@ -92,7 +92,7 @@ def _dataset(opened: OpenedDataset, settings: DatasetSettings, path: Path) -> Da
         return Dataset(store, [], values, rows, opened.rejected)
     tasks, units = settings.tasks, settings.units
     targets = describe_targets(store, names, tasks, units, settings.derived, path)
-    return select_targets(store, targets, opened.rejected, path)
+    return select_targets(store, targets, opened.rejected, path, failed)
 
 
 def _is_number(store: GraphStore, name: str) -> bool:

@@ -23,7 +23,8 @@ from csgcnn.evaluation.calibration import coverage, format_coverage
 from csgcnn.evaluation.domain_metrics import format_domain_metrics, metrics_with_domain
 from csgcnn.evaluation.inference import predict_with_std
 from csgcnn.evaluation.invariance import Changes, largest_changes
-from csgcnn.evaluation.metrics import Metrics, format_metrics, target_metrics
+from csgcnn.evaluation.metrics import Metrics, format_metrics
+from csgcnn.evaluation.unit_metrics import reported_metrics
 from csgcnn.hardware import select_device
 from csgcnn.predictor import Predictor
 from csgcnn.runs.predictions import NO_DOMAIN, OUT_OF_DOMAIN, domain_cells
@@ -92,7 +93,7 @@ def _evaluate(
     if predictor.domain.is_known:
         metrics = metrics_with_domain(prediction, values, targets, outside[OUT_OF_DOMAIN])
     else:
-        metrics = target_metrics(prediction, values, targets)
+        metrics = reported_metrics(prediction, values, targets)
         log.warning("%s", NO_DOMAIN)
     known = dataset.values[train_rows] if len(train_rows) else values
     baseline = baseline_metrics(known, values, targets)

@@ -27,7 +27,7 @@ from csgcnn.data.splits import Split, split_rows
 from csgcnn.data.store import GraphStore
 from csgcnn.data.store_files import is_store
 from csgcnn.data.targets import Target, check_labels, derive_columns, describe_targets
-from csgcnn.errors import ConfigError
+from csgcnn.errors import ConfigError, UserError
 from csgcnn.hardware import select_device
 from csgcnn.nn.network import build_network
 from csgcnn.training.losses import build_loss
@@ -77,6 +77,8 @@ def prepare(cfg: DictConfig, reports: RecordReports) -> Prepared:
         dataset = read_dataset(cfg, reports)
         split = split_rows(dataset.store, dataset.rows, split_settings(cfg))
         check_labels(dataset.values[split["train"]], dataset.targets)
+        if dataset.weights is not None and not dataset.weights[split["train"]].any():
+            raise UserError(f"all training rows have the weight 0 in {cfg.dataset.weight_column}")
         if not len(split["val"]):
             _check_without_validation(trainer, str(cfg.scheduler.get("_target_")))
         return dataset, split
@@ -115,6 +117,13 @@ def report_data(data: Prepared) -> dict[str, Any]:
     sizes = ", ".join(f"{len(rows)} {part}" for part, rows in split.items())
     names = ", ".join(target.name for target in dataset.targets)
     log.info("%d crystals: %s; target %s", len(dataset.rows), sizes, names)
+    if dataset.weights is not None:
+        weights = dataset.weights[split["train"]]
+        log.info(
+            "the training loss is weighted (weights %.3g to %.3g); metrics are not",
+            weights.min(),
+            weights.max(),
+        )
     if not len(split["val"]):
         log.info("no validation rows: all epochs are trained, and the last one is kept")
     if dataset.rejected:
@@ -181,11 +190,20 @@ def load_dataset(
     store, rejected, warnings = open_graphs(settings, graph, workers, progress)
     learned = {target.name: target.derived for target in targets or () if target.derived}
     absent = {name: formula for name, formula in learned.items() if name not in store.columns}
-    derive_columns(store, {**absent, **settings.derived}, path)
+    failed = derive_columns(store, {**absent, **settings.derived}, path)
+    weight_column = settings.weight_column if targets is None else None
     if targets is None:
-        names, tasks, units = settings.targets, settings.tasks, settings.units
-        targets = describe_targets(store, names, tasks, units, settings.derived, path)
-    dataset = select_targets(store, targets, rejected, path)
+        targets = describe_targets(
+            store,
+            settings.targets,
+            settings.tasks,
+            settings.units,
+            settings.derived,
+            path,
+            settings.transform,
+            settings.labels,
+        )
+    dataset = select_targets(store, targets, rejected, path, failed, weight_column)
     report_warnings(warnings, reports.warnings)
     check_rejected(dataset, path, settings.on_error, reports.rejected, settings.max_rejected)
     return dataset

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +21,7 @@ from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.splits import split_ids
 from csgcnn.errors import ConfigError, first_line
 from csgcnn.evaluation.calibration import calibrate
-from csgcnn.evaluation.metrics import target_metrics
+from csgcnn.evaluation.unit_metrics import reported_metrics
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.directory import RunDirectory, finished_epochs
 from csgcnn.runs.environment import environment
@@ -154,7 +153,7 @@ def _description(cfg: DictConfig, data: Prepared) -> dict[str, Any]:
     return {
         "csgcnn": __version__,
         "config": OmegaConf.to_container(cfg, resolve=True),
-        "targets": [asdict(target) for target in dataset.targets],
+        "targets": [target.plain() for target in dataset.targets],
         "elements": sorted(domain.elements),
         "domain": domain.plain(),
         "split": split_ids(dataset.store, data.split),
@@ -268,7 +267,7 @@ def _plot_learning_curve(run: RunDirectory, data: Prepared) -> None:
 def _write_pruned(run: RunDirectory, trainer: Trainer, facts: Mapping[str, Any]) -> None:
     """Write metrics.json of a pruned trial, without predicting the test rows."""
     values = trainer.values_of("val").cpu()
-    metrics = target_metrics(trainer.predict("val").cpu(), values, trainer.targets)
+    metrics = reported_metrics(trainer.predict("val").cpu(), values, trainer.targets)
     run.write_json("metrics.json", {"val": metrics, **facts})
 
 

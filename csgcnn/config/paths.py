@@ -1,6 +1,7 @@
 """Paths of configurations, data and run directories."""
 
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import blake2b
@@ -61,7 +62,9 @@ def claim_directory(path: str) -> str:
     return name
 
 
-def benchmark_directory(task: str | None, recipe: str, overrides: Sequence[str]) -> str:
+def benchmark_directory(
+    task: str | None, recipe: str, overrides: Sequence[str], dataset: str = "data"
+) -> str:
     """Return the folder of a benchmark; the same command resumes the benchmark that is there.
 
     Args:
@@ -69,14 +72,23 @@ def benchmark_directory(task: str | None, recipe: str, overrides: Sequence[str])
         recipe: Name of the recipe.
         overrides: Overrides of the command line. Those that change what is trained give the
             folder a hash of its own.
+        dataset: Option of the group `dataset`, which names a cross-validation without a task.
 
     Raises:
-        ConfigError: There is no task.
+        ConfigError: There is neither a task nor a number of folds.
     """
+    given = overrides_of_result(overrides)
     if not task:
-        options = sorted(path.stem for path in CONF.glob("task/*.yaml"))
-        raise ConfigError(f"please give task=…, one of {', '.join(options)}")
-    deciding = ",".join(sorted(overrides_of_result(overrides)))
+        n_folds = [text for text in overrides if re.fullmatch(r"\+*folds=\d+", text)]
+        if not n_folds and not any("dataset.split." in text for text in given):
+            options = sorted(path.stem for path in CONF.glob("task/*.yaml"))
+            raise ConfigError(
+                f"please give task=…, one of {', '.join(options)}; or folds=5 to cross-validate "
+                "your own data, such as csgcnn benchmark folds=5 dataset.path=FILE"
+            )
+        given += n_folds
+        task = f"cross-validation/{dataset}"
+    deciding = ",".join(sorted(given))
     code = f"_{blake2b(deciding.encode(), digest_size=4).hexdigest()}" if deciding else ""
     return f"runs/{task}/{recipe}{code}"
 

@@ -1,7 +1,7 @@
 """A data set with targets: graphs, values, usable rows and rejected records."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.data.record_reports import first_reasons, write_rejected
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.data.targets import Target, column_of
+from csgcnn.data.transforms import LARGEST, transformed
 from csgcnn.errors import UserError
 
 # Last word of the reason of a row without any label. Such rows may be skipped in any number.
@@ -28,9 +29,11 @@ class Dataset:
     Attributes:
         store: The graphs.
         targets: The targets.
-        values: [n_graphs, n_targets] float32; NaN where missing, a class by its position.
+        values: [n_graphs, n_targets] float32, as they are trained: NaN where missing, a class by
+            its position, a number on the scale of its transform.
         rows: [n_usable] int64, rows with a value of at least one target.
         rejected: Records that cannot be used.
+        weights: [n_graphs] float32, weights of the rows in the training loss; None: equal.
     """
 
     store: GraphStore
@@ -38,10 +41,28 @@ class Dataset:
     values: Tensor
     rows: Tensor
     rejected: list[Rejected]
+    weights: Tensor | None = None
+
+    def loss_weights(self, rows: Tensor, device: torch.device) -> Tensor | None:
+        """Return weights [n_graphs, 1] whose mean over the training rows is 1.
+
+        Args:
+            rows: Training rows.
+            device: Device of the result.
+        """
+        if self.weights is None:
+            return None
+        weights = self.weights / self.weights[rows].double().mean()
+        return weights.float().unsqueeze(1).to(device)
 
 
 def select_targets(
-    store: GraphStore, targets: Sequence[Target], rejected: Sequence[Rejected], source: Path
+    store: GraphStore,
+    targets: Sequence[Target],
+    rejected: Sequence[Rejected],
+    source: Path,
+    failed: Mapping[str, Mapping[int, str]] | None = None,
+    weight_column: str | None = None,
 ) -> Dataset:
     """Read the target columns; rows with an impossible value, or without any value, are rejected.
 
@@ -50,19 +71,45 @@ def select_targets(
         targets: The targets.
         rejected: Records that are rejected already.
         source: Path of the data, for messages.
+        failed: Reasons why values of derived columns cannot be computed, by column and row.
+        weight_column: Column of the weights in the training loss; rows without a weight, or with a
+            negative one, are rejected.
 
     Raises:
         UserError: A column does not exist.
     """
     reasons: dict[int, str] = {}
+    for target in targets:
+        reasons |= (failed or {}).get(target.name, {})
     columns = [_encoded(target, column_of(store, target, source), reasons) for target in targets]
     values = torch.tensor(columns, dtype=torch.float32).T.contiguous()
     for row in (~values.isfinite().any(1)).nonzero().squeeze(1).tolist():
         reasons.setdefault(row, f"{' and '.join(target.name for target in targets)} {MISSING}")
+    weights = None
+    if weight_column:
+        weights = torch.tensor(_weights(store, weight_column, source, reasons), dtype=torch.float32)
     usable = [row for row in range(len(store)) if row not in reasons]
     found = [Rejected(store.ids[row], reason) for row, reason in sorted(reasons.items())]
     rows = torch.tensor(usable, dtype=torch.long)
-    return Dataset(store, list(targets), values, rows, [*rejected, *found])
+    return Dataset(store, list(targets), values, rows, [*rejected, *found], weights)
+
+
+def _weights(store: GraphStore, column: str, source: Path, reasons: dict[int, str]) -> list[float]:
+    """Read weights of rows; a row with an impossible one gets a reason, and the weight 0."""
+    if column not in store.columns:
+        raise UserError(
+            f"dataset.weight_column={column}: {source} has no such column; the columns are "
+            f"{', '.join(store.columns) or 'none'}"
+        )
+    weights = [0.0] * len(store)
+    for row, value in enumerate(store.columns[column]):
+        if isinstance(value, float | int) and 0 <= value <= LARGEST:
+            weights[row] = float(value)
+        else:
+            text = "missing" if value is None or value != value else f"{value!r:.40}"
+            reason = f"weight {column} is {text}, expected a number of at least 0"
+            reasons.setdefault(row, reason)
+    return weights
 
 
 def _encoded(target: Target, column: Sequence[Scalar], reasons: dict[int, str]) -> list[float]:
@@ -70,7 +117,7 @@ def _encoded(target: Target, column: Sequence[Scalar], reasons: dict[int, str]) 
     values = [math.nan] * len(column)
     for row, value in enumerate(column):
         try:
-            values[row] = target.encode(value)
+            values[row] = transformed(target.encode(value), target)
         except ValueError as error:
             reasons.setdefault(row, f"{target.name} is {value!r:.40}, {error}")
     return values
@@ -143,7 +190,7 @@ def _outliers(target: Target, known: Tensor, ids: Sequence[str]) -> Iterator[str
     if far and high > low:
         others = f" ({len(far)} such values)" if len(far) > 1 else ""
         yield (
-            f"{target.name} of {ids[far[0]]} is {known[far[0]]:.4g}{others}, but half of all "
-            f"values lie between {low:.4g} and {high:.4g}. Such an outlier dominates mean, "
+            f"{target.trained_title} of {ids[far[0]]} is {known[far[0]]:.4g}{others}, but half "
+            f"of all values lie between {low:.4g} and {high:.4g}. Such an outlier dominates mean, "
             "standard deviation and loss; check it"
         )

@@ -7,7 +7,7 @@ import operator
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from csgcnn.crystals.records import Scalar, is_missing_number
 
@@ -41,6 +41,8 @@ EXPECTED = (
     f"numbers with + - * / ** {' '.join([*FUNCTIONS, *REDUCTIONS])}"
 )
 _PLACEHOLDER = "column_of_number_"
+# Columns in backticks, and text.
+_QUOTED = re.compile(r"""(`[^`]*`|'[^']*'|"[^"]*")""")
 
 
 class UnknownColumnError(ValueError):
@@ -124,7 +126,7 @@ class Expression:
 
     def _evaluate(self, node: ast.expr, cells: Mapping[str, Any]) -> Any:
         if isinstance(node, ast.Constant):
-            return node.value if isinstance(node.value, str) else float(node.value)
+            return node.value if isinstance(node.value, str) else float(cast(int, node.value))
         if column := column_name(node, self.names):
             return cells[column]
         if isinstance(node, ast.IfExp):
@@ -245,12 +247,11 @@ def _with_placeholders(text: str, columns: Collection[str]) -> tuple[str, dict[s
         return f" {key} "
 
     odd = sorted((name for name in columns if not _is_identifier(name)), key=len, reverse=True)
-    parts = text.split("`")
-    if len(parts) % 2 == 0:
-        raise ValueError("a backtick is not closed")
+    parts = _QUOTED.split(text)
     for i, part in enumerate(parts):
+        if part.startswith("`"):
+            parts[i] = placeholder(part[1:-1])
         if i % 2:
-            parts[i] = placeholder(part)
             continue
         for name in odd:
             if name.strip() and name in part:

@@ -1,25 +1,23 @@
-"""Targets of a model: names, units, tasks and classes, and columns derived from others."""
+"""Targets of a model: names, units, tasks, classes and transforms."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from csgcnn.crystals.records import is_missing_number
-from csgcnn.data.comparisons import parse_comparison
+from csgcnn.data.classes import any_text, classes_of, position_of, text_hint
+from csgcnn.data.derived import derive_column
 from csgcnn.data.store import GraphStore, Scalar
+from csgcnn.data.transforms import LARGEST
 from csgcnn.errors import ConfigError, UserError
 
-# Largest absolute value of a target. The largest float32 is 3e38; the rest of the range is left
-# for differences and for predictions beyond the data.
-LARGEST = 1e37
 # Smallest relative spread of a target: float32 has 7 digits.
 RESOLVED = 1e-5
-# Largest number of classes, that of the space groups; a column with more is rather a number.
-MOST_CLASSES = 230
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,9 @@ class Target:
         unit: Unit of a regression target.
         task: "regression" or "classification".
         classes: Sorted labels of a classification target.
-        derived: Comparison that makes the column from another one, such as "band_gap == 0".
+        derived: Expression that makes the column from others, such as "band_gap == 0".
+        transform: Name of the transform of a regression target that is trained, see `transforms`.
+        label: Name in figures and messages; empty: `name`.
     """
 
     name: str
@@ -43,6 +43,8 @@ class Target:
     task: str = "regression"
     classes: tuple[str, ...] = ()
     derived: str | None = None
+    transform: str = "none"
+    label: str = ""
 
     @property
     def n_outputs(self) -> int:
@@ -53,6 +55,31 @@ class Target:
     def outputs(self) -> list[str]:
         """Names of the outputs: ["band_gap"], or ["is_metal_probability_0", ...]."""
         return [f"{self.name}_probability_{label}" for label in self.classes] or [self.name]
+
+    @property
+    def title(self) -> str:
+        """Name in figures and messages."""
+        return self.label or self.name
+
+    @property
+    def trained_title(self) -> str:
+        """Name of what is trained: "log10(modulus)" with a transform."""
+        is_same = self.transform == "none"
+        return self.title if is_same else f"{self.transform}({self.title})"
+
+    @property
+    def trained_unit(self) -> str:
+        """Unit of what is trained: "log10(GPa)" with a transform."""
+        is_same = self.transform == "none" or not self.unit
+        return self.unit if is_same else f"{self.transform}({self.unit})"
+
+    def plain(self) -> dict[str, Any]:
+        """Return the fields as a checkpoint holds them: without those that earlier versions lack.
+
+        A checkpoint that uses none of them can be read by earlier versions.
+        """
+        newer = {"transform": "none", "label": ""}
+        return {k: v for k, v in asdict(self).items() if k not in newer or v != newer[k]}
 
     def encode(self, value: Scalar) -> float:
         """Return the number that stands for a value of the column.
@@ -76,18 +103,11 @@ class Target:
             if not abs(value) <= LARGEST:
                 raise ValueError(f"expected a finite number, at most {LARGEST:g}")
             return float(value)
-        if (label := label_of(value)) not in self.classes:
+        if (position := position_of(value, self.classes)) is None:
             if is_missing_number(value):
                 return math.nan
             raise ValueError(f"expected one of {', '.join(self.classes)}")
-        return float(self.classes.index(label))
-
-
-def label_of(value: float | int | str | bool) -> str:
-    """Return the label of a class: 1, 1.0, true and "1" are the same class."""
-    if isinstance(value, str):
-        return value
-    return str(int(value)) if isinstance(value, int) or value.is_integer() else repr(value)
+        return float(position)
 
 
 def describe_targets(
@@ -97,6 +117,8 @@ def describe_targets(
     units: Mapping[str, str],
     derived: Mapping[str, str],
     source: Path,
+    transforms: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> list[Target]:
     """Describe the target columns of a data set.
 
@@ -105,32 +127,48 @@ def describe_targets(
         names: Names of the columns; None for the only column that can be a target.
         tasks: Task of each target that is not a regression.
         units: Units by column.
-        derived: Comparisons by the columns that they make.
+        derived: Expressions by the columns that they make.
         source: Path of the data, for messages.
+        transforms: Transform of each target that is trained on another scale.
+        labels: Names in figures and messages.
 
     Raises:
-        UserError: A column does not exist, there is not exactly one column to choose, or a
-            classification target has one class or too many.
-        ConfigError: A task is given for a column that is not a target.
+        UserError: A column does not exist, there is not exactly one column to choose, a
+            classification target has one class or too many, or a number is text.
+        ConfigError: A key names a column that is not a target, or transforms a class.
     """
     if names is None:
         names = [
-            name for name, values in store.columns.items() if name in tasks or not _any_text(values)
+            name for name, values in store.columns.items() if name in tasks or not any_text(values)
         ]
         if len(names) != 1:
+            hints = {name: text_hint(name, values) for name, values in store.columns.items()}
+            hint = next(iter(hints.values()), "") if len(hints) == 1 else ""
             raise UserError(
                 f"{source}: choose the target column with dataset.targets=[…]; "
-                f"the columns are {_column_names(store)}"
+                f"the columns are {_column_names(store)}{'. ' if hint else ''}{hint}"
             )
+    transforms, labels = transforms or {}, labels or {}
     check_names("dataset.tasks", tasks, names)
+    check_names("dataset.transform", transforms, names)
+    check_names("dataset.labels", labels, names)
     targets = []
     for name in names:
         target = Target(
-            name, units.get(name, ""), tasks.get(name, "regression"), derived=derived.get(name)
+            name,
+            units.get(name, ""),
+            tasks.get(name, "regression"),
+            derived=derived.get(name),
+            transform=transforms.get(name, "none"),
+            label=labels.get(name, ""),
         )
         values = column_of(store, target, source)
         if target.task == "classification":
-            target = replace(target, classes=_classes(name, values, source))
+            if target.transform != "none":
+                raise ConfigError(f"dataset.transform.{name}: a class has no transform; omit it")
+            target = replace(target, classes=classes_of(name, values, source))
+        elif hint := text_hint(name, values):
+            raise UserError(f"{source}: {hint}")
         targets.append(target)
     return targets
 
@@ -192,7 +230,7 @@ def check_labels(values: Tensor, targets: Sequence[Target]) -> None:
         if target.classes:
             _check_classes(target, known)
         else:
-            _check_spread(target.name, known.double())
+            _check_spread(target.trained_title, known.double())
 
 
 def _check_classes(target: Target, known: Tensor) -> None:
@@ -217,73 +255,31 @@ def _check_spread(name: str, known: Tensor) -> None:
         )
 
 
-def derive_columns(store: GraphStore, derived: Mapping[str, str], source: Path) -> None:
-    """Add columns of 0 and 1 made by comparisons; a missing value remains missing.
+def derive_columns(
+    store: GraphStore, derived: Mapping[str, str], source: Path
+) -> dict[str, dict[int, str]]:
+    """Add columns that are computed from others; a missing value remains missing.
 
     Args:
         store: The data set, which is changed.
-        derived: Comparisons `<column> <sign> <number>` by names of new columns.
+        derived: Expressions by names of new columns, see `expressions`.
         source: Path of the data, for messages.
 
+    Returns:
+        Reasons why values cannot be computed, by column and row.
+
     Raises:
-        ConfigError: An expression is not a comparison, or its name is that of a column.
-        UserError: The compared column does not exist or holds text.
+        ConfigError: An expression is malformed, or its name is that of a column.
+        UserError: A column of an expression does not exist or holds text.
     """
+    reasons = {}
     for name, expression in derived.items():
         if name in store.columns:
             raise ConfigError(
                 f"dataset.derived.{name}: {source} already has a column {name}; choose another name"
             )
-        store.columns[name] = _derive(store, name, expression, source)
-
-
-def _derive(store: GraphStore, name: str, expression: str, source: Path) -> list[Scalar]:
-    key = f"dataset.derived.{name}={expression!r}"
-    try:
-        comparison = parse_comparison(expression)
-    except ValueError as error:
-        raise ConfigError(f"{key}: {error}, such as 'band_gap == 0'") from None
-    column = comparison.column
-    if column not in store.columns:
-        raise UserError(
-            f"{key}: {source} has no column {column!r}; the columns are {_column_names(store)}"
-        )
-    values: list[Scalar] = []
-    for id_, value in zip(store.ids, store.columns[column], strict=True):
-        if value is None or value != value or is_missing_number(value):
-            values.append(None)
-        elif isinstance(value, str):
-            raise UserError(f"{key}: {column} of {id_} is {value!r:.40}, expected a number")
-        else:
-            values.append(int(comparison.holds(value)))
-    return values
-
-
-def _classes(name: str, values: Sequence[Scalar], source: Path) -> tuple[str, ...]:
-    labels = {label_of(value) for value in values if value is not None and value == value}
-    if not _any_text(values):
-        labels = {label for label in labels if not is_missing_number(label)}
-    if not 2 <= len(labels) <= MOST_CLASSES:
-        some = ", ".join(sorted(labels, key=_class_order)[:3])
-        raise UserError(
-            f"{source}: {name} has {len(labels)} different values{f' ({some}, …)' if some else ''},"
-            f" expected 2 to {MOST_CLASSES} classes. Make classes from numbers with "
-            f"dataset.derived.NAME='{name} > 0'"
-        )
-    return tuple(sorted(labels, key=_class_order))
-
-
-def _class_order(label: str) -> tuple[bool, float, str]:
-    """Numbers first, in order, then text."""
-    try:
-        return False, float(label), label
-    except ValueError:
-        return True, 0.0, label
-
-
-def _any_text(values: Sequence[Scalar]) -> bool:
-    """Return whether some values are text and do not stand for a missing number."""
-    return any(isinstance(value, str) and not is_missing_number(value) for value in values)
+        store.columns[name], reasons[name] = derive_column(store, name, expression, source)
+    return reasons
 
 
 def _column_names(store: GraphStore) -> str:

@@ -12,6 +12,7 @@ from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
+from csgcnn.data.transforms import labels_in_unit
 from csgcnn.evaluation.metrics import Metrics, target_metrics
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
@@ -159,10 +160,12 @@ def baseline_metrics(train: Tensor, truth: Tensor, targets: Sequence[Target]) ->
     """Return the metrics of a constant prediction: the mean, or the frequencies of the classes.
 
     Args:
-        train: Values of the training rows [n_train, n_targets], NaN where unknown.
-        truth: Values of the rows to predict [n_rows, n_targets], NaN where unknown.
+        train: Values of the training rows as they are trained [n_train, n_targets], NaN where
+            unknown. The mean is that in the unit of the target.
+        truth: Likewise those of the rows to predict [n_rows, n_targets], NaN where unknown.
         targets: The targets.
     """
+    train, truth = labels_in_unit(train, targets), labels_in_unit(truth, targets)
     constants = []
     for target, column in zip(targets, train.unbind(1), strict=True):
         known = column[column.isfinite()]

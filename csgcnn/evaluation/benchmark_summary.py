@@ -114,9 +114,12 @@ def markdown(summary: Mapping[str, Any]) -> str:
         unit = f" {summary['unit']}" if summary["unit"] and metric.has_unit else ""
         score = f"{metric.label} {_mean_and_std(summary['score'][metric.name])}{unit}"
     detail = f", mean ± standard deviation over the {len(summary['folds'])} folds"
+    if summary.get("repeats", 1) > 1:
+        detail += f" of {summary['repeats']} repeats"
+    data = f" of {summary['dataset']}" if "dataset" in summary else ""
     machines = sorted({fold["machine"] for fold in summary["folds"]})
     lines = [
-        f"# {summary['task']}: {with_unit(summary['target'], summary['unit'])}",
+        f"# {summary['task']}{data}: {with_unit(summary['target'], summary['unit'])}",
         "",
         f"csgcnn {summary['csgcnn']}, recipe {summary['recipe']}{overrides}; "
         f"seed {summary['seed']}, validation rows by seed {summary['split_seed']}.",

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from csgcnn.data.targets import Target
-from csgcnn.evaluation.metrics import TASKS, Metrics, target_metrics, task_of
+from csgcnn.evaluation.metrics import TASKS, Metrics, task_of
+from csgcnn.evaluation.unit_metrics import reported_metrics
 
 
 def metrics_with_domain(
@@ -15,21 +16,21 @@ def metrics_with_domain(
     """Compute the metrics of every target, and compare rows inside and outside the domain.
 
     Args:
-        prediction: Values and probabilities [n_rows, sum of n_outputs].
+        prediction: Values as they are trained, and probabilities [n_rows, sum of n_outputs].
         truth: Values and positions of classes [n_rows, n_targets], NaN where unknown.
         targets: The targets.
         reasons: Why each row is outside the domain [n_rows]; empty: it is inside.
 
     Returns:
-        The metrics of `target_metrics`, `n_out_of_domain`, and if both kinds of rows exist,
+        The metrics of `reported_metrics`, `n_out_of_domain`, and if both kinds of rows exist,
         `mae_in_domain` and `mae_out_of_domain` (of a class: `accuracy_in_domain`, ...).
     """
     is_outside = torch.tensor([text != "" for text in reasons], dtype=torch.bool)
     parts = {
-        name: target_metrics(prediction[rows], truth[rows], targets)
+        name: reported_metrics(prediction[rows], truth[rows], targets)
         for name, rows in (("in_domain", ~is_outside), ("out_of_domain", is_outside))
     }
-    found = target_metrics(prediction, truth, targets)
+    found = reported_metrics(prediction, truth, targets)
     for target in targets:
         compared = TASKS[task_of(target)].baseline.name
         of_target = {name: part[target.name] for name, part in parts.items()}
@@ -55,6 +56,6 @@ def format_domain_metrics(target: Target, metrics: Metrics) -> str | None:
     unit = f" {target.unit}" if compared.has_unit and target.unit else ""
     return (
         f"{metrics['n_out_of_domain']} of {metrics['n']} crystals are out of the domain of the "
-        f"training set: {compared.label} of {target.name} {outside:.4g}{unit}, "
+        f"training set: {compared.label} of {target.title} {outside:.4g}{unit}, "
         f"of the others {inside:.4g}{unit}"
     )

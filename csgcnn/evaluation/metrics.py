@@ -258,7 +258,7 @@ def format_metrics(target: Target, metrics: Metrics, baseline: Metrics) -> str:
     """
     n, unit = metrics["n"], f" {target.unit}" if target.unit else ""
     if not n:
-        return f"{target.name}: none of the crystals has a known value"
+        return f"{target.title}: none of the crystals has a known value"
     task = task_of(target)
     compared = TASKS[task].baseline
     suffix = unit if compared.has_unit else ""
@@ -266,8 +266,16 @@ def format_metrics(target: Target, metrics: Metrics, baseline: Metrics) -> str:
     constant = "always the most frequent class" if target.classes else "predicting the mean"
     return ", ".join(
         [
-            f"{compared.label} of {target.name}: {metrics[compared.name]:.4g}{suffix}",
+            f"{compared.label} of {target.title}: {metrics[compared.name]:.4g}{suffix}",
             *(f"{metric.label} {metrics[metric.name]:.4g}" for metric in others),
+            *_trained_text(target, metrics),
             f"{n} crystal{'s' * (n != 1)} ({constant}: {baseline[compared.name]:.4g}{suffix})",
         ]
     )
+
+
+def _trained_text(target: Target, metrics: Metrics) -> Iterator[str]:
+    name = f"{TASKS[task_of(target)].baseline.name}_{target.transform}"
+    if name in metrics:
+        label = TASKS[task_of(target)].baseline.label
+        yield f"{label} of {target.trained_title} {metrics[name]:.4g}"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from csgcnn.data.targets import Target, with_unit
+from csgcnn.data.transforms import labels_in_unit, predictions_in_unit
 from csgcnn.evaluation.calibration import covered, known_errors
 from csgcnn.evaluation.class_metrics import confusion_matrix, roc_auc, roc_curve
 from csgcnn.evaluation.metrics import MAE, TASKS, known_labels, task_of
@@ -29,16 +30,18 @@ def plot_test(prediction: Tensor, values: Tensor, targets: Sequence[Target], fol
     """Draw parity.png of all numbers, and confusion_<target>.png and roc_<target>.png of classes.
 
     Args:
-        prediction: Values and probabilities [n_rows, sum of n_outputs].
-        values: Values and positions of classes [n_rows, n_targets], NaN where unknown.
+        prediction: Values as they are trained, and probabilities [n_rows, sum of n_outputs].
+        values: Likewise values and positions of classes [n_rows, n_targets], NaN where unknown.
         targets: The targets.
         folder: Folder of the figures.
     """
+    prediction = predictions_in_unit(prediction, targets)
+    values = labels_in_unit(values, targets)
     numbers = [i for i, target in enumerate(targets) if not target.classes]
     if numbers:
         columns = [i for i, target in enumerate(targets) for _ in range(target.n_outputs)]
         predicted = prediction[:, [column for column, i in enumerate(columns) if i in numbers]]
-        labels = [with_unit(targets[i].name, targets[i].unit) for i in numbers]
+        labels = [with_unit(targets[i].title, targets[i].unit) for i in numbers]
         plot_parity(predicted, values[:, numbers], labels, folder / "parity.png")
     for target, probability, label in known_labels(prediction, values, targets):
         if target.classes and len(label):
@@ -103,7 +106,7 @@ def plot_calibration(
     figure, axis = plt.subplots(figsize=(4.2, 4), layout="constrained")
     for target, error, deviation in known_errors(prediction, std, values, targets):
         fractions = covered(error, deviation, levels)
-        axis.plot(levels, fractions, label=f"{target.name}, n = {len(error)}")
+        axis.plot(levels, fractions, label=f"{target.trained_title}, n = {len(error)}")
     _draw_diagonal(axis)
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="nominal coverage", ylabel="coverage of test errors")
     if axis.get_legend_handles_labels()[0]:
@@ -133,7 +136,7 @@ def plot_confusion(probability: Tensor, label: Tensor, target: Target, path: Pat
     ticks = range(len(target.classes))
     axis.set_xticks(ticks, target.classes, rotation=0 if max(map(len, target.classes)) < 4 else 45)
     axis.set_yticks(ticks, target.classes)
-    axis.set(xlabel=f"predicted {target.name}", ylabel=f"true {target.name}")
+    axis.set(xlabel=f"predicted {target.title}", ylabel=f"true {target.title}")
     axis.set_title(f"test, n = {len(label)}", fontsize=10)
     _save(figure, path)
 
@@ -157,7 +160,7 @@ def plot_roc(probability: Tensor, label: Tensor, target: Target, path: Path) -> 
             axis.plot(false_rate, true_rate, label=f"{target.classes[c]}, AUC {auc:.3f}")
     _draw_diagonal(axis)
     axis.set(xlabel="false positive rate", ylabel="true positive rate")
-    axis.set_title(f"{target.name}, test, n = {len(label)}", fontsize=10)
+    axis.set_title(f"{target.title}, test, n = {len(label)}", fontsize=10)
     if axis.get_legend_handles_labels()[0] and len(target.classes) <= READABLE:
         axis.legend(frameon=False, fontsize=8, loc="lower right")
     _save(figure, path)
@@ -186,7 +189,7 @@ def plot_learning_curve(metrics_csv: Path, targets: Sequence[Target], path: Path
     for task, roles in TASKS.items():
         metric = roles.ranking
         curves = {
-            with_unit(t.name, t.unit if metric.has_unit else ""): column[
+            with_unit(t.trained_title, t.trained_unit if metric.has_unit else ""): column[
                 f"val_{metric.name}_{t.name}"
             ]
             for t in targets

@@ -22,6 +22,7 @@ from torch import Tensor
 from csgcnn.config.targets import plugins_in
 from csgcnn.config.upgrade import removed_keys_in, upgrade_config
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
+from csgcnn.data.transforms import TRANSFORMS
 from csgcnn.errors import UserError, first_line
 from csgcnn.io import write_bytes
 from csgcnn.nn.global_features import UNLIMITED
@@ -200,9 +201,12 @@ def _are_targets(value: Any) -> bool:
 def _is_target(target: Any) -> bool:
     if not isinstance(target, dict) or not isinstance(target.get("classes", ()), list | tuple):
         return False
-    classes, unit, derived = (target.get(key) or "" for key in ("classes", "unit", "derived"))
+    classes, unit, derived, label = (
+        target.get(key) or "" for key in ("classes", "unit", "derived", "label")
+    )
     return (
-        all(map(_is_text, (target.get("name"), unit, derived, *classes)))
+        all(map(_is_text, (target.get("name"), unit, derived, label, *classes)))
+        and target.get("transform", "none") in TRANSFORMS
         and target.get("task", "regression") in ("regression", "classification")
         and len(set(classes)) == len(classes) != 1
     )

@@ -41,8 +41,8 @@ class Prediction:
     Attributes:
         ids: Ids of the records that could be predicted.
         values: Predictions [n_ids, n_columns].
-        std: Standard deviations [n_ids, n_columns], NaN for probabilities of a single model; None
-            if the model predicts none.
+        std: Standard deviations of what is trained [n_ids, n_columns], NaN for probabilities of a
+            single model; None if the model predicts none.
         domain: Columns of text that say how the crystals are outside the domain of the model, by
             name: `domain_columns`, each [n_ids].
         rejected: Records that could not be predicted.

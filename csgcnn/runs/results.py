@@ -76,7 +76,7 @@ def write_results(
     not_measured = [part for part in PARTS[1:] if part not in prediction]
     for part in not_measured:
         prediction[part] = torch.empty(0, sum(target.n_outputs for target in targets))
-        std |= {part: prediction[part]} if std else {}
+        std |= {part: prediction[part]} if model.has_std else {}
         outside[part] = {name: [] for name in domain_columns(domain)}
     write_predictions(
         run.folder / "predictions.csv",

@@ -9,9 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from csgcnn.data.targets import Target, with_unit
+from csgcnn.data.transforms import interval_in_unit, labels_in_unit, predictions_in_unit
 from csgcnn.io import write_csv
 
 T = TypeVar("T")
@@ -22,14 +24,16 @@ def predicted_columns(targets: Sequence[Target], with_std: bool = False) -> list
 
     Args:
         targets: Targets of the model.
-        with_std: Whether a column of standard deviations follows each number and probability.
+        with_std: Whether a column of standard deviations follows each number and probability, or
+            two columns with the ends of an interval if the target is transformed.
     """
     columns = []
     for target in targets:
         unit = "" if target.classes else target.unit
         columns += [(target.name, "")] if target.classes else []
         for name in target.outputs:
-            columns += [(name, unit), (f"{name}_std", unit)] if with_std else [(name, unit)]
+            columns.append((name, unit))
+            columns += [(column, unit) for column in _std_columns(target, name)] if with_std else []
     return columns
 
 
@@ -39,11 +43,16 @@ def predicted_cells(
     """Return the cells below `predicted_columns` for one row.
 
     Args:
-        row: Values and probabilities [sum of n_outputs].
+        row: Values in the units of the targets, and probabilities [sum of n_outputs].
         targets: Targets of the model.
-        std: Standard deviations [sum of n_outputs].
+        std: Standard deviations of what is trained [sum of n_outputs].
     """
-    outputs = list(zip(row, strict=True)) if std is None else list(zip(row, std, strict=True))
+    outputs = [[value] for value in row]
+    if std is not None:
+        outputs = [
+            [*cells, *ends]
+            for cells, ends in zip(outputs, _std_cells(row, std, targets), strict=True)
+        ]
     cells: list[Any] = []
     for target, part in zip(targets, _split(outputs, targets), strict=True):
         cells += [_most_probable(target, [value for value, *_ in part])] if target.classes else []
@@ -64,7 +73,8 @@ def compared_columns(targets: Sequence[Target], with_std: bool = False) -> list[
         if target.classes:
             columns += [name, f"{name}_prediction", *target.outputs]
         else:
-            own = (name, f"{name}_prediction", f"{name}_error", *[f"{name}_std"] * with_std)
+            own = [name, f"{name}_prediction", f"{name}_error"]
+            own += _std_columns(target, name) if with_std else []
             columns += [with_unit(column, target.unit) for column in own]
     return columns
 
@@ -75,26 +85,49 @@ def compared_rows(
     """Yield the cells below `compared_columns` for each row.
 
     Args:
-        prediction: Values and probabilities [n_rows, sum of n_outputs].
-        values: Values and positions of classes [n_rows, n_targets], NaN where unknown.
+        prediction: Values as they are trained, and probabilities [n_rows, sum of n_outputs].
+        values: Likewise values and positions of classes [n_rows, n_targets], NaN where unknown.
         targets: Targets of the model.
-        std: Standard deviations [n_rows, sum of n_outputs].
+        std: Standard deviations of what is trained [n_rows, sum of n_outputs].
 
     Yields:
         A row; an unknown number is NaN, an unknown class is empty.
     """
-    deviations = [[None] * prediction.shape[1]] * len(values) if std is None else std.tolist()
-    for row, known, of_row in zip(prediction.tolist(), values.tolist(), deviations, strict=True):
+    prediction, values = predictions_in_unit(prediction, targets), labels_in_unit(values, targets)
+    deviations = [None] * len(values) if std is None else std.tolist()
+    for row, known, deviation in zip(prediction.tolist(), values.tolist(), deviations, strict=True):
+        of_row = [[]] * len(row) if deviation is None else _std_cells(row, deviation, targets)
         cells: list[Any] = []
         parts = zip(targets, _split(row, targets), known, _split(of_row, targets), strict=True)
-        for target, outputs, value, deviation in parts:
+        for target, outputs, value, ends in parts:
             if target.classes:
                 true_class = "" if value != value else target.classes[int(value)]
                 cells += [true_class, _most_probable(target, outputs), *outputs]
             else:
                 cells += [value, *outputs, outputs[0] - value]
-                cells += [] if std is None else deviation
+                cells += chain.from_iterable(ends)
         yield cells
+
+
+def _std_columns(target: Target, name: str) -> list[str]:
+    if target.transform == "none":
+        return [f"{name}_std"]
+    return [f"{name}_lower", f"{name}_upper"]
+
+
+def _std_cells(
+    row: Sequence[float], std: Sequence[float], targets: Sequence[Target]
+) -> list[list[float]]:
+    """Return the cells below `_std_columns` for each output of a row."""
+    if all(target.transform == "none" for target in targets):
+        return [[deviation] for deviation in std]
+    ends = interval_in_unit(torch.tensor([row]).double(), torch.tensor([std]).double(), targets)
+    lower, upper = (end[0].tolist() for end in ends)
+    of_output = [target for target in targets for _ in target.outputs]
+    return [
+        [deviation] if target.transform == "none" else [low, high]
+        for target, deviation, low, high in zip(of_output, std, lower, upper, strict=True)
+    ]
 
 
 def _split(row: Sequence[T], targets: Sequence[Target]) -> Iterator[list[T]]:

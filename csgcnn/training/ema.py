@@ -1,5 +1,6 @@
 """Exponential moving average of the weights."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 
 import torch
@@ -37,3 +38,8 @@ class ExponentialMovingAverage(nn.Module):
         averaged, current = ([*one.parameters(), *one.buffers()] for one in (self.module, model))
         torch._foreach_lerp_(averaged, current, 1 - decay)
         self.n_averaged += 1
+
+
+def copy_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies of the tensors of a state."""
+    return {name: tensor.detach().clone() for name, tensor in state.items()}

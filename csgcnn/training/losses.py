@@ -5,6 +5,7 @@ Add a loss by a class that follows the contract of `RegressionLoss`, and an opti
 """
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from itertools import islice
 from typing import Annotated, Any, Protocol
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from csgcnn.config.instantiate import instantiate
 from csgcnn.config.settings import Setting
 from csgcnn.data.targets import Target, check_names
+from csgcnn.errors import ConfigError
 
 # A thousandth of the standard deviation of the target. Smaller predicted deviations are clamped, so
 # that the loss stays finite.
@@ -27,7 +29,9 @@ class RegressionLoss(Protocol):
     It is called once per regression target. Parameters are trained with the network.
     """
 
-    def __call__(self, prediction: Tensor, target: Tensor, *log_std: Tensor) -> Tensor:
+    def __call__(
+        self, prediction: Tensor, target: Tensor, *log_std: Tensor, **weight: Tensor
+    ) -> Tensor:
         """Return the mean loss of the known labels.
 
         Args:
@@ -36,6 +40,7 @@ class RegressionLoss(Protocol):
                 neither the loss nor a gradient.
             *log_std: With `model.predict_std=true` one tensor: the logarithm of the predicted
                 standard deviation [n_graphs, 1], in units of the standardized target.
+            **weight: With `dataset.weight_column`, `weight`: factors of the losses [n_graphs, 1].
 
         Returns:
             Scalar; 0 without a known label.
@@ -71,7 +76,7 @@ class WeightedRegressionLoss(nn.Module):
         self.l1 = l1
         self.huber = huber
 
-    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+    def forward(self, prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         known = target.isfinite()
         error = torch.where(known, prediction - torch.where(known, target, 0.0), 0.0)
         loss = torch.zeros_like(error)
@@ -82,6 +87,8 @@ class WeightedRegressionLoss(nn.Module):
         if self.huber:
             huber = F.huber_loss(error, torch.zeros_like(error), reduction="none")
             loss = loss + self.huber * huber
+        if weight is not None:
+            loss = weight * loss
         return loss.sum() / known.sum().clamp(min=1)
 
 
@@ -110,7 +117,9 @@ class Likelihood(nn.Module):
             raise ValueError(f"distribution={distribution}: expected gaussian or laplace")
         self.distribution = distribution
 
-    def forward(self, prediction: Tensor, target: Tensor, log_std: Tensor) -> Tensor:
+    def forward(
+        self, prediction: Tensor, target: Tensor, log_std: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
         known = target.isfinite()
         error = torch.where(known, prediction - torch.where(known, target, 0.0), 0.0)
         log_std = log_std.clamp(min=MIN_LOG_STD)
@@ -119,7 +128,10 @@ class Likelihood(nn.Module):
             misfit = relative.square() / 2
         else:
             misfit = 2**0.5 * relative.abs()
-        return torch.where(known, log_std + misfit, 0.0).sum() / known.sum().clamp(min=1)
+        loss = torch.where(known, log_std + misfit, 0.0)
+        if weight is not None:
+            loss = weight * loss
+        return loss.sum() / known.sum().clamp(min=1)
 
 
 class MultiTaskLoss(nn.Module):
@@ -137,7 +149,8 @@ class MultiTaskLoss(nn.Module):
     Shapes: outputs [n_graphs, sum of n_outputs + n_log_std], target [n_graphs, n_targets] ->
     scalar. Outputs are standardized values and logits in the order of the targets, then for a
     `Likelihood` the log_std of each number. Targets are standardized values and positions of
-    classes, NaN where missing.
+    classes, NaN where missing. An optional `weight` [n_graphs, 1] is a factor of the loss of each
+    crystal, for targets of both kinds.
 
     Args:
         regression: Loss of numbers.
@@ -179,16 +192,17 @@ class MultiTaskLoss(nn.Module):
             return self.weights
         return self.precision_factor * torch.exp(-self.log_variance.detach()) / len(self.n_outputs)
 
-    def forward(self, outputs: Tensor, target: Tensor) -> Tensor:
+    def forward(self, outputs: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        of_rows = {} if weight is None else {"weight": weight}
         outputs, log_std = outputs.tensor_split([sum(self.n_outputs)], dim=1)
         log_stds = iter(log_std.t().unsqueeze(2))
         parts = outputs.split(self.n_outputs, 1)
         weights = self.class_weights.split(self.n_outputs)
         losses = torch.stack(
             [
-                self.regression(output, target[:, i : i + 1], *islice(log_stds, 1))
+                self.regression(output, target[:, i : i + 1], *islice(log_stds, 1), **of_rows)
                 if output.shape[1] == 1
-                else cross_entropy(output, target[:, i], class_weights)
+                else cross_entropy(output, target[:, i], class_weights, weight)
                 for i, (output, class_weights) in enumerate(zip(parts, weights, strict=True))
             ]
         )
@@ -199,13 +213,16 @@ class MultiTaskLoss(nn.Module):
         return torch.where(target.isfinite().any(0), terms, 0.0).mean()
 
 
-def cross_entropy(logits: Tensor, label: Tensor, class_weights: Tensor) -> Tensor:
+def cross_entropy(
+    logits: Tensor, label: Tensor, class_weights: Tensor, row_weight: Tensor | None = None
+) -> Tensor:
     """Return the weighted mean of -log(probability of the true class) over the known labels.
 
     Args:
         logits: Logits [n_graphs, n_classes].
         label: Positions of the classes [n_graphs], NaN where missing.
         class_weights: Weights [n_classes].
+        row_weight: Factors of the terms [n_graphs, 1].
 
     Returns:
         Scalar; 0 without a known label.
@@ -214,6 +231,8 @@ def cross_entropy(logits: Tensor, label: Tensor, class_weights: Tensor) -> Tenso
     position = torch.where(known, label, 0.0).long()
     weight = torch.where(known, class_weights[position], 0.0)
     loss = F.cross_entropy(logits, position, reduction="none")
+    if row_weight is not None:
+        loss = row_weight.squeeze(1) * loss
     return (weight * loss).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
 
 
@@ -244,7 +263,8 @@ def build_loss(
         train: Labels of the training rows [n_rows, n_targets], NaN where missing.
 
     Raises:
-        ConfigError: dataset.task_weights names a column that is not a target.
+        ConfigError: dataset.task_weights names a column that is not a target, or the loss takes no
+            weights of rows.
     """
     options = config["dataset"]
     task_weights = options["task_weights"]
@@ -256,8 +276,14 @@ def build_loss(
         else torch.ones(target.n_outputs)
         for target, column in zip(targets, train.unbind(1), strict=True)
     ]
+    loss = instantiate(config["loss"])
+    call = getattr(loss, "forward", loss)
+    if options.get("weight_column") and "weight" not in signature(call).parameters:
+        raise ConfigError(
+            f"dataset.weight_column: the loss {type(loss).__name__} has no argument weight; omit it"
+        )
     return MultiTaskLoss(
-        instantiate(config["loss"]),
+        loss,
         [target.n_outputs for target in targets],
         [task_weights.get(target.name, 1.0) for target in targets],
         class_weights,

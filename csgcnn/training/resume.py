@@ -103,14 +103,15 @@ def _may_differ(name: str, config: Mapping[str, Any], is_fold: bool) -> bool:
 
 
 def data_digest(dataset: Dataset, split: Split) -> str:
-    """Return a digest of structures, values of the targets and split.
+    """Return a digest of structures, values of the targets, weights and split.
 
     Args:
         dataset: The data set.
         split: Rows of each part.
     """
     digest = blake2b(dataset.store.graphs.fingerprint.tobytes(), digest_size=16)
-    for tensor in (dataset.values, *split.values()):
+    weights = [] if dataset.weights is None else [dataset.weights]
+    for tensor in (dataset.values, *weights, *split.values()):
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
 

@@ -21,17 +21,15 @@ from csgcnn.evaluation.metrics import Metrics, target_metrics
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.training.cuda_graphs import RecordedStep, can_replay
 from csgcnn.training.divergence import DivergenceGuard
-from csgcnn.training.ema import ExponentialMovingAverage
+from csgcnn.training.ema import ExponentialMovingAverage, copy_state
 from csgcnn.training.parameter_groups import build_optimizer
-from csgcnn.training.validation import shown_metrics, validation_score
+from csgcnn.training.validation import no_metrics, shown_metrics, validation_score
 
 Row = dict[str, float]
 
 
 class Trainer:
-    """Train a network on split["train"] and choose the best epoch on split["val"].
-
-    Without validation rows the last epoch is kept, and validation metrics are NaN.
+    """Train a network on split["train"] and keep the best epoch on split["val"], or the last.
 
     The scaler and the global features of the network are fitted on the training rows. With
     `settings.ema` the moving average of the weights is validated and kept. `training_state` and
@@ -76,6 +74,7 @@ class Trainer:
         device, train_rows = self.store.device, split["train"]
         self.model = model.to(device)
         self.values = dataset.values.to(device)
+        self.weights = dataset.loss_weights(train_rows, device)
         self.loss = loss.to(device)
         self.settings = settings
         self.augment = augment
@@ -94,7 +93,7 @@ class Trainer:
 
         self.history: list[Row] = []
         self.best_epoch, self.best_score = 0, math.inf
-        self.best = _copy(self.evaluated.state_dict())
+        self.best = copy_state(self.evaluated.state_dict())
         self.n_steps, self.lr = 0, math.nan
         self.order = train_rows[:0]
         self.losses, self.n_done = torch.zeros(n_batches, device=device), 0
@@ -136,7 +135,7 @@ class Trainer:
         """Replace initial weights before the first step."""
         self.model.load_state_dict({**self.model.state_dict(), **weights})
         self.evaluated.load_state_dict(self.model.state_dict())
-        self.best = _copy(self.evaluated.state_dict())
+        self.best = copy_state(self.evaluated.state_dict())
 
     def fit(self, on_step: Callable[[], None]) -> None:
         """Train until `is_over`.
@@ -176,10 +175,9 @@ class Trainer:
         self.history.append(row)
         self.order, self.n_done = self.order[:0], 0
         score = validation_score(metrics, self.targets, self.model.scaler.std.tolist())
-        is_better = score < self.best_score
-        if is_better or not len(self.split["val"]):
-            self.best_score = score if is_better else self.best_score
-            self.best_epoch, self.best = self.epoch, _copy(self.evaluated.state_dict())
+        if score < self.best_score or not len(self.split["val"]):
+            self.best_score = min(self.best_score, score)  # infinity if the score is NaN
+            self.best_epoch, self.best = self.epoch, copy_state(self.evaluated.state_dict())
         return row
 
     def train_epoch(self, on_step: Callable[[], None]) -> float:
@@ -257,7 +255,8 @@ class Trainer:
         with torch.autocast(self.store.device.type, torch.bfloat16, is_bfloat16):
             outputs = self.forward(batch)
         target = self.model.scaler.standardize(self.values.index_select(0, rows))
-        loss = self.loss(distributed.gather(outputs.float(), len(rows)), target)
+        weight = [] if self.weights is None else [self.weights.index_select(0, rows)]
+        loss = self.loss(distributed.gather(outputs.float(), len(rows)), target, *weight)
         loss.backward()
         distributed.sum_gradients(self.model.parameters())
         if not (settings.grad_clip or settings.max_skipped):
@@ -277,8 +276,7 @@ class Trainer:
         """Return the loss and the metrics of each target on the validation rows."""
         model, rows, values = self.evaluated, self.split["val"], self.values_of("val")
         if not len(rows):
-            nothing = torch.empty(0, sum(target.n_outputs for target in self.targets))
-            return math.nan, target_metrics(nothing, values.cpu(), self.targets)
+            return math.nan, no_metrics(self.targets)
         batch_size = 4 * self.settings.batch_size
         outputs = in_batches(model, model.standardized, self.store, rows, batch_size).float()
         loss = self.loss(outputs, model.scaler.standardize(values)).item()
@@ -300,7 +298,3 @@ class Trainer:
     def values_of(self, part: str) -> Tensor:
         """Return the targets of a part of the split, NaN where missing: [n_rows, n_targets]."""
         return self.values.index_select(0, self.split[part].to(self.store.device))
-
-
-def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in state.items()}

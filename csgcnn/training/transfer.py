@@ -126,11 +126,11 @@ def _different_targets(known: Sequence[Target], targets: Sequence[Target]) -> st
     if before != now:
         return f"the checkpoint predicts {before}, not {now}"
     is_same = [_meaning(target) for target in known] == [_meaning(target) for target in targets]
-    return "" if is_same else "units or classes of the targets differ"
+    return "" if is_same else "units, classes or transforms of the targets differ"
 
 
 def _meaning(target: Target) -> tuple[Any, ...]:
-    return target.name, target.unit, target.task, tuple(target.classes)
+    return target.name, target.unit, target.task, tuple(target.classes), target.transform
 
 
 def _different_keys(config: Config, other: Config) -> Iterator[str]:

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import torch
+
 from csgcnn.data.targets import Target
-from csgcnn.evaluation.metrics import TASKS, Metrics, metrics_of, task_of
+from csgcnn.evaluation.metrics import TASKS, Metrics, metrics_of, target_metrics, task_of
 
 
 def shown_metrics(metrics: Mapping[str, Metrics], targets: Sequence[Target]) -> dict[str, float]:
@@ -19,6 +21,12 @@ def shown_metrics(metrics: Mapping[str, Metrics], targets: Sequence[Target]) -> 
         names = [metric.name for metric in metrics_of(task_of(target)) if metric.each_epoch]
         columns |= {f"val_{name}_{target.name}": metrics[target.name][name] for name in names}
     return columns
+
+
+def no_metrics(targets: Sequence[Target]) -> dict[str, Metrics]:
+    """Return the metrics of each target on no rows: NaN."""
+    n_outputs = sum(target.n_outputs for target in targets)
+    return target_metrics(torch.empty(0, n_outputs), torch.empty(0, len(targets)), targets)
 
 
 def validation_score(

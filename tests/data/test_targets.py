@@ -34,7 +34,8 @@ def test_an_expression_is_not_executed(
         derive_columns(store_with({"gap": [1.0]}), {"new": expression}, SOURCE)
     assert str(error.value) == (
         f"dataset.derived.new={expression!r}: expected <column> <sign> <number> with one of "
-        "< <= > >= == !=, such as 'band_gap == 0'"
+        "< <= > >= == !=, or arithmetic of columns and numbers with + - * / ** log10 log sqrt abs "
+        "exp min max, such as 'band_gap == 0' or 'log10(modulus)'"
     )
     assert not list(tmp_path.iterdir())
 
@@ -90,7 +91,8 @@ def test_the_only_column_may_be_text_if_it_is_a_class(store_with: StoreMaker) ->
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([1.0] * 300, r"x has 1 different values \(1, …\), expected 2 to 230 classes"),
+        ([1.0] * 300, r"all 300 rows have x = 1: there is nothing to learn"),
+        ([1, None, 1], r"all 2 rows have x = 1, the other 1 have no value: there is nothing"),
         ([None] * 300, r"x has 0 different values, expected"),
         (
             [0.5 * number for number in range(300)],
@@ -176,3 +178,87 @@ def test_targets_without_a_spread_are_refused(values: list[float], message: str)
 )
 def test_targets_with_a_spread_are_accepted(values: list[float]) -> None:
     check_labels(torch.tensor([values]).T, [Target("gap")])
+
+
+def test_booleans_keep_their_names(store_with: StoreMaker) -> None:
+    store = store_with({"flag": [True, None, False], "text": ["no", "yes", "no"]})
+    tasks = dict.fromkeys(store.columns, "classification")
+    flag, text = describe_targets(store, ["flag", "text"], tasks, {}, {}, SOURCE)
+    assert (flag.classes, text.classes) == (("false", "true"), ("no", "yes"))
+    assert [flag.encode(value) for value in (True, "true", "True", 1, False, "0")] == [
+        *[1, 1, 1, 1],
+        *[0, 0],
+    ]
+    with pytest.raises(ValueError, match="expected one of false, true"):
+        flag.encode("yes")
+    numbers = Target("flag", task="classification", classes=("0", "1"))
+    assert [numbers.encode(value) for value in (True, False)] == [1, 0], "an earlier model"
+
+
+def test_derived_classes_have_names(store_with: StoreMaker) -> None:
+    store = store_with({"gap": [0.0, 1.0, None]})
+    derived = {"kind": "'metal' if gap == 0 else 'insulator'"}
+    derive_columns(store, derived, SOURCE)
+    assert store.columns["kind"] == ["metal", "insulator", None]
+    (target,) = describe_targets(store, ["kind"], {"kind": "classification"}, {}, derived, SOURCE)
+    assert target.outputs == ["kind_probability_insulator", "kind_probability_metal"]
+
+
+def test_a_text_target_without_a_task_hints_at_classification(store_with: StoreMaker) -> None:
+    store = store_with({"kind": ["metal", None, "-"]})
+    for names in (None, ["kind"]):
+        with pytest.raises(UserError, match=r"kind holds text .*dataset\.tasks\.kind=classif"):
+            describe_targets(store, names, {}, {}, {}, SOURCE)
+
+
+def test_rows_where_a_derived_target_cannot_be_computed_are_rejected(
+    store_with: StoreMaker,
+) -> None:
+    store = store_with({"k": [100.0, 0.0, None, 10.0]})
+    failed = derive_columns(store, {"log_k": "log10(k)"}, SOURCE)
+    dataset = select_targets(store, [Target("log_k")], [], SOURCE, failed)
+    assert dataset.rows.tolist() == [0, 3]
+    assert dataset.values[dataset.rows].tolist() == [[2.0], [1.0]]
+    assert dataset.rejected == [
+        ("c1", "log_k = log10(k) cannot be computed: k is 0.0"),
+        ("c2", "log_k missing"),
+    ]
+
+
+def test_rows_outside_the_domain_of_a_transform_are_rejected(store_with: StoreMaker) -> None:
+    store = store_with({"k": [100.0, 0.0, None, 1e-3]})
+    (target,) = describe_targets(store, ["k"], {}, {"k": "GPa"}, {}, SOURCE, {"k": "log10"})
+    assert (target.trained_title, target.trained_unit) == ("log10(k)", "log10(GPa)")
+    dataset = select_targets(store, [target], [], SOURCE)
+    torch.testing.assert_close(dataset.values[dataset.rows], torch.tensor([[2.0], [-3.0]]))
+    assert dataset.rejected == [
+        ("c1", "k is 0.0, expected a number above 0 for dataset.transform.k=log10"),
+        ("c2", "k missing"),
+    ]
+
+
+def test_a_class_has_no_transform(store_with: StoreMaker) -> None:
+    store = store_with({"kind": [0, 1]})
+    with pytest.raises(ConfigError, match=r"dataset\.transform\.kind: a class"):
+        describe_targets(
+            store, ["kind"], {"kind": "classification"}, {}, {}, SOURCE, {"kind": "log"}
+        )
+    with pytest.raises(ConfigError, match=r"dataset\.labels\.knd: knd is not a target"):
+        describe_targets(store, ["kind"], {}, {}, {}, SOURCE, labels={"knd": "a"})
+
+
+def test_weights_of_rows(store_with: StoreMaker) -> None:
+    store = store_with({"x": [1.0] * 5, "w": [1, 3.0, None, -1, "heavy"]})
+    dataset = select_targets(store, [Target("x")], [], SOURCE, weight_column="w")
+    assert dataset.rows.tolist() == [0, 1]
+    expected = ", expected a number of at least 0"
+    assert dataset.rejected == [
+        ("c2", f"weight w is missing{expected}"),
+        ("c3", f"weight w is -1{expected}"),
+        ("c4", f"weight w is 'heavy'{expected}"),
+    ]
+    weights = dataset.loss_weights(dataset.rows, torch.device("cpu"))
+    assert weights is not None
+    assert weights[:2].tolist() == [[0.5], [1.5]]
+    with pytest.raises(UserError, match=r"weight_column=v: mine/set\.json has no such column"):
+        select_targets(store, [Target("x")], [], SOURCE, weight_column="v")

@@ -156,7 +156,7 @@ def test_an_unusable_cif_aborts_the_run(
     [
         (["dataset.targets=[gap]"], 1, ["'gap'", "band_gap, refractive_index"]),
         (["dataset.targets=null"], 1, ["dataset.targets", "band_gap, refractive_index"]),
-        (["dataset.targets=[formula]"], 1, ["formula is", "expected a number"]),
+        (["dataset.targets=[formula]"], 1, ["formula holds", "dataset.tasks.formula=classif"]),
         (["dataset.id_column=name"], 1, ["'name'", "material_id"]),
         (["dataset.split.val=0", "trainer.patience=3"], 2, ["patience=3", "dataset.split.val"]),
         (["dataset.split.method=kfold", "dataset.split.fold=5"], 2, ["folds are 0 to 4"]),

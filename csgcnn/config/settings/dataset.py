@@ -96,7 +96,23 @@ class DatasetSettings:
     derived: Annotated[
         dict[str, str],
         Setting(
-            "New columns of 0 and 1 from comparisons, such as is_metal: band_gap == 0.",
+            "New columns computed from others, such as is_metal: band_gap == 0 (0 and 1) or "
+            "log_k: log10(modulus).",
+            verbatim=True,
+        ),
+    ] = field(default_factory=dict)
+    transform: Annotated[
+        dict[str, str],
+        Setting(
+            "Function of a target that is trained; predictions are in the unit of the target.",
+            choices=("none", "log10", "log", "log1p", "sqrt"),
+        ),
+    ] = field(default_factory=dict)
+    labels: Annotated[
+        dict[str, str],
+        Setting(
+            "Names of the targets in figures and messages, by column.",
+            effect="execution",
             verbatim=True,
         ),
     ] = field(default_factory=dict)
@@ -115,6 +131,14 @@ class DatasetSettings:
         Setting(
             "balanced: weight the classes by their inverse frequency in the training rows.",
             choices=("balanced",),
+            null="equal weights",
+        ),
+    ] = None
+    weight_column: Annotated[
+        str | None,
+        Setting(
+            "Column of weights of the rows in the training loss, at least 0; metrics are not "
+            "weighted.",
             null="equal weights",
         ),
     ] = None

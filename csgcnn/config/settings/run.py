@@ -75,7 +75,9 @@ class RunSettings:
 class TaskSettings:
     """Describe a public benchmark task."""
 
-    name: Annotated[str, Setting("Official name of the task.")] = MISSING
+    name: Annotated[
+        str, Setting("Official name of the task; empty: cross-validation of your own data.")
+    ] = ""
     n_folds: Annotated[int, Setting("Number of folds.", at_least=2)] = 5
     n_rows: Annotated[
         int | None,
@@ -92,9 +94,13 @@ class TaskSettings:
 
 @dataclass(slots=True)
 class BenchmarkSettings(RunSettings):
-    """Describe `csgcnn benchmark`: a run for each fold of a task."""
+    """Describe `csgcnn benchmark`: a run for each fold of a task, or of your own data."""
 
     task: TaskSettings = field(default_factory=TaskSettings)
     folds: Annotated[
-        Any, Setting("Folds to run now, one or a list.", null="all that are not finished")
+        Any,
+        Setting(
+            "Folds to run now, one or a list. Without a task, a number is the number of folds.",
+            null="all that are not finished",
+        ),
     ] = None

@@ -1,0 +1,50 @@
+"""Columns that are computed from others."""
+
+from pathlib import Path
+
+from csgcnn.data.expressions import TextFoundError, UnknownColumnError, parse_expression
+from csgcnn.data.store import GraphStore, Scalar
+from csgcnn.errors import ConfigError, UserError
+
+EXAMPLES = "such as 'band_gap == 0' or 'log10(modulus)'"
+
+
+def derive_column(
+    store: GraphStore, name: str, expression: str, source: Path
+) -> tuple[list[Scalar], dict[int, str]]:
+    """Compute a column from others; a missing value remains missing.
+
+    Args:
+        store: The data set.
+        name: Name of the new column.
+        expression: What it holds, see `expressions`.
+        source: Path of the data, for messages.
+
+    Returns:
+        The column, and the reasons why the value of some rows cannot be computed, by row.
+
+    Raises:
+        ConfigError: It is not an expression.
+        UserError: A column does not exist, or holds text.
+    """
+    key = f"dataset.derived.{name}={expression!r}"
+    try:
+        parsed = parse_expression(expression, store.columns)
+        values, failed = parsed.values(store.columns)
+    except UnknownColumnError as error:
+        raise UserError(
+            f"{key}: {source} has no column {error.column!r}; the columns are "
+            f"{', '.join(store.columns) or 'none'}"
+        ) from None
+    except TextFoundError as error:
+        id_ = store.ids[error.row]
+        raise UserError(
+            f"{key}: {error.column} of {id_} is {error.value!r:.40}, expected a number"
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}, {EXAMPLES}") from None
+    reasons = {}
+    for row in failed:
+        inputs = ", ".join(f"{column} is {store.columns[column][row]}" for column in parsed.columns)
+        reasons[row] = f"{name} = {expression} cannot be computed: {inputs}"
+    return values, reasons
