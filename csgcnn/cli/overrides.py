@@ -122,4 +122,7 @@ def _quote(value: str) -> str:
 
 
 def _is_quoted(value: str) -> bool:
-    return len(value) > 1 and value[0] + value[-1] in ("''", '""', "[]")
+    if len(value) < 2 or value[0] + value[-1] not in ("''", '""', "[]"):
+        return False
+    # 'a' if x > 0 else 'b' begins and ends with a quote, but is not in quotes
+    return value[0] == "[" or not re.search(rf"(?<!\\){value[0]}", value[1:-1])

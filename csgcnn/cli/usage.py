@@ -43,13 +43,13 @@ csgcnn train --multirun hparams=csgcnn dataset=elastic \\
         "train on the official folds of a public task and compare the mean with published models,\n"
         "or cross-validate your own data",
         "csgcnn benchmark task=OPTION [recipe=OPTION] [folds=[0,1,...]]\n"
-        "csgcnn benchmark folds=N dataset=OPTION [dataset.split.repeats=N]\n"
+        "csgcnn benchmark folds=N dataset=OPTION [repeats=N]\n"
         "                        [group=option ...] [key=value ...]",
         """\
 csgcnn benchmark task=matbench_perovskites recipe=accurate
 csgcnn benchmark task=matbench_perovskites folds=[0,1] trainer.max_minutes=30
 csgcnn benchmark task=matbench_mp_gap recipe=accurate seed=1
-csgcnn benchmark folds=5 dataset=elastic dataset.split.repeats=2
+csgcnn benchmark folds=5 repeats=2 dataset=elastic
 csgcnn benchmark task=matbench_dielectric model=csgann edge=rbf \\
     dataset.path=matbench_dielectric.json.gz""",
         """\

@@ -41,7 +41,7 @@ from csgcnn.training.resume import check_same_run, data_digest, last_checkpoint
 log = logging.getLogger(__name__)
 
 # all other keys are those of a training
-BENCHMARK_KEYS = ("task", "folds")
+BENCHMARK_KEYS = ("task", "folds", "repeats")
 
 
 # name of the task where there is none
@@ -108,8 +108,11 @@ def cross_validation(cfg: DictConfig) -> DictConfig:
         raise ConfigError(f"folds={n_folds}: expected at least 2 folds, or a task")
     if n_folds is not None and split.method == "random":
         split.method = "kfold"
+    if cfg.repeats > 1 and split.method != "kfold":
+        raise ConfigError(f"repeats={cfg.repeats}: dataset.split.method={split.method} has none")
     if split.method == "kfold":
         split.folds = n_folds or split.folds
+        split.repeats = max(cfg.repeats, split.repeats)
         cfg.task.n_folds = split.folds * split.repeats
     else:
         cfg.task.n_folds = n_folds or cfg.task.n_folds
@@ -125,6 +128,8 @@ def _check(cfg: DictConfig) -> None:
             f"dataset.split.method={method}: a benchmark has folds, expected fold or matbench, or "
             "for your own data kfold"
         )
+    if cfg.task.name != CROSS_VALIDATION and cfg.repeats > 1:
+        raise ConfigError(f"repeats={cfg.repeats}: the folds of a task are fixed; omit it")
     if cfg.resume not in (None, "auto"):
         raise ConfigError(
             f"resume={cfg.resume}: the same command resumes a benchmark; for another folder give "

@@ -32,6 +32,10 @@ from csgcnn.errors import ConfigError, UserError
         ("dataset.units.band_gap=eV", "++dataset.units.band_gap=eV"),
         ("dataset.units.outputs.pbe.gap=eV", "++dataset.units={outputs.pbe.gap: eV}"),
         ("dataset.derived.stable=e <= 0", "++dataset.derived.stable='e <= 0'"),
+        (
+            "dataset.derived.k='a' if e > 0 else 'b'",
+            r"++dataset.derived.k='\'a\' if e > 0 else \'b\''",
+        ),
     ],
 )
 def test_aliases_and_paths_are_rewritten(given: str, expected: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmark_helpers import read
+from benchmark_helpers import QUICK, read
 
 Command = Callable[..., Any]
 
@@ -78,3 +78,59 @@ def test_invalid_overrides_leave_no_files(
     assert all(message in answer.err for message in messages), answer.err
     assert len(answer.err.splitlines()) == 1
     assert not (benchmark_folder / "refused").exists()
+
+
+@pytest.fixture(scope="module")
+def cross_validated(
+    csgcnn: Command, data_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[str]]:
+    """The folder of two repeats of two folds of a file without folds, and the command."""
+    folder = tmp_path_factory.mktemp("cross validation")
+    words = ["folds=2", "repeats=2", f"dataset.path={data_file}", *QUICK, "trainer.max_epochs=1"]
+    answer = csgcnn("benchmark", *words, cwd=folder)
+    assert answer.code == 0, answer.said
+    return folder, words
+
+
+def test_own_data_are_cross_validated(cross_validated: tuple[Path, list[str]]) -> None:
+    (home,) = cross_validated[0].glob("runs/cross-validation/dielectric/fast_*")
+    summary = read(home / "summary.json")
+    runs = [read(home / f"fold-{fold}" / "metrics.json") for fold in range(4)]
+    errors = [run["test"]["band_gap"]["mae"] for run in runs]
+    assert summary["score"]["mae"]["mean"] == pytest.approx(statistics.fmean(errors))
+    assert summary["score"]["mae"]["std"] == pytest.approx(statistics.pstdev(errors))
+    assert [fold["n_rows"]["test"] for fold in summary["folds"]] == [30] * 4
+    assert not (home / "results.json.gz").exists(), "these are no folds of Matbench"
+    text = (home / "summary.md").read_text()
+    assert "over the 4 folds of 2 repeats" in text
+    assert "Matbench" not in text
+    for repeat in ((0, 1), (2, 3)):
+        parts = [read(home / f"fold-{fold}" / "splits.json")["test"] for fold in repeat]
+        assert len({id_ for part in parts for id_ in part}) == 60
+
+
+def test_a_cross_validation_is_resumed(
+    csgcnn: Command, cross_validated: tuple[Path, list[str]]
+) -> None:
+    folder, words = cross_validated
+    answer = csgcnn("benchmark", *words, cwd=folder)
+    assert answer.code == 0, answer.said
+    assert answer.said.count("is finished") == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "messages"),
+    [
+        ([], ["please give task=", "folds=5 to cross-validate"]),
+        (["folds=1"], ["folds=1", "at least 2"]),
+        (["folds=3", "dataset.split.method=group", "dataset.split.column=x"], ["method=group"]),
+        (["folds=3", "repeats=0"], ["repeats=0"]),
+    ],
+    ids=str,
+)
+def test_other_cross_validations_are_refused(
+    csgcnn: Command, data_file: Path, overrides: list[str], messages: list[str], tmp_path: Path
+) -> None:
+    answer = csgcnn("benchmark", *overrides, f"dataset.path={data_file}", *QUICK, cwd=tmp_path)
+    assert answer.code == 2, answer.said
+    assert all(message in answer.err for message in messages), answer.err

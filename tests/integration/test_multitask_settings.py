@@ -60,7 +60,7 @@ def test_the_weights_of_the_configuration_are_those_of_the_loss() -> None:
             2,
             ["stratify=is_wide", "method=random"],
         ),
-        (["dataset.derived.is_wide=band_gap > 100"], 1, ["all 60 rows have is_wide = 0"]),
+        (["dataset.derived.is_wide=band_gap > 100"], 1, ["all 54 rows have is_wide = 0"]),
         (
             ["dataset.derived.one=refractive_index > 0", "dataset.split.stratify=two"],
             1,

@@ -195,3 +195,19 @@ def test_a_loss_with_parameters_is_trained_and_a_function_is_accepted() -> None:
     assert loss(outputs, target).item() == pytest.approx(2 * 5)
     assert len(list(loss.parameters())) == 1
     assert MultiTaskLoss(F.l1_loss)(outputs, target).item() == pytest.approx(2)
+
+
+@pytest.mark.parametrize("regression", [WeightedRegressionLoss(mse=1, l1=1), Likelihood("laplace")])
+def test_a_weight_of_two_counts_a_row_twice(regression: torch.nn.Module) -> None:
+    loss = MultiTaskLoss(regression, [1, 3])
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(4, 5, generator=generator)[
+        :, : 5 - isinstance(regression, WeightedRegressionLoss)
+    ]
+    target = torch.tensor([[0.3, 0], [-1.0, 2], [2.0, 1], [0.5, 1]])
+    equal = loss(outputs, target, torch.ones(4, 1))
+    torch.testing.assert_close(equal, loss(outputs, target))
+    # weights of 1, 1, 2 and 2, with the mean 1
+    weighted = loss(outputs, target, torch.tensor([[1.0], [1], [2], [2]]) / 1.5)
+    rows = [0, 1, 2, 2, 3, 3]
+    torch.testing.assert_close(weighted, loss(outputs[rows], target[rows]))

@@ -104,3 +104,7 @@ class BenchmarkSettings(RunSettings):
             null="all that are not finished",
         ),
     ] = None
+    repeats: Annotated[
+        int,
+        Setting("Times that a cross-validation without a task divides the data.", at_least=1),
+    ] = 1
