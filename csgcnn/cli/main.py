@@ -26,6 +26,7 @@ csgcnn: train crystal graph neural networks and predict with them
   csgcnn build    dataset=OPTION output=FOLDER                          build and store graphs
   csgcnn table    DIR [DIR ...]                                         compare runs
   csgcnn benchmark task=OPTION [recipe=OPTION] [folds=[0,1,...]]        train on the folds of a task
+  csgcnn benchmark folds=N dataset=OPTION [repeats=N]                   cross-validate your own data
   csgcnn import-cgcnn FILE.pth.tar [output=PATH]                        convert a model of CGCNN
 
   csgcnn COMMAND --help    groups, keys and examples of a command

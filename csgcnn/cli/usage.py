@@ -40,10 +40,10 @@ csgcnn train --multirun hparams=csgcnn dataset=elastic \\
     hydra.sweep.dir=sweeps/search""",
     ),
     "benchmark": Usage(
-        "train on the official folds of a public task and compare the mean with published models,\n"
+        "train on the official folds of a public task and compare the mean with published models, "
         "or cross-validate your own data",
         "csgcnn benchmark task=OPTION [recipe=OPTION] [folds=[0,1,...]]\n"
-        "csgcnn benchmark folds=N dataset=OPTION [repeats=N]\n"
+        "       csgcnn benchmark folds=N [repeats=N] dataset=OPTION\n"
         "                        [group=option ...] [key=value ...]",
         """\
 csgcnn benchmark task=matbench_perovskites recipe=accurate
@@ -61,6 +61,9 @@ folds stay. The mean is written when all folds are done:
   summary.md, summary.json   folds, mean ± standard deviation, baselines and
                              published models
   results.json.gz            record that Matbench reads, for the official data
+
+Without a task, folds=N tests each of N equal parts of your own data once, and
+repeats=N divides the data N times (runs/cross-validation/DATASET/RECIPE).
 
 All overrides of csgcnn train are accepted. Data files are looked for in the
 working directory and in $CSGCNN_DATA.""",
