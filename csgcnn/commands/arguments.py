@@ -76,6 +76,20 @@ def full_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
     return keys
 
 
+def _with_entries(command: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings in which entries of a dict, such as dataset.units.gap, are in the dict."""
+    keys = section_keys(COMMANDS[command])
+    dicts = [name for name, key in keys.items() if key.type.startswith("dict")]
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        parent = next((name for name in dicts if key.startswith(f"{name}.")), None)
+        if parent:
+            found[parent] = {**found.get(parent, {}), key.removeprefix(f"{parent}."): value}
+        else:
+            found[key] = {**(value or {}), **found[key]} if key in found else value
+    return found
+
+
 def compose_settings(
     command: str, settings: Mapping[str, Any], config_dir: Path | None = None
 ) -> DictConfig:
@@ -92,7 +106,7 @@ def compose_settings(
     try:
         return compose(
             command,
-            to_overrides(settings),
+            to_overrides(_with_entries(command, settings)),
             config_dirs=[config_dir] if config_dir else [],
             config_name="config" if config_dir else None,
         )
