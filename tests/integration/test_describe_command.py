@@ -77,7 +77,7 @@ def test_structures_without_targets(csgcnn: Command, tmp_path: Path) -> None:
     (folder / "broken.cif").write_text("data_y\n")
     answer = csgcnn("describe", f"dataset.path={folder}", cwd=tmp_path)
     assert answer.code == 0, answer.said
-    assert "3 records, 2 usable, 1 rejected" in answer.out
+    assert "3 records, 2 usable, 1 rejected" in " ".join(answer.out.split())
     assert "columns: none" in answer.out
     assert "Po" in answer.out
     assert "split (random): the random split of 2 rows leaves" in answer.out

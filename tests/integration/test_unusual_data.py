@@ -230,7 +230,8 @@ def test_a_target_without_labels_in_val_and_a_class_only_in_test(
         odd, *BOTH, "dataset.class_weights=balanced", "trainer.learn_task_weights=true"
     )
     metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["val"]["band_gap"] == {"mae": None, "rmse": None, "r2": None, "n": 0}
+    nothing = {"mae": None, "rmse": None, "r2": None, "n": 0, "n_out_of_domain": 0}
+    assert metrics["val"]["band_gap"] == nothing
     assert metrics["val"]["kind"]["accuracy"] is not None
     assert metrics["best_epoch"] > 0
     assert {row["val_mae_band_gap"] for row in table(run / "metrics.csv")} == {""}

@@ -42,7 +42,8 @@ seeds = st.integers(0, 2**32 - 1)
 def random_cells(draw: st.DrawFn) -> Crystal:
     """One to eight atoms, at least 1 Å apart, in a triclinic cell of 10 to 30 Å³ per atom."""
     rng = np.random.default_rng(draw(seeds))
-    species = draw(st.lists(st.sampled_from([1, 3, 8, 14, 26, 56, 82]), min_size=1, max_size=8))
+    # Small atoms: larger ones would be refused at 1 Å.
+    species = draw(st.lists(st.sampled_from([1, 2, 4, 6, 7, 8, 9]), min_size=1, max_size=8))
     while True:
         lattice = np.eye(3) + rng.uniform(-0.4, 0.4, (3, 3))
         lattice *= (len(species) * rng.uniform(10, 30) / abs(np.linalg.det(lattice))) ** (1 / 3)
