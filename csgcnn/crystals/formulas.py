@@ -58,8 +58,8 @@ def parse_formula(text: str) -> Formula | None:
 
 def count_atoms(atomic_numbers: NDArray[np.uint8]) -> Formula:
     """Return the number of atoms by atomic number of a crystal's atoms [n_atoms]."""
-    elements, counts = np.unique(atomic_numbers, return_counts=True)
-    return dict(zip(elements.tolist(), counts.tolist(), strict=True))
+    # Faster than np.unique for the few atoms of a cell.
+    return Counter(atomic_numbers.tolist())
 
 
 def same_ratios(one: Formula, other: Formula) -> bool:

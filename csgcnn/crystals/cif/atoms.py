@@ -63,7 +63,7 @@ def read_rows(
     if not kept:
         raise StructureError("the structure has no atoms")
     kept_names = [names[row] for row in kept]
-    texts = [[axis[row] for axis in axes] for row in kept]
+    texts = [(axes[0][row], axes[1][row], axes[2][row]) for row in kept]
     key = f"{_SITE}{'Cartn' if is_cartesian else 'fract'}_"
     coords = np.array(
         [
@@ -75,9 +75,8 @@ def read_rows(
         coords = coords @ np.linalg.inv(_cartesian_axes(items, lattice))
     else:
         coords = _ideal_thirds(coords, texts)
-    decimals = n_decimals([text for of_row in texts for text in of_row])
     occupancy = np.array([occupancies[row] for row in kept])
-    return Rows(kept_names, np.array(elements), occupancy, coords, decimals), doubts
+    return Rows(kept_names, np.array(elements), occupancy, coords, texts), doubts
 
 
 def _coordinate_columns(items: Items, kind: str) -> list[list[str]]:
@@ -181,7 +180,7 @@ def _ideal_thirds(coords: Array, texts: Sequence[Sequence[str]]) -> Array:
     sixths = np.round(coords * 6)
     is_near = (abs(coords - sixths / 6) < 1e-3) & (sixths % 3 != 0)
     for row, axis in np.argwhere(is_near).tolist():
-        decimals = n_decimals([texts[row][axis]])
+        decimals = n_decimals(texts[row][axis])
         if decimals >= 3 and abs(coords[row, axis] - sixths[row, axis] / 6) < 10.0**-decimals:
             coords[row, axis] = sixths[row, axis] / 6
     return coords

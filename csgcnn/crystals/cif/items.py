@@ -1,7 +1,6 @@
 """Items of a CIF block: values by data name, in one spelling, and numbers with uncertainties."""
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from csgcnn.errors import StructureError, one_line
@@ -93,9 +92,9 @@ def number(text: str, key: str, owner: str = "") -> float:
     raise StructureError(f"{where}{key} is {one_line(repr(text[:_LONGEST_SHOWN]))}; it {reason}")
 
 
-def n_decimals(texts: Sequence[str]) -> int:
-    """Return the largest number of decimals that numbers are written with."""
-    return max(len(text.partition("(")[0].partition(".")[2]) for text in texts)
+def n_decimals(text: str) -> int:
+    """Return the number of decimals that a number is written with."""
+    return len(text.partition("(")[0].partition(".")[2])
 
 
 def _unquoted(value: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from csgcnn.crystals.cif.items import ABSENT
-from csgcnn.crystals.elements import atomic_number
+from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER, atomic_number
 from csgcnn.crystals.formulas import Formula
 from csgcnn.errors import StructureError, one_line
 
@@ -78,6 +78,7 @@ def row_names(labels: Sequence[str] | None, symbols: Sequence[str] | None, n: in
 
 def _element(symbol: str) -> int | None:
     try:
-        return atomic_number(symbol)
+        number = atomic_number(symbol)
     except StructureError:
         return None
+    return number if number <= MAX_ATOMIC_NUMBER else None

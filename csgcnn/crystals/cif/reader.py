@@ -12,8 +12,7 @@ from csgcnn.crystals.cif.atoms import read_rows
 from csgcnn.crystals.cif.items import Items, number
 from csgcnn.crystals.cif.sites import Rows, expand, occupied_rows, shortest_distance
 from csgcnn.crystals.cif.symmetry import Symmetry, possible_symmetries
-from csgcnn.crystals.crystal import Crystal, lattice_from_parameters, make_crystal
-from csgcnn.crystals.elements import SYMBOLS
+from csgcnn.crystals.crystal import Crystal, lattice_from_parameters
 from csgcnn.crystals.formulas import Formula, count_atoms, parse_formula, same_ratios
 from csgcnn.crystals.structure_warnings import warn
 from csgcnn.errors import StructureError, one_line
@@ -147,11 +146,8 @@ def _read_block(items: Items) -> Crystal:
         raise doubts[0]
     if is_confirmed:
         _check_formula_units(items, declared, len(row))
-    labels = tuple(rows.name[one] for one in row)
-    species = [SYMBOLS[z] for z in atomic_number]
-    return make_crystal(lattice, species, frac_coords)._replace(
-        labels=labels, declared_formula=declared
-    )
+    labels = tuple(rows.name[one] for one in row.tolist())
+    return Crystal(lattice, atomic_number.astype(np.uint8), frac_coords, labels, declared)
 
 
 def _choose(

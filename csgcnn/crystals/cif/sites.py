@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from csgcnn.crystals.cif.items import n_decimals
 from csgcnn.crystals.cif.operations import Operations
 from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.crystals.limits import MAX_FRAC_COORD, MAX_SITES
@@ -31,14 +32,14 @@ class Rows(NamedTuple):
         atomic_number: [n_rows] int64.
         occupancy: [n_rows].
         frac_coords: [n_rows, 3].
-        n_decimals: Digits that the coordinates are written with.
+        texts: Coordinates of each row as written.
     """
 
     name: list[str]
     atomic_number: Array
     occupancy: Array
     frac_coords: Array
-    n_decimals: int
+    texts: list[tuple[str, str, str]]
 
 
 class Orbits(NamedTuple):
@@ -77,7 +78,7 @@ def expand(rows: Rows, operations: Operations, lattice: Array) -> Orbits:
             f"its {n_rows} rows of atoms and {n_operations} symmetry operations make up to "
             f"{n_rows * n_operations} positions, too many for a CIF; give it as POSCAR or json"
         )
-    if n_operations == 1:
+    if n_operations == 1 and n_rows <= MAX_SITES:
         return Orbits(np.arange(n_rows), rows.frac_coords % 1 % 1, np.ones(n_rows, dtype=int))
     images = np.einsum("gij,rj->rgi", operations.rotation, rows.frac_coords)
     images += operations.translation
@@ -85,7 +86,7 @@ def expand(rows: Rows, operations: Operations, lattice: Array) -> Orbits:
     # The image nearest to the row itself.
     cells = np.round(shift)
     distance = np.linalg.norm((shift - cells) @ lattice, axis=2)
-    is_fixed = distance <= tolerance(rows.n_decimals, lattice)
+    is_fixed = distance <= tolerance(rows, lattice)
     parts, multiplicity = [], np.full(n_rows, n_operations)
     for row in range(n_rows):
         if is_fixed[row].sum() == 1:
@@ -120,15 +121,16 @@ def _check_wrapped(rows: Rows) -> None:
         )
 
 
-def tolerance(n_decimals: int, lattice: Array) -> float:
+def tolerance(rows: Rows, lattice: Array) -> float:
     """Return the distance in Å within which copies of one row are one atom.
 
     Args:
-        n_decimals: Digits that the coordinates are written with.
+        rows: The rows.
         lattice: Lattice vectors [3, 3] in Å.
     """
     longest = float(np.linalg.norm(lattice, axis=1).max())
-    rounding = _LAST_DIGITS * 10.0**-n_decimals * longest
+    last_digit = 10.0 ** -max(n_decimals(text) for of_row in rows.texts for text in of_row)
+    rounding = _LAST_DIGITS * last_digit * longest
     return min(max(SPECIAL_POSITION, rounding), _FARTHEST)
 
 
@@ -154,7 +156,7 @@ def occupied_rows(rows: Rows, orbits: Orbits, lattice: Array) -> Array:
         return np.arange(len(rows.name))
     kept = np.flatnonzero(is_full).tolist()
     waiting = np.flatnonzero(~is_full).tolist()
-    within = tolerance(rows.n_decimals, lattice)
+    within = tolerance(rows, lattice)
     first = np.cumsum(orbits.multiplicity) - orbits.multiplicity
     while waiting:
         row = waiting[0]
