@@ -16,12 +16,14 @@ from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graph_builder import CHUNK_SIZE, build_graphs
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structure_warnings import summary_lines
-from csgcnn.crystals.structures import StructureSource, is_structure_object, text_or_file
+from csgcnn.crystals.structures import is_structure_object, text_or_file
 from csgcnn.data.domain import Domain
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, with_unit
+from csgcnn.data.training_set import TrainingSet
 from csgcnn.data.transforms import interval_in_unit, predictions_in_unit
 from csgcnn.errors import DataWarning, StructureError, UserError
+from csgcnn.evaluation.calibration import interval_stds
 from csgcnn.evaluation.inference import predict_with_std
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
@@ -30,9 +32,9 @@ from csgcnn.runs.predictions import (
     NO_DOMAIN,
     Floats,
     Prediction,
+    comparison_cells,
+    comparison_columns,
     concatenate,
-    domain_cells,
-    domain_columns,
     domain_lines,
     prediction_frame,
 )
@@ -84,6 +86,8 @@ class Predictor:
         columns: Names of the predicted columns.
         targets: The targets.
         domain: What occurred in the training set: elements, pairs of neighbors, ranges.
+        training_set: The training crystals, as far as they are known.
+        is_laplace: Whether its standard deviations are those of Laplace distributions.
         split: Ids of the train, val and test rows, if they are known.
     """
 
@@ -95,7 +99,9 @@ class Predictor:
         self.units = [target.unit for target in model.targets]
         self.columns = [name for target in model.targets for name in target.outputs]
         self.has_std: bool = model.network.has_std
+        self.is_laplace = model.is_laplace
         self.domain: Domain = model.domain
+        self.training_set: TrainingSet = model.training_set
         self.split = model.split
         self._told_no_domain = False
         self.device = torch.device(device)
@@ -120,8 +126,12 @@ class Predictor:
     @overload
     def predict(self, structures: Any, *, as_frame: Literal[False] = False) -> Floats: ...
     @overload
-    def predict(self, structures: Any, *, as_frame: Literal[True]) -> "pd.DataFrame": ...
-    def predict(self, structures: Any, *, as_frame: bool = False) -> "Floats | pd.DataFrame":
+    def predict(
+        self, structures: Any, *, as_frame: Literal[True], level: float | None = None
+    ) -> "pd.DataFrame": ...
+    def predict(
+        self, structures: Any, *, as_frame: bool = False, level: float | None = None
+    ) -> "Floats | pd.DataFrame":
         """Predict structures.
 
         Args:
@@ -130,6 +140,7 @@ class Predictor:
             as_frame: Whether to return a DataFrame, with units in its columns, standard
                 deviations if the model predicts them, the codes of warnings about each structure,
                 and the index of a column that was given.
+            level: Coverage of intervals, such as 0.9; their bounds are columns of the DataFrame.
 
         Returns:
             Predictions [n_structures, n_columns], or a DataFrame with a row for each structure.
@@ -146,7 +157,8 @@ class Predictor:
         if as_frame:
             # a column of a DataFrame keeps its index
             index = structures.index if hasattr(structures, "iloc") else None
-            return prediction_frame(found, self.targets, index)
+            n_stds = None if level is None else interval_stds(level, self.is_laplace)
+            return prediction_frame(found, self.targets, index, n_stds)
         return found.values
 
     def predict_with_std(self, structures: Any) -> tuple[Floats, Floats]:
@@ -240,7 +252,7 @@ class Predictor:
             store.ids[rows.start : rows.stop],
             predictions_in_unit(values.cpu(), self.targets).numpy(),
             None if std is None else std.cpu().numpy(),
-            domain_cells(self.domain, store, index),
+            comparison_cells(self.domain, self.training_set, store, index),
         )
 
     def predict_usable(self, crystals: Sequence[tuple[str, Crystal]]) -> tuple[list[str], Floats]:
@@ -272,8 +284,10 @@ class Predictor:
         return f"Predictor({targets}; {len(self.domain.elements)} elements)"
 
     def _predict(self, structures: Any) -> Prediction:
-        listed = [structures] if _is_one(structures) else list(structures)
-        records = [Record(f"structure {i}", _source(one), {}) for i, one in enumerate(listed)]
+        is_one = isinstance(structures, str | Path | dict) or is_structure_object(structures)
+        listed = [structures] if is_one else list(structures)
+        sources = [text_or_file(one) if isinstance(one, str) else one for one in listed]
+        records = [Record(f"structure {i}", source, {}) for i, source in enumerate(sources)]
         chunks = list(self.stream(records, workers=1))
         found = concatenate([self._empty(), *chunks])
         for id_, reason in found.rejected:
@@ -288,13 +302,5 @@ class Predictor:
 
     def _empty(self) -> Prediction:
         empty = np.empty((0, len(self.columns)), "f4")
-        cells: dict[str, list[str]] = {name: [] for name in domain_columns(self.domain)}
+        cells: dict[str, list[str]] = {name: [] for name in comparison_columns(self.domain)}
         return Prediction([], empty, empty if self.has_std else None, cells)
-
-
-def _is_one(structures: Any) -> bool:
-    return isinstance(structures, str | Path | dict) or is_structure_object(structures)
-
-
-def _source(structure: Any) -> StructureSource:
-    return text_or_file(structure) if isinstance(structure, str) else structure

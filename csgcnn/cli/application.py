@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from csgcnn.cli.messages import format_error, print_error, print_hydra_error
 from csgcnn.cli.overrides import canonical, opted_in, resumed
+from csgcnn.cli.spelling import HYDRA_COMPLETION, USE_INSTALL_COMPLETION
 from csgcnn.commands.job import Job
 from csgcnn.config.compose import hydra_session
 from csgcnn.config.locations import CONF
@@ -48,8 +49,7 @@ def run_application(command: str, arguments: Sequence[str]) -> int:
     failures: list[str] = []
     try:
         given = canonical(command, resumed(arguments) if command == "train" else arguments)
-        parser = get_args_parser()
-        parser.prog = f"csgcnn {command}"
+        parser = make_parser(command)
         options = parser.parse_args(given)
         plugins = opted_in(arguments)
         # --help lists the keys of permitted classes.
@@ -68,6 +68,22 @@ def run_application(command: str, arguments: Sequence[str]) -> int:
     for failure in failures:
         print(f"csgcnn {command} {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def make_parser(command: str) -> argparse.ArgumentParser:
+    """Return the parser of Hydra's flags, without the completion of Hydra in the help.
+
+    Args:
+        command: Name of the command.
+    """
+    parser = argparse.ArgumentParser(
+        f"csgcnn {command}",
+        parents=[get_args_parser()],
+        add_help=False,
+        conflict_handler="resolve",
+    )
+    parser.add_argument(*HYDRA_COMPLETION, action="store_true", help=USE_INSTALL_COMPLETION)
+    return parser
 
 
 def make_job(
@@ -139,8 +155,6 @@ def _run(
             hydra.show_cfg(name, overrides, options.cfg, options.package, options.resolve)
         elif options.info:
             hydra.show_info(options.info, name, overrides)
-        elif options.shell_completion:
-            hydra.shell_completion(name, overrides)
         else:
             is_sweep = _is_sweep(hydra, name, overrides, options.multirun)
             start = hydra.multirun if is_sweep else hydra.run
@@ -148,7 +162,7 @@ def _run(
 
 
 def _check_flags(options: argparse.Namespace) -> None:
-    flags = ("run", "multirun", "cfg", "info", "shell_completion")
+    flags = ("run", "multirun", "cfg", "info")
     given = [f"--{name.replace('_', '-')}" for name in flags if getattr(options, name)]
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)}: give one of them only")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from csgcnn import __version__
 from csgcnn.cli.spelling import check_spelling
-from csgcnn.errors import ConfigError, nearest
+from csgcnn.errors import ConfigError, UserError, nearest
 from csgcnn.hardware import Rank, read_rank
 from csgcnn.training.interruption import Interruption
 
@@ -30,7 +30,8 @@ csgcnn: train crystal graph neural networks and predict with them
   csgcnn import-cgcnn FILE.pth.tar [output=PATH]                        convert a model of CGCNN
 
   csgcnn COMMAND --help    groups, keys and examples of a command
-  csgcnn --version [-v]    the version; with -v also those of libraries, and the device"""
+  csgcnn --version [-v]    the version; with -v also those of libraries, and the device
+  csgcnn --install-completion [bash|zsh|fish]    complete commands, keys and values with Tab"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command in ("--help", "-h"):
         print(USAGE)
         return 0
+    if command in COMPLETION_FLAGS:
+        return run_completion(command, rest)
     if "--version" in arguments:
         print_version(is_verbose="-v" in arguments)
         return 0
@@ -71,6 +74,36 @@ def print_version(is_verbose: bool) -> None:
         from csgcnn.cli.version import environment_lines
 
         print(*environment_lines(), sep="\n")
+
+
+def run_completion(flag: str, arguments: Sequence[str]) -> int:
+    """Answer a shell that completes a command line, or install or print what makes it ask.
+
+    Args:
+        flag: One of `COMPLETION_FLAGS`.
+        arguments: The shell; after `--complete`, also the command line up to the cursor.
+
+    Returns:
+        The exit code.
+    """
+    from csgcnn.cli.completion import completions
+    from csgcnn.cli.install_completion import SCRIPTS, chosen_shell, install_completion
+
+    if flag == "--complete":
+        shell, line = [*arguments, "", ""][:2]
+        print(*completions(line, shell, list(COMMANDS)), sep="\n")
+        return 0
+    try:
+        if len(arguments) > 1:
+            raise ConfigError(f"{flag}: give one shell, not {' '.join(arguments)}")
+        shell = chosen_shell(arguments[0] if arguments else None)
+        is_shown = flag == "--show-completion"
+        print(SCRIPTS[shell] if is_shown else "\n".join(install_completion(shell)), end="")
+        print(end="" if is_shown else "\n")
+    except UserError as error:
+        print(f"csgcnn: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 def run_command(command: str, arguments: Sequence[str]) -> int:
@@ -209,6 +242,7 @@ def run_import_cgcnn(command: str, arguments: Sequence[str]) -> int:
     return 0
 
 
+COMPLETION_FLAGS = ("--install-completion", "--show-completion", "--complete")
 COMMANDS: dict[str, Callable[[str, Sequence[str]], int]] = {
     "train": run_command,
     "predict": run_command,

@@ -12,6 +12,9 @@ from csgcnn.errors import ConfigError, nearest
 
 # Other configurations may define further keys and options.
 _OTHER_CONFIGURATIONS = ("--config", "-c", "hydra.searchpath", "hydra/searchpath", "resume=")
+# Hydra's own completion knows no sub-commands.
+HYDRA_COMPLETION = ("--shell-completion", "-sc")
+USE_INSTALL_COMPLETION = "not supported; use csgcnn --install-completion [bash|zsh|fish]"
 
 
 def check_spelling(command: str, arguments: Sequence[str]) -> None:
@@ -26,6 +29,9 @@ def check_spelling(command: str, arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: A key or an option does not exist; the message gives the nearest spelling.
     """
+    for flag in HYDRA_COMPLETION:
+        if flag in arguments:
+            raise ConfigError(f"{flag} is {USE_INSTALL_COMPLETION}")
     if any(text.startswith(_OTHER_CONFIGURATIONS) for text in arguments):
         return
     for override in filter(None, map(parse_override, arguments)):

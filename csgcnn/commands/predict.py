@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig
 from tqdm import tqdm
 
 from csgcnn import __version__
+from csgcnn.commands.outputs import check_output
 from csgcnn.config.paths import user_path
 from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.crystals.records import ReadOptions
@@ -21,11 +22,19 @@ from csgcnn.data.record_reports import RecordReports, first_reasons
 from csgcnn.data.store_files import is_store
 from csgcnn.data.targets import with_unit
 from csgcnn.errors import ConfigError
+from csgcnn.evaluation.calibration import interval_stds
 from csgcnn.hardware import cores, select_device
 from csgcnn.io import file_digest, write_csv
 from csgcnn.predictor import Predictor
 from csgcnn.runs.models import checkpoint_paths
-from csgcnn.runs.predictions import NO_DOMAIN, DomainSummary, Prediction, text_columns
+from csgcnn.runs.predictions import (
+    IN_TRAINING,
+    NO_DOMAIN,
+    TRUE,
+    DomainSummary,
+    Prediction,
+    text_columns,
+)
 from csgcnn.runs.tables import predicted_cells, predicted_columns
 from csgcnn.screening.partial_table import Part, PartialTable, partial_folder
 from csgcnn.screening.selection import Selection, selection
@@ -51,7 +60,7 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
 
     Raises:
         UserError: The checkpoints or the structures cannot be used.
-        ConfigError: The selection or the format of the table is wrong.
+        ConfigError: The selection or the format of the table is wrong, or it exists.
     """
     output = user_path(cfg.output)
     suffix = check_format(output)
@@ -59,21 +68,27 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
     if cfg.resume and output.exists() and not partial_folder(output).exists():
         log.info("%s is complete, nothing to do; omit resume=true to predict again", output)
         return _exit_code(reports.rejected.exists(), cfg.on_error)
-    checkpoints, sources = checkpoint_paths(_listed(cfg.ckpt)), _listed(cfg.structures)
+    sources = _listed(cfg.structures)
+    inputs = map(user_path, [*_listed(cfg.ckpt), *sources])
+    is_resumed = cfg.resume and partial_folder(output).exists()
+    check_output(output, reports.paths, inputs, cfg.overwrite or is_resumed)
+    checkpoints = checkpoint_paths(_listed(cfg.ckpt))
     device = select_device(cfg.device, _threads(sources, cfg.workers))
     predictor = Predictor.load(checkpoints, device, cfg.plugins)
     table = _Table(predictor, cfg)
     if not predictor.domain.is_known:
         log.warning("%s", NO_DOMAIN)
     chunks = _chunks(predictor, checkpoints, sources, cfg, chunk_size)
-    inputs = {
+    identity = {
         "ckpt": [*map(file_digest, checkpoints)],
         "structures": [[source, _content_digest(source)] for source in sources],
+        "level": cfg.level,
         "columns": [cfg.id_column, cfg.structure_column],
         "version of csgcnn": __version__,
     }
-    with PartialTable(output, inputs, cfg.resume, seconds_per_part) as partial:
-        _fill(partial, chunks, predictor)
+    n_stds = interval_stds(cfg.level, predictor.is_laplace)
+    with PartialTable(output, identity, cfg.resume, seconds_per_part) as partial:
+        _fill(partial, chunks, predictor, n_stds)
         _publish_list(
             partial, reports.rejected, partial.n_rejected, Rejected._fields, partial.rejected()
         )
@@ -83,7 +98,7 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
             _publish_list(partial, reports.warnings, n_warnings, WARNING_COLUMNS, rows)
             n_rows = table.write(partial.folder / f"table{suffix}", partial.rows())
             partial.publish(f"table{suffix}", output)
-            _log_predicted(partial, table.summary, n_rows, output, reports)
+            _log_predicted(partial, table, n_rows, output, reports)
         else:
             kept = f"; {output} is that of an earlier command" if output.exists() else ""
             log.error("no structure was predicted, and no table is written%s", kept)
@@ -100,13 +115,15 @@ class _Table:
     def __init__(self, predictor: Predictor, cfg: DictConfig) -> None:
         targets = predictor.targets
         self.texts = text_columns(predictor.domain)
-        columns = [("id", ""), *predicted_columns(targets, predictor.has_std)]
+        columns = [("id", ""), *predicted_columns(targets, predictor.has_std, with_bounds=True)]
         columns += [(name, "") for name in self.texts]
         text_names = {"id", *self.texts, *(target.name for target in targets if target.classes)}
         names = [name for name, _ in columns]
         self.header = [with_unit(name, unit) for name, unit in columns]
         self.is_number = [name not in text_names for name in names]
         self.summary = DomainSummary()
+        self.n_in_training = 0
+        self.has_fingerprints = predictor.training_set.fingerprints is not None
         default = targets[0].name if len(targets) == 1 and not targets[0].classes else None
         self.selection: Selection = selection(
             names, self.is_number, cfg.where, cfg.top, cfg.by, cfg.order, default
@@ -118,8 +135,22 @@ class _Table:
         return write_table(path, self.header, self.is_number, self.selection.of(counted))
 
     def _count(self, row: Sequence[str]) -> Sequence[str]:
-        self.summary.add(row[0], dict(zip(self.texts, row[-len(self.texts) :], strict=True)))
+        texts = dict(zip(self.texts, row[-len(self.texts) :], strict=True))
+        self.summary.add(row[0], texts)
+        self.n_in_training += texts[IN_TRAINING] == TRUE
         return row
+
+    def lines(self) -> list[str]:
+        """Return warnings about training crystals, and about crystals unlike these."""
+        lines = self.summary.lines()
+        if self.n_in_training:
+            by_id = "" if self.has_fingerprints else ", by ids alone: the checkpoint is an old one"
+            verb = "is" if self.n_in_training == 1 else "are"
+            lines.append(
+                f"{_structures(self.n_in_training)} {verb} in the training set (column "
+                f"{IN_TRAINING}{by_id}); the errors of these predictions are optimistic"
+            )
+        return lines
 
 
 def _chunks(
@@ -162,22 +193,22 @@ def _chunks(
     return of_records
 
 
-def _fill(partial: PartialTable, chunks: Chunks, predictor: Predictor) -> None:
+def _fill(partial: PartialTable, chunks: Chunks, predictor: Predictor, n_stds: float) -> None:
     with tqdm(unit="crystal", delay=1, disable=None, initial=partial.n_records) as bar:
         for chunk in chunks(partial):
-            cells = _cells(chunk, predictor)
+            cells = _cells(chunk, predictor, n_stds)
             rows = [[id_, *of_row] for id_, of_row in zip(chunk.ids, cells, strict=True)]
             part = Part(rows, chunk.rejected, chunk.warnings)
             partial.add(part)
             bar.update(len(part))
 
 
-def _cells(chunk: Prediction, predictor: Predictor) -> Iterator[list[str]]:
+def _cells(chunk: Prediction, predictor: Predictor, n_stds: float) -> Iterator[list[str]]:
     deviations = [None] * len(chunk.ids) if chunk.std is None else chunk.std.tolist()
     texts = zip(*chunk.texts.values(), strict=True)
     for row, deviation, of_row in zip(chunk.values.tolist(), deviations, texts, strict=True):
-        cells = predicted_cells(row, predictor.targets, deviation)
-        yield [*(cell if isinstance(cell, str) else f"{cell:.6g}" for cell in cells), *of_row]
+        cells = predicted_cells(row, predictor.targets, deviation, n_stds)
+        yield [*(cell if isinstance(cell, str) else f"{cell:.8g}" for cell in cells), *of_row]
 
 
 def _threads(sources: Sequence[str], workers: int | None) -> int | None:
@@ -213,10 +244,10 @@ def _publish_list(
 
 
 def _log_predicted(
-    partial: PartialTable, domain: DomainSummary, n_rows: int, output: Path, reports: RecordReports
+    partial: PartialTable, table: "_Table", n_rows: int, output: Path, reports: RecordReports
 ) -> None:
     report = reports.warnings.name if reports.warnings else ""
-    for line in [*partial.summary.lines(report), *domain.lines()]:
+    for line in [*partial.summary.lines(report), *table.lines()]:
         log.warning("%s", line)
     n_left_out = partial.n_predicted - n_rows
     left_out = f", {n_left_out} left out by where and top" if n_left_out else ""

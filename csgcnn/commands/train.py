@@ -19,6 +19,7 @@ from csgcnn.data.dataset import Dataset
 from csgcnn.data.domain import Domain
 from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.splits import split_ids
+from csgcnn.data.training_set import plain_fingerprints
 from csgcnn.errors import ConfigError, first_line
 from csgcnn.evaluation.calibration import calibrate
 from csgcnn.evaluation.unit_metrics import reported_metrics
@@ -156,6 +157,7 @@ def _description(cfg: DictConfig, data: Prepared) -> dict[str, Any]:
         "targets": [target.plain() for target in dataset.targets],
         "elements": sorted(domain.elements),
         "domain": domain.plain(),
+        "fingerprints": plain_fingerprints(dataset.store, data.split["train"]),
         "split": split_ids(dataset.store, data.split),
         "data": data_digest(dataset, data.split),
     }

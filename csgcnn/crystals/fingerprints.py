@@ -31,6 +31,8 @@ from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
 from csgcnn.crystals.neighbors import first_radius
 
+# Raise it with every change of the hashes: checkpoints hold those of their training crystals.
+FINGERPRINT_VERSION = 1
 # 1/Å. An atom that moves by 0.05 Å changes the phases of its distances by a radian, so that the
 # means change, too, where its neighbors are arranged symmetrically around it.
 FIRST_WAVE, WAVE_STEP, N_WAVES = 12.0, 3.0, 5

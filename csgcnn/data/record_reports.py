@@ -33,6 +33,11 @@ class RecordReports(NamedTuple):
     rejected: Path
     warnings: Path | None
 
+    @property
+    def paths(self) -> list[Path]:
+        """The lists that may be written."""
+        return [path for path in self if path is not None]
+
     @classmethod
     def within(cls, folder: Path) -> "RecordReports":
         """Return the lists of a run directory."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
+from csgcnn.errors import ConfigError
 from csgcnn.evaluation.class_metrics import NAN
 from csgcnn.evaluation.inference import predict_with_std
 from csgcnn.evaluation.metrics import known_labels
@@ -110,6 +111,27 @@ def coverage(
     return found
 
 
+def interval_stds(level: float, is_laplace: bool) -> float:
+    """Return how many standard deviations the central interval of a level extends to each side.
+
+    The standard deviations are calibrated: 68.27 % of the errors lie within one. A normal
+    distribution then has the interval of the level p at Φ⁻¹((1 + p) / 2) of them, a Laplace
+    distribution at log(1 - p) / log(1 - 0.6827).
+
+    Args:
+        level: Coverage of the interval, between 0 and 1.
+        is_laplace: Whether the distribution is one of Laplace.
+
+    Raises:
+        ConfigError: The level is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ConfigError(f"level={level}: expected a number between 0 and 1")
+    if is_laplace:
+        return math.log1p(-level) / math.log1p(-ONE_STD)
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
 def known_errors(
     prediction: Tensor, std: Tensor, truth: Tensor, targets: Sequence[Target]
 ) -> Iterator[tuple[Target, Tensor, Tensor]]:
@@ -141,7 +163,7 @@ def covered(error: Tensor, std: Tensor, levels: Sequence[float]) -> list[float]:
         std: Standard deviations [n_rows].
         levels: Coverages of a normal distribution, between 0 and 1.
     """
-    bounds = [NormalDist().inv_cdf((1 + level) / 2) for level in levels]
+    bounds = [interval_stds(level, is_laplace=False) for level in levels]
     return [
         (error <= bound * std).double().mean().item() if len(error) else NAN for bound in bounds
     ]

@@ -22,6 +22,7 @@ from torch import Tensor
 from csgcnn.config.targets import plugins_in
 from csgcnn.config.upgrade import removed_keys_in, upgrade_config
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
+from csgcnn.data import training_set
 from csgcnn.data.transforms import TRANSFORMS
 from csgcnn.errors import UserError, first_line
 from csgcnn.io import write_bytes
@@ -79,6 +80,7 @@ def load_checkpoint(path: Path, limits: Limits = LIMITS) -> dict[str, Any]:
             loading the model needs the opt-in of the user.
         targets, elements: Fields of each `Target`, and atomic numbers of the training rows.
         domain: What else occurs in the training rows, see `Domain.plain`; absent before format 5.
+        fingerprints: Hashes of the training crystals, see `data.training_set`; may be absent.
         split, data: Ids of each part, and a digest of the data.
         metrics: Validation score.
         state_dict: Weights.
@@ -260,6 +262,7 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "targets": ("a list of targets", _are_targets),
     "elements": (f"a list of atomic numbers up to {MAX_ATOMIC_NUMBER}", _are_elements),
     "domain": ("pairs of elements, ranges and whether there are isolated atoms", _is_domain),
+    "fingerprints": ("hashes of crystals", training_set.is_plain),
     "split": ("lists of ids", _is_split),
     "state_dict": ("a dict of tensors", _is_state_dict),
 }

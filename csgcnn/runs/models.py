@@ -18,6 +18,7 @@ from csgcnn.crystals.descriptors import descriptor_names
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.domain import Domain
 from csgcnn.data.targets import Target
+from csgcnn.data.training_set import TrainingSet
 from csgcnn.errors import ConfigError, UserError, one_line
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork, build_network
@@ -44,14 +45,18 @@ class TrainedModel:
         graph: Settings of the graphs that it reads.
         targets: What it predicts.
         domain: What occurred in its training set.
+        training_set: The training crystals.
         split: Ids of the train, val and test rows, if they are known.
+        is_laplace: Whether its standard deviations are those of Laplace distributions.
     """
 
     network: CrystalGraphNetwork | Ensemble
     graph: GraphSettings
     targets: list[Target]
     domain: Domain
+    training_set: TrainingSet
     split: dict[str, list[str]] | None = None
+    is_laplace: bool = False
 
 
 def load_model(paths: Sequence[Path]) -> TrainedModel:
@@ -124,7 +129,10 @@ def _load_one(path: Path) -> TrainedModel:
             f"{path}: its weights do not fit its own configuration: {one_line(error)}"
         ) from error
     domain = Domain.from_plain(content["elements"], content.get("domain"))
-    return TrainedModel(network, graph, targets, domain, content.get("split"))
+    split = content.get("split")
+    training_set = TrainingSet.from_plain(split and split.get("train"), content.get("fingerprints"))
+    is_laplace = config.get("loss", {}).get("distribution") == "laplace"
+    return TrainedModel(network, graph, targets, domain, training_set, split, is_laplace)
 
 
 def _network(
@@ -165,8 +173,17 @@ def _join(members: Sequence[TrainedModel], paths: Sequence[Path]) -> TrainedMode
             raise UserError(f"{paths[0]} and {path} are no ensemble: they differ in {difference}")
     networks = [network for member in members for network in _networks(member)]
     domain = Domain.shared([member.domain for member in members])
+    training_set = TrainingSet.union([member.training_set for member in members])
     split = _common_split(members)
-    return TrainedModel(Ensemble(networks), first.graph, first.targets, domain, split)
+    return TrainedModel(
+        Ensemble(networks),
+        first.graph,
+        first.targets,
+        domain,
+        training_set,
+        split,
+        all(member.is_laplace for member in members),
+    )
 
 
 def _networks(model: TrainedModel) -> list[CrystalGraphNetwork]:

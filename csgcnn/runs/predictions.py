@@ -14,6 +14,7 @@ from csgcnn.crystals.structure_warnings import StructureNote, joined_codes
 from csgcnn.data.domain import MEANINGS, Domain, unseen_elements
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, with_unit
+from csgcnn.data.training_set import TrainingSet
 from csgcnn.errors import one_line
 from csgcnn.runs.tables import predicted_cells, predicted_columns
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
+IN_TRAINING, TRUE = "in_training", "true"
 UNSEEN_ELEMENTS, OUT_OF_DOMAIN, WARNINGS = "unseen_elements", "out_of_domain", "warnings"
 # Separates the symbols or reasons of a cell.
 SEPARATOR = ";"
@@ -43,8 +45,8 @@ class Prediction:
         values: Predictions [n_ids, n_columns].
         std: Standard deviations of what is trained [n_ids, n_columns], NaN for probabilities of a
             single model; None if the model predicts none.
-        domain: Columns of text that say how the crystals are outside the domain of the model, by
-            name: `domain_columns`, each [n_ids].
+        domain: Columns of text that compare the crystals with the training set, by name:
+            `comparison_columns`, each [n_ids].
         rejected: Records that could not be predicted.
         warnings: Warnings about structures.
     """
@@ -77,7 +79,10 @@ def concatenate(parts: Sequence[Prediction]) -> Prediction:
 
 
 def prediction_frame(
-    prediction: Prediction, targets: Sequence[Target], index: Any = None
+    prediction: Prediction,
+    targets: Sequence[Target],
+    index: Any = None,
+    n_stds: float | None = None,
 ) -> "pd.DataFrame":
     """Return predictions as a DataFrame, with units in the names of its columns.
 
@@ -87,22 +92,47 @@ def prediction_frame(
         prediction: Predictions of all structures.
         targets: Targets of the model; a classification target has a column of its likeliest class.
         index: Index of the rows.
+        n_stds: Half of the width of the intervals, in standard deviations; None: no intervals.
     """
     import pandas as pd
 
     values, std = prediction.values, prediction.std
     deviations = [None] * len(values) if std is None else std.tolist()
     rows = [
-        predicted_cells(row, targets, deviation)
+        predicted_cells(row, targets, deviation, n_stds)
         for row, deviation in zip(values.tolist(), deviations, strict=True)
     ]
-    columns = [with_unit(name, unit) for name, unit in predicted_columns(targets, std is not None)]
+    named = predicted_columns(targets, std is not None, n_stds is not None)
+    columns = [with_unit(name, unit) for name, unit in named]
     return pd.DataFrame(rows, columns=columns, index=index).assign(**prediction.texts)
 
 
 def text_columns(domain: Domain) -> list[str]:
     """Return the names of the columns of text that follow the numbers of a prediction."""
-    return [*domain_columns(domain), WARNINGS]
+    return [*comparison_columns(domain), WARNINGS]
+
+
+def comparison_columns(domain: Domain) -> list[str]:
+    """Return the names of the columns that compare crystals with the training set."""
+    return [IN_TRAINING, *domain_columns(domain)]
+
+
+def comparison_cells(
+    domain: Domain, training_set: TrainingSet, store: GraphStore, rows: Tensor
+) -> dict[str, list[str]]:
+    """Return the columns that compare crystals with the training set of a model.
+
+    `in_training` is empty where nothing is known of the training crystals.
+
+    Args:
+        domain: Domain of the model.
+        training_set: Training set of the model.
+        store: Graphs with the settings of the model.
+        rows: Rows [n_rows] int64, on the host.
+    """
+    texts = {None: "", False: "false", True: TRUE}
+    cells = [texts[is_one] for is_one in training_set.contains(store, rows)]
+    return {IN_TRAINING: cells, **domain_cells(domain, store, rows)}
 
 
 def domain_columns(domain: Domain) -> list[str]:

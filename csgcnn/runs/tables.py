@@ -19,26 +19,32 @@ from csgcnn.io import write_csv
 T = TypeVar("T")
 
 
-def predicted_columns(targets: Sequence[Target], with_std: bool = False) -> list[tuple[str, str]]:
+def predicted_columns(
+    targets: Sequence[Target], with_std: bool = False, with_bounds: bool = False
+) -> list[tuple[str, str]]:
     """Return name and unit of the columns of predictions for new structures.
 
     Args:
         targets: Targets of the model.
         with_std: Whether a column of standard deviations follows each number and probability, or
             two columns with the ends of an interval if the target is transformed.
+        with_bounds: Whether the ends of an interval also follow the standard deviation of numbers.
     """
     columns = []
     for target in targets:
         unit = "" if target.classes else target.unit
         columns += [(target.name, "")] if target.classes else []
         for name in target.outputs:
-            columns.append((name, unit))
-            columns += [(column, unit) for column in _std_columns(target, name)] if with_std else []
+            endings = _endings(target, with_bounds) if with_std else []
+            columns += [(f"{name}{ending}", unit) for ending in ("", *endings)]
     return columns
 
 
 def predicted_cells(
-    row: Sequence[float], targets: Sequence[Target], std: Sequence[float] | None = None
+    row: Sequence[float],
+    targets: Sequence[Target],
+    std: Sequence[float] | None = None,
+    n_stds: float | None = None,
 ) -> list[Any]:
     """Return the cells below `predicted_columns` for one row.
 
@@ -46,12 +52,14 @@ def predicted_cells(
         row: Values in the units of the targets, and probabilities [sum of n_outputs].
         targets: Targets of the model.
         std: Standard deviations of what is trained [sum of n_outputs].
+        n_stds: Half of the width of the intervals, in standard deviations; None: 1, and only for
+            transformed targets.
     """
     outputs = [[value] for value in row]
     if std is not None:
         outputs = [
             [*cells, *ends]
-            for cells, ends in zip(outputs, _std_cells(row, std, targets), strict=True)
+            for cells, ends in zip(outputs, _std_cells(row, std, targets, n_stds), strict=True)
         ]
     cells: list[Any] = []
     for target, part in zip(targets, _split(outputs, targets), strict=True):
@@ -74,7 +82,7 @@ def compared_columns(targets: Sequence[Target], with_std: bool = False) -> list[
             columns += [name, f"{name}_prediction", *target.outputs]
         else:
             own = [name, f"{name}_prediction", f"{name}_error"]
-            own += _std_columns(target, name) if with_std else []
+            own += [f"{name}{ending}" for ending in _endings(target)] if with_std else []
             columns += [with_unit(column, target.unit) for column in own]
     return columns
 
@@ -109,24 +117,30 @@ def compared_rows(
         yield cells
 
 
-def _std_columns(target: Target, name: str) -> list[str]:
-    if target.transform == "none":
-        return [f"{name}_std"]
-    return [f"{name}_lower", f"{name}_upper"]
+def _endings(target: Target, with_bounds: bool = False) -> list[str]:
+    bounds = ["_lower", "_upper"]
+    if target.transform != "none":
+        return bounds
+    return ["_std", *bounds] if with_bounds and not target.classes else ["_std"]
 
 
 def _std_cells(
-    row: Sequence[float], std: Sequence[float], targets: Sequence[Target]
+    row: Sequence[float],
+    std: Sequence[float],
+    targets: Sequence[Target],
+    n_stds: float | None = None,
 ) -> list[list[float]]:
-    """Return the cells below `_std_columns` for each output of a row."""
-    if all(target.transform == "none" for target in targets):
-        return [[deviation] for deviation in std]
-    ends = interval_in_unit(torch.tensor([row]).double(), torch.tensor([std]).double(), targets)
-    lower, upper = (end[0].tolist() for end in ends)
+    """Return the cells below `_endings` for each output of a row."""
     of_output = [target for target in targets for _ in target.outputs]
+    if n_stds is None and all(target.transform == "none" for target in targets):
+        return [[deviation] for deviation in std]
+    values, deviations = (torch.tensor([cells]).double() for cells in (row, std))
+    ends = interval_in_unit(values, deviations, targets, 1.0 if n_stds is None else n_stds)
+    lower, upper = (end[0].tolist() for end in ends)
     return [
-        [deviation] if target.transform == "none" else [low, high]
+        [*[deviation] * (target.transform == "none"), *[low, high] * (ending_count > 1)]
         for target, deviation, low, high in zip(of_output, std, lower, upper, strict=True)
+        for ending_count in [len(_endings(target, n_stds is not None))]
     ]
 
 

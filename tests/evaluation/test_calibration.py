@@ -7,12 +7,14 @@ from torch import Tensor
 
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
+from csgcnn.errors import ConfigError
 from csgcnn.evaluation.calibration import (
     LEVELS,
     calibrate,
     coverage,
     covered,
     format_coverage,
+    interval_stds,
     std_scales,
 )
 from csgcnn.evaluation.inference import predict_with_std
@@ -45,6 +47,19 @@ def predicted() -> tuple[Tensor, Tensor, Tensor]:
     truth[::7, 0] = math.nan
     std[:, 1:3] = math.nan
     return prediction, std, truth
+
+
+def test_the_interval_of_a_level_has_the_quantile_of_its_distribution() -> None:
+    assert interval_stds(0.9, is_laplace=False) == pytest.approx(1.6449, abs=1e-4)
+    assert interval_stds(0.6827, is_laplace=False) == pytest.approx(1, abs=1e-4)
+    # of a Laplace distribution whose 68.27 % interval is one deviation
+    assert interval_stds(0.6827, is_laplace=True) == pytest.approx(1)
+    assert interval_stds(0.9, is_laplace=True) == pytest.approx(2.0057, abs=1e-3)
+    scale = 1 / -math.log(1 - 0.6827)
+    assert 1 - math.exp(-interval_stds(0.95, is_laplace=True) / scale) == pytest.approx(0.95)
+    for level in (0, 1, 90):
+        with pytest.raises(ConfigError, match="between 0 and 1"):
+            interval_stds(level, is_laplace=False)
 
 
 def test_the_scale_is_found(predicted: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -216,14 +216,15 @@ def test_ids_of_predictions_from_a_table(
 ) -> None:
     write_cifs(tmp_path / "files", twenty[:2])
     files = [f"files/{record['material_id']}.cif" for record in twenty[:2]]
-    ckpt = f"ckpt={run / 'checkpoints' / 'best.ckpt'}"
+    words = ["predict", f"ckpt={run / 'checkpoints' / 'best.ckpt'}", "structures=list.csv"]
+    words += ["output=p.csv", "overwrite=true"]
     write_rows(tmp_path / "list.csv", [["name", "file"], ["one", files[0]], ["two", files[1]]])
-    csgcnn("predict", ckpt, "structures=list.csv", "output=p.csv", cwd=tmp_path)
+    csgcnn(*words, cwd=tmp_path)
     assert [row["id"] for row in table(tmp_path / "p.csv")] == ["one", "two"]
-    csgcnn("predict", ckpt, "structures=list.csv", "output=p.csv", "id_column=file", cwd=tmp_path)
+    csgcnn(*words, "id_column=file", cwd=tmp_path)
     assert [row["id"] for row in table(tmp_path / "p.csv")] == files
     write_rows(tmp_path / "list.csv", [["file"], *([file] for file in files)])
-    csgcnn("predict", ckpt, "structures=list.csv", "output=p.csv", cwd=tmp_path)
+    csgcnn(*words, cwd=tmp_path)
     assert [row["id"] for row in table(tmp_path / "p.csv")] == [f"{file[:-4]}" for file in files]
 
 

@@ -70,7 +70,14 @@ def test_predictions_far_from_the_training_set_are_bounded_and_marked(
     answer = csgcnn("predict", f"ckpt={ckpt}", f"structures={far}", cwd=tmp_path)
     assert answer.code == 0, answer.said
     rows = by_id(table(tmp_path / "predictions.csv"))
-    assert list(rows["atom"]) == ["id", GAP, "unseen_elements", "out_of_domain", "warnings"]
+    assert list(rows["atom"]) == [
+        "id",
+        GAP,
+        "in_training",
+        "unseen_elements",
+        "out_of_domain",
+        "warnings",
+    ]
     reasons = {id_: row["out_of_domain"].split(";") for id_, row in rows.items()}
     assert "isolated_atoms:1" in reasons["atom"]
     assert any(reason.startswith("volume_per_atom:1e+06 Å3") for reason in reasons["atom"])
@@ -118,7 +125,13 @@ def test_python_warns_and_names_the_reasons(ckpt: Path, far: Path) -> None:
     paths = [far / "usual.json", far / "atom.cif"]
     with pytest.warns(DataWarning, match=r"isolated_atoms: 1 prediction .*ids: structure 1"):
         frame = model.predict(paths, as_frame=True)
-    assert list(frame.columns) == [GAP, "unseen_elements", "out_of_domain", "warnings"]
+    assert list(frame.columns) == [
+        GAP,
+        "in_training",
+        "unseen_elements",
+        "out_of_domain",
+        "warnings",
+    ]
     assert "isolated_atoms:1" in frame["out_of_domain"][1]
     assert not model.domain.isolated_atoms
 
@@ -161,7 +174,7 @@ def test_an_earlier_checkpoint_predicts_as_before_and_says_so_once(
     assert answer.code == 0, answer.said
     assert answer.said.count(NO_DOMAIN) == 1
     rows = by_id(table(tmp_path / "predictions.csv"))
-    assert list(rows["atom"]) == ["id", GAP, "unseen_elements", "warnings"]
+    assert list(rows["atom"]) == ["id", GAP, "in_training", "unseen_elements", "warnings"]
     assert abs(float(rows["atom"][GAP])) > 1000, "nothing is clamped"
     old, new = load(old_ckpt), load(ckpt)
     inside = far / "usual.json"

@@ -135,7 +135,7 @@ def test_the_checkpoint_predicts_numbers_and_classes_as_the_run_did(
     predicted: tuple[Path, list[dict[str, str]]], mixed_run: Path, table: Table
 ) -> None:
     _, rows = predicted
-    texts = ["unseen_elements", "out_of_domain", "warnings"]
+    texts = ["in_training", "unseen_elements", "out_of_domain", "warnings"]
     assert list(rows[0]) == ["id", "band_gap [eV]", "is_wide", *IS_WIDE, "kind", *KIND, *texts]
     assert len(rows) == 60
     in_run = {row["id"]: row for row in table(mixed_run / "predictions.csv")}

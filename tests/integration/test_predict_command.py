@@ -34,7 +34,13 @@ def test_every_way_to_name_structures(
     table: Table,
 ) -> None:
     def predictions(structures: object) -> dict[str, float]:
-        answer = csgcnn("predict", f"ckpt={ckpt.name}", f"structures={structures}", cwd=tmp_path)
+        answer = csgcnn(
+            "predict",
+            f"ckpt={ckpt.name}",
+            f"structures={structures}",
+            "overwrite=true",
+            cwd=tmp_path,
+        )
         assert answer.code == 0, answer.said
         assert sorted(path.name for path in tmp_path.iterdir()) == [ckpt.name, "predictions.csv"]
         return predicted(tmp_path / "predictions.csv", table)
@@ -86,7 +92,7 @@ def test_bad_structures_among_good_ones(
     (folder / "broken.cif").write_text(good[:200])
     element = good.split("loop_")[-1].split()[-7]
     (folder / "unknown.cif").write_text(good.replace(f" {element} ", " Xx "))
-    words = ("predict", f"ckpt={ckpt}", f"structures={folder}", "output=out.csv")
+    words = ("predict", f"ckpt={ckpt}", f"structures={folder}", "output=out.csv", "overwrite=true")
     for on_error, code in (("raise", 1), ("skip", 0)):
         answer = csgcnn(*words, f"on_error={on_error}", cwd=tmp_path)
         assert answer.code == code, answer.said
@@ -162,7 +168,8 @@ def test_what_cannot_be_predicted(
     (tmp_path / "empty").mkdir()
     for earlier in ("predictions.csv", "predictions.rejected.csv"):
         (tmp_path / earlier).write_text("of an earlier run")
-    answer = csgcnn("predict", *(word.format(ckpt=ckpt, cifs=cifs) for word in words), cwd=tmp_path)
+    given = [word.format(ckpt=ckpt, cifs=cifs) for word in words]
+    answer = csgcnn("predict", *given, "overwrite=true", cwd=tmp_path)
     assert answer.code == 1
     assert all(culprit in answer.err for culprit in culprits), answer.err
     assert "Traceback" not in answer.said

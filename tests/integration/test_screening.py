@@ -19,7 +19,8 @@ Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
 
 GAP, STD = "band_gap [eV]", "band_gap_std [eV]"
-TEXTS = ["unseen_elements", "out_of_domain", "warnings"]
+BOUNDS = ["band_gap_lower [eV]", "band_gap_upper [eV]"]
+TEXTS = ["in_training", "unseen_elements", "out_of_domain", "warnings"]
 
 Record = dict[str, Any]
 
@@ -32,11 +33,10 @@ def test_an_ensemble_predicts_mean_and_standard_deviation(
     table: Table,
     records: list[Record],
 ) -> None:
-    singles = []
+    overrides, singles = (f"structures={data_file}", "workers=1", "overwrite=true"), []
     for ckpt in ckpts:
-        csgcnn("predict", f"ckpt={ckpt}", f"structures={data_file}", "workers=1", cwd=tmp_path)
+        csgcnn("predict", f"ckpt={ckpt}", *overrides, cwd=tmp_path)
         singles.append([float(row[GAP]) for row in table(tmp_path / "predictions.csv")])
-    overrides = (f"structures={data_file}", "workers=1")
     assert (
         csgcnn("predict", f"ckpt=[{','.join(map(str, ckpts))}]", *overrides, cwd=tmp_path).code == 0
     )
@@ -44,7 +44,7 @@ def test_an_ensemble_predicts_mean_and_standard_deviation(
     assert csgcnn("predict", f"ckpt={ckpts[0].parent}/?.ckpt", *overrides, cwd=tmp_path).code == 0
     assert (tmp_path / "predictions.csv").read_bytes() == listed
     rows = table(tmp_path / "predictions.csv")
-    assert list(rows[0]) == ["id", GAP, STD, *TEXTS]
+    assert list(rows[0]) == ["id", GAP, STD, *BOUNDS, *TEXTS]
     mean, std = ([float(row[column]) for row in rows] for column in (GAP, STD))
     np.testing.assert_allclose(mean, np.mean(singles, 0), atol=1e-4)
     np.testing.assert_allclose(std, np.std(singles, 0, ddof=1), atol=1e-4)
@@ -94,6 +94,7 @@ def test_where_and_top_select_rows(
     csgcnn: Command, ckpts: list[Path], data_file: Path, tmp_path: Path, table: Table
 ) -> None:
     overrides = (f"ckpt={ckpts[0].parent}/*.ckpt", f"structures={data_file}", "workers=1")
+    overrides += ("overwrite=true",)
 
     def rows(*more: str) -> list[tuple[str, float, float]]:
         answer = csgcnn("predict", *overrides, *more, cwd=tmp_path)
@@ -135,6 +136,7 @@ def test_probabilities_of_classes_select_rows(
         "ckpt=[run/checkpoints/best.ckpt,run/checkpoints/last.ckpt]",
         f"structures={data_file}",
         "workers=1",
+        "overwrite=true",
     )
     assert csgcnn("predict", *overrides, cwd=tmp_path).code == 0
     rows = table(tmp_path / "predictions.csv")
@@ -165,9 +167,11 @@ def test_the_name_of_the_output_gives_its_format(
     assert gzip.decompress((tmp_path / "b.csv.gz").read_bytes()) == expected
     header, *rows = csv.reader(expected.decode().splitlines())
     columns = parquet.read_table(tmp_path / "c.parquet").to_pydict()
-    assert list(columns) == header == ["id", GAP, STD, *TEXTS]
+    assert list(columns) == header == ["id", GAP, STD, *BOUNDS, *TEXTS]
     assert [*zip(*columns.values(), strict=True)] == [
-        (id_, float(gap), float(std), *texts) for id_, gap, std, *texts in rows
+        (id_, *map(float, numbers), *texts)
+        for id_, *cells in rows
+        for numbers, texts in [(cells[:4], cells[4:])]
     ]
     assert {path.name for path in tmp_path.glob("*.rejected.csv")} == {
         f"{name}.rejected.csv" for name in "abc"

@@ -112,6 +112,7 @@ def test_predictions_of_files_and_of_built_graphs_carry_the_codes(
     assert serious(tmp_path / "graphs.warnings.csv", table) == LISTED
     for structures in (folder, "graphs"):
         words = (f"ckpt={ckpts[0]}", f"structures={structures}", "output=p.csv", "workers=1")
+        words += ("overwrite=true",)
         answer = csgcnn("predict", *words, cwd=tmp_path)
         assert answer.code == 0, answer.said
         assert f"{SUMMARY}; see p.warnings.csv" in answer.said
@@ -120,7 +121,13 @@ def test_predictions_of_files_and_of_built_graphs_carry_the_codes(
         assert [id_ for id_ in codes if "isolated_atoms" in codes[id_]] == LONE_IDS
         assert serious(tmp_path / "p.warnings.csv", table) == LISTED
     shutil.copy(folder / "m00.cif", tmp_path)
-    words = (f"ckpt={ckpts[0]}", "structures=m00.cif", "output=p.csv", "workers=1")
+    words = (
+        f"ckpt={ckpts[0]}",
+        "structures=m00.cif",
+        "output=p.csv",
+        "overwrite=true",
+        "workers=1",
+    )
     assert csgcnn("predict", *words, cwd=tmp_path).code == 0
     assert not (tmp_path / "p.warnings.csv").exists(), "it is of the command before"
 
@@ -197,6 +204,7 @@ def test_a_table_is_not_replaced_when_nothing_was_predicted(
     for name in "abcd":
         (tmp_path / f"{name}.json").write_text("{}")
     words = ("predict", f"ckpt={ckpts[0]}", "output=p.csv", "workers=1", "on_error=skip")
+    words += ("overwrite=true",)
     answer = csgcnn(*words, "structures=a.json", cwd=tmp_path)
     assert answer.code == 1
     assert not (tmp_path / "p.csv").exists()

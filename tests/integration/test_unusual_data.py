@@ -70,7 +70,7 @@ def predicted(csgcnn: Command, table: Table, tmp_path: Path) -> Callable[[], dic
     """Predict the gap of each training record with the checkpoint alone."""
 
     def predict() -> dict[str, float]:
-        overrides = ["ckpt=run/checkpoints/best.ckpt", "structures=data.json"]
+        overrides = ["ckpt=run/checkpoints/best.ckpt", "structures=data.json", "overwrite=true"]
         answer = csgcnn("predict", *overrides, "workers=1", "batch_size=3", cwd=tmp_path)
         assert answer.code == 0, answer.said
         return {row["id"]: float(row[GAP]) for row in table(tmp_path / "predictions.csv")}

@@ -42,6 +42,15 @@ def test_cells_of_predictions() -> None:
     assert predicted_cells(ROW, TARGETS, STD) == [1.5, 0.1, "yes", 0.25, 0.01, 0.75, 0.02]
 
 
+def test_bounds_follow_the_deviation_of_a_number() -> None:
+    names = [name for name, _ in predicted_columns(TARGETS, with_std=True, with_bounds=True)]
+    assert names[:5] == ["gap", "gap_std", "gap_lower", "gap_upper", "metal"]
+    assert not [name for name in names[4:] if name.endswith(("lower", "upper"))]
+    cells = predicted_cells(ROW, TARGETS, STD, n_stds=2.0)
+    assert cells[:4] == pytest.approx([1.5, 0.1, 1.3, 1.7])
+    assert len(cells) == len(names)
+
+
 @pytest.mark.parametrize("with_std", [False, True])
 def test_predictions_beside_known_values(with_std: bool) -> None:
     columns = compared_columns(TARGETS, with_std)

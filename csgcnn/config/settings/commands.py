@@ -23,7 +23,7 @@ def _dataset() -> DatasetSettings:
 class BuildSettings:
     """Describe `csgcnn build`."""
 
-    output: Annotated[str, Setting("Folder to create.", verbatim=True)] = MISSING
+    output: Annotated[str, Setting("Folder to create.", verbatim=True, is_path=True)] = MISSING
     dataset: DatasetSettings = field(default_factory=_dataset)
     graph: GraphSettings = field(default_factory=GraphSettings)
     workers: Workers = None
@@ -41,6 +41,7 @@ class PredictSettings:
         Setting(
             "Checkpoint; a list or pattern of several is an ensemble: mean and standard deviation.",
             verbatim=True,
+            is_path=True,
         ),
     ] = MISSING
     structures: Annotated[
@@ -49,6 +50,7 @@ class PredictSettings:
             "File, folder, pattern or data file of structures, a list of these, or a folder of "
             "built graphs.",
             verbatim=True,
+            is_path=True,
         ),
     ] = MISSING
     id_column: Annotated[
@@ -73,9 +75,12 @@ class PredictSettings:
             choices=("refuse", "warn"),
         ),
     ] = "refuse"
-    output: Annotated[str, Setting("Table to write: .csv, .csv.gz or .parquet.", verbatim=True)] = (
-        "predictions.csv"
-    )
+    output: Annotated[
+        str, Setting("Table to write: .csv, .csv.gz or .parquet.", verbatim=True, is_path=True)
+    ] = "predictions.csv"
+    overwrite: Annotated[
+        bool, Setting("Replace the table of an earlier command, and the lists beside it.")
+    ] = False
     resume: Annotated[bool, Setting("Continue an earlier command that was interrupted.")] = False
     where: Annotated[
         str | None,
@@ -96,6 +101,14 @@ class PredictSettings:
     order: Annotated[
         str, Setting("Which rows are the best for top.", choices=("highest", "lowest"))
     ] = "highest"
+    level: Annotated[
+        float,
+        Setting(
+            "Coverage of the columns _lower and _upper, where the model predicts deviations.",
+            above=0,
+            below=1,
+        ),
+    ] = 0.9
     on_error: Annotated[
         str,
         Setting(
@@ -124,7 +137,9 @@ class EvaluateSettings:
 
     ckpt: Annotated[
         Any,
-        Setting("Checkpoint; a list or pattern of several is an ensemble.", verbatim=True),
+        Setting(
+            "Checkpoint; a list or pattern of several is an ensemble.", verbatim=True, is_path=True
+        ),
     ] = MISSING
     dataset: DatasetSettings = field(default_factory=_dataset)
     split: Annotated[
@@ -137,7 +152,12 @@ class EvaluateSettings:
     ] = None
     output: Annotated[
         str | None,
-        Setting("Table of predictions and errors to write (csv).", null="none", verbatim=True),
+        Setting(
+            "Table of predictions and errors to write (csv).",
+            null="none",
+            verbatim=True,
+            is_path=True,
+        ),
     ] = None
     check_invariance: Annotated[
         bool, Setting("Also predict other descriptions of the same crystals.")
@@ -158,6 +178,7 @@ class DescribeSettings:
             "File to write: the whole report (.json), or a table of the findings (.csv).",
             null="none",
             verbatim=True,
+            is_path=True,
         ),
     ] = None
     max_difference: Annotated[

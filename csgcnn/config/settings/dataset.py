@@ -69,7 +69,13 @@ class SplitSettings:
     ] = 1
     file: Annotated[
         str | None,
-        Setting("JSON file with a list of ids per part.", null="none", verbatim=True, by_name=True),
+        Setting(
+            "JSON file with a list of ids per part.",
+            null="none",
+            verbatim=True,
+            is_path=True,
+            by_name=True,
+        ),
     ] = None
 
 
@@ -84,6 +90,7 @@ class DatasetSettings:
             # resume compares the content
             resumable=True,
             verbatim=True,
+            is_path=True,
             by_name=True,
         ),
     ] = MISSING
@@ -189,6 +196,7 @@ class DatasetSettings:
             null="$CSGCNN_CACHE, or csgcnn in the cache folder of the user",
             effect="execution",
             verbatim=True,
+            is_path=True,
         ),
     ] = None
     hint: Annotated[

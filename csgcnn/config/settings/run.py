@@ -32,6 +32,7 @@ class RunSettings:
             "Checkpoint whose weights the training starts from.",
             null="random weights",
             verbatim=True,
+            is_path=True,
         ),
     ] = None
     init_parts: Annotated[
@@ -52,6 +53,7 @@ class RunSettings:
             null="start a new run",
             effect="execution",
             verbatim=True,
+            is_path=True,
         ),
     ] = None
     plugins: Annotated[

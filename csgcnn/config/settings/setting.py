@@ -39,6 +39,7 @@ class Setting:
         resumable: Whether `resume=` accepts another value of a key that changes the result.
         verbatim: Whether the command line takes the value as it is typed, special characters
             included: a path or a comparison.
+        is_path: Whether the value names a file or folder, which shells complete.
         by_name: Whether two paths with the same file name are the same value where runs are
             compared.
         body: Whether weights of the network's body are useless with another value; `init_from=`
@@ -56,6 +57,7 @@ class Setting:
     effect: Effect = "result"
     resumable: bool = False
     verbatim: bool = False
+    is_path: bool = False
     by_name: bool = False
     body: bool = True
 
