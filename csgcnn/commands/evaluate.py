@@ -1,15 +1,18 @@
 """`csgcnn evaluate`: measure the errors of a trained model on a data set with known targets."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from csgcnn import __version__
+from csgcnn.commands.outputs import check_folder
 from csgcnn.commands.prepare import dataset_settings, load_dataset, move_to_device, read_options
 from csgcnn.config.paths import data_path, user_path
 from csgcnn.crystals.crystal import Unusable
@@ -17,7 +20,7 @@ from csgcnn.crystals.datasets import iter_records, mark_repeated
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.targets import Target
-from csgcnn.errors import UserError
+from csgcnn.errors import ConfigError, UserError
 from csgcnn.evaluation.baselines import baseline_metrics
 from csgcnn.evaluation.calibration import coverage, format_coverage
 from csgcnn.evaluation.domain_metrics import format_domain_metrics, metrics_with_domain
@@ -26,11 +29,20 @@ from csgcnn.evaluation.invariance import Changes, largest_changes
 from csgcnn.evaluation.metrics import Metrics, format_metrics
 from csgcnn.evaluation.unit_metrics import reported_metrics
 from csgcnn.hardware import select_device
+from csgcnn.io import write_json
 from csgcnn.predictor import Predictor
 from csgcnn.runs.predictions import NO_DOMAIN, OUT_OF_DOMAIN, domain_cells
+from csgcnn.runs.results import baseline_entries
 from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions
 
 log = logging.getLogger(__name__)
+
+
+# Ends of names that are no folders, so that a table of another format is not taken for one.
+_OTHER_FORMATS = (".csv.gz", ".gz", ".parquet", ".json", ".txt", ".xlsx")
+_FIGURES = ("parity.png", "calibration.png", "confusion_*.png", "roc_*.png")
+# Name of the rows without split=…
+ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +53,21 @@ class Evaluation:
         metrics: Metrics by target.
         columns: Names of the columns of `rows`, with units.
         rows: Id, known value, prediction, error and reasons for each crystal.
+        facts: Further entries of metrics.json.
     """
 
     metrics: dict[str, Metrics]
     columns: list[str]
     rows: list[list[Any]]
+    facts: dict[str, Any]
+
+
+class _Predicted(NamedTuple):
+    """Predictions of rows, on the host: values, standard deviations and labels."""
+
+    values: Tensor
+    std: Tensor | None
+    labels: Tensor
 
 
 def evaluate(cfg: DictConfig) -> Evaluation:
@@ -56,21 +78,27 @@ def evaluate(cfg: DictConfig) -> Evaluation:
 
     Raises:
         UserError: The checkpoint or the data cannot be used.
+        ConfigError: The output exists.
     """
-    predictor = Predictor.load(cfg.ckpt, select_device(cfg.device), cfg.plugins)
     output = user_path(cfg.output) if cfg.output else None
-    if output and not output.parent.is_dir():
-        raise UserError(f"output={output}: there is no folder {output.parent}")
+    is_folder = output is not None and _is_folder(output, cfg.overwrite)
+    predictor = Predictor.load(cfg.ckpt, select_device(cfg.device), cfg.plugins)
     reports = RecordReports.beside(output or Path("evaluation.csv"))
     if not output:
         reports = reports._replace(warnings=None)
-    settings = dataset_settings(cfg)
-    dataset = load_dataset(settings, predictor.graph, reports, targets=predictor.targets)
-    rows, train_rows = _rows(dataset, predictor, cfg.split)
-    evaluation = _evaluate(predictor, dataset, rows, train_rows, cfg.batch_size)
-    if output:
-        write_predictions(output, evaluation.columns, evaluation.rows)
-        log.info("predictions: %s", output)
+    settings, targets = dataset_settings(cfg), predictor.targets
+    with _new_folder(output) if output and is_folder else nullcontext():
+        if output and is_folder:
+            reports = RecordReports.within(output)
+        dataset = load_dataset(settings, predictor.graph, reports, targets=targets)
+        rows, train_rows = _rows(dataset, predictor, cfg.split)
+        predicted = _predict(predictor, dataset, rows, cfg.batch_size)
+        evaluation = _evaluate(predictor, dataset, rows, train_rows, predicted, cfg.split or ALL)
+        if output and is_folder:
+            _write_folder(output, evaluation, predicted, _parts(dataset, predictor, rows), targets)
+        elif output:
+            write_predictions(output, evaluation.columns, evaluation.rows)
+            log.info("predictions: %s", output)
     if cfg.check_invariance:
         ids = {dataset.store.ids[row] for row in rows.tolist()}
         path = data_path(settings.path, settings.hint)
@@ -82,14 +110,49 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     return evaluation
 
 
-def _evaluate(
-    predictor: Predictor, dataset: Dataset, rows: Tensor, train_rows: Tensor, batch_size: int
-) -> Evaluation:
-    targets, values = dataset.targets, dataset.values[rows]
+def _is_folder(output: Path, overwrite: bool) -> bool:
+    """Check the output, and return whether it is a folder and not a table."""
+    if output.name.endswith(".csv") and not output.is_dir():
+        if not output.parent.is_dir():
+            raise UserError(f"output={output}: there is no folder {output.parent}")
+        return False
+    if output.name.endswith(_OTHER_FORMATS):
+        raise ConfigError(f"output={output}: expected a folder, or a table: NAME.csv")
+    check_folder(output, overwrite)
+    return True
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[None]:
+    """Make a folder for the block; remove it if the block fails before it writes anything."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
+
+
+def _predict(predictor: Predictor, dataset: Dataset, rows: Tensor, batch_size: int) -> _Predicted:
     store = move_to_device(dataset.store, predictor.device)
-    prediction, std = predict_with_std(predictor.network, store, rows, batch_size)
-    prediction, std = prediction.cpu(), std if std is None else std.cpu()
-    outside = domain_cells(predictor.domain, store, rows)
+    values, std = predict_with_std(predictor.network, store, rows, batch_size)
+    return _Predicted(values.cpu(), std if std is None else std.cpu(), dataset.values[rows])
+
+
+def _evaluate(
+    predictor: Predictor,
+    dataset: Dataset,
+    rows: Tensor,
+    train_rows: Tensor,
+    predicted: _Predicted,
+    part: str,
+) -> Evaluation:
+    targets, (prediction, std, values) = dataset.targets, predicted
+    outside = domain_cells(predictor.domain, dataset.store, rows)
     if predictor.domain.is_known:
         metrics = metrics_with_domain(prediction, values, targets, outside[OUT_OF_DOMAIN])
     else:
@@ -113,7 +176,50 @@ def _evaluate(
             [id_, *of_row, *texts]
             for id_, of_row, *texts in zip(ids, cells, *outside.values(), strict=True)
         ],
+        {
+            part: metrics,
+            **baseline_entries(baseline, targets, part),
+            **({"calibration": covered} if covered else {}),
+            "units": {target.name: target.unit for target in targets},
+            "n_rows": {part: len(rows)},
+            "n_in_training": predictor.training_set.contains(dataset.store, rows).count(True),
+            "n_rejected": len(dataset.rejected),
+            "csgcnn": __version__,
+        },
     )
+
+
+def _parts(dataset: Dataset, predictor: Predictor, rows: Tensor) -> list[str]:
+    """Return the part of the training's split that each row has; empty for other rows."""
+    part_of = {id_: part for part, ids in (predictor.split or {}).items() for id_ in ids}
+    return [part_of.get(dataset.store.ids[row], "") for row in rows.tolist()]
+
+
+def _write_folder(
+    folder: Path,
+    evaluation: Evaluation,
+    predicted: _Predicted,
+    parts: Sequence[str],
+    targets: Sequence[Target],
+) -> None:
+    """Write predictions.csv and metrics.json as a run does, and the figures last."""
+    for pattern in _FIGURES:
+        for path in folder.glob(pattern):
+            path.unlink()
+    columns = [evaluation.columns[0], "split", *evaluation.columns[1:]]
+    rows = zip(evaluation.rows, parts, strict=True)
+    write_predictions(
+        folder / "predictions.csv", columns, ([id_, part, *rest] for (id_, *rest), part in rows)
+    )
+    write_json(folder / "metrics.json", evaluation.facts)
+    # matplotlib takes a second to import
+    from csgcnn.evaluation.plots import plot_calibration, plot_test
+
+    plot_test(predicted.values, predicted.labels, targets, folder)
+    if predicted.std is not None:
+        values, std, labels = predicted.values, predicted.std, predicted.labels
+        plot_calibration(values, std, labels, targets, folder / "calibration.png")
+    log.info("results: %s", folder)
 
 
 def _rows(dataset: Dataset, predictor: Predictor, part: str | None) -> tuple[Tensor, Tensor]:
@@ -124,7 +230,7 @@ def _rows(dataset: Dataset, predictor: Predictor, part: str | None) -> tuple[Ten
         for name, ids in (predictor.split or {"train": []}).items()
     }
     if part is None:
-        if n_train := len(parts["train"]):
+        if n_train := predictor.training_set.contains(dataset.store, dataset.rows).count(True):
             log.warning(
                 "%d of these crystals were in the training set; the errors are optimistic. "
                 "split=test evaluates the test set",

@@ -6,6 +6,10 @@ from pathlib import Path
 
 from csgcnn.errors import ConfigError
 
+# Files by which a run directory and the folder of an evaluation are known.
+RUN_FILES = ("config.yaml", "checkpoints")
+EVALUATION_FILES = ("metrics.json", "predictions.csv")
+
 
 def check_output(
     output: Path, others: Sequence[Path], inputs: Iterable[Path], overwrite: bool
@@ -31,5 +35,27 @@ def check_output(
     if existing and not overwrite:
         raise ConfigError(
             f"{' and '.join(existing)} exist{'s' * (len(existing) == 1)}: give another output=, or "
+            "overwrite=true to replace"
+        )
+
+
+def check_folder(output: Path, overwrite: bool) -> None:
+    """Check that the folder of an evaluation replaces nothing that the user may need.
+
+    Args:
+        output: The folder.
+        overwrite: Whether an earlier evaluation may be replaced.
+
+    Raises:
+        ConfigError: It is a file, or holds a run or an evaluation.
+    """
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"output={output} is a file; give a folder, or a table: NAME.csv")
+    if any((output / name).exists() for name in RUN_FILES):
+        raise ConfigError(f"output={output} is a run directory; give another folder")
+    existing = [name for name in EVALUATION_FILES if (output / name).exists()]
+    if existing and not overwrite:
+        raise ConfigError(
+            f"output={output} holds {' and '.join(existing)}: give another folder, or "
             "overwrite=true to replace"
         )

@@ -104,7 +104,7 @@ def write_results(
         {
             **metrics,
             "not_measured": not_measured,
-            **_baseline_entries(baseline, targets),
+            **baseline_entries(baseline, targets),
             **calibration,
             **facts,
         },
@@ -154,14 +154,21 @@ def _std_scales(
     return {target.name: scale for target, scale in scales if not target.classes}
 
 
-def _baseline_entries(
-    baseline: Mapping[str, Metrics], targets: Sequence[Target]
+def baseline_entries(
+    baseline: Mapping[str, Metrics], targets: Sequence[Target], part: str = "test"
 ) -> dict[str, dict[str, float]]:
+    """Return the entries of metrics.json about a baseline: one for each task.
+
+    Args:
+        baseline: Metrics of the baseline by target.
+        targets: The targets.
+        part: What was predicted.
+    """
     entries = dict[str, dict[str, float]]()
     for task, roles in TASKS.items():
         name = roles.baseline.name
         values = {t.name: baseline[t.name][name] for t in targets if task_of(t) == task}
-        entries |= {f"baseline_test_{name}": values} if values else {}
+        entries |= {f"baseline_{part}_{name}": values} if values else {}
     return entries
 
 

@@ -153,12 +153,14 @@ class EvaluateSettings:
     output: Annotated[
         str | None,
         Setting(
-            "Table of predictions and errors to write (csv).",
+            "Folder to write, with metrics.json, predictions.csv and figures; or a table of "
+            "predictions and errors (.csv).",
             null="none",
             verbatim=True,
             is_path=True,
         ),
     ] = None
+    overwrite: Annotated[bool, Setting("Replace an earlier evaluation in the folder.")] = False
     check_invariance: Annotated[
         bool, Setting("Also predict other descriptions of the same crystals.")
     ] = False
