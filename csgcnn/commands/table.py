@@ -11,78 +11,51 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from csgcnn.config.keys import described_key, has_effect, section_keys
+from csgcnn.commands.finished_runs import (
+    FOLD,
+    UNUSABLE,
+    Config,
+    Run,
+    read_run,
+    reason_left_out,
+    run_folders,
+)
 from csgcnn.config.locations import CONF
-from csgcnn.config.settings.run import RunSettings
-from csgcnn.config.tree import leaves
-from csgcnn.errors import UserError, one_line
+from csgcnn.errors import UserError
 from csgcnn.evaluation.metrics import TASKS, Metric
 from csgcnn.io import write_csv, write_text
 
-RUN_KEYS = section_keys(RunSettings)
-
-# errors of reading damaged files
-_MALFORMED = (OSError, ValueError, LookupError, TypeError, AttributeError, YAMLError)
-UNUSABLE = (*_MALFORMED, UserError, OmegaConfBaseException)
-# full key -> value
-Config = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A finished run.
-
-    Attributes:
-        config: Its configuration by full key.
-        metrics: Content of its metrics.json.
-    """
-
-    config: Config
-    metrics: dict[str, Any]
-
-    @property
-    def result_keys(self) -> Config:
-        """The keys that change the result, equal for runs that differ only in their seeds."""
-        found = {}
-        for name, value in self.config.items():
-            key = described_key(name, {}, RUN_KEYS)
-            if key is None or key.setting.effect == "result":
-                by_name = key is not None and key.setting.by_name and value
-                found[name] = Path(value).name if by_name else value
-        return found
-
-    @property
-    def seeds(self) -> tuple[Any, ...]:
-        """Values of all seeds."""
-        is_seed = (name for name in self.config if has_effect(name, "seed", RUN_KEYS))
-        return tuple(self.config[name] for name in is_seed)
+ERRORS = ("test", "baseline")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the leaderboard: one target of runs that differ only in their seeds.
+    """A row of the leaderboard: one target of runs that differ only in seeds and fold.
 
     Attributes:
+        recipe: Option of the group `recipe`.
         model: Option of the group `model`; the following ones likewise.
         edge_calculator: With "+learnable" if its parameters are trained.
         node_features: Joined by +; * marks tables that are trained.
         pooling: Option of the group `pooling`.
         dataset: Name of the data file.
-        split: Method of the split, with its column or fold.
+        split: Method of the split, with its column, and its fold or the number of folds.
         target: Name of the target.
         unit: Unit of the target.
-        test_mae: Mean over the runs, in the unit; of a classification target the error rate.
+        metric: Whose error `test` and `baseline` are.
+        test: Mean over the runs.
         spread: Standard deviation over the runs.
         runs: Number of runs.
-        baseline_mae: Error of predicting the mean, or the most frequent class.
+        baseline: That of predicting the mean, or the most frequent class.
         parameters: Number of weights.
+        epochs: Mean number of epochs of a run.
+        best_epoch: Mean number of the best epoch.
         minutes: Mean time of a run.
         also: Keys that distinguish rows that look the same.
     """
 
+    recipe: str
     model: str
     edge_calculator: str
     node_features: str
@@ -91,11 +64,14 @@ class Row:
     split: str
     target: str
     unit: str
-    test_mae: float
+    metric: Metric
+    test: float
     spread: float | None
     runs: int
-    baseline_mae: float
+    baseline: float
     parameters: int
+    epochs: float | None
+    best_epoch: float | None
     minutes: float
     also: str = ""
 
@@ -112,70 +88,55 @@ def leaderboard(folders: Sequence[Path]) -> tuple[str, list[str]]:
     Raises:
         UserError: A folder does not exist or cannot be written, or there is no finished run.
     """
-    groups, left_out = _groups(_run_folders(folders))
+    groups, left_out = _groups(run_folders(folders))
     rows = [(row, runs[0].result_keys) for runs in groups for row in _rows(runs)]
     if not rows:
         places = ", ".join(map(str, folders))
         message = f"no finished run below {places}; csgcnn train makes them"
         raise UserError("\n".join([message, *left_out]))
-    table = sorted(
-        _distinguished(rows), key=lambda row: (row.dataset, row.target, row.split, row.test_mae)
-    )
+    table = sorted(_distinguished(rows), key=_place)
     text = _markdown(table)
     write_text(folders[0] / "table.md", text)
-    names = [field.name for field in fields(Row)]
-    cells = ([getattr(row, name) for name in names] for row in table)
-    write_csv(folders[0] / "table.csv", names, cells)
+    _write_csv(table, folders[0] / "table.csv")
     return text, left_out
 
 
-def _run_folders(folders: Sequence[Path]) -> list[Path]:
-    """Return the run directories below the folders, each once even if the folders overlap."""
-    runs: dict[Path, Path] = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(
-                f"there is no folder {folder}; expected a run directory, or a folder above it"
-            )
-        for config in sorted(folder.rglob("config.yaml")):
-            run = config.parent
-            if (run / "metrics.json").exists() or (run / "checkpoints").exists():
-                runs.setdefault(run.resolve(), run)
-    return list(runs.values())
+def _place(row: Row) -> tuple[Any, ...]:
+    return row.dataset, row.target, row.split, row.test
+
+
+def _write_csv(table: Sequence[Row], path: Path) -> None:
+    """Write a table; the columns of errors are named by the metric, such as test_mae."""
+    labels = dict.fromkeys(_name(row) for row in table)
+    names: list[str] = []
+    for name in (field.name for field in fields(Row) if field.name != "metric"):
+        names += [f"{name}_{of}" for of in labels] if name in ERRORS else [name]
+    lines = []
+    for row in table:
+        own = {f"{name}_{_name(row)}": getattr(row, name) for name in ERRORS}
+        lines.append([own.get(name, getattr(row, name, "")) for name in names])
+    write_csv(path, names, lines)
+
+
+def _name(row: Row) -> str:
+    return row.metric.error_label.lower().replace(" ", "_")
 
 
 def _groups(folders: Sequence[Path]) -> tuple[list[list[Run]], list[str]]:
-    """Return runs that differ only in their seeds, group by group, and why others are left out."""
+    """Return the runs of each row, which differ in seeds and fold, and why others are left out."""
     groups: dict[str, dict[tuple[Any, ...], Run]] = defaultdict(dict)
     left_out = []
     for folder in folders:
         try:
-            run = _read_run(folder)
+            run = read_run(folder)
             # raises if the run cannot be a row
             _rows([run])
             group = json.dumps([run.result_keys, sorted(run.metrics["test"])], sort_keys=True)
             # an exact repetition counts once
-            groups[group][run.seeds] = run
+            groups[group][run.sample] = run
         except UNUSABLE as error:
-            left_out.append(f"{folder} is left out: {_reason(error)}")
+            left_out.append(f"{folder} is left out: {reason_left_out(error)}")
     return [list(runs.values()) for runs in groups.values()], left_out
-
-
-def _read_run(folder: Path) -> Run:
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    if "test" not in metrics:
-        raise UserError(f"it was {metrics['outcome']}")
-    return Run(dict(leaves({k: v for k, v in config.items() if k != "hydra"})), metrics)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "it is not finished (no metrics.json)"
-    if isinstance(error, UserError):
-        return str(error)
-    reason = f"{type(error).__name__}: {one_line(error)}"
-    return f"its config.yaml or metrics.json cannot be used ({reason})"
 
 
 def _rows(runs: Sequence[Run]) -> list[Row]:
@@ -186,36 +147,45 @@ def _rows(runs: Sequence[Run]) -> list[Row]:
         errors, baselines = _errors(runs, target, metric)
         rows.append(
             Row(
+                recipe=config.get("recipe") or "",
                 model=_option(config, "model", "convolution._target_"),
                 edge_calculator=_option(config, "edge_calculator")
                 + " +learnable" * config["edge_calculator.learnable"],
                 node_features=_node_features(config),
                 pooling=_option(config, "pooling") if "pooling._target_" in config else "mean",
                 dataset=Path(config["dataset.path"]).name.partition(".")[0],
-                split=_split(config),
-                target=target if metric.lower_is_better else f"{target} (error rate)",
+                split=_split(config, sorted({run.config[FOLD] for run in runs})),
+                target=target,
                 unit=metrics["units"].get(target, ""),
-                test_mae=statistics.fmean(errors),
+                metric=metric,
+                test=statistics.fmean(errors),
                 spread=statistics.stdev(errors) if len(errors) > 1 else None,
                 runs=len(runs),
-                baseline_mae=statistics.fmean(baselines),
+                baseline=statistics.fmean(baselines),
                 parameters=metrics["n_parameters"],
-                minutes=statistics.fmean(run.metrics["seconds"] for run in runs) / 60,
+                epochs=_mean(runs, "epochs"),
+                best_epoch=_mean(runs, "best_epoch"),
+                minutes=statistics.fmean(run.minutes for run in runs),
             )
         )
     return rows
 
 
+def _mean(runs: Sequence[Run], name: str) -> float | None:
+    """Return the mean of an entry of metrics.json; None if a run of an early version lacks it."""
+    values = [run.metrics.get(name) for run in runs]
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None
+
+
 def _errors(runs: Sequence[Run], target: str, metric: Metric) -> tuple[list[float], list[float]]:
-    """Return test errors and those of the baseline: MAE of a number, error rate of a class."""
+    """Return test errors and those of the baseline, for each run."""
     found = [run.metrics for run in runs]
-    errors = [metrics["test"][target][metric.name] for metrics in found]
+    tested = [metrics["test"][target][metric.name] for metrics in found]
     baselines = [metrics[f"baseline_test_{metric.name}"][target] for metrics in found]
-    if not metric.lower_is_better:
-        errors, baselines = [1 - value for value in errors], [1 - value for value in baselines]
-    if not all(isinstance(error, int | float) and math.isfinite(error) for error in errors):
-        raise UserError(f"its test error of {target} is {errors[-1]}")
-    return errors, baselines
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in tested):
+        raise UserError(f"its test error of {target} is {tested[-1]}")
+    return [*map(metric.error, tested)], [*map(metric.error, baselines)]
 
 
 def _option(config: Config, group: str, key: str = "_target_") -> str:
@@ -238,41 +208,53 @@ def _node_features(config: Config) -> str:
     )
 
 
-def _split(config: Config) -> str:
-    method = config["dataset.split.method"]
-    column, fold = config["dataset.split.column"], config["dataset.split.fold"]
-    details = {"group": column, "column": column, "fold": f"{column} {fold}"}
-    details["matbench"] = f"fold {fold}"
+def _split(config: Config, folds: Sequence[int]) -> str:
+    method, column = config["dataset.split.method"], config["dataset.split.column"]
+    fold = f"fold {folds[0]}" if len(folds) == 1 else f"{len(folds)} folds"
+    details = {"group": column, "column": column, "matbench": fold, "kfold": fold}
+    details["fold"] = f"{column} {folds[0]}" if len(folds) == 1 else f"{column}, {fold}"
     return f"{method} ({details[method]})" if method in details else method
 
 
 def _distinguished(rows: Sequence[tuple[Row, Config]]) -> list[Row]:
-    """Return the rows; `also` gives the keys in which rows that look the same differ."""
-    alike: dict[tuple[Any, ...], list[tuple[Row, Config]]] = defaultdict(list)
+    """Return the rows; `also` gives the keys in which rows with equal options differ.
+
+    Rows of other data, splits or targets are compared, too, except in the keys of the data.
+    """
+    alike: dict[tuple[str, ...], list[tuple[Row, Config]]] = defaultdict(list)
     for row, config in rows:
-        options = (row.model, row.edge_calculator, row.node_features, row.pooling)
-        alike[(*options, row.dataset, row.split, row.target)].append((row, config))
-    found = (
-        (row, config, [other for _, other in same])
+        options = (row.recipe, row.model, row.edge_calculator, row.node_features, row.pooling)
+        alike[options].append((row, config))
+    return [
+        replace(row, also=_difference(row, config, same))
         for same in alike.values()
         for row, config in same
-    )
-    return [replace(row, also=_difference(config, others)) for row, config, others in found]
+    ]
 
 
-def _difference(config: Config, others: Sequence[Config]) -> str:
+def _difference(row: Row, config: Config, others: Sequence[tuple[Row, Config]]) -> str:
     found = []
     for key, value in config.items():
-        if any(other.get(key) != value for other in others):
+        compared = (
+            other
+            for of_other, other in others
+            if not key.startswith("dataset.") or _data(of_other) == _data(row)
+        )
+        if any(other.get(key) != value for other in compared):
             is_target = key.endswith("._target_")
             shown = str(value).rpartition(".")[2] if is_target else value
             found.append(f"{key.removesuffix('._target_')}={shown}")
     return " ".join(found)
 
 
+def _data(row: Row) -> tuple[str, str, str]:
+    return row.dataset, row.split, row.target
+
+
 def _markdown(rows: Sequence[Row]) -> str:
     """Return a table with rounded numbers, without empty columns."""
-    lines = [_cells(row) for row in rows]
+    labels = " / ".join(dict.fromkeys(row.metric.error_label for row in rows))
+    lines = [_cells(row, labels) for row in rows]
     names = [name for name in lines[0] if any(line[name] for line in lines)]
     width = {name: max(len(name), *(len(line[name]) for line in lines)) for name in names}
     header, rule = {name: name for name in names}, {name: "-" * width[name] for name in names}
@@ -280,19 +262,25 @@ def _markdown(rows: Sequence[Row]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in padded)
 
 
-def _cells(row: Row) -> dict[str, str]:
+def _cells(row: Row, labels: str) -> dict[str, str]:
     spread = "" if row.spread is None else f" ± {row.spread:.2g}"
+    target = (
+        row.target if row.metric.lower_is_better else f"{row.target} ({row.metric.error_label})"
+    )
+    is_known = row.epochs is not None and row.best_epoch is not None
     return {
+        "recipe": row.recipe,
         "model": row.model,
         "edge calculator": row.edge_calculator,
         "node features": row.node_features,
         "pooling": "" if row.pooling == "mean" else row.pooling,
         "data set": row.dataset,
         "split": row.split,
-        "target": f"{row.target} [{row.unit}]" if row.unit else row.target,
-        "test MAE (runs)": f"{row.test_mae:.4g}{spread} ({row.runs})",
-        "predicting the mean": f"{row.baseline_mae:.4g}",
+        "target": f"{target} [{row.unit}]" if row.unit else target,
+        f"test {labels} (runs)": f"{row.test:.4g}{spread} ({row.runs})",
+        f"baseline {labels}": f"{row.baseline:.4g}",
         "parameters": f"{row.parameters:,}",
+        "epochs (run / best)": f"{row.epochs:.4g} / {row.best_epoch:.4g}" if is_known else "",
         "minutes": f"{row.minutes:.1f}",
         "also": row.also.replace("|", "\\|"),
     }

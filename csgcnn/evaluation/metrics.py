@@ -43,6 +43,7 @@ class Metric:
         has_unit: Whether it has the unit of the target.
         lower_is_better: Direction.
         each_epoch: Whether metrics.csv contains it.
+        complement: Name of 1 - value, where that is an error.
     """
 
     name: str
@@ -52,6 +53,16 @@ class Metric:
     has_unit: bool = False
     lower_is_better: bool = False
     each_epoch: bool = False
+    complement: str = ""
+
+    @property
+    def error_label(self) -> str:
+        """Name of `error`."""
+        return self.label if self.lower_is_better else self.complement or f"1 - {self.label}"
+
+    def error(self, value: float) -> float:
+        """Return a value as an error: the lower the better."""
+        return value if self.lower_is_better else 1 - value
 
     def sort_key(self, value: float) -> tuple[bool, float]:
         """Return a key that sorts values from the best to the worst, NaN last."""
@@ -110,7 +121,7 @@ RMSE = Metric(
     "rmse", "RMSE", REGRESSION, root_mean_square_error, has_unit=True, lower_is_better=True
 )
 R2 = Metric("r2", "R2", REGRESSION, r2)
-ACCURACY = Metric("accuracy", "accuracy", CLASSIFICATION, accuracy)
+ACCURACY = Metric("accuracy", "accuracy", CLASSIFICATION, accuracy, complement="error rate")
 BALANCED_ACCURACY = Metric(
     "balanced_accuracy", "balanced accuracy", CLASSIFICATION, balanced_accuracy, each_epoch=True
 )

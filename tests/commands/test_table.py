@@ -20,7 +20,9 @@ MakeRun = Callable[..., Path]
 def make_run(tmp_path: Path) -> MakeRun:
     """A finished run as csgcnn train leaves it, of the given overrides and test MAE."""
 
-    def make(name: str, *overrides: str, mae: Any = 0.5, target: str = "band_gap") -> Path:
+    def make(
+        name: str, *overrides: str, mae: Any = 0.5, target: str = "band_gap", **more: Any
+    ) -> Path:
         folder = tmp_path / name
         (folder / "checkpoints").mkdir(parents=True)
         save_resolved(compose("train", list(overrides)), folder / "config.yaml")
@@ -29,7 +31,10 @@ def make_run(tmp_path: Path) -> MakeRun:
             "units": {target: "eV"},
             "baseline_test_mae": {target: 1.25},
             "n_parameters": 80833,
+            "epochs": 40,
+            "best_epoch": 31,
             "seconds": 90.0,
+            **more,
         }
         (folder / "metrics.json").write_text(json.dumps(metrics))
         return folder
@@ -70,9 +75,78 @@ def test_seeds_become_a_mean_and_a_spread(
     assert "pooling" not in header
     assert "also" not in header
     assert [cell.strip() for cell in lines[1].split("|")[1:-1]] == [
-        *("csgann", "gaussian", "atom_init + learned", "dielectric", "random", "band_gap [eV]"),
-        *("0.43 ± 0.03 (3)", "1.25", "80,833", "1.5"),
+        *("fast", "csgann", "gaussian", "atom_init + learned", "dielectric", "random"),
+        *("band_gap [eV]", "0.43 ± 0.03 (3)", "1.25", "80,833", "40 / 31", "1.5"),
     ]
+
+
+def test_folds_become_a_mean_and_a_spread(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folds = ["dataset.split.method=fold", "dataset.split.column=part"]
+    for fold, error in enumerate([0.1, 0.2, 0.6]):
+        make_run(f"a{fold}", *folds, f"dataset.split.fold={fold}", mae=error)
+    # A second seed of a fold is another sample, a repetition is none.
+    for name in ("b", "again"):
+        make_run(name, *folds, "dataset.split.fold=0", "seed=1", mae=0.3)
+    assert cli.main(["table", str(tmp_path)]) == 0
+    (row,) = rows(tmp_path)
+    assert (row["runs"], row["split"]) == ("4", "fold (part, 3 folds)")
+    assert float(row["test_mae"]) == pytest.approx(0.3)
+    assert float(row["spread"]) == pytest.approx(statistics.stdev([0.1, 0.2, 0.6, 0.3]))
+    assert "0.3 ± 0.22 (4)" in capsys.readouterr().out
+
+
+def test_the_official_folds_of_a_task_are_one_row(make_run: MakeRun, tmp_path: Path) -> None:
+    for fold in range(5):
+        make_run(f"a{fold}", "dataset.split.method=matbench", f"dataset.split.fold={fold}")
+    assert cli.main(["table", str(tmp_path)]) == 0
+    assert [(row["split"], row["runs"]) for row in rows(tmp_path)] == [("matbench (5 folds)", "5")]
+
+
+def test_recipe_epochs_and_minutes_are_those_of_the_runs(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run("a", "recipe=accurate", epochs=300, best_epoch=280)
+    second = make_run("b", "recipe=accurate", "seed=1", epochs=200, best_epoch=120, seconds=1.0)
+    # A run that was resumed: metrics.json has the time of its last process only.
+    (second / "metrics.csv").write_text("epoch,seconds\n1,100\n2,110\n")
+    assert cli.main(["table", str(tmp_path)]) == 0
+    (row,) = rows(tmp_path)
+    assert (row["recipe"], float(row["epochs"]), float(row["best_epoch"])) == ("accurate", 250, 200)
+    assert float(row["minutes"]) == pytest.approx((90 + 210) / 2 / 60)
+    said = capsys.readouterr().out
+    assert "| 250 / 200 " in said
+    assert "| recipe   |" in said
+
+
+def test_differences_are_shown_across_data_sets(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", "model.hidden=32")
+    make_run("b", "dataset=elastic", "model.hidden=48", target="log10_k_vrh")
+    assert cli.main(["table", str(tmp_path)]) == 0
+    assert [row["also"] for row in rows(tmp_path)] == ["model.hidden=32", "model.hidden=48"]
+
+
+def test_labels_are_those_of_the_metrics(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_classes = {"is_metal": {"accuracy": 0.9, "balanced_accuracy": 0.8, "n": 10}}
+    keys = {"test": of_classes, "baseline_test_accuracy": {"is_metal": 0.6}, "units": {}}
+    make_run("a", **keys)
+    assert cli.main(["table", str(tmp_path)]) == 0
+    (row,) = rows(tmp_path)
+    assert float(row["test_error_rate"]) == pytest.approx(0.1)
+    assert float(row["baseline_error_rate"]) == pytest.approx(0.4)
+    assert "test_mae" not in row
+    said = capsys.readouterr().out
+    assert "MAE" not in said
+    assert "| test error rate (runs) | baseline error rate |" in said
+    make_run("b")
+    assert cli.main(["table", str(tmp_path)]) == 0
+    number, classes = rows(tmp_path)
+    assert (number["test_mae"], number["test_error_rate"]) == ("0.5", "")
+    assert classes["test_mae"] == ""
+    assert "| test MAE / error rate (runs) |" in capsys.readouterr().out
 
 
 def test_runs_that_differ_in_execution_keys_are_averaged(make_run: MakeRun, tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""Finished runs below folders, for `csgcnn table`."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from csgcnn.config.keys import described_key, has_effect, section_keys
+from csgcnn.config.settings.run import RunSettings
+from csgcnn.config.tree import leaves
+from csgcnn.errors import UserError, one_line
+
+RUN_KEYS = section_keys(RunSettings)
+# Runs of several folds are repetitions, as those of several seeds.
+FOLD = "dataset.split.fold"
+
+# errors of reading damaged files
+_MALFORMED = (OSError, ValueError, LookupError, TypeError, AttributeError, YAMLError)
+UNUSABLE = (*_MALFORMED, UserError, OmegaConfBaseException)
+# full key -> value
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        config: Its configuration by full key.
+        metrics: Content of its metrics.json.
+        minutes: Time of its training.
+    """
+
+    config: Config
+    metrics: dict[str, Any]
+    minutes: float
+
+    @property
+    def result_keys(self) -> Config:
+        """The keys that change the result, equal for runs that differ only in seeds and fold."""
+        found = {}
+        for name, value in self.config.items():
+            key = described_key(name, {}, RUN_KEYS)
+            if name == FOLD:
+                continue
+            if key is None or key.setting.effect == "result":
+                by_name = key is not None and key.setting.by_name and value
+                found[name] = Path(value).name if by_name else value
+        return found
+
+    @property
+    def sample(self) -> tuple[Any, ...]:
+        """The fold, and the values of all seeds."""
+        is_seed = (name for name in self.config if has_effect(name, "seed", RUN_KEYS))
+        return tuple(self.config[name] for name in [FOLD, *is_seed])
+
+
+def run_folders(folders: Sequence[Path]) -> list[Path]:
+    """Return the run directories below the folders, each once even if the folders overlap.
+
+    Raises:
+        UserError: A folder does not exist.
+    """
+    runs: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(
+                f"there is no folder {folder}; expected a run directory, or a folder above it"
+            )
+        for config in sorted(folder.rglob("config.yaml")):
+            run = config.parent
+            if (run / "metrics.json").exists() or (run / "checkpoints").exists():
+                runs.setdefault(run.resolve(), run)
+    return list(runs.values())
+
+
+def read_run(folder: Path) -> Run:
+    """Read a finished run.
+
+    Raises:
+        UserError: It has no test results. Damaged files raise others of `UNUSABLE`.
+    """
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    if "test" not in metrics:
+        raise UserError(f"it was {metrics['outcome']}")
+    own = dict(leaves({k: v for k, v in config.items() if k != "hydra"}))
+    return Run(own, metrics, _minutes(folder / "metrics.csv", metrics))
+
+
+def _minutes(path: Path, metrics: Mapping[str, Any]) -> float:
+    """Return the time of all epochs; metrics.json has that of the process that ended the run."""
+    if path.exists():
+        with open(path, newline="", encoding="utf-8") as file:
+            seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+        if seconds:
+            return sum(seconds) / 60
+    return metrics["seconds"] / 60
+
+
+def reason_left_out(error: Exception) -> str:
+    """Return why a run is left out, by the error of reading it."""
+    if isinstance(error, FileNotFoundError):
+        return "it is not finished (no metrics.json)"
+    if isinstance(error, UserError):
+        return str(error)
+    reason = f"{type(error).__name__}: {one_line(error)}"
+    return f"its config.yaml or metrics.json cannot be used ({reason})"
