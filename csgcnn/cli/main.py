@@ -174,9 +174,9 @@ def run_table(command: str, arguments: Sequence[str]) -> int:
     """
     parser = argparse.ArgumentParser(
         "csgcnn table",
-        description="Compare all runs below the folders. Runs that differ only in seeds and paths "
-        "become one row: mean test MAE ± standard deviation (number of seeds). table.md and "
-        "table.csv are written to the first DIR.",
+        description="Compare all runs below the folders. Runs that differ only in seeds, fold and "
+        "paths become one row: mean test error ± standard deviation (number of runs). table.md "
+        "and table.csv are written to the first DIR.",
         epilog="example: csgcnn table runs sweeps/2026-11-23/06-51-48",
     )
     parser.add_argument(

@@ -83,7 +83,8 @@ csgcnn predict ckpt=best.ckpt structures=cifs top=100 \\
     by=shear_modulus order=lowest""",
         """\
 Several checkpoints, as a list or a pattern, are an ensemble: mean and standard
-deviation (n - 1). where and top name columns as in the table, without units.""",
+deviation (n - 1). where and top name columns as in the table, without units.
+An existing table is refused unless overwrite=true or resume=true is given.""",
     ),
     "evaluate": Usage(
         "measure a trained model on a data set with known targets",
@@ -92,7 +93,7 @@ deviation (n - 1). where and top name columns as in the table, without units."""
         """\
 csgcnn evaluate ckpt=best.ckpt dataset=dielectric split=test
 csgcnn evaluate ckpt=best.ckpt dataset=cif_folder dataset.path=my_cifs \\
-    output=errors.csv""",
+    output=errors""",
     ),
     "describe": Usage(
         "report what a data set holds and what to check before training",
