@@ -21,7 +21,7 @@ from csgcnn.data.domain import Domain
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.data.training_set import TrainingSet
-from csgcnn.data.transforms import interval_in_unit, predictions_in_unit
+from csgcnn.data.transforms import predictions_in_unit, std_in_unit
 from csgcnn.errors import DataWarning, StructureError, UserError
 from csgcnn.evaluation.calibration import interval_stds
 from csgcnn.evaluation.inference import predict_with_std
@@ -87,7 +87,7 @@ class Predictor:
         targets: The targets.
         domain: What occurred in the training set: elements, pairs of neighbors, ranges.
         training_set: The training crystals, as far as they are known.
-        is_laplace: Whether its standard deviations are those of Laplace distributions.
+        is_laplace: Whether the standard deviations are of Laplace distributions.
         split: Ids of the train, val and test rows, if they are known.
     """
 
@@ -181,11 +181,7 @@ class Predictor:
                 "this model does not predict a standard deviation; load several checkpoints as an "
                 "ensemble: load([a, b, c])"
             )
-        values, std = torch.from_numpy(found.values), torch.from_numpy(found.std)
-        lower, upper = interval_in_unit(values, std, self.targets)
-        of_output = [target for target in self.targets for _ in target.outputs]
-        has_transform = torch.tensor([target.transform != "none" for target in of_output])
-        return found.values, torch.where(has_transform, (upper - lower) / 2, std).numpy()
+        return found.values, std_in_unit(found.values, found.std, self.targets)
 
     def stream(
         self,
@@ -207,12 +203,11 @@ class Predictor:
         for chunk in build_graphs(
             records, self.graph, workers, chunk_size, formula_mismatch=formula_mismatch
         ):
-            if chunk.graphs is None:
-                yield replace(self._empty(), rejected=list(chunk.rejected), warnings=chunk.warnings)
-                continue
-            ids = [record.id for record in chunk.records]
-            store = GraphStore(chunk.graphs, ids, {}, self.graph).to(self.device)
-            found = self.predict_rows(store, range(len(store)), batch_size)
+            found = self._empty()
+            if chunk.graphs is not None:
+                ids = [record.id for record in chunk.records]
+                store = GraphStore(chunk.graphs, ids, {}, self.graph).to(self.device)
+                found = self.predict_rows(store, range(len(store)), batch_size)
             yield replace(found, rejected=list(chunk.rejected), warnings=chunk.warnings)
 
     def stream_store(
@@ -264,8 +259,7 @@ class Predictor:
         Returns:
             Ids of the predicted crystals, and their predictions [n_ids, n_columns].
         """
-        records = (Record(id_, crystal, {}) for id_, crystal in crystals)
-        chunks = list(self.stream(records, workers=1))
+        chunks = [*self.stream((Record(*crystal, {}) for crystal in crystals), workers=1)]
         ids = [id_ for chunk in chunks for id_ in chunk.ids]
         return ids, np.concatenate([self._empty().values, *(chunk.values for chunk in chunks)])
 

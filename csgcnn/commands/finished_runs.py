@@ -90,6 +90,8 @@ def read_run(folder: Path) -> Run:
     config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     if "test" not in metrics:
         raise UserError(f"it was {metrics['outcome']}")
+    if "test" in metrics.get("not_measured", ()):
+        raise UserError("it has no test rows")
     own = dict(leaves({k: v for k, v in config.items() if k != "hydra"}))
     return Run(own, metrics, _minutes(folder / "metrics.csv", metrics))
 

@@ -79,13 +79,7 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
     if not predictor.domain.is_known:
         log.warning("%s", NO_DOMAIN)
     chunks = _chunks(predictor, checkpoints, sources, cfg, chunk_size)
-    identity = {
-        "ckpt": [*map(file_digest, checkpoints)],
-        "structures": [[source, _content_digest(source)] for source in sources],
-        "level": cfg.level,
-        "columns": [cfg.id_column, cfg.structure_column],
-        "version of csgcnn": __version__,
-    }
+    identity = _identity(cfg, checkpoints, sources)
     n_stds = interval_stds(cfg.level, predictor.is_laplace)
     with PartialTable(output, identity, cfg.resume, seconds_per_part) as partial:
         _fill(partial, chunks, predictor, n_stds)
@@ -107,6 +101,19 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
             reasons = first_reasons(partial.rejected(), partial.n_rejected)
             log.warning("%s could not be used (%s): %s", unusable, reasons, reports.rejected)
     return _exit_code(partial.n_rejected > 0, cfg.on_error) if partial.n_predicted else 1
+
+
+def _identity(
+    cfg: DictConfig, checkpoints: Sequence[Path], sources: Sequence[str]
+) -> dict[str, Any]:
+    """Return what the predictions depend on."""
+    return {
+        "ckpt": [*map(file_digest, checkpoints)],
+        "structures": [[source, _content_digest(source)] for source in sources],
+        "level": cfg.level,
+        "columns": [cfg.id_column, cfg.structure_column],
+        "version of csgcnn": __version__,
+    }
 
 
 class _Table:

@@ -9,11 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
     from csgcnn.data.targets import Target
+
+Floats = NDArray[np.float32]
 
 # Largest absolute value of a target. The largest float32 is 3e38; the rest of the range is left
 # for differences and for predictions beyond the data.
@@ -114,6 +118,20 @@ def interval_in_unit(
     center = _columns(prediction, of_outputs, lambda transform, column: transform.forward(column))
     low, high = center - n_std * std, center + n_std * std
     return labels_in_unit(low, of_outputs), labels_in_unit(high, of_outputs)
+
+
+def std_in_unit(prediction: Floats, std: Floats, targets: Sequence["Target"]) -> Floats:
+    """Return standard deviations in the units; of transforms, half of the width of an interval.
+
+    Args:
+        prediction: Predictions in the units of the targets [n_rows, sum of n_outputs].
+        std: Standard deviations on the trained scale, of the same shape.
+        targets: The targets.
+    """
+    deviations = torch.from_numpy(std)
+    lower, upper = interval_in_unit(torch.from_numpy(prediction), deviations, targets)
+    has_transform = torch.tensor([target.transform != "none" for target in _of_outputs(targets)])
+    return torch.where(has_transform, (upper - lower) / 2, deviations).numpy()
 
 
 def _of_outputs(targets: Sequence["Target"]) -> list["Target"]:
