@@ -100,11 +100,14 @@ class Expression:
         Raises:
             TextFoundError: A column of numbers holds text.
         """
-        n_rows = max(map(len, columns.values()), default=0)
-        found: list[Scalar] = [None] * n_rows
+        rows = list(zip(*(columns[name] for name in self.columns), strict=True))
+        found: list[Scalar] = [None] * len(rows)
         failed = []
-        for row in range(n_rows):
-            cells = {name: self._cell(name, row, columns[name][row]) for name in self.columns}
+        for row, of_row in enumerate(rows):
+            cells = {
+                name: self._cell(name, row, value)
+                for name, value in zip(self.columns, of_row, strict=True)
+            }
             if None in cells.values():
                 continue
             try:

@@ -31,12 +31,14 @@ class Transform:
     Attributes:
         forward: The function, of tensors.
         inverse: Its inverse.
+        of_number: The function, of one number.
         above: Values must be above this number.
         includes_end: Whether `above` itself is in the domain.
     """
 
     forward: Callable[[Tensor], Tensor]
     inverse: Callable[[Tensor], Tensor]
+    of_number: Callable[[float], float]
     above: float = -math.inf
     includes_end: bool = False
 
@@ -52,11 +54,13 @@ class Transform:
 
 
 TRANSFORMS = {
-    "none": Transform(lambda x: x, lambda x: x),
-    "log10": Transform(torch.log10, lambda x: 10**x, above=0),
-    "log": Transform(torch.log, torch.exp, above=0),
-    "log1p": Transform(torch.log1p, torch.expm1, above=-1),
-    "sqrt": Transform(torch.sqrt, lambda x: x.clamp(min=0).square(), above=0, includes_end=True),
+    "none": Transform(lambda x: x, lambda x: x, lambda x: x),
+    "log10": Transform(torch.log10, lambda x: 10**x, math.log10, above=0),
+    "log": Transform(torch.log, torch.exp, math.log, above=0),
+    "log1p": Transform(torch.log1p, torch.expm1, math.log1p, above=-1),
+    "sqrt": Transform(
+        torch.sqrt, lambda x: x.clamp(min=0).square(), math.sqrt, above=0, includes_end=True
+    ),
 }
 
 
@@ -77,7 +81,7 @@ def transformed(value: float, target: "Target") -> float:
         raise ValueError(
             f"expected {transform.domain} for dataset.transform.{target.name}={target.transform}"
         )
-    return float(transform.forward(torch.tensor(value, dtype=torch.float64)))
+    return transform.of_number(value)
 
 
 def labels_in_unit(values: Tensor, targets: Sequence["Target"]) -> Tensor:
