@@ -19,8 +19,9 @@ from csgcnn.commands.prepare import plain, read_dataset, split_settings
 from csgcnn.commands.train import train
 from csgcnn.config.paths import overrides_of_result
 from csgcnn.data.dataset import Dataset
+from csgcnn.data.matbench import is_official_fold
 from csgcnn.data.record_reports import RecordReports
-from csgcnn.data.splits import Split, split_rows
+from csgcnn.data.splits import Split, split_ids, split_rows
 from csgcnn.data.targets import Target
 from csgcnn.errors import ConfigError
 from csgcnn.evaluation.baselines import (
@@ -56,12 +57,14 @@ class _Data:
         target: The first target, which the benchmark measures.
         digests: Digest of data and split for each fold.
         n_test: Test rows of all folds.
+        unofficial: Folds whose test rows are not those of Matbench.
         baselines: Metrics of each baseline, fold by fold.
     """
 
     target: Target
     digests: list[str]
     n_test: int
+    unofficial: list[int]
     baselines: dict[str, list[Metrics]]
 
 
@@ -82,6 +85,8 @@ def benchmark(cfg: DictConfig, job: Job) -> None:
     folds = _folds_to_run(cfg.folds, n_folds)
     select_device(cfg.trainer.device, cfg.trainer.threads, cfg.trainer.deterministic)
     data = _read(cfg, RecordReports.within(job.folder))
+    if data.unofficial:
+        log.warning("%s: this will not be a Matbench score", _other_folds(data.unofficial))
     for fold in folds:
         name = f"fold-{fold}"
         if fold in _finished(cfg, job.folder, data.digests):
@@ -163,11 +168,17 @@ def _read(cfg: DictConfig, reports: RecordReports) -> _Data:
     dataset = read_dataset(cfg, reports)
     settings = split_settings(cfg)
     folds = [replace(settings, fold=fold) for fold in range(cfg.task.n_folds)]
-    splits = [split_rows(dataset.store, dataset.rows, fold) for fold in folds]
+    splits = [split_rows(dataset.store, dataset.rows, fold, dataset.n_unread) for fold in folds]
+    unofficial = [
+        fold
+        for fold, split in enumerate(splits)
+        if not is_official_fold(cfg.task.name, fold, split_ids(dataset.store, split)["test"])
+    ]
     return _Data(
         dataset.targets[0],
         [data_digest(dataset, split) for split in splits],
         sum(len(split["test"]) for split in splits),
+        unofficial,
         _baselines(dataset, splits),
     )
 
@@ -216,7 +227,7 @@ def _write_summary(cfg: DictConfig, job: Job, data: _Data) -> str:
     """Write summary.json, summary.md and, for a score, results.json.gz; return the text."""
     finished = _finished(cfg, job.folder, data.digests)
     folds = [read_fold(fold, job.folder / f"fold-{fold}", data.target) for fold in finished]
-    shortfall = _shortfall(cfg, len(folds), data.n_test)
+    shortfall = _shortfall(cfg, len(folds), data)
     facts = _facts(cfg, job)
     summary = summarize(facts, data.target, folds, data.baselines, cfg.task.published, shortfall)
     write_json(job.folder / "summary.json", summary)
@@ -260,12 +271,19 @@ def _write_record(
     write_bytes(folder / "results.json.gz", gzip.compress(json.dumps(record).encode()))
 
 
-def _shortfall(cfg: DictConfig, n_finished: int, n_test: int) -> str:
+def _shortfall(cfg: DictConfig, n_finished: int, data: _Data) -> str:
     """Return what is missing for an official score, or nothing."""
     missing = []
     if n_finished < cfg.task.n_folds:
         missing.append(f"{n_finished} of {cfg.task.n_folds} folds")
-    if cfg.task.n_rows not in (None, n_test):
-        missing.append(f"{n_test:,} of {cfg.task.n_rows:,} crystals")
+    if cfg.task.n_rows not in (None, data.n_test):
+        missing.append(f"{data.n_test:,} of {cfg.task.n_rows:,} crystals")
+    if data.unofficial:
+        missing.append(_other_folds(data.unofficial))
     score = "no mean yet" if cfg.task.name == CROSS_VALIDATION else "not a Matbench score"
     return f"{' and '.join(missing)}: {score}" if missing else ""
+
+
+def _other_folds(folds: Sequence[int]) -> str:
+    word = "folds" if len(folds) > 1 else "fold"
+    return f"{word} {', '.join(map(str, folds))} with other test crystals than in Matbench"

@@ -75,7 +75,7 @@ def prepare(cfg: DictConfig, reports: RecordReports) -> Prepared:
 
     def read() -> tuple[Dataset, Split]:
         dataset = read_dataset(cfg, reports)
-        split = split_rows(dataset.store, dataset.rows, split_settings(cfg))
+        split = split_rows(dataset.store, dataset.rows, split_settings(cfg), dataset.n_unread)
         check_labels(dataset.values[split["train"]], dataset.targets)
         if dataset.weights is not None and not dataset.weights[split["train"]].any():
             raise UserError(f"all training rows have the weight 0 in {cfg.dataset.weight_column}")

@@ -55,6 +55,11 @@ class Dataset:
         weights = self.weights / self.weights[rows].double().mean()
         return weights.float().unsqueeze(1).to(device)
 
+    @property
+    def n_unread(self) -> int:
+        """Number of rejected records that are not in the store."""
+        return len(self.rejected) - (len(self.store) - len(self.rows))
+
 
 def select_targets(
     store: GraphStore,

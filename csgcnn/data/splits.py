@@ -1,13 +1,13 @@
 """Splits of a data set into training, validation and test rows."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from csgcnn.config.settings.dataset import SplitSettings
@@ -15,6 +15,7 @@ from csgcnn.data.compositions import compositions
 from csgcnn.data.duplicates import group_duplicates, rows_without
 from csgcnn.data.grouped_splits import assign_groups
 from csgcnn.data.kfold import assign_folds
+from csgcnn.data.matbench import official_folds
 from csgcnn.data.split_files import PARTS, read_split
 from csgcnn.data.split_sizes import check_sizes
 from csgcnn.data.store import GraphStore, Scalar
@@ -26,14 +27,15 @@ SPELLINGS = {"training": "train", "valid": "val", "validation": "val", "testing"
 COMPOSITION = "composition"
 # Values of a column in a message.
 MOST_LISTED = 10
-MATBENCH_FOLDS, MATBENCH_SEED = 5, 18012019
 
 T = TypeVar("T")
 # Rows of each part: positions in the store, int64.
 Split = dict[str, Tensor]
 
 
-def split_rows(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
+def split_rows(
+    store: GraphStore, rows: Tensor, settings: SplitSettings, n_unread: int = 0
+) -> Split:
     """Split rows into train, val and test; no row is in two parts.
 
     Val and test may be empty by choice: with a fraction of 0, or with an empty list in a file.
@@ -42,9 +44,11 @@ def split_rows(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Spli
         store: The data set.
         rows: [n] int64, the usable rows.
         settings: The method, one of the functions below, and its options.
+        n_unread: Records of the data set that are not in the store.
 
     Raises:
-        UserError: A column or id does not exist, or a part is empty.
+        UserError: A column or id does not exist, a part is empty, or the places of rows in the
+            file of Matbench are not known.
         ConfigError: Duplicates cannot stay together, because the parts are given.
     """
     if settings.duplicates == "together" and settings.method in ("column", "file"):
@@ -52,7 +56,8 @@ def split_rows(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Spli
             "dataset.split.duplicates=together has no effect on method="
             f"{settings.method}, which gives the part of each row; omit it"
         )
-    split = _METHODS[settings.method](store, rows, settings)
+    method = _METHODS.get(settings.method) or partial(_matbench, n_unread=n_unread)
+    split = method(store, rows, settings)
     check_sizes({part: len(split[part]) for part in PARTS}, len(rows), settings)
     return split
 
@@ -67,44 +72,6 @@ def split_ids(store: GraphStore, split: Split) -> dict[str, list[str]]:
     return {
         part: [store.ids[row] for row in positions.tolist()] for part, positions in split.items()
     }
-
-
-def matbench_folds(n_rows: int, labels: Sequence[Scalar] | None = None) -> NDArray[np.int64]:
-    """Return the fold of Matbench v0.1 that tests each row.
-
-    Source: Dunn et al., npj Comput. Mater. 6, 138 (2020).
-
-    The folds equal those of scikit-learn's `KFold(5, shuffle=True, random_state=18012019)`, or of
-    `StratifiedKFold` with the same arguments, so that scikit-learn need not be installed.
-
-    Args:
-        n_rows: Number of rows, which are in the order of the files of Matbench.
-        labels: [n_rows], classes of a classification task, each of which has the same share in
-            every fold.
-
-    Returns:
-        [n_rows], 0 to 4.
-    """
-    random, fold = np.random.RandomState(MATBENCH_SEED), np.empty(n_rows, dtype=np.int64)
-    if labels is None:
-        order = np.arange(n_rows)
-        random.shuffle(order)
-        for number, members in enumerate(np.array_split(order, MATBENCH_FOLDS)):
-            fold[members] = number
-        return fold
-    classes = {label: number for number, label in enumerate(dict.fromkeys(labels))}
-    class_of_row = np.array([classes[label] for label in labels])
-    in_order = np.sort(class_of_row)
-    # [n_folds, n_classes]: rows of each class in each fold
-    sizes = [
-        np.bincount(in_order[start::MATBENCH_FOLDS], minlength=len(classes))
-        for start in range(MATBENCH_FOLDS)
-    ]
-    for number, n_in_fold in enumerate(np.transpose(sizes)):
-        folds = np.arange(MATBENCH_FOLDS).repeat(n_in_fold)
-        random.shuffle(folds)
-        fold[class_of_row == number] = folds
-    return fold
 
 
 def _random(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
@@ -194,13 +161,13 @@ def _fold(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     return _test_on(store, in_fold, rows, settings)
 
 
-def _matbench(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
+def _matbench(store: GraphStore, rows: Tensor, settings: SplitSettings, n_unread: int) -> Split:
     """Test the rows in `fold` of Matbench; the fraction `val` of the others validates.
 
     With `stratify`, the folds are those of a classification task with that column.
     """
     labels = _existing(store, settings.stratify, "stratify") if settings.stratify else None
-    fold = torch.from_numpy(matbench_folds(len(store), labels))
+    fold = torch.from_numpy(official_folds(store.ids, n_unread, labels))
     return _test_on(store, fold[rows] == settings.fold, rows, settings)
 
 
@@ -263,7 +230,6 @@ _METHODS: Mapping[str, Callable[[GraphStore, Tensor, SplitSettings], Split]] = {
     "group": _group,
     "column": _by_column,
     "fold": _fold,
-    "matbench": _matbench,
     "kfold": _kfold,
     "file": _from_file,
 }

@@ -146,7 +146,7 @@ def _target(
 
 def _split(dataset: Dataset, settings: SplitSettings) -> SplitReport:
     try:
-        split = split_rows(dataset.store, dataset.rows, settings)
+        split = split_rows(dataset.store, dataset.rows, settings, dataset.n_unread)
     except UserError as error:
         return SplitReport(settings.method, {}, problem=str(error))
     return SplitReport(

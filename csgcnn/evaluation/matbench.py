@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from csgcnn.data.matbench import official_id
 from csgcnn.data.targets import Target
 from csgcnn.evaluation.benchmark_summary import Fold
 from csgcnn.evaluation.class_metrics import confusion_matrix
@@ -60,20 +61,6 @@ def matbench_record(
         "user_metadata": dict(facts),
     }
     return record | {"hash": sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()}
-
-
-def official_id(task: str, id_: str, n_rows: int) -> str:
-    """Return Matbench's id of a row.
-
-    Args:
-        task: Official name of the task.
-        id_: The official id, or the number of the row in Matbench's file, from 0.
-        n_rows: Rows of all folds.
-    """
-    prefix = task.replace("matbench", "mb").replace("_", "-")
-    if id_.startswith(f"{prefix}-") or not id_.isdecimal():
-        return id_
-    return f"{prefix}-{int(id_) + 1:0{len(str(n_rows))}}"
 
 
 def _scores(prediction: Tensor, truth: Tensor, target: Target) -> dict[str, float]:

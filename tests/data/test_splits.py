@@ -1,6 +1,4 @@
-import gzip
 import json
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +9,8 @@ import pytest
 import torch
 
 from csgcnn.config.settings.dataset import SplitSettings
-from csgcnn.data.splits import PARTS, Split, matbench_folds, split_ids, split_rows
+from csgcnn.data.matbench import matbench_folds
+from csgcnn.data.splits import PARTS, Split, split_ids, split_rows
 from csgcnn.data.store import GraphStore
 from csgcnn.errors import UserError
 
@@ -252,32 +251,6 @@ def test_malformed_split_files_are_refused(
     with pytest.raises(UserError, match=message) as error:
         split_rows(store, ROWS, settings("file", file=str(file)))
     assert "mine.json" in str(error.value) or "leaves" in str(error.value)
-
-
-# Made by scikit-learn 1.9.1: KFold and StratifiedKFold(5, shuffle=True, random_state=18012019).
-KFOLD_23 = [4, 1, 2, 1, 1, 1, 4, 2, 3, 4, 0, 3, 4, 2, 3, 0, 0, 1, 3, 2, 0, 0, 2]
-LABELS = "211000000212112211120220121022200201001110000211012112221"
-STRATIFIED = "322240113202404104004004143113230412023443042311331320211"
-
-
-def test_matbench_folds_are_those_of_scikit_learn() -> None:
-    assert matbench_folds(23).tolist() == KFOLD_23
-    assert matbench_folds(57, [int(label) for label in LABELS]).tolist() == [
-        int(fold) for fold in STRATIFIED
-    ]
-    names = [{"0": "no", "1": "yes", "2": None}[label] for label in LABELS]
-    assert matbench_folds(57, names).tolist() == [int(fold) for fold in STRATIFIED]
-
-
-@pytest.mark.parametrize("name", ["castelli_perovskites", "matbench_mp_gap"])
-def test_matbench_folds_are_the_official_ones(name: str) -> None:
-    path = Path(__file__).parents[3] / "shared" / "data" / f"{name}.json.gz"
-    if not path.exists():
-        pytest.skip(f"no {path}")
-    text = gzip.decompress(path.read_bytes()).decode()
-    official = [int(fold) for fold in re.findall(r'"matbench_fold":\s*(\d)', text)]
-    assert len(official) == {"castelli_perovskites": 18_928, "matbench_mp_gap": 106_113}[name]
-    assert matbench_folds(len(official)).tolist() == official
 
 
 def test_the_matbench_method_tests_one_fold(store: GraphStore) -> None:

@@ -57,6 +57,15 @@ def test_part_of_the_official_data_gives_no_score(
     assert "1 of 2 folds and 60 of 18,928 crystals: not a Matbench score" in answer.said
 
 
+def test_folds_that_are_not_the_official_ones_give_no_score(benchmark: Command) -> None:
+    overrides = ["folds=[1]", "task.n_folds=2", "dataset.split.column=other"]
+    answer = benchmark("toy", *overrides, "task.name=matbench_phonons", "trainer.max_epochs=1")
+    assert answer.code == 0, answer.said
+    other = "folds 0, 1 with other test crystals than in Matbench"
+    assert f"{other}: this will not be a Matbench score" in answer.said
+    assert f"1 of 2 folds and {other}: not a Matbench score" in answer.said
+
+
 @pytest.mark.parametrize(
     ("overrides", "code", "messages"),
     [
