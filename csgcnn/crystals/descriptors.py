@@ -55,6 +55,9 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
 }
 
+# Power of a length with which a descriptor grows, by its unit; others do not depend on the size.
+_LENGTH_POWERS = {"[Å]": 1, "[Å3]": 3, "[g/cm3]": -3}
+
 Array = NDArray[Any]
 
 
@@ -99,6 +102,11 @@ def descriptors(crystal: Crystal, names: Sequence[str]) -> NDArray[np.float32]:
 def descriptor_names(names: Sequence[str]) -> list[str]:
     """Return the name, with its unit, of each number that `descriptors` returns."""
     return [column for name in names for column in NAMES[name]]
+
+
+def length_powers(names: Sequence[str]) -> list[int]:
+    """Return the power with which each number of `descriptors` scales if all lengths are scaled."""
+    return [_LENGTH_POWERS.get(name.rpartition(" ")[2], 0) for name in descriptor_names(names)]
 
 
 def find_symmetry(crystal: Crystal) -> Symmetry:

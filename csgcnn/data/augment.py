@@ -17,6 +17,9 @@ from csgcnn.data.batch import GraphBatch
 
 # Å: smallest distance that noise may lead to.
 SHORTEST = 0.1
+SMALLEST_STRETCH = 0.1
+# Å: distances that differ by less are equal to rounding.
+SAME_DISTANCE = 1e-3
 Decay = Annotated[
     float,
     Setting(
@@ -42,11 +45,14 @@ class Augmentation(Protocol):
 
 
 class DistanceNoise:
-    """Add Gaussian noise to every distance, as from coordinates that are not quite relaxed.
+    """Add Gaussian noise to every distance between two atoms, the same in both directions.
 
     distance' = max(distance + sigma / sqrt(n) * N(0, 1), 0.1 Å) for an edge that stands for n equal
-    edges. It gets the mean of n draws: to first order, the noise of compressed and full graphs
+    distances. It gets the mean of n draws: to first order, the noise of compressed and full graphs
     has the same effect.
+
+    Displaced atoms would change the distances to all their neighbors together; here each distance
+    has a draw of its own.
     """
 
     def __init__(
@@ -61,16 +67,22 @@ class DistanceNoise:
 
     def __call__(self, batch: GraphBatch, progress: Tensor) -> GraphBatch:
         sigma = self.sigma * fading(progress, self.decay)
-        # Padding edges have count 0.
-        deviation = sigma * batch.edge_count.clamp(min=1).rsqrt()
-        noise = torch.randn_like(batch.distance) * deviation
-        return replace(batch, distance=(batch.distance + noise).clamp(min=SHORTEST))
+        neighbor, center = batch.edge_index
+        # An edge between equivalent sites stands for both directions of its distances. Padding
+        # edges have count 0.
+        n_distances = batch.edge_count / torch.where(neighbor == center, 2, 1)
+        deviation = sigma * n_distances.clamp(min=1).rsqrt()
+        draws = torch.randn_like(batch.distance).index_select(0, first_of_pair(batch))
+        noisy = batch.distance + draws * deviation
+        return replace(batch, distance=noisy.clamp(min=SHORTEST))
 
 
 class Strain:
     """Scale all distances of a crystal by one random factor: an isotropic strain.
 
-    distance' = max(distance * (1 + sigma * N(0, 1)), 0.1 Å), with one draw per crystal.
+    distance' = max(distance * s, 0.1 Å), s = max(1 + sigma * N(0, 1), 0.1), with one draw per
+    crystal. Lengths among the global features are multiplied by s, the volume per atom by s³, and
+    the density by s⁻³.
     """
 
     def __init__(
@@ -84,9 +96,46 @@ class Strain:
     def __call__(self, batch: GraphBatch, progress: Tensor) -> GraphBatch:
         sigma = self.sigma * fading(progress, self.decay)
         strain = torch.randn(batch.n_graphs, device=batch.distance.device) * sigma
+        stretch = (1 + strain).clamp(min=SMALLEST_STRETCH)
         graph_of_edge = batch.graph_index.index_select(0, batch.edge_index[1])
-        stretched = batch.distance * (1 + strain.index_select(0, graph_of_edge))
-        return replace(batch, distance=stretched.clamp(min=SHORTEST))
+        distance = batch.distance * stretch.index_select(0, graph_of_edge)
+        batch = replace(batch, distance=distance.clamp(min=SHORTEST))
+        if batch.length_powers is None:
+            return batch
+        factors = stretch.unsqueeze(1) ** batch.length_powers
+        return replace(batch, global_features=batch.global_features * factors)
+
+
+def first_of_pair(batch: GraphBatch) -> Tensor:
+    """Return, for each edge, one of the edges that are its distance in the two directions.
+
+    Edges i <- j and j <- i are matched in the order of their distances: atoms may have several
+    images of each other as neighbors. An edge without an opposite is its own. Shapes are fixed and
+    nothing is read on the host, as a CUDA graph demands.
+
+    Args:
+        batch: The graphs.
+
+    Returns:
+        Numbers of edges [n_edges] int64, equal for both directions.
+    """
+    neighbor, center = batch.edge_index
+    low, high = torch.minimum(neighbor, center), torch.maximum(neighbor, center)
+    key = 2 * (low * len(batch.atomic_number) + high) + (neighbor > center)
+    order = batch.distance.argsort(stable=True)
+    order = order[key[order].argsort(stable=True)]
+    key, distance = key[order], batch.distance[order]
+    place = torch.arange(len(key), device=key.device)
+    rank = place - torch.searchsorted(key, key)
+    # Images of an atom come in opposite pairs, one after the other.
+    is_self = low[order] == high[order]
+    opposite = torch.searchsorted(key, key - key % 2) + rank
+    opposite = torch.where(is_self, place - rank % 2, opposite).clamp(max=len(key) - 1)
+    is_pair = key[opposite] == key - key % 2
+    is_pair &= (distance[opposite] - distance).abs() < SAME_DISTANCE
+    first = torch.empty_like(order)
+    first[order] = order[torch.where(is_pair, opposite, place)]
+    return first
 
 
 def fading(progress: Tensor, decay: float) -> Tensor:

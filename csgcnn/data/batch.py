@@ -1,7 +1,7 @@
 """A batch of crystal graphs as plain tensors: the input of every network."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -42,6 +42,8 @@ class GraphBatch:
         edge_multiplicity: [n_edges] float, number of equal neighbors that the edge stands for.
         global_features: [n_graphs, n_global] float.
         n_graphs: Number of crystals.
+        length_powers: [n_global] float, power with which each global feature scales if all lengths
+            are scaled; None if that is not known.
     """
 
     atomic_number: Tensor
@@ -52,6 +54,7 @@ class GraphBatch:
     edge_multiplicity: Tensor
     global_features: Tensor
     n_graphs: int
+    length_powers: Tensor | None = None
 
     @cached_property
     def edge_count(self) -> Tensor:
@@ -111,12 +114,13 @@ class GraphBatch:
 
     def to(self, device: torch.device) -> "GraphBatch":
         """Return the batch on another device; the copy to a GPU is asynchronous."""
-        tensors = {
-            field.name: _moved(getattr(self, field.name), device)
-            for field in fields(self)
-            if field.name != "n_graphs"
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {
+            name: _moved(value, device)
+            for name, value in values.items()
+            if isinstance(value, Tensor)
         }
-        return GraphBatch(**tensors, n_graphs=self.n_graphs)
+        return replace(self, **moved)
 
     def __len__(self) -> int:
         return self.n_graphs

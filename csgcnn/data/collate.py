@@ -2,7 +2,7 @@
 
 Packed graphs are tensors by name: those of `GraphBatch`, end to end for all crystals, and
 `n_atoms`, `n_edges`, `first_atom` and `first_edge` [n_crystals], the size and the position of each
-crystal.
+crystal. `length_powers` is the same for all crystals.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,8 @@ def collate_padded(packed: Packed, index: Tensor, n_atoms: int, n_edges: int) ->
     """Collate crystals to a batch of a given size, filled up with padding.
 
     All batches of equally many crystals then have tensors of the same shapes. Padding nodes have
-    multiplicity 0 and belong to the last crystal. Padding edges connect a padding node with itself.
+    multiplicity 0 and belong to the last crystal. Padding edges have multiplicity 0 and connect a
+    padding node with itself: sums over thousands of them would grow from layer to layer.
     No norm, pooling, loss or gradient of the crystals depends on the padding.
 
     Args:
@@ -66,8 +67,10 @@ def collate_padded(packed: Packed, index: Tensor, n_atoms: int, n_edges: int) ->
         atom_multiplicity=torch.where(batch.graph_index < len(index), batch.atom_multiplicity, 0.0),
         graph_index=batch.graph_index.clamp(max=len(index) - 1),
         edge_index=torch.where(number < 0, batch.edge_index, padding_node),
+        edge_multiplicity=torch.where(number < 0, batch.edge_multiplicity, 0.0),
         global_features=batch.global_features[:-1],
         n_graphs=len(index),
+        length_powers=packed.get("length_powers"),
     )
 
 
@@ -112,4 +115,5 @@ def _collate(
         edge_multiplicity=packed["edge_multiplicity"].index_select(0, edges),
         global_features=packed["global_features"].index_select(0, index),
         n_graphs=len(index),
+        length_powers=packed.get("length_powers"),
     )

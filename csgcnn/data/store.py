@@ -14,6 +14,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.crystals.descriptors import length_powers
 from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.crystals.records import Scalar
 from csgcnn.data.batch import GraphBatch
@@ -72,6 +73,9 @@ class GraphStore:
                 name: torch.from_numpy(getattr(graphs, name))
                 for name in (*_PACKED, "global_features")
             },
+            "length_powers": torch.tensor(
+                length_powers(settings.global_features), dtype=torch.float32
+            ),
         }
 
     def __len__(self) -> int:

@@ -10,7 +10,13 @@ from csgcnn.config.settings import Setting
 from csgcnn.data.batch import GraphBatch
 from csgcnn.nn.fused import GatedSumFunction
 from csgcnn.nn.interfaces import LayerConfig
-from csgcnn.nn.layers import PairLinear, activation_function, hidden_layers, weighted_softmax
+from csgcnn.nn.layers import (
+    LinearBeforeNorm,
+    PairLinear,
+    activation_function,
+    hidden_layers,
+    weighted_softmax,
+)
 from csgcnn.nn.norms import WeightedBatchNorm, make_norm
 
 
@@ -30,8 +36,8 @@ class GatedConvolution(nn.Module):
     def __init__(self, config: LayerConfig) -> None:
         super().__init__()
         size = 2 * config.hidden
-        self.linear = PairLinear(config.hidden, config.edge_dim, size)
-        self.deeper = hidden_layers(size, config.activation, config.message_layers - 1)
+        self.linear = PairLinear(config.hidden, config.edge_dim, size, config.norm_of_first)
+        self.deeper = hidden_layers(size, config.activation, config.message_layers - 1, config.norm)
         self.message_norm = make_norm(config.norm, size)
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
@@ -91,13 +97,14 @@ class AttentionConvolution(nn.Module):
         if hidden % heads:
             raise ValueError(f"hidden={hidden} cannot be divided among heads={heads}")
         self.heads = heads
-        self.linear = PairLinear(hidden, config.edge_dim, 2 * hidden)
-        self.deeper = hidden_layers(2 * hidden, config.activation, config.message_layers - 1)
+        size = 2 * hidden
+        self.linear = PairLinear(hidden, config.edge_dim, size, config.norm_of_first)
+        self.deeper = hidden_layers(size, config.activation, config.message_layers - 1, config.norm)
         self.message_norm = make_norm(config.norm, 2 * hidden)
         self.activation = activation_function(config.activation)
         size = hidden // heads
         self.attention = nn.Parameter(torch.randn(heads, size) / size**0.5)
-        self.out = nn.Linear(hidden, hidden)
+        self.out = LinearBeforeNorm(hidden, hidden, config.norm_of_update)
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
         center, n_atoms = graph.edge_index[1], len(graph.atomic_number)
@@ -128,13 +135,17 @@ class IsomorphismConvolution(nn.Module):
     def __init__(self, config: LayerConfig) -> None:
         super().__init__()
         hidden = config.hidden
-        self.of_neighbor = nn.Linear(hidden, hidden)
+        self.of_neighbor = LinearBeforeNorm(hidden, hidden, config.norm_of_first)
         self.of_edge = nn.Linear(config.edge_dim, hidden, bias=False)
-        self.deeper = hidden_layers(hidden, config.activation, config.message_layers - 1)
+        self.deeper = hidden_layers(
+            hidden, config.activation, config.message_layers - 1, config.norm
+        )
         self.message_norm = make_norm(config.norm, hidden)
         self.activation = activation_function(config.activation)
         self.epsilon = nn.Parameter(torch.zeros(()))
-        self.update = nn.ModuleList([nn.Linear(hidden, 2 * hidden), nn.Linear(2 * hidden, hidden)])
+        up = LinearBeforeNorm(hidden, 2 * hidden, config.norm)
+        down = LinearBeforeNorm(2 * hidden, hidden, config.norm_of_update)
+        self.update = nn.ModuleList([up, down])
         self.update_norm = make_norm(config.norm, 2 * hidden)
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:

@@ -25,6 +25,7 @@ class LayerConfig:
         norm: Name of the normalization, see `csgcnn.nn.norms.make_norm`.
         activation: Name of the activation function, see `csgcnn.nn.layers.activation_function`.
         message_layers: Linear layers from atoms and edge to a message.
+        residual: Skip connection of the blocks, see `csgcnn.nn.layers.Block`.
     """
 
     hidden: int
@@ -32,6 +33,17 @@ class LayerConfig:
     norm: str
     activation: str
     message_layers: int
+    residual: str = "pre"
+
+    @property
+    def norm_of_first(self) -> str:
+        """The norm that directly follows the first layer of a message."""
+        return self.norm if self.message_layers == 1 else "none"
+
+    @property
+    def norm_of_update(self) -> str:
+        """The norm that directly follows the convolution; `pre` has the activation between."""
+        return "none" if self.residual == "pre" else self.norm
 
 
 class Convolution(Protocol):

@@ -29,19 +29,50 @@ def activation_function(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
-def hidden_layers(size: int, activation: str, n: int) -> nn.Sequential:
+class LinearBeforeNorm(nn.Linear):
+    """Linear map whose result is normalized next.
+
+    A batch norm in training removes the bias, so its gradient is 0. As a sum over rows it would be
+    a rounding error, from which Adam makes steps of the size of the learning rate, other ones for
+    another number of processes. It is therefore set to 0. The parameter stays, for checkpoints and
+    because other norms do not remove it.
+
+    Args:
+        n_in: Input features.
+        n_out: Output features.
+        norm: Name of the norm, see `csgcnn.nn.norms.make_norm`.
+    """
+
+    def __init__(self, n_in: int, n_out: int, norm: str) -> None:
+        super().__init__(n_in, n_out)
+        self.next_norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.added_bias)
+
+    @property
+    def added_bias(self) -> Tensor:
+        """The bias, with the gradient 0 where the norm removes it."""
+        if self.training and self.next_norm == "batch":
+            return self.bias.detach() + 0 * self.bias
+        return self.bias
+
+
+def hidden_layers(size: int, activation: str, n: int, norm: str = "none") -> nn.Sequential:
     """Build n pairs of an activation and a linear layer; without any, the identity.
 
     Args:
         size: Width of the linear layers.
         activation: Name of the activation function.
         n: Number of pairs.
+        norm: Name of the norm behind the last layer.
     """
-    pairs = ((activation_function(activation), nn.Linear(size, size)) for _ in range(n))
+    norms = ["none"] * (n - 1) + [norm] * min(n, 1)
+    pairs = ((activation_function(activation), LinearBeforeNorm(size, size, of)) for of in norms)
     return nn.Sequential(*(layer for pair in pairs for layer in pair))
 
 
-class PairLinear(nn.Linear):
+class PairLinear(LinearBeforeNorm):
     """Linear map of [x_i, x_j, e_ij] for every edge i <- j.
 
     It is computed as W_i x_i + W_j x_j + W_e e_ij + b, the first two products once per atom instead
@@ -51,14 +82,14 @@ class PairLinear(nn.Linear):
     Shapes: x [n_atoms, hidden], edge_attr [n_edges, edge_dim] -> [n_edges, out].
     """
 
-    def __init__(self, hidden: int, edge_dim: int, out: int) -> None:
-        super().__init__(2 * hidden + edge_dim, out)
+    def __init__(self, hidden: int, edge_dim: int, out: int, norm: str = "none") -> None:
+        super().__init__(2 * hidden + edge_dim, out, norm)
         self.hidden = hidden
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:  # type: ignore[override]
         of_ends, of_edge = split_pair(self.weight, self.hidden)
         # The bias is added once, with the center.
-        ends = F.linear(x, of_ends, F.pad(self.bias, (0, len(self.bias))))
+        ends = F.linear(x, of_ends, F.pad(self.added_bias, (0, len(self.bias))))
         ends = ends.view(2 * len(x), len(self.bias))
         pairs = sum_rows(ends, graph.ends_of_edge, graph.edges_of_end)
         return torch.addmm(pairs, edge_attr, of_edge.t())
@@ -77,7 +108,7 @@ class EdgeUpdate(nn.Module):
 
     def __init__(self, config: LayerConfig) -> None:
         super().__init__()
-        self.linear = PairLinear(config.hidden, config.edge_dim, config.edge_dim)
+        self.linear = PairLinear(config.hidden, config.edge_dim, config.edge_dim, config.norm)
         self.norm = make_norm(config.norm, config.edge_dim)
         self.activation = activation_function(config.activation)
 
@@ -119,6 +150,8 @@ class Block(nn.Module):
 def weighted_softmax(logits: Tensor, weight: Tensor, index: Tensor, size: int) -> Tensor:
     """Return the softmax over the rows of each group, row k counted weight[k] times.
 
+    A row of weight 0 has the result 0 and changes no other, whatever its logit.
+
     Args:
         logits: [n_rows, heads].
         weight: Multiplicity of each row [n_rows].
@@ -126,11 +159,15 @@ def weighted_softmax(logits: Tensor, weight: Tensor, index: Tensor, size: int) -
         size: Number of groups.
 
     Returns:
-        Weights [n_rows, heads], which sum to 1 in each group.
+        Weights [n_rows, heads], which sum to 1 in each group that has a row of positive weight.
     """
+    logits = torch.where(weight.unsqueeze(1) > 0, logits, -torch.inf)
     highest = logits.new_full((size, logits.shape[1]), -torch.inf)
     rows = index.unsqueeze(1).expand_as(logits)
     highest = highest.scatter_reduce(0, rows, logits.detach(), "amax")
+    # A group without a row of positive weight has the highest logit -inf and the total 0.
+    highest = torch.where(highest == -torch.inf, 0.0, highest)
     exp = torch.exp(logits - highest.index_select(0, index)) * weight.unsqueeze(1)
     total = exp.new_zeros(size, logits.shape[1]).index_add(0, index, exp)
+    total = torch.where(total == 0, 1.0, total)
     return exp / total.index_select(0, index)

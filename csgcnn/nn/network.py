@@ -97,7 +97,7 @@ class CrystalGraphNetwork(nn.Module):
         n_global: int = 0,
     ) -> None:
         super().__init__()
-        layer = LayerConfig(hidden, edge_calculator.dim, norm, activation, message_layers)
+        layer = LayerConfig(hidden, edge_calculator.dim, norm, activation, message_layers, residual)
         self.node_features = NodeFeatures(node_features)
         self.edge_calculator = edge_calculator
         self.embedding = nn.Linear(self.node_features.dim, hidden)

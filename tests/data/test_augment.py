@@ -1,12 +1,14 @@
 """What an augmentation changes, by how much, and what it leaves unchanged."""
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 
 from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.crystals.descriptors import descriptors
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structures import to_crystal
@@ -33,8 +35,11 @@ def batch(noise_store: GraphStore) -> GraphBatch:
 
 def test_distance_noise_has_the_given_deviation(batch: GraphBatch) -> None:
     noisy = DistanceNoise(SIGMA)(batch, torch.tensor(0.5))
-    # The mean of n draws deviates sqrt(n) times less.
-    change = (noisy.distance - batch.distance) * batch.edge_count.sqrt()
+    # The mean of n draws deviates sqrt(n) times less. An edge between equivalent sites stands for
+    # both directions of its distances.
+    neighbor, center = batch.edge_index
+    n_draws = (batch.edge_count / torch.where(neighbor == center, 2, 1)).clamp(min=1)
+    change = (noisy.distance - batch.distance) * n_draws.sqrt()
     assert change.std().item() == pytest.approx(SIGMA, rel=0.1)
     assert abs(change.mean().item()) < 5 * SIGMA / math.sqrt(len(change))
 
@@ -55,8 +60,9 @@ def test_only_the_distances_of_the_returned_batch_change(
     noisy = noise(batch, START)
     assert torch.equal(batch.distance, before)
     assert not torch.equal(noisy.distance, before)
+    changed = {"distance", "global_features"} if isinstance(noise, Strain) else {"distance"}
     for field in fields(GraphBatch):
-        if field.name != "distance":
+        if field.name not in changed:
             assert getattr(noisy, field.name) is getattr(batch, field.name)
 
 
@@ -87,3 +93,53 @@ def test_padding_stays_finite(noise_store: GraphStore, noise: Augmentation) -> N
     n_atoms, n_edges = noise_store.size(rows)
     padded = noise_store.padded(rows, n_atoms + 20, n_edges + 300)
     assert noise(padded, START).distance.isfinite().all()
+
+
+def test_noise_is_the_same_in_both_directions_of_a_distance(
+    dielectric_records: list[Record],
+) -> None:
+    settings = GraphSettings(compress=False)
+    graphs = connect([to_crystal(record.source) for record in dielectric_records[:20]], settings)
+    batch = GraphStore(graphs, [str(i) for i in range(20)], {}, settings).batch(torch.arange(20))
+    torch.manual_seed(0)
+    noisy = DistanceNoise(SIGMA)(batch, START).distance
+    drawn: dict[tuple[int, int, float], list[float]] = {}
+    for (j, i), before, after in zip(
+        batch.edge_index.T.tolist(), batch.distance.tolist(), noisy.tolist(), strict=True
+    ):
+        drawn.setdefault((i, j, round(before, 2)), []).append(after - before)
+    pairs = [(key, sorted(noise)) for key, noise in drawn.items() if key[0] < key[1]]
+    both = [(noise, sorted(drawn[j, i, d])) for (i, j, d), noise in pairs if (j, i, d) in drawn]
+    assert len(both) > 50
+    whole = [(one, other) for one, other in both if len(one) == len(other)]
+    assert len(whole) > 0.9 * len(both)
+    for one, other in whole:
+        assert one == pytest.approx(other, abs=1e-5)
+    # Other distances have other draws.
+    assert len({round(one[0], 5) for one, _ in both}) > 0.9 * len(both)
+    # So have the images of an atom, which come in opposite pairs.
+    images = [sorted(noise) for (i, j, _), noise in drawn.items() if i == j and len(noise) == 2]
+    assert images
+    assert all(one == pytest.approx(other, abs=1e-5) for one, other in images)
+
+
+@pytest.mark.parametrize("features", ["density", "lattice", "symmetry", "composition"])
+def test_strain_changes_the_descriptors_as_a_strained_crystal_has_them(
+    features: str, dielectric_records: list[Record]
+) -> None:
+    settings = GraphSettings(global_features=(features,))
+    crystals = [to_crystal(record.source) for record in dielectric_records[:8]]
+    ids = [record.id for record in dielectric_records[:8]]
+    batch = GraphStore(connect(crystals, settings), ids, {}, settings).batch(torch.arange(8))
+    torch.manual_seed(0)
+    strained = Strain(0.05)(batch, START)
+    graph = batch.graph_index[batch.edge_index[1]]
+    ratio = strained.distance / batch.distance
+    stretch = torch.stack([ratio[graph == i].mean() for i in range(8)]).tolist()
+    assert max(stretch) / min(stretch) > 1.03
+    expected = [
+        descriptors(replace(crystal, lattice=crystal.lattice * factor), (features,))
+        for crystal, factor in zip(crystals, stretch, strict=True)
+    ]
+    expected = torch.tensor(np.stack(expected))
+    torch.testing.assert_close(strained.global_features, expected, rtol=1e-4, atol=1e-3)

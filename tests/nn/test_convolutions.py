@@ -1,6 +1,7 @@
 """The convolutions against their formulas, computed edge by edge."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +12,18 @@ import torch.nn.functional as F
 from pymatgen.core import Structure
 from torch import Tensor, nn
 
+from csgcnn.config.compose import compose
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution, IsomorphismConvolution
 from csgcnn.nn.interfaces import LayerConfig
+from csgcnn.nn.layers import LinearBeforeNorm
+from csgcnn.nn.network import build_network
 
 HIDDEN, EDGE_DIM = 8, 5
 CONVOLUTIONS = [GatedConvolution, AttentionConvolution, IsomorphismConvolution]
 ToDouble = Callable[[GraphBatch], GraphBatch]
+Pack = Callable[..., GraphStore]
 
 
 def made(convolution: Any, norm: str = "batch", message_layers: int = 1, **arguments: Any) -> Any:
@@ -208,3 +213,56 @@ def test_atoms_without_neighbors_give_finite_updates_and_gradients(
 def test_the_number_of_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="hidden=8 cannot be divided among heads=3"):
         made(AttentionConvolution, heads=3)
+
+
+@pytest.mark.parametrize("residual", ["pre", "post", "none"])
+@pytest.mark.parametrize("message_layers", [1, 2])
+@pytest.mark.parametrize("model", ["csgcnn", "csgann", "csginn"])
+def test_a_bias_that_a_batch_norm_removes_has_no_gradient(
+    model: str,
+    message_layers: int,
+    residual: str,
+    structures: list[Any],
+    pack: Pack,
+    double: ToDouble,
+) -> None:
+    """A rounding error would move it, by other steps for another number of processes."""
+    overrides = [
+        f"model={model}",
+        f"model.message_layers={message_layers}",
+        f"model.residual={residual}",
+        *("model.hidden=16", "model.n_convolutions=2", "edge_calculator=rbf"),
+        *("edge_calculator.learnable=true", "graph.global_features=none"),
+    ]
+    torch.manual_seed(0)
+    network = build_network(compose("train", overrides), n_outputs=[1])
+    batch = pack(structures[:8]).batch(torch.arange(8))
+    exact = deepcopy(network).double()
+    for made, graph in ((network, batch), (exact, double(batch))):
+        made.standardized(graph).square().sum().backward()
+    gradients = {name: weight.grad for name, weight in exact.named_parameters()}
+    largest = max(gradient.abs().max().item() for gradient in gradients.values())
+    # Zero in exact arithmetic; weights of the norms' other inputs are far larger.
+    removed = [
+        name
+        for name, gradient in gradients.items()
+        if name.endswith("bias") and gradient.abs().max().item() < 1e-11 * largest
+    ]
+    assert len(removed) >= 3
+    found = dict(network.named_parameters())
+    for name in removed:
+        gradient = found[name].grad
+        assert gradient is not None
+        assert not gradient.any(), name
+
+
+def test_other_biases_are_trained() -> None:
+    layer = LinearBeforeNorm(3, 4, "batch")
+    x = torch.randn(5, 3)
+    layer(x).sum().backward()
+    assert layer.bias.grad is not None
+    assert not layer.bias.grad.any()
+    for other in (layer.eval(), LinearBeforeNorm(3, 4, "layer"), LinearBeforeNorm(3, 4, "none")):
+        other.bias.grad = None
+        other(x).sum().backward()
+        assert (other.bias.grad == 5).all()

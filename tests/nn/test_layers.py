@@ -148,3 +148,16 @@ def test_weighted_softmax_is_the_softmax_of_repeated_rows(size: float) -> None:
             for out in (alpha, expected)
         )
         torch.testing.assert_close(found, wanted)
+
+
+def test_rows_of_weight_0_change_no_softmax_whatever_their_logits() -> None:
+    logits = torch.tensor([[0.0], [1.0], [200.0], [torch.inf], [3.0]], requires_grad=True)
+    weight = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0])
+    # The second group has no other rows.
+    alpha = weighted_softmax(logits, weight, torch.tensor([0, 0, 0, 0, 1]), size=2)
+    expected = torch.cat([torch.tensor([0.0, 1.0]).softmax(0), torch.zeros(3)])
+    torch.testing.assert_close(alpha.flatten(), expected)
+    (alpha[:, 0] * torch.arange(5.0)).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert not logits.grad[2:].any()
