@@ -45,8 +45,8 @@ def validate(cfg: DictConfig, settings: type) -> None:
         )
     if "dataset" in cfg:
         _check_split(cfg.dataset.split)
-    if "trainer" in cfg and cfg.trainer.learn_task_weights and cfg.dataset.task_weights:
-        raise ConfigError("trainer.learn_task_weights=true excludes dataset.task_weights")
+    if "trainer" in cfg and cfg.trainer.learn_task_weights:
+        _check_learned_weights(cfg)
 
 
 def check_values(config: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
@@ -85,6 +85,16 @@ def _check_predict_std(cfg: DictConfig) -> None:
         raise ConfigError(
             f"model.predict_std={str(not is_likelihood).lower()}: expected "
             f"{str(is_likelihood).lower()}, which the chosen option of loss sets"
+        )
+
+
+def _check_learned_weights(cfg: DictConfig) -> None:
+    if cfg.dataset.task_weights:
+        raise ConfigError("trainer.learn_task_weights=true excludes dataset.task_weights")
+    if cfg.model.get("predict_std"):
+        raise ConfigError(
+            "trainer.learn_task_weights=true excludes loss=gaussian and laplace, whose predicted "
+            "deviations balance the targets: learned weights of a negative loss have no limit"
         )
 
 

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 # Coverage of a normal distribution within 0.67, 1, 1.64 and 1.96 standard deviations.
 LEVELS = (0.5, 0.6827, 0.9, 0.95)
 ONE_STD = 0.6827
+# Fewer labels do not determine a scale, which is then their largest relative error.
+MIN_LABELS = 5
+log = logging.getLogger(__name__)
 
 
 def calibrate(
@@ -33,6 +36,8 @@ def calibrate(
     batch_size: int,
 ) -> None:
     """Set the model's `std_scale` from the errors of the validation rows, see `std_scales`.
+
+    A number with fewer than five labels among them is logged as a warning.
 
     Args:
         model: A model that predicts standard deviations.
@@ -50,6 +55,24 @@ def calibrate(
     assert std is not None, "the model predicts no standard deviation"
     scales = std_scales(prediction.cpu(), std.cpu(), values[rows].cpu(), targets)
     model.std_scale.copy_(torch.tensor(scales))
+    for name, n_labels in calibration_labels(values[rows], targets).items():
+        if n_labels < MIN_LABELS:
+            log.warning(
+                "the standard deviations of %s are not calibrated: it has %d labels among the "
+                "validation rows, expected at least %d",
+                *(name, n_labels, MIN_LABELS),
+            )
+
+
+def calibration_labels(values: Tensor, targets: Sequence[Target]) -> dict[str, int]:
+    """Return the number of labels that determine the scale of each number.
+
+    Args:
+        values: Values of the validation rows [n_rows, n_targets], NaN where unknown.
+        targets: The targets.
+    """
+    known = values.isfinite().sum(0).tolist()
+    return {target.name: n for target, n in zip(targets, known, strict=True) if not target.classes}
 
 
 def std_scales(

@@ -19,7 +19,7 @@ from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.evaluation.baselines import baseline_metrics
 from csgcnn.evaluation.benchmark_summary import Fold
-from csgcnn.evaluation.calibration import coverage, format_coverage
+from csgcnn.evaluation.calibration import calibration_labels, coverage, format_coverage
 from csgcnn.evaluation.domain_metrics import format_domain_metrics, metrics_with_domain
 from csgcnn.evaluation.inference import predict_with_std
 from csgcnn.evaluation.metrics import (
@@ -95,10 +95,15 @@ def write_results(
         for part, of_part in prediction.items()
     }
     baseline = baseline_metrics(values["train"], values["test"], targets)
-    calibration, covered = {}, dict[str, dict[str, float]]()
+    calibration = dict[str, Mapping[str, Any]]()
+    covered = dict[str, dict[str, float]]()
     if std:
         covered = coverage(prediction["test"], std["test"], values["test"], targets)
-        calibration = {"calibration": covered, "std_scale": _std_scales(model, targets)}
+        calibration = {
+            "calibration": covered,
+            "std_scale": _std_scales(model, targets),
+            "calibration_labels": calibration_labels(values["val"], targets),
+        }
     run.write_json(
         "metrics.json",
         {

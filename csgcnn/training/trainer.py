@@ -261,7 +261,8 @@ class Trainer:
         distributed.sum_gradients(self.model.parameters())
         if not (settings.grad_clip or settings.max_skipped):
             return loss.detach()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip or math.inf)
+        parameters = [*self.model.parameters(), *self.loss.parameters()]
+        norm = nn.utils.clip_grad_norm_(parameters, settings.grad_clip or math.inf)
         if settings.max_skipped:
             return torch.where(norm.isfinite(), loss.detach(), math.nan)
         return loss.detach()

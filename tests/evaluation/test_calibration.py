@@ -110,6 +110,24 @@ def test_a_model_is_calibrated_on_the_given_rows(
     assert within == [pytest.approx(35 / 50)], "the 35th of 50 errors, as 0.6827 * 51 = 34.8"
 
 
+def test_too_few_validation_labels_are_reported(
+    trainer: Callable[..., Trainer],
+    store: GraphStore,
+    targets: Tensor,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = Ensemble([trainer(seed=seed).model for seed in (0, 1)])
+    calibrate(model, store, [NUMBER], targets, torch.arange(10, 15), 16)
+    assert not caplog.messages
+    few = targets.clone()
+    few[10] = math.nan
+    calibrate(model, store, [NUMBER], few, torch.arange(10, 15), 16)
+    assert caplog.messages == [
+        "the standard deviations of a are not calibrated: it has 4 labels among the validation "
+        "rows, expected at least 5"
+    ]
+
+
 def test_the_line_about_a_number() -> None:
     fractions = {"0.5": 0.4, "0.6827": 0.71, "0.9": 0.9, "0.95": 0.94, "rank_correlation": 0.5}
     assert (

@@ -49,6 +49,11 @@ def test_the_weights_of_the_configuration_are_those_of_the_loss() -> None:
             2,
             ["learn_task_weights=true excludes dataset.task_weights"],
         ),
+        (
+            ["loss=gaussian", "trainer.learn_task_weights=true"],
+            2,
+            ["learn_task_weights=true excludes loss=gaussian and laplace"],
+        ),
         (["dataset.class_weights=inverse"], 2, ["expected balanced"]),
         (
             ["dataset.derived.x=band_gap ~ 2"],

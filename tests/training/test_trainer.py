@@ -8,6 +8,7 @@ from training_helpers import timeless, trained
 
 from csgcnn.data.splits import Split
 from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution, IsomorphismConvolution
+from csgcnn.training.losses import MultiTaskLoss, WeightedRegressionLoss
 from csgcnn.training.schedulers import one_cycle, plateau
 from csgcnn.training.trainer import Trainer
 
@@ -117,3 +118,26 @@ def test_plateau_follows_the_validation_loss(trainer: Make) -> None:
         trainer(loss=Flat(), make_scheduler=partial(plateau, factor=0.1, patience=1), max_epochs=6)
     )
     assert [row["lr"] for row in rows] == pytest.approx([0.01, 0.01, 0.01, 0.001, 0.001, 0.0001])
+
+
+def test_the_clipped_gradient_includes_the_weights_that_the_loss_learns(trainer: Make) -> None:
+    limit = 1e-3
+    made = trainer(
+        loss=MultiTaskLoss(WeightedRegressionLoss(mse=1.0), learn_weights=True), grad_clip=limit
+    )
+    rows = torch.arange(16)
+    made.compute_gradients(rows, made.store.batch(rows))
+    gradients = [weight.grad for weight in (*made.model.parameters(), *made.loss.parameters())]
+    squares = sum(gradient.square().sum() for gradient in gradients if gradient is not None)
+    assert torch.as_tensor(squares).sqrt().item() == pytest.approx(limit, rel=1e-3)
+
+
+def test_a_batch_without_a_finite_gradient_of_the_loss_is_skipped(trainer: Make) -> None:
+    loss = MultiTaskLoss(WeightedRegressionLoss(mse=1.0), learn_weights=True)
+    made = trainer(loss=loss, grad_clip=None, max_skipped=1)
+    weight = next(iter(made.loss.parameters()))
+    weight.register_hook(lambda gradient: gradient * torch.inf)
+    rows = torch.arange(16)
+    before = weight.detach().clone()
+    assert made.train_step(rows, made.store.batch(rows)).isnan()
+    assert torch.equal(weight, before)

@@ -38,7 +38,10 @@ class TrainerSettings:
         ),
     ] = None
     grad_clip: Annotated[
-        float | None, Setting("Largest norm of the gradient.", above=0, null="no limit")
+        float | None,
+        Setting(
+            "Largest norm of the gradient of all trained parameters.", above=0, null="no limit"
+        ),
     ] = 1.0
     ema: Annotated[
         float | None,
@@ -84,7 +87,11 @@ class TrainerSettings:
         ),
     ] = None
     learn_task_weights: Annotated[
-        bool, Setting("Learn the weights of several targets (Kendall et al., CVPR 2018).")
+        bool,
+        Setting(
+            "Learn the weights of several targets (Kendall et al., CVPR 2018); not with "
+            "loss=gaussian or laplace."
+        ),
     ] = False
     max_minutes: Annotated[
         float | None,
