@@ -197,8 +197,7 @@ class Trainer:
             self.n_done += 1
             on_step()
         self.check_finite()
-        lengths = [float(len(rows)) for rows in self.batch_rows]
-        n_rows = torch.tensor(lengths, device=self.store.device)
+        n_rows = torch.tensor([*map(len, self.batch_rows)], device=self.store.device).float()
         n_rows = torch.where(self.losses.isfinite(), n_rows, 0.0)  # without skipped batches
         return ((self.losses.nan_to_num(0.0) * n_rows).sum() / n_rows.sum()).item()
 
