@@ -80,6 +80,12 @@ class PairLinear(LinearBeforeNorm):
     concatenation, for a third of the multiplications.
 
     Shapes: x [n_atoms, hidden], edge_attr [n_edges, edge_dim] -> [n_edges, out].
+
+    Args:
+        hidden: Features per atom.
+        edge_dim: Features per edge.
+        out: Output features.
+        norm: Name of the norm behind the map, see `LinearBeforeNorm`.
     """
 
     def __init__(self, hidden: int, edge_dim: int, out: int, norm: str = "none") -> None:

@@ -30,7 +30,7 @@ class MeanConvolution(nn.Module):
     ) -> None:
         super().__init__()
         self.scale = scale
-        self.linear = PairLinear(config.hidden, config.edge_dim, config.hidden)
+        self.linear = PairLinear(config.hidden, config.edge_dim, config.hidden, config.norm)
         self.norm = make_norm(config.norm, config.hidden)
         self.activation = activation_function(config.activation)
 
