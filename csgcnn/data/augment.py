@@ -99,11 +99,11 @@ class Strain:
         stretch = (1 + strain).clamp(min=SMALLEST_STRETCH)
         graph_of_edge = batch.graph_index.index_select(0, batch.edge_index[1])
         distance = batch.distance * stretch.index_select(0, graph_of_edge)
-        batch = replace(batch, distance=distance.clamp(min=SHORTEST))
-        if batch.length_powers is None:
-            return batch
-        factors = stretch.unsqueeze(1) ** batch.length_powers
-        return replace(batch, global_features=batch.global_features * factors)
+        return replace(
+            batch,
+            distance=distance.clamp(min=SHORTEST),
+            global_features=batch.scaled_features(stretch),
+        )
 
 
 def first_of_pair(batch: GraphBatch) -> Tensor:

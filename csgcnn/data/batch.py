@@ -1,7 +1,7 @@
 """A batch of crystal graphs as plain tensors: the input of every network."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import InitVar, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -54,7 +54,11 @@ class GraphBatch:
     edge_multiplicity: Tensor
     global_features: Tensor
     n_graphs: int
-    length_powers: Tensor | None = None
+    # Describes columns rather than crystals, so that it is no field that batches are compared by.
+    length_powers: InitVar[Tensor | None] = None
+
+    def __post_init__(self, length_powers: Tensor | None) -> None:
+        object.__setattr__(self, "length_powers", length_powers)
 
     @cached_property
     def edge_count(self) -> Tensor:
@@ -112,13 +116,27 @@ class GraphBatch:
         """
         return sum_rows(message, self.edges_of_center, self.center_of_edge)
 
+    def scaled_features(self, factor: Tensor) -> Tensor:
+        """Return the global features of crystals whose lengths are multiplied by a factor.
+
+        Args:
+            factor: [n_graphs].
+
+        Returns:
+            [n_graphs, n_global].
+        """
+        powers = vars(self)["length_powers"]
+        if powers is None:
+            return self.global_features
+        return self.global_features * factor.unsqueeze(1) ** powers
+
     def to(self, device: torch.device) -> "GraphBatch":
         """Return the batch on another device; the copy to a GPU is asynchronous."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        names = [*(field.name for field in fields(self)), "length_powers"]
         moved: dict[str, Any] = {
-            name: _moved(value, device)
-            for name, value in values.items()
-            if isinstance(value, Tensor)
+            name: _moved(getattr(self, name), device)
+            for name in names
+            if isinstance(getattr(self, name), Tensor)
         }
         return replace(self, **moved)
 
