@@ -33,6 +33,8 @@ class GatedConvolution(nn.Module):
     Shapes: x [n_atoms, hidden], edge_attr [n_edges, edge_dim] -> [n_atoms, hidden].
     """
 
+    is_linear_in_edges = True
+
     def __init__(self, config: LayerConfig) -> None:
         super().__init__()
         size = 2 * config.hidden
@@ -85,6 +87,8 @@ class AttentionConvolution(nn.Module):
     Shapes: x [n_atoms, hidden], edge_attr [n_edges, edge_dim] -> [n_atoms, hidden].
     """
 
+    is_linear_in_edges = True
+
     def __init__(
         self,
         config: LayerConfig,
@@ -131,6 +135,8 @@ class IsomorphismConvolution(nn.Module):
 
     Shapes: x [n_atoms, hidden], edge_attr [n_edges, edge_dim] -> [n_atoms, hidden].
     """
+
+    is_linear_in_edges = True
 
     def __init__(self, config: LayerConfig) -> None:
         super().__init__()

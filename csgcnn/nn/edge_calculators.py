@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from csgcnn.config.settings import Setting
 from csgcnn.data.batch import GraphBatch
+from csgcnn.nn.layers import LinearBeforeNorm
 
 # exp(-60) is negligible and not yet a denormal number, with which CPUs are a hundred times slower.
 LARGEST_EXPONENT = 60.0
@@ -49,7 +50,7 @@ class BasisExpansion(nn.Module):
         super().__init__()
         self.learnable = learnable
         self.dim = embedding if learnable else n_basis
-        self.embed = nn.Linear(n_basis, embedding) if learnable else nn.Identity()
+        self.embed = LinearBeforeNorm(n_basis, embedding, "none") if learnable else nn.Identity()
 
     def basis(self, distance: Tensor) -> Tensor:
         """Return the basis functions [n_edges, n_basis] of distances [n_edges] in Å."""

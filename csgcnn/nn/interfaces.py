@@ -51,7 +51,8 @@ class Convolution(Protocol):
 
     The constructor takes a `LayerConfig` as its first argument; further arguments are keys of
     `model.convolution`. `csgcnn.nn.layers.Block` adds norm, activation, dropout and skip
-    connection.
+    connection. A class with `is_linear_in_edges = True` uses edge features only in the first linear
+    map of a message: with `message_layers=1`, its norm removes what all edges have in common.
     """
 
     def __call__(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:

@@ -1,7 +1,7 @@
 """The network, from graph batch to prediction, for any convolution."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from csgcnn.data.batch import GraphBatch
 from csgcnn.nn.global_features import GlobalFeatures
 from csgcnn.nn.heads import Head, StdHead, TargetScaler
 from csgcnn.nn.interfaces import Convolution, EdgeCalculator, LayerConfig, NodeFeature, Pooling
-from csgcnn.nn.layers import Block, EdgeUpdate
+from csgcnn.nn.layers import Block, EdgeUpdate, LinearBeforeNorm
 from csgcnn.nn.node_features import NodeFeatures
 
 HEAD = ("head", "scaler", "std_head")
@@ -106,6 +106,7 @@ class CrystalGraphNetwork(nn.Module):
         )
         n_updates = n_convolutions - 1 if edge_calculator.learnable else 0
         self.edge_updates = nn.ModuleList(EdgeUpdate(layer) for _ in range(n_updates))
+        self._mark_removed_bias(layer)
         self.pooling = pooling(hidden)
         self.global_features = GlobalFeatures(n_global) if n_global else None
         widths = [self.pooling.dim + n_global, *[head_hidden] * n_head_layers]
@@ -113,6 +114,15 @@ class CrystalGraphNetwork(nn.Module):
         self.scaler = TargetScaler(n_outputs)
         has_std = predict_std and 1 in n_outputs
         self.std_head = StdHead(widths, n_outputs, activation) if has_std else None
+
+    def _mark_removed_bias(self, layer: LayerConfig) -> None:
+        """Tell the embedding of edges whether every use of its bias is removed by a batch norm."""
+        embedding = getattr(self.edge_calculator, "embed", None)
+        convolutions = [cast(Block, block).convolution for block in self.blocks]
+        if isinstance(embedding, LinearBeforeNorm) and all(
+            getattr(convolution, "is_linear_in_edges", False) for convolution in convolutions
+        ):
+            embedding.next_norm = layer.norm_of_first
 
     @property
     def body(self) -> list[nn.Module]:
