@@ -33,7 +33,7 @@ class GatedConvolution(nn.Module):
     Shapes: x [n_atoms, hidden], edge_attr [n_edges, edge_dim] -> [n_atoms, hidden].
     """
 
-    is_linear_in_edges = True
+    ignores_shifts = True
 
     def __init__(self, config: LayerConfig) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class AttentionConvolution(nn.Module):
     Shapes: x [n_atoms, hidden], edge_attr [n_edges, edge_dim] -> [n_atoms, hidden].
     """
 
-    is_linear_in_edges = True
+    ignores_shifts = True
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class IsomorphismConvolution(nn.Module):
     Shapes: x [n_atoms, hidden], edge_attr [n_edges, edge_dim] -> [n_atoms, hidden].
     """
 
-    is_linear_in_edges = True
+    ignores_shifts = True
 
     def __init__(self, config: LayerConfig) -> None:
         super().__init__()

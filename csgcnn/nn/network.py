@@ -100,13 +100,13 @@ class CrystalGraphNetwork(nn.Module):
         layer = LayerConfig(hidden, edge_calculator.dim, norm, activation, message_layers, residual)
         self.node_features = NodeFeatures(node_features)
         self.edge_calculator = edge_calculator
-        self.embedding = nn.Linear(self.node_features.dim, hidden)
+        self.embedding = LinearBeforeNorm(self.node_features.dim, hidden, "none")
         self.blocks = nn.ModuleList(
             Block(convolution(layer), layer, dropout, residual) for _ in range(n_convolutions)
         )
         n_updates = n_convolutions - 1 if edge_calculator.learnable else 0
         self.edge_updates = nn.ModuleList(EdgeUpdate(layer) for _ in range(n_updates))
-        self._mark_removed_bias(layer)
+        self._mark_removed_biases(layer)
         self.pooling = pooling(hidden)
         self.global_features = GlobalFeatures(n_global) if n_global else None
         widths = [self.pooling.dim + n_global, *[head_hidden] * n_head_layers]
@@ -115,14 +115,16 @@ class CrystalGraphNetwork(nn.Module):
         has_std = predict_std and 1 in n_outputs
         self.std_head = StdHead(widths, n_outputs, activation) if has_std else None
 
-    def _mark_removed_bias(self, layer: LayerConfig) -> None:
-        """Tell the embedding of edges whether every use of its bias is removed by a batch norm."""
-        embedding = getattr(self.edge_calculator, "embed", None)
+    def _mark_removed_biases(self, layer: LayerConfig) -> None:
+        """Tell the embeddings whether batch norms remove every effect of their biases."""
         convolutions = [cast(Block, block).convolution for block in self.blocks]
-        if isinstance(embedding, LinearBeforeNorm) and all(
-            getattr(convolution, "is_linear_in_edges", False) for convolution in convolutions
-        ):
-            embedding.next_norm = layer.norm_of_first
+        if not all(getattr(convolution, "ignores_shifts", False) for convolution in convolutions):
+            return
+        if layer.residual == "none":  # otherwise the skip connections lead to the pooling
+            self.embedding.next_norm = layer.norm_of_first
+        embedding_of_edges = getattr(self.edge_calculator, "embed", None)
+        if isinstance(embedding_of_edges, LinearBeforeNorm):
+            embedding_of_edges.next_norm = layer.norm_of_first
 
     @property
     def body(self) -> list[nn.Module]:
