@@ -52,7 +52,8 @@ class Convolution(Protocol):
     The constructor takes a `LayerConfig` as its first argument; further arguments are keys of
     `model.convolution`. `csgcnn.nn.layers.Block` adds norm, activation, dropout and skip
     connection. A class with `ignores_shifts = True` uses features only in linear maps that a norm
-    follows, with `message_layers=1`: a constant added to those of all atoms or edges changes nothing.
+    follows, if `message_layers=1`: a constant added to those of all atoms, or of all edges, changes
+    nothing.
     """
 
     def __call__(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
