@@ -39,6 +39,13 @@ def test_a_model_trains_on_all_rows(all_rows: tuple[Answer, Path]) -> None:
         assert len(list(csv.reader(file))) == 1, "the header alone"
 
 
+def test_the_table_says_why_it_is_left_out(
+    csgcnn: Callable[..., Answer], all_rows: tuple[Answer, Path]
+) -> None:
+    answer = csgcnn("table", ".", cwd=all_rows[1].parent)
+    assert "run is left out: it has no test rows" in answer.said
+
+
 def test_its_best_and_last_weights_are_the_same(
     all_rows: tuple[Answer, Path], records: list[dict[str, object]]
 ) -> None:
