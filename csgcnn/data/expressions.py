@@ -249,7 +249,7 @@ def _with_placeholders(text: str, columns: Collection[str]) -> tuple[str, dict[s
         names[key] = name
         return f" {key} "
 
-    odd = sorted((name for name in columns if not _is_identifier(name)), key=len, reverse=True)
+    odd = sorted(filter(_is_odd, columns), key=len, reverse=True)
     parts = _QUOTED.split(text)
     for i, part in enumerate(parts):
         if part.startswith("`"):
@@ -257,10 +257,8 @@ def _with_placeholders(text: str, columns: Collection[str]) -> tuple[str, dict[s
         if i % 2:
             continue
         for name in odd:
-            if name.strip() and name in part:
-                pattern = _pattern(name)
-                if pattern.search(part) and name != text.strip():
-                    _check_unambiguous(name, columns)
+            if name in part and (pattern := _pattern(name)).search(part):
+                _check_unambiguous(name, columns)
                 part = pattern.sub(lambda _, name=name: placeholder(name), part)
         parts[i] = part
     return "".join(parts), names
@@ -282,6 +280,19 @@ def _pattern(name: str) -> re.Pattern[str]:
     before = r"(?<![\w.])" if re.match(r"\w", name) else ""
     after = r"(?![\w.])" if re.search(r"\w$", name) else ""
     return re.compile(f"{before}{re.escape(name)}{after}")
+
+
+def _is_odd(name: str) -> bool:
+    """Return whether a name needs a placeholder; those of numbers and signs need backticks."""
+    return bool(re.search(r"[^\W\d]", name)) and not _is_identifier(name) and not _is_number(name)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_identifier(name: str) -> bool:

@@ -109,9 +109,17 @@ def test_unknown_columns_and_text_are_named() -> None:
     assert (text.value.column, text.value.row, text.value.value) == ("kind", 0, "metal")
 
 
+def test_a_number_is_no_column_unless_it_is_in_backticks() -> None:
+    columns: dict[str, list[Scalar]] = {"1": [7], "1e3": [7], "n": [2], "-": [7]}
+    assert parse_expression("n - 1 + 1e3", columns).values(columns)[0] == [1001]
+    assert parse_expression("n - `1` + `-`", columns).values(columns)[0] == [2]
+
+
 def test_an_ambiguous_name_needs_backticks() -> None:
     columns: dict[str, list[Scalar]] = {"a-b": [1], "a": [5], "b": [2]}
     with pytest.raises(ValueError, match=r"a-b is a column, and an expression .* `a-b`"):
         parse_expression("a-b > 0", columns)
+    with pytest.raises(ValueError, match=r"`a-b`"):
+        parse_expression("a-b", columns)
     assert parse_expression("`a-b` > 2", columns).values(columns)[0] == [0]
     assert parse_expression("a - b > 2", columns).values(columns)[0] == [1]
