@@ -1,5 +1,6 @@
 """`csgcnn` and `python -m csgcnn`."""
 
+import io
 import os
 import signal
 import sys
@@ -13,6 +14,10 @@ CLOSED_PIPE = 141
 
 def program() -> NoReturn:
     """Run `main` and end Python with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A character that the terminal cannot show must not end the command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = main()
         sys.stdout.flush()

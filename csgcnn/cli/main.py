@@ -50,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments:
         print(USAGE, file=sys.stderr)
         return 2
+    for text in arguments:
+        if not text.isascii() and not _is_unicode(text):
+            reason = "its characters are not those of the locale; set LC_ALL=C.UTF-8"
+            print(f"csgcnn: cannot read {text!a}: {reason}", file=sys.stderr)
+            return 2
     command, *rest = arguments
     if command in ("--help", "-h"):
         print(USAGE)
@@ -65,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     expected = hint or f"; expected {', '.join(COMMANDS)}"
     print(f"csgcnn: there is no command {command!r}{expected}", file=sys.stderr)
     return 2
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether a text has no bytes that Python could not decode."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def print_version(is_verbose: bool) -> None:

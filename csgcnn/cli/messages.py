@@ -1,6 +1,7 @@
 """Error messages of the command line: one or two lines, with the nearest valid spelling."""
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -82,7 +83,8 @@ def print_hydra_error(command: str, error: Exception) -> int:
         traceback.print_exception(error)
         return 1
     print(f"csgcnn {command}: {format_hydra_error(error)}", file=sys.stderr)
-    return 2
+    # No folder can be made for the run; nothing is wrong with the command line.
+    return 1 if str(error).startswith(f"{UserError.__name__} raised while resolving") else 2
 
 
 def format_hydra_error(error: Exception) -> str:
@@ -105,8 +107,8 @@ def format_hydra_error(error: Exception) -> str:
     if "Ambiguous value" in str(error):
         return f"{text}; several values need --multirun, a list needs brackets: key=[a,b]"
     if isinstance(error, InterpolationResolutionError):
-        # The resolver of a benchmark folder raises it.
-        return text.removeprefix("ConfigError raised while resolving interpolation: ")
+        # A resolver raised an error of csgcnn.
+        return re.sub(r"^\w+ raised while resolving interpolation: ", "", text)
     return text if str(error) or cause is None else first_line(cause)
 
 

@@ -20,7 +20,7 @@ class _Report(logging.Handler):
         if record.levelno >= logging.WARNING:
             warnings.warn(record.getMessage(), DataWarning, stacklevel=2)
         elif self.verbose:
-            print(record.getMessage())
+            print(record.getMessage(), flush=True)
 
 
 @contextmanager

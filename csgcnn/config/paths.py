@@ -52,13 +52,23 @@ def data_path(text: str, hint: str = "", included: Path = INCLUDED_DATA) -> Path
 
 
 def claim_directory(path: str) -> str:
-    """Create the folder `path`, or `path`-1, `path`-2, ... if it exists; return its name."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    for name in chain([path], (f"{path}-{attempt}" for attempt in count(1))):
-        with suppress(FileExistsError):
-            # mkdir is atomic: of a hundred runs started in one second each gets its own folder.
-            os.mkdir(name)
-            break
+    """Create the folder `path`, or `path`-1, `path`-2, ... if it exists; return its name.
+
+    Raises:
+        UserError: No folder can be made there.
+    """
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        for name in chain([path], (f"{path}-{attempt}" for attempt in count(1))):
+            with suppress(FileExistsError):
+                # mkdir is atomic: of a hundred runs started in one second each gets a folder.
+                os.mkdir(name)
+                break
+    except OSError as error:
+        raise UserError(
+            f"cannot make the folder {Path(path).absolute()}: {error.strerror or error}; start in "
+            "a folder that can be written, or give the folder of the run"
+        ) from error
     return name
 
 

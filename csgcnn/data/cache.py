@@ -31,16 +31,24 @@ from csgcnn.data.shards import (
 )
 from csgcnn.data.store import GraphStore, made_by_user, open_store
 from csgcnn.data.store_files import FORMAT, FORMAT_WITHOUT_WARNINGS, is_store, reading, store_format
-from csgcnn.errors import ConfigError
+from csgcnn.errors import ConfigError, first_line
 from csgcnn.io import exclusive_when_free, file_digest
 
 log = logging.getLogger(__name__)
 
 
 def default_cache_folder() -> Path:
-    """Return `$CSGCNN_CACHE`, or `csgcnn` in the cache folder of the user."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("CSGCNN_CACHE") or Path(base) / "csgcnn")
+    """Return `$CSGCNN_CACHE`, or `csgcnn` in the cache folder of the user.
+
+    Raises:
+        OSError: The user has no home folder, as in some containers.
+    """
+    if given := os.environ.get("CSGCNN_CACHE"):
+        return Path(given)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "csgcnn"
+    except RuntimeError as error:
+        raise OSError(f"{first_line(error)} Set CSGCNN_CACHE to a folder") from error
 
 
 def open_dataset(
@@ -75,11 +83,6 @@ def open_dataset(
     if is_store(path):
         return _open_built(path, settings)
     key = content_key(path, settings, options)
-    folder = (cache_folder or default_cache_folder()) / key
-    if folder.exists():
-        # Damaged graphs are reported by the process that builds them again.
-        with suppress(ValueError):
-            return _load(folder, settings)
 
     def records() -> Iterator[Record]:
         return iter_records(path, options)
@@ -87,11 +90,18 @@ def open_dataset(
     if builder is build_graphs:
         builder = partial(build_graphs, formula_mismatch=options.formula_mismatch)
 
+    folder = None
     try:
+        folder = (cache_folder or default_cache_folder()) / key
+        if folder.exists():
+            # Damaged graphs are reported by the process that builds them again.
+            with suppress(ValueError):
+                return _load(folder, settings)
         return build_or_wait(records, settings, folder, path, workers, progress, builder)
     except OSError as error:
         log.warning("the graphs are not cached: %s", error)
-        shutil.rmtree(shards_folder(folder), ignore_errors=True)
+        if folder:
+            shutil.rmtree(shards_folder(folder), ignore_errors=True)
     chunks = list[GraphChunk]()
     for chunk in builder(mark_repeated(records()), settings, workers):
         chunks.append(chunk)

@@ -1,29 +1,45 @@
-"""Figures of a run."""
+"""Figures of a run, drawn without pyplot: they need no display and keep the user's backend."""
 
 import csv
 import io
+import logging
+import os
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.data.transforms import labels_in_unit, predictions_in_unit
+from csgcnn.errors import one_line
 from csgcnn.evaluation.calibration import covered, known_errors
 from csgcnn.evaluation.class_metrics import confusion_matrix, roc_auc, roc_curve
 from csgcnn.evaluation.metrics import MAE, TASKS, known_labels, task_of
 from csgcnn.io import write_bytes
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+log = logging.getLogger(__name__)
 
 CROWDED = 500  # points from which their density is shown
 READABLE = 12  # classes up to which figures name and count each
+
+
+def draw(*figures: Callable[[], None]) -> None:
+    """Draw figures; a figure that cannot be drawn is a warning, because the results are complete.
+
+    Args:
+        figures: Functions that draw one or several files each.
+    """
+    for figure in figures:
+        try:
+            figure()
+        except Exception as error:
+            log.warning("a figure could not be drawn: %s", one_line(error))
 
 
 def plot_test(prediction: Tensor, values: Tensor, targets: Sequence[Target], folder: Path) -> None:
@@ -59,7 +75,7 @@ def plot_parity(prediction: Tensor, truth: Tensor, labels: Sequence[str], path: 
         labels: Names of the targets with their units.
         path: The figure.
     """
-    figure, axes = plt.subplots(
+    figure, axes = _subplots(
         1, len(labels), figsize=(4.2 * len(labels), 4), squeeze=False, layout="constrained"
     )
     for i, axis in enumerate(axes[0]):
@@ -103,7 +119,7 @@ def plot_calibration(
         path: The figure.
     """
     levels = [level / 100 for level in range(2, 100, 2)]
-    figure, axis = plt.subplots(figsize=(4.2, 4), layout="constrained")
+    figure, axis = _subplots(figsize=(4.2, 4), layout="constrained")
     for target, error, deviation in known_errors(prediction, std, values, targets):
         fractions = covered(error, deviation, levels)
         axis.plot(levels, fractions, label=f"{target.trained_title}, n = {len(error)}")
@@ -126,7 +142,7 @@ def plot_confusion(probability: Tensor, label: Tensor, target: Target, path: Pat
     count = confusion_matrix(probability, label)
     fraction = (count / count.sum(1, keepdim=True).clamp(min=1)).numpy()
     size = min(4 + 0.25 * max(0, len(target.classes) - 5), 12)
-    figure, axis = plt.subplots(figsize=(size + 0.6, size), layout="constrained")
+    figure, axis = _subplots(figsize=(size + 0.6, size), layout="constrained")
     image = axis.imshow(fraction, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axis, label="fraction of the true class", shrink=0.8)
     if len(target.classes) <= READABLE:
@@ -150,7 +166,7 @@ def plot_roc(probability: Tensor, label: Tensor, target: Target, path: Path) -> 
         target: The target.
         path: The figure.
     """
-    figure, axis = plt.subplots(figsize=(4.2, 4), layout="constrained")
+    figure, axis = _subplots(figsize=(4.2, 4), layout="constrained")
     shown = range(len(target.classes)) if len(target.classes) > 2 else [1]
     for c in shown:
         auc = roc_auc(probability[:, c], label == c)
@@ -197,7 +213,7 @@ def plot_learning_curve(metrics_csv: Path, targets: Sequence[Target], path: Path
         }
         if curves and "val" in losses:
             panels[f"validation {metric.label}"] = (curves, metric.lower_is_better)
-    figure, axes = plt.subplots(
+    figure, axes = _subplots(
         1, len(panels), figsize=(4.2 * len(panels), 3.4), squeeze=False, layout="constrained"
     )
     for axis, (label, (curves, is_error)) in zip(axes[0], panels.items(), strict=True):
@@ -217,8 +233,36 @@ def _draw_curves(
     axis.set_yscale("log" if is_error and is_positive else "linear")
 
 
+def _subplots(rows: int = 1, columns: int = 1, squeeze: bool = True, **keys: Any) -> Any:
+    """Return a figure and its axes, as `pyplot.subplots` does."""
+    figure = _figure_class()(**keys)
+    return figure, figure.subplots(rows, columns, squeeze=squeeze)
+
+
+def _figure_class() -> Any:
+    """Import matplotlib, also where MPLBACKEND names a backend that is not installed here."""
+    is_first = "matplotlib" not in sys.modules
+    messages = logging.getLogger("matplotlib")
+    level = messages.level
+    # An absent cache folder is of no interest to the user.
+    messages.setLevel(logging.ERROR)
+    # Importing matplotlib fails if the variable is wrong; nothing here needs it.
+    backend = os.environ.pop("MPLBACKEND", None) if is_first else None
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+
+        if backend is not None:
+            with suppress(ValueError):
+                matplotlib.rcParams["backend"] = backend
+    finally:
+        messages.setLevel(level)
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return Figure
+
+
 def _save(figure: Any, path: Path) -> None:
     image = io.BytesIO()
-    figure.savefig(image, dpi=200)
-    plt.close(figure)
+    figure.savefig(image, format="png", dpi=200)
     write_bytes(path, image.getvalue())

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from csgcnn import __version__
+from csgcnn.cli.main import main
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -93,3 +95,16 @@ def test_only_training_runs_in_several_processes() -> None:
     )
     assert done.returncode == 2
     assert "runs in one process, but 2 were started together" in done.stderr
+
+
+def test_a_terminal_without_unicode_shows_the_help() -> None:
+    command = [sys.executable, "-m", "csgcnn", "train", "--help"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "trainer" in done.stdout
+
+
+def test_arguments_in_another_encoding_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "dataset.units.gap=\udcc3\udc85"]) == 2
+    assert "set LC_ALL=C.UTF-8" in capsys.readouterr().err

@@ -79,6 +79,11 @@ def test_a_hundred_runs_in_one_second_get_a_hundred_directories(tmp_path: Path) 
     assert all(os.path.isdir(path) for path in claimed)
 
 
+def test_a_folder_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(UserError, match=r"^cannot make the folder /proc/none/run: "):
+        claim_directory("/proc/none/run")
+
+
 def test_the_folder_of_a_benchmark_depends_on_the_overrides_that_change_results() -> None:
     plain = benchmark_directory("matbench_phonons", "fast", ["task=matbench_phonons"])
     assert plain == "runs/matbench_phonons/fast"

@@ -208,3 +208,20 @@ def test_a_full_disk_only_warns(
     assert len(store) == 11
     assert "not cached: [Errno 28] No space left on device" in caplog.text
     assert entries(folder) == []
+
+
+@pytest.mark.parametrize("folder", [None, Path("x" * 300)], ids=["no home", "impossible name"])
+def test_graphs_stay_in_memory_without_a_usable_cache_folder(
+    data: Path,
+    folder: Path | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def no_home() -> NoReturn:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("CSGCNN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert len(open_dataset(data, SETTINGS, cache_folder=folder).store)
+    assert "the graphs are not cached: " in caplog.text

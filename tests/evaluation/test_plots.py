@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib.image
@@ -87,3 +90,20 @@ def test_the_figures_of_numbers_and_classes(tmp_path: Path) -> None:
         ["parity.png", *(f"{kind}_{name}.png" for kind in ("confusion", "roc") for name in names)]
     )
     assert all(matplotlib.image.imread(path).std() > 0.01 for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "module://not_installed.backend"])
+def test_the_backend_of_a_notebook_is_not_needed(backend: str, tmp_path: Path) -> None:
+    code = (
+        "import os, sys, torch; from csgcnn.evaluation.plots import plot_parity; "
+        "from pathlib import Path; one = torch.ones(2, 1); "
+        "plot_parity(one, one, ['gap'], Path('parity.png')); "
+        f"assert os.environ['MPLBACKEND'] == {backend!r}; "
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    environment = {**os.environ, "MPLBACKEND": backend, "MPLCONFIGDIR": "/proc/none"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert is_figure(tmp_path / "parity.png")
