@@ -131,7 +131,7 @@ def select_device(
     """Return the device to run on, and configure torch for it.
 
     Args:
-        name: `auto` is the GPU if there is one; `cuda` is the GPU of this process on its node.
+        name: A device, see `find_device`.
         threads: CPU threads of torch; None: the cores available to this process.
         deterministic: Whether a GPU uses deterministic algorithms; the CPU always does.
 
@@ -146,14 +146,39 @@ def select_device(
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.use_deterministic_algorithms(deterministic)
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return find_device(name)
+
+
+def find_device(name: "str | torch.device") -> "torch.device":
+    """Return a device after a check that it exists.
+
+    Args:
+        name: `auto` is the GPU if there is one; `cuda` is the GPU of this process on its node.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+    import torch
+
+    kind, _, number = str(name).partition(":")
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "auto" and not number:
+        kind = "cuda" if n_gpus else "cpu"
+    if kind not in ("cpu", "cuda") or not f"{number or 0}".isdecimal():
+        raise ConfigError(f"device={name}: expected auto, cpu, cuda or cuda:N")
+    if kind == "cpu":
+        return torch.device("cpu")
+    if not n_gpus:
+        raise ConfigError(f"device={name}: no GPU was found here; use cpu")
+    index = int(number) if number else read_rank().local_rank % n_gpus
+    if index >= n_gpus:
+        first = "cuda:0" if n_gpus == 1 else f"cuda:0 to cuda:{n_gpus - 1}"
+        raise ConfigError(f"device={name}: there is no such GPU here; use {first} or cpu")
+    device = torch.device("cuda", index)
     try:
-        device = torch.device(name)
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", read_rank().local_rank % torch.cuda.device_count())
-            torch.cuda.set_device(device)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except RuntimeError as error:
         raise ConfigError(f"device={name}: {first_line(error)}") from error
+    if not number:
+        torch.cuda.set_device(device)
     return device

@@ -25,6 +25,7 @@ from csgcnn.data.transforms import predictions_in_unit, std_in_unit
 from csgcnn.errors import DataWarning, StructureError, UserError
 from csgcnn.evaluation.calibration import interval_stds
 from csgcnn.evaluation.inference import predict_with_std
+from csgcnn.hardware import find_device
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.models import TrainedModel, checkpoint_paths, differing_settings, load_model
@@ -42,8 +43,7 @@ from csgcnn.runs.predictions import (
 if TYPE_CHECKING:
     import pandas as pd
 
-# rows of a store that are predicted at once
-STORE_ROWS = 4096
+STORE_ROWS = 4096  # rows of a store that are predicted at once
 
 
 def load(
@@ -55,7 +55,7 @@ def load(
 
     Args:
         path: Checkpoint, list of checkpoints, or pattern such as `runs/*/checkpoints/best.ckpt`.
-        device: Device that computes.
+        device: Device that computes: cpu, cuda, cuda:N, or auto, the GPU if there is one.
         plugins: Packages whose classes the checkpoint may name; their code is executed.
 
     Returns:
@@ -92,7 +92,8 @@ class Predictor:
     """
 
     def __init__(self, model: TrainedModel, device: torch.device | str = "cpu") -> None:
-        self.network: CrystalGraphNetwork | Ensemble = model.network.to(device).eval()
+        self.device = find_device(device)
+        self.network: CrystalGraphNetwork | Ensemble = model.network.to(self.device).eval()
         self.graph: GraphSettings = model.graph
         self.targets: list[Target] = model.targets
         self.names = [target.name for target in model.targets]
@@ -104,7 +105,6 @@ class Predictor:
         self.training_set: TrainingSet = model.training_set
         self.split = model.split
         self._told_no_domain = False
-        self.device = torch.device(device)
 
     @classmethod
     def load(

@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from csgcnn.hardware import cores, read_rank, rendezvous
+from csgcnn.errors import ConfigError
+from csgcnn.hardware import cores, find_device, read_rank, rendezvous
 
 
 @pytest.mark.parametrize(
@@ -66,3 +68,35 @@ def test_cores_are_physical_and_within_affinity_and_quota(tmp_path: Path) -> Non
     assert usable() == 3
     assert usable(n_processes=2) == 1
     assert usable(n_processes=9) == 1
+
+
+def with_gpus(monkeypatch: pytest.MonkeyPatch, n_gpus: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: n_gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1"])
+def test_a_gpu_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with_gpus(monkeypatch, 0)
+    with pytest.raises(ConfigError, match=f"^device={name}: no GPU was found here; use cpu$"):
+        find_device(name)
+    assert find_device("auto") == torch.device("cpu")
+
+
+def test_the_gpus_of_a_machine_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(monkeypatch, 1)
+    with pytest.raises(ConfigError, match="no such GPU here; use cuda:0 or cpu"):
+        find_device("cuda:1")
+    with_gpus(monkeypatch, 4)
+    with pytest.raises(ConfigError, match="no such GPU here; use cuda:0 to cuda:3 or cpu"):
+        find_device("cuda:4")
+
+
+@pytest.mark.parametrize("name", ["mps", "meta", "gpu", "cuda:x", "cuda:-1", "auto:1", ""])
+def test_other_devices_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="expected auto, cpu, cuda or cuda:N"):
+        find_device(name)
+
+
+def test_a_device_may_be_one_of_torch() -> None:
+    assert find_device(torch.device("cpu")) == find_device("cpu") == torch.device("cpu")

@@ -18,6 +18,7 @@ from csgcnn.commands.evaluate import evaluate as run_evaluate
 from csgcnn.commands.job import Job
 from csgcnn.commands.reporting import reported
 from csgcnn.commands.train import train as run_train
+from csgcnn.config.compose import to_overrides
 from csgcnn.config.paths import claim_directory
 from csgcnn.config.plugins import check_opt_in, plugins_loaded
 from csgcnn.config.schema import COMMANDS
@@ -119,9 +120,10 @@ def train(
         raise UserError(f"resume={home}: there is no run, the folder has no config.yaml")
     if dataset is not None:
         raise ConfigError("resume continues with the data of the run; omit dataset")
-    cfg = compose_settings("train", full_keys({**given, "resume": str(home)}), home)
+    keys = full_keys({**given, "resume": str(home)})
+    cfg = compose_settings("train", keys, home)
     check_opt_in(cfg.plugins, settings.get("plugins", ()))
-    return _train(cfg, home, verbose)
+    return _train(cfg, home, verbose, to_overrides(keys))
 
 
 def evaluate(
@@ -192,11 +194,13 @@ def describe(
             return run_describe(cfg)
 
 
-def _train(cfg: DictConfig, folder: Path, verbose: bool) -> TrainingResult:
+def _train(
+    cfg: DictConfig, folder: Path, verbose: bool, overrides: Sequence[str] = ()
+) -> TrainingResult:
     with plugins_loaded(cfg.plugins), reported(verbose, folder / "train.log"):
         validate(cfg, COMMANDS["train"])
         try:
-            run_train(cfg, Job(folder, recipe=cfg.recipe))
+            run_train(cfg, Job(folder, overrides, recipe=cfg.recipe))
         except SystemExit as stop:
             raise _stopped(folder, stop.code) from None
     return TrainingResult(folder, tuple(cfg.plugins))

@@ -27,12 +27,11 @@ from csgcnn.errors import ConfigError
 from csgcnn.evaluation.baselines import (
     baseline_metrics,
     composition_features,
-    predict_by_composition,
+    composition_metrics,
 )
 from csgcnn.evaluation.benchmark_summary import COMPOSITION, MEAN, Fold, markdown, summarize
 from csgcnn.evaluation.matbench import matbench_record
 from csgcnn.evaluation.metrics import Metrics
-from csgcnn.evaluation.unit_metrics import reported_metrics
 from csgcnn.hardware import select_device
 from csgcnn.io import write_bytes, write_json, write_text
 from csgcnn.runs.checkpoint import load_checkpoint
@@ -88,12 +87,12 @@ def benchmark(cfg: DictConfig, job: Job) -> None:
     if data.unofficial:
         log.warning("%s: this will not be a Matbench score", _other_folds(data.unofficial))
     for fold in folds:
-        name = f"fold-{fold}"
+        part = job.within(f"fold-{fold}", f"fold {fold} of {n_folds}")
         if fold in _finished(cfg, job.folder, data.digests):
-            log.info("fold %d of %d is finished: %s", fold, n_folds, job.folder / name)
+            log.info("%s is finished: %s", part.label, part.folder)
             continue
-        log.info("fold %d of %d: %s", fold, n_folds, job.folder / name)
-        train(_fold_config(cfg, fold, time.monotonic() - start), job.within(name))
+        log.info("%s: %s", part.label, part.folder)
+        train(_fold_config(cfg, fold, time.monotonic() - start), part)
         _write_summary(cfg, job, data)
     log.info("%s\nResults: %s", _write_summary(cfg, job, data), job.folder)
 
@@ -212,14 +211,14 @@ def _baselines(dataset: Dataset, splits: Sequence[Split]) -> dict[str, list[Metr
 
     The baselines are the mean (of classes: the frequencies), and a model of the composition.
     """
-    target, values = dataset.targets[0], dataset.values[:, :1]
+    targets, values = dataset.targets[:1], dataset.values[:, :1]
     features = composition_features(dataset.store)
     found: dict[str, list[Metrics]] = {MEAN: [], COMPOSITION: []}
     for split in splits:
         known, test = values[torch.cat([split["train"], split["val"]])], values[split["test"]]
-        prediction = predict_by_composition(features, values[:, 0], split, len(target.classes))
-        found[MEAN].append(baseline_metrics(known, test, [target])[target.name])
-        found[COMPOSITION].append(reported_metrics(prediction, test, [target])[target.name])
+        name = targets[0].name
+        found[MEAN].append(baseline_metrics(known, test, targets)[name])
+        found[COMPOSITION].append(composition_metrics(features, values, split, targets)[name])
     return found
 
 

@@ -57,9 +57,12 @@ def train_ensemble(
     start = time.monotonic()
     with RunDirectory(job.folder, may_resume=cfg.resume is not None) as run:
         save_resolved(cfg, run.folder / "config.yaml")
-        members = [job.within(f"member-{number}") for number in range(cfg.ensemble)]
+        members = [
+            job.within(f"member-{number}", f"member {number + 1} of {cfg.ensemble}")
+            for number in range(cfg.ensemble)
+        ]
         for number, member in enumerate(members):
-            log.info("member %d of %d: %s", number + 1, len(members), member.folder)
+            log.info("%s: %s", member.label, member.folder)
             try:
                 train_network(_member_config(cfg, number, time.monotonic() - start), member)
             except (SystemExit, KeyboardInterrupt):

@@ -132,8 +132,10 @@ def report_data(data: Prepared) -> dict[str, Any]:
         log.warning("%s", warning)
     n_duplicates, example = count_duplicates(store, split)
     if example:
-        pairs = f"{n_duplicates} pairs of identical structures"
-        log.warning("%s lie in different parts, e.g. %s and %s", pairs, *example)
+        is_one = n_duplicates == 1
+        pairs = f"{n_duplicates} pair{'' if is_one else 's'} of identical structures"
+        lie = "lies" if is_one else "lie"
+        log.warning("%s %s in different parts, e.g. %s and %s", pairs, lie, *example)
     return {
         "duplicates_across_splits": n_duplicates,
         "shared_compositions": shared_compositions(store, split),

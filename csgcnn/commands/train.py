@@ -10,10 +10,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from csgcnn import __version__, distributed
+from csgcnn.commands.devices import other_device, use_present_device
 from csgcnn.commands.ensemble import train_ensemble
 from csgcnn.commands.job import Job
 from csgcnn.commands.prepare import Prepared, build_trainer, plain, prepare, report_data
 from csgcnn.commands.ranks import follow_rank_0, leading
+from csgcnn.commands.run_summary import summary_line
 from csgcnn.config.resolved import save_resolved
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.domain import Domain
@@ -31,6 +33,7 @@ from csgcnn.training.checkpointing import Checkpointer, PrunedError
 from csgcnn.training.divergence import DivergenceError
 from csgcnn.training.interruption import Interruption
 from csgcnn.training.losses import MultiTaskLoss
+from csgcnn.training.progress import TrainingProgress
 from csgcnn.training.resume import check_same_run, data_digest, last_checkpoint
 from csgcnn.training.state import load_training_state
 from csgcnn.training.trainer import Trainer
@@ -49,6 +52,7 @@ def train(cfg: DictConfig, job: Job) -> float:
         cfg: Configuration of the training.
         job: Its folder. A run that is there is resumed if `resume` is set.
     """
+    use_present_device(cfg, job)
     if cfg.ensemble > 1:
         return train_ensemble(cfg, job, train_network)
     return train_network(cfg, job)
@@ -68,7 +72,7 @@ def train_network(cfg: DictConfig, job: Job) -> float:
         source = job.folder if run.holds_run else None
         should_prune = _pruning(job, cfg.trainer.max_epochs)
         with leading(cfg, source):
-            return _train(cfg, run, source, interruption, should_prune)
+            return _train(cfg, run, source, interruption, should_prune, job.label)
 
 
 def follow() -> int:
@@ -82,10 +86,11 @@ def _train(
     source: Path | None,
     interruption: Interruption,
     should_prune: ShouldPrune | None = None,
+    label: str = "",
 ) -> float:
     """Prepare, build, fit, evaluate and write; return the score of the best epoch.
 
-    `source` is the folder of the run to resume, if there is one.
+    `source` is the folder of the run to resume, if there is one; `label` names the run in messages.
     """
     start = time.perf_counter()
     data = prepare(cfg, RecordReports.within(run.folder))
@@ -114,7 +119,7 @@ def _train(
         data.trainer.keep_last,
         should_prune,
     )
-    pruned = _fit(trainer, checkpointer, interruption)
+    pruned = _fit(trainer, checkpointer, interruption, label)
     network = trainer.evaluated
     network.load_state_dict(trainer.best)
     facts |= _summary(trainer, data.dataset)
@@ -123,7 +128,6 @@ def _train(
         _write_pruned(run, trainer, facts)
     else:
         _calibrate(network, data, checkpointer)
-        _plot_learning_curve(run, data)
         write_results(
             run,
             network,
@@ -134,7 +138,8 @@ def _train(
             facts,
             data.trainer.figures,
         )
-    _log_end(run, trainer, facts)
+        _plot_learning_curve(run, data)
+    log.info("%s. Results: %s", summary_line(trainer, facts, cfg.recipe), run.folder)
     return trainer.best_score
 
 
@@ -188,6 +193,8 @@ def _load_weights(trainer: Trainer, checkpoint: Mapping[str, Any] | None, cfg: D
                 f"cannot resume: the training state is damaged: {first_line(error)}"
             ) from error
         log.info("resuming in epoch %d", trainer.epoch + 1)
+        if note := other_device(checkpoint["training"], trainer.store.device):
+            log.warning("%s", note)
     elif cfg.init_from:
         distributed.run_on_all_ranks(lambda: initialize_from(trainer, plain(cfg)))
 
@@ -204,11 +211,18 @@ def _check_ranks_agree(trainer: Trainer, description: Mapping[str, Any], is_done
     )
 
 
-def _fit(trainer: Trainer, checkpointer: Checkpointer, interruption: Interruption) -> str:
+def _fit(
+    trainer: Trainer, checkpointer: Checkpointer, interruption: Interruption, label: str
+) -> str:
     """Train to the end; return why a trial of a search was pruned, or nothing."""
     try:
-        with interruption.deferred():
-            trainer.fit(checkpointer.on_step)
+        with interruption.deferred(), TrainingProgress(trainer, label) as progress:
+
+            def on_step() -> None:
+                progress.on_step()
+                checkpointer.on_step()
+
+            trainer.fit(on_step)
             checkpointer.save()
     except PrunedError:
         return f"pruned after epoch {trainer.epoch}: other trials had better scores by then"
@@ -259,11 +273,10 @@ def _summary(trainer: Trainer, dataset: Dataset) -> dict[str, Any]:
 
 def _plot_learning_curve(run: RunDirectory, data: Prepared) -> None:
     if data.trainer.figures and not distributed.rank():
-        # matplotlib takes a second to import
-        from csgcnn.evaluation.plots import plot_learning_curve
+        from csgcnn.evaluation.plots import draw, plot_learning_curve
 
         path = run.folder / "learning_curve.png"
-        plot_learning_curve(run.folder / "metrics.csv", data.dataset.targets, path)
+        draw(lambda: plot_learning_curve(run.folder / "metrics.csv", data.dataset.targets, path))
 
 
 def _write_pruned(run: RunDirectory, trainer: Trainer, facts: Mapping[str, Any]) -> None:
@@ -271,10 +284,3 @@ def _write_pruned(run: RunDirectory, trainer: Trainer, facts: Mapping[str, Any])
     values = trainer.values_of("val").cpu()
     metrics = reported_metrics(trainer.predict("val").cpu(), values, trainer.targets)
     run.write_json("metrics.json", {"val": metrics, **facts})
-
-
-def _log_end(run: RunDirectory, trainer: Trainer, facts: Mapping[str, Any]) -> None:
-    epochs = f"{trainer.epoch} epoch{'s' * (trainer.epoch != 1)}"
-    pruned = "" if facts["outcome"] == "finished" else f"; {facts['outcome']}"
-    message = f"trained {epochs} in {facts['seconds']:.0f} s; best epoch {trainer.best_epoch}"
-    log.info("%s%s. Results: %s", message, pruned, run.folder)

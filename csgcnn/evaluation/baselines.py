@@ -14,6 +14,7 @@ from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.data.transforms import labels_in_unit
 from csgcnn.evaluation.metrics import Metrics, target_metrics
+from csgcnn.evaluation.unit_metrics import reported_metrics
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
 # Every row of this number validates where there are no validation rows.
@@ -84,6 +85,24 @@ def predict_by_composition(
     }
     best = min(errors, key=errors.__getitem__)
     return fit(x[both], y[both])(best)(x[split["test"]]).float()
+
+
+def composition_metrics(
+    features: Tensor, values: Tensor, split: Split, targets: Sequence[Target]
+) -> dict[str, Metrics]:
+    """Return the metrics of `predict_by_composition` on the test rows.
+
+    Args:
+        features: Features [n_graphs, n_features], from `composition_features`.
+        values: Values as they are trained [n_graphs, n_targets], NaN where unknown.
+        split: Rows of train, val and test.
+        targets: The targets.
+    """
+    predictions = [
+        predict_by_composition(features, column, split, len(target.classes))
+        for target, column in zip(targets, values.unbind(1), strict=True)
+    ]
+    return reported_metrics(torch.cat(predictions, 1), values[split["test"]], targets)
 
 
 def leave_one_out(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

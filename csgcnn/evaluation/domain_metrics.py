@@ -9,6 +9,8 @@ from csgcnn.data.targets import Target
 from csgcnn.evaluation.metrics import TASKS, Metrics, task_of
 from csgcnn.evaluation.unit_metrics import reported_metrics
 
+OUTSIDE = "crystals are out of the domain of the training set"
+
 
 def metrics_with_domain(
     prediction: Tensor, truth: Tensor, targets: Sequence[Target], reasons: Sequence[str]
@@ -52,10 +54,10 @@ def format_domain_metrics(target: Target, metrics: Metrics) -> str | None:
     compared = TASKS[task_of(target)].baseline
     inside, outside = (metrics.get(f"{compared.name}_{part}_domain") for part in ("in", "out_of"))
     if inside is None or outside is None:
-        return None
+        n_outside = metrics.get("n_out_of_domain", 0)
+        return f"{n_outside} of {metrics['n']} {OUTSIDE}" if n_outside else None
     unit = f" {target.unit}" if compared.has_unit and target.unit else ""
     return (
-        f"{metrics['n_out_of_domain']} of {metrics['n']} crystals are out of the domain of the "
-        f"training set: {compared.label} of {target.title} {outside:.4g}{unit}, "
-        f"of the others {inside:.4g}{unit}"
+        f"{metrics['n_out_of_domain']} of {metrics['n']} {OUTSIDE}: "
+        f"{compared.label} of {target.title} {outside:.4g}{unit}, of the others {inside:.4g}{unit}"
     )

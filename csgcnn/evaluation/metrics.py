@@ -259,13 +259,16 @@ def known_labels(
         yield target, part[known], column[known]
 
 
-def format_metrics(target: Target, metrics: Metrics, baseline: Metrics) -> str:
+def format_metrics(
+    target: Target, metrics: Metrics, baseline: Metrics, composition: Metrics | None = None
+) -> str:
     """Return the line about a target that is printed to the user.
 
     Args:
         target: The target.
         metrics: Its metrics.
         baseline: Metrics of a constant prediction, see `baselines.baseline_metrics`.
+        composition: Those of `baselines.composition_metrics`; None: not shown.
     """
     n, unit = metrics["n"], f" {target.unit}" if target.unit else ""
     if not n:
@@ -275,12 +278,16 @@ def format_metrics(target: Target, metrics: Metrics, baseline: Metrics) -> str:
     suffix = unit if compared.has_unit else ""
     others = [metric for metric in metrics_of(task) if metric != compared]
     constant = "always the most frequent class" if target.classes else "predicting the mean"
+    simple = {constant: baseline} | ({"composition alone": composition} if composition else {})
+    compared_with = "; ".join(
+        f"{name}: {of_simple[compared.name]:.4g}{suffix}" for name, of_simple in simple.items()
+    )
     return ", ".join(
         [
             f"{compared.label} of {target.title}: {metrics[compared.name]:.4g}{suffix}",
             *(f"{metric.label} {metrics[metric.name]:.4g}" for metric in others),
             *_trained_text(target, metrics),
-            f"{n} crystal{'s' * (n != 1)} ({constant}: {baseline[compared.name]:.4g}{suffix})",
+            f"{n} crystal{'s' * (n != 1)} ({compared_with})",
         ]
     )
 

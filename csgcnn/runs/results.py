@@ -17,7 +17,11 @@ from csgcnn.data.split_files import PARTS
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
-from csgcnn.evaluation.baselines import baseline_metrics
+from csgcnn.evaluation.baselines import (
+    baseline_metrics,
+    composition_features,
+    composition_metrics,
+)
 from csgcnn.evaluation.benchmark_summary import Fold
 from csgcnn.evaluation.calibration import calibration_labels, coverage, format_coverage
 from csgcnn.evaluation.domain_metrics import format_domain_metrics, metrics_with_domain
@@ -47,7 +51,7 @@ def write_results(
     facts: Mapping[str, Any],
     figures: bool = True,
 ) -> None:
-    """Evaluate the validation and test rows once and write the results, metrics.json last.
+    """Evaluate the validation and test rows once and write the results, the figures last.
 
     Every rank must call it; rank 0 writes.
 
@@ -83,56 +87,96 @@ def write_results(
         ["id", "split", *compared_columns(targets, bool(std)), *domain_columns(domain)],
         _prediction_rows(prediction, std, outside, store, dataset, split),
     )
-    if figures and "test" not in not_measured:
-        from csgcnn.evaluation.plots import plot_calibration, plot_test
-
-        plot_test(prediction["test"], values["test"], targets, run.folder)
-        if std:
-            test = prediction["test"], std["test"], values["test"], targets
-            plot_calibration(*test, run.folder / "calibration.png")
     metrics = {
         part: metrics_with_domain(of_part, values[part], targets, outside[part][OUT_OF_DOMAIN])
         for part, of_part in prediction.items()
     }
-    baseline = baseline_metrics(values["train"], values["test"], targets)
-    calibration = dict[str, Mapping[str, Any]]()
-    covered = dict[str, dict[str, float]]()
-    if std:
-        covered = coverage(prediction["test"], std["test"], values["test"], targets)
-        calibration = {
-            "calibration": covered,
-            "std_scale": _std_scales(model, targets),
-            "calibration_labels": calibration_labels(values["val"], targets),
-        }
-    run.write_json(
-        "metrics.json",
-        {
-            **metrics,
-            "not_measured": not_measured,
-            **baseline_entries(baseline, targets),
-            **calibration,
-            **facts,
-        },
-    )
-    if "test" in not_measured:
-        log.info("test errors: not measured, there are no test rows")
-    else:
-        _log_test(metrics["test"], targets, baseline, covered)
+    baselines = _baselines(dataset, split)
+    covered = coverage(prediction["test"], std["test"], values["test"], targets) if std else {}
+    scales = _scale_entries(model, targets, covered, values["val"]) if std else {}
+    entries = {"not_measured": not_measured, **_all_baseline_entries(baselines, targets)}
+    run.write_json("metrics.json", {**metrics, **entries, **scales, **facts})
+    _log_test(metrics["test"], targets, baselines, covered, len(split["test"]) > 0)
+    _log_leaks(facts)
+    if figures and len(split["test"]):
+        _draw_figures(run.folder, prediction["test"], std.get("test"), values["test"], targets)
+
+
+def _baselines(dataset: Dataset, split: Split) -> dict[str, dict[str, Metrics]]:
+    """Return the metrics of simple models on the test rows, by their names in metrics.json."""
+    targets, values = dataset.targets, dataset.values
+    features = composition_features(dataset.store)
+    return {
+        "baseline": baseline_metrics(values[split["train"]], values[split["test"]], targets),
+        "composition": composition_metrics(features, values, split, targets),
+    }
+
+
+def _all_baseline_entries(
+    baselines: Mapping[str, Mapping[str, Metrics]], targets: Sequence[Target]
+) -> dict[str, dict[str, float]]:
+    entries = [baseline_entries(found, targets, prefix=name) for name, found in baselines.items()]
+    return {key: value for of_baseline in entries for key, value in of_baseline.items()}
+
+
+def _scale_entries(
+    model: CrystalGraphNetwork | Ensemble,
+    targets: Sequence[Target],
+    covered: Mapping[str, Any],
+    val_values: Tensor,
+) -> dict[str, Any]:
+    return {
+        "calibration": covered,
+        "std_scale": _std_scales(model, targets),
+        "calibration_labels": calibration_labels(val_values, targets),
+    }
+
+
+def _draw_figures(
+    folder: Path,
+    prediction: Tensor,
+    std: Tensor | None,
+    values: Tensor,
+    targets: Sequence[Target],
+) -> None:
+    from csgcnn.evaluation.plots import draw, plot_calibration, plot_test
+
+    draw(lambda: plot_test(prediction, values, targets, folder))
+    if std is not None:
+        path = folder / "calibration.png"
+        draw(lambda: plot_calibration(prediction, std, values, targets, path))
 
 
 def _log_test(
     metrics: Mapping[str, Metrics],
     targets: Sequence[Target],
-    baseline: Mapping[str, Metrics],
+    baselines: Mapping[str, Mapping[str, Metrics]],
     covered: Mapping[str, Mapping[str, float]],
+    has_rows: bool,
 ) -> None:
+    if not has_rows:
+        log.info("test errors: not measured, there are no test rows")
+        return
     for target in targets:
         tested = metrics[target.name]
-        log.info("test %s", format_metrics(target, tested, baseline[target.name]))
+        simple = (of_model[target.name] for of_model in baselines.values())
+        log.info("test %s", format_metrics(target, tested, *simple))
         if target.name in covered and tested["n"]:
             log.info("test %s", format_coverage(covered[target.name], target.name))
         if line := format_domain_metrics(target, tested):
             log.info("test %s", line)
+
+
+def _log_leaks(facts: Mapping[str, Any]) -> None:
+    leaks = []
+    if n_pairs := facts.get("duplicates_across_splits", 0):
+        pairs = f"pair{'s' * (n_pairs != 1)} of identical structures"
+        leaks.append(f"{n_pairs} {pairs} in different parts of the split")
+    if n_shared := facts.get("shared_compositions", {}).get("test", 0):
+        n_test = facts["n_rows"]["test"]
+        leaks.append(f"{n_shared} of {n_test} test crystals have a composition of the training set")
+    if leaks:
+        log.info("leakage: %s", "; ".join(leaks))
 
 
 def _prediction_rows(
@@ -160,7 +204,10 @@ def _std_scales(
 
 
 def baseline_entries(
-    baseline: Mapping[str, Metrics], targets: Sequence[Target], part: str = "test"
+    baseline: Mapping[str, Metrics],
+    targets: Sequence[Target],
+    part: str = "test",
+    prefix: str = "baseline",
 ) -> dict[str, dict[str, float]]:
     """Return the entries of metrics.json about a baseline: one for each task.
 
@@ -168,12 +215,13 @@ def baseline_entries(
         baseline: Metrics of the baseline by target.
         targets: The targets.
         part: What was predicted.
+        prefix: Which baseline it is.
     """
     entries = dict[str, dict[str, float]]()
     for task, roles in TASKS.items():
         name = roles.baseline.name
         values = {t.name: baseline[t.name][name] for t in targets if task_of(t) == task}
-        entries |= {f"baseline_{part}_{name}": values} if values else {}
+        entries |= {f"{prefix}_{part}_{name}": values} if values else {}
     return entries
 
 

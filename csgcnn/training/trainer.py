@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from tqdm import tqdm
 
 from csgcnn import distributed
 from csgcnn.config.settings.trainer import TrainerSettings
@@ -146,15 +145,9 @@ class Trainer:
         Raises:
             DivergenceError: A loss or a weight is not finite.
         """
-        hidden = None if self.settings.progress else True
-        total = self.settings.max_epochs
-        with tqdm(total=total, initial=self.epoch, unit="epoch", disable=hidden) as bar:
-            while not self.is_over:
-                row = self.run_epoch(on_step)
-                losses = {name: f"{row[f'{name}_loss']:.4f}" for name in ("train", "val")}
-                bar.set_postfix(losses | {"best": self.best_epoch}, refresh=False)
-                bar.update()
-                on_step()
+        while not self.is_over:
+            self.run_epoch(on_step)
+            on_step()
 
     def run_epoch(self, on_step: Callable[[], None]) -> Row:
         """Train and validate for the rest of the epoch; return its row of the history."""

@@ -10,7 +10,12 @@ from csgcnn.crystals.records import Record
 from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
-from csgcnn.evaluation.baselines import composition_features, predict_by_composition
+from csgcnn.data.targets import Target
+from csgcnn.evaluation.baselines import (
+    composition_features,
+    composition_metrics,
+    predict_by_composition,
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +72,17 @@ def test_logistic_regression_predicts_probabilities(store: GraphStore, split: Sp
     prediction = predict_by_composition(features, labels, split, n_classes=2)
     assert torch.allclose(prediction.sum(1), torch.ones(40))
     assert (prediction.argmax(1) == labels[split["test"]]).float().mean() >= 0.85
+
+
+def test_metrics_of_the_composition_need_no_validation_rows(
+    store: GraphStore, split: Split
+) -> None:
+    features = composition_features(store)
+    values = mean_radius(features).float().unsqueeze(1)
+    final = {**split, "val": split["val"][:0]}
+    target = Target("radius", "pm")
+    width = values.std().item()
+    for parts in (split, final):
+        found = composition_metrics(features, values, parts, [target])["radius"]
+        assert found["n"] == 40
+        assert found["mae"] < 0.05 * width

@@ -1,7 +1,9 @@
+import itertools
 import json
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from omegaconf import OmegaConf
 
 from csgcnn.data.targets import Target
 from csgcnn.runs.checkpoint import load_checkpoint
+from csgcnn.training.progress import TrainingProgress
 
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
@@ -120,6 +123,26 @@ def test_the_metrics_are_those_of_the_predictions(
     told = (run.parent / "said.txt").read_text()
     assert f"test MAE of band_gap: {metrics['test']['band_gap']['mae']:.4g} eV" in told
     assert f"predicting the mean: {baseline:.4g}"[:-1] in told
+
+
+def test_progress_and_the_end_of_a_run_are_in_its_log(
+    csgcnn: Command, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = partial(TrainingProgress, clock=itertools.count(0, 6).__next__)
+    monkeypatch.setattr("csgcnn.commands.train.TrainingProgress", slow)
+    words = [*small, "trainer.figures=false", "hydra.run.dir=run"]
+    answer = csgcnn("train", *words, cwd=tmp_path)
+    log = (tmp_path / "run" / "train.log").read_text()
+    for text in (answer.said, log):
+        assert "epoch 1 of 3, train loss" in text
+        assert "val MAE" in text
+        assert "composition alone: " in text
+        assert "trained 3 epochs in " in text
+        assert "; the schedule has ended; the recipe has 200 epochs. Results: " in text
+        assert "converged" not in text
+        assert "\r" not in text
+    quiet = csgcnn("train", *words, "trainer.progress=false", "hydra.run.dir=quiet", cwd=tmp_path)
+    assert "epoch 1 of 3" not in quiet.said
 
 
 def test_checkpoints_say_what_prediction_needs(run: Path, records: list[dict[str, Any]]) -> None:

@@ -1,4 +1,5 @@
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,10 +44,60 @@ def test_figures_are_drawn_on_request(
         "val",
         "test",
         "baseline_test_mae",
+        "composition_test_mae",
         "calibration",
         "std_scale",
         "seconds",
     ]
+
+
+def test_results_are_complete_where_no_figure_can_be_drawn(
+    dataset: Dataset,
+    split: Split,
+    trainer: Callable[..., Trainer],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = list[set[str]]()
+
+    def fail(*_: object) -> None:
+        found.append({path.name for path in tmp_path.glob("*.*") if path.name[0] != "."})
+        raise OSError("no writable cache folder")
+
+    monkeypatch.setattr("csgcnn.evaluation.plots.plot_test", fail)
+    with RunDirectory(tmp_path) as run, caplog.at_level(logging.WARNING):
+        write_results(run, trainer().model, dataset.store, dataset, split, 16, {})
+    assert found == [{"predictions.csv", "metrics.json"}]
+    assert "a figure could not be drawn: no writable cache folder" in caplog.text
+
+
+def test_the_end_names_baselines_and_leakage(
+    dataset: Dataset,
+    split: Split,
+    trainer: Callable[..., Trainer],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    facts = {
+        "n_rows": {"test": 10},
+        "duplicates_across_splits": 1,
+        "shared_compositions": {"val": 0, "test": 3},
+    }
+    with RunDirectory(tmp_path) as run, caplog.at_level(logging.INFO):
+        write_results(run, trainer().model, dataset.store, dataset, split, 16, facts, False)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    mean, composition = (
+        metrics[f"{name}_test_mae"]["band_gap"] for name in ("baseline", "composition")
+    )
+    assert 0 < composition < mean
+    assert (
+        f"(predicting the mean: {mean:.4g} eV; composition alone: {composition:.4g} eV)"
+    ) in caplog.text
+    assert (
+        "leakage: 1 pair of identical structures in different parts of the split; "
+        "3 of 10 test crystals have a composition of the training set"
+    ) in caplog.text
 
 
 def test_a_fold_is_read_as_it_was_written(

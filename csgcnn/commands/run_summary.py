@@ -1,0 +1,51 @@
+"""The last line of a training: how long it was and how it ended."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from csgcnn.config.locations import CONF
+from csgcnn.config.settings.trainer import TrainerSettings
+from csgcnn.training.progress import readable_time
+from csgcnn.training.trainer import Trainer
+
+# The rate at the end of a schedule that has ended, as a fraction of the highest rate.
+ENDED = 1e-2
+
+
+def summary_line(trainer: Trainer, facts: Mapping[str, Any], recipe: str | None) -> str:
+    """Return the number of epochs, the time, the best epoch, and how the training ended.
+
+    Args:
+        trainer: The training that has ended.
+        facts: Entries `outcome` and `seconds` of metrics.json.
+        recipe: Name of the recipe.
+    """
+    epochs = f"{trainer.epoch} epoch{'s' * (trainer.epoch != 1)}"
+    best = f"; best epoch {trainer.best_epoch}" if len(trainer.split["val"]) else ""
+    parts = [f"trained {epochs} in {readable_time(facts['seconds'])}{best}"]
+    if facts["outcome"] != "finished":
+        parts.append(facts["outcome"])
+    elif trainer.epoch < trainer.settings.max_epochs:
+        n_idle = trainer.settings.patience
+        idle = f"{n_idle} epoch{'s' * (n_idle != 1)}"
+        parts.append(f"stopped early, {idle} brought no improvement (trainer.patience)")
+    elif (usual := recipe_epochs(recipe)) and trainer.epoch < usual:
+        ended = "the schedule has ended; " if _has_ended(trainer) else ""
+        parts.append(f"{ended}the recipe has {usual} epochs")
+    return "; ".join(parts)
+
+
+def recipe_epochs(name: str | None) -> int | None:
+    """Return the epochs of an included recipe, or None for another one."""
+    path = CONF / "recipe" / f"{name}.yaml"
+    if not path.is_file():
+        return None
+    epochs = OmegaConf.select(OmegaConf.load(path), "trainer.max_epochs")
+    return epochs or TrainerSettings().max_epochs
+
+
+def _has_ended(trainer: Trainer) -> bool:
+    rates = [row["lr"] for row in trainer.history]
+    return trainer.optimizer.param_groups[0]["lr"] <= ENDED * max(rates)
