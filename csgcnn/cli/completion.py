@@ -65,6 +65,9 @@ def split_line(line: str) -> tuple[list[str], str, bool]:
             *words, last = shlex.split(f"{line}\0{quote}", posix=True)
         except ValueError:
             continue
+        # NAME=value before the program
+        while words and re.match(r"\w+=", words[0]):
+            del words[0]
         return words, last.removesuffix("\0"), bool(quote)
     return [], "", False
 

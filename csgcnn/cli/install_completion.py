@@ -36,8 +36,9 @@ ZSH = rf"""#compdef csgcnn
 # Completion of csgcnn for zsh; csgcnn --install-completion zsh writes it.
 (( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit; }}
 _csgcnn_completion() {{
+    local line="${{(j: :)words[1,CURRENT-1]}} $QIPREFIX$PREFIX"
     local -a found open closed
-    found=("${{(@f)$("${{(Q)words[1]}}" --complete zsh "${{BUFFER[1,CURSOR]}}" 2>/dev/null)}}")
+    found=("${{(@f)$("${{(Q)words[1]}}" --complete zsh "$line" 2>/dev/null)}}")
     open=(${{(M)found:#*[{_OPEN}]}})
     closed=(${{found:#*[{_OPEN}]}})
     (( $#open )) && compadd -Q -S '' -- $open

@@ -33,6 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("line", "expected"),
     [
         ("csgcnn pre", ["predict"]),
+        ("CSGCNN_DATA=mine csgcnn pre", ["predict"]),
         ("csgcnn --inst", ["--install-completion"]),
         ("csgcnn --install-completion z", ["zsh"]),
         ("csgcnn train mo", ["model=", "model."]),
