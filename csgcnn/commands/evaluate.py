@@ -32,7 +32,7 @@ from csgcnn.hardware import select_device
 from csgcnn.io import write_json
 from csgcnn.predictor import Predictor
 from csgcnn.runs.predictions import NO_DOMAIN, OUT_OF_DOMAIN, domain_cells
-from csgcnn.runs.results import baseline_entries
+from csgcnn.runs.results import baseline_entries, draw_figures
 from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions
 
 log = logging.getLogger(__name__)
@@ -212,13 +212,7 @@ def _write_folder(
         folder / "predictions.csv", columns, ([id_, part, *rest] for (id_, *rest), part in rows)
     )
     write_json(folder / "metrics.json", evaluation.facts)
-    # matplotlib takes a second to import
-    from csgcnn.evaluation.plots import plot_calibration, plot_test
-
-    plot_test(predicted.values, predicted.labels, targets, folder)
-    if predicted.std is not None:
-        values, std, labels = predicted.values, predicted.std, predicted.labels
-        plot_calibration(values, std, labels, targets, folder / "calibration.png")
+    draw_figures(folder, predicted.values, predicted.std, predicted.labels, targets)
     log.info("results: %s", folder)
 
 

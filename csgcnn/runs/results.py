@@ -99,7 +99,7 @@ def write_results(
     _log_test(metrics["test"], targets, baselines, covered, len(split["test"]) > 0)
     _log_leaks(facts)
     if figures and len(split["test"]):
-        _draw_figures(run.folder, prediction["test"], std.get("test"), values["test"], targets)
+        draw_figures(run.folder, prediction["test"], std.get("test"), values["test"], targets)
 
 
 def _baselines(dataset: Dataset, split: Split) -> dict[str, dict[str, Metrics]]:
@@ -132,13 +132,23 @@ def _scale_entries(
     }
 
 
-def _draw_figures(
+def draw_figures(
     folder: Path,
     prediction: Tensor,
     std: Tensor | None,
     values: Tensor,
     targets: Sequence[Target],
 ) -> None:
+    """Draw the figures of predictions; one that cannot be drawn is a warning.
+
+    Args:
+        folder: Folder of the figures.
+        prediction: Values as they are trained, and probabilities [n_rows, sum of n_outputs].
+        std: Standard deviations of what is trained, of the same shape, if there are any.
+        values: Known values [n_rows, n_targets], NaN where unknown.
+        targets: The targets.
+    """
+    # matplotlib takes a second to import
     from csgcnn.evaluation.plots import draw, plot_calibration, plot_test
 
     draw(lambda: plot_test(prediction, values, targets, folder))
