@@ -45,6 +45,12 @@ def _cache_of_its_own(
     monkeypatch.setenv("CSGCNN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.fixture(autouse=True)
+def _denormal_numbers() -> None:
+    """No test inherits from an earlier command that denormal numbers are flushed to zero."""
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def ideal_structures() -> dict[str, Structure]:
     """Textbook crystals in their primitive cells, but for those called conventional."""
