@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from csgcnn.crystals.crystal import Unusable
 from csgcnn.crystals.id_prop import IdPropFolder
 from csgcnn.crystals.readers import (
@@ -87,6 +89,8 @@ _BUILT_IN: tuple[DatasetReader, ...] = (
     IdPropFolder(),
     StructureFolder(),
 )
+# Ids among which repeated ones are searched in a dict.
+_LATEST_IDS = 2**15
 # Readers of plugins, the last registered first.
 _registered: list[DatasetReader] = []
 
@@ -143,13 +147,25 @@ def iter_records(path: Path, options: ReadOptions = DEFAULT_OPTIONS) -> Iterator
 def mark_repeated(records: Iterable[Record]) -> Iterator[Record]:
     """Yield records; those that repeat an id are unusable, with the reason.
 
+    Memory: 16 bytes for each record, as a hash stands for its id.
+
     Args:
         records: Records of one data set.
     """
-    place_of: dict[str, int] = {}
+    # Sorted hashes of ids and their places; the latest are in a dict.
+    hashes = places = np.empty(0, dtype=np.int64)
+    latest: dict[int, int] = {}
     for number, record in enumerate(records, 1):
         place = record.line or number
-        first = place_of.setdefault(record.id, place)
+        key = hash(record.id)
+        position = int(hashes.searchsorted(key))
+        is_known = position < len(hashes) and hashes[position] == key
+        first = int(places[position]) if is_known else latest.setdefault(key, place)
+        if len(latest) == _LATEST_IDS:
+            hashes = np.append(hashes, np.fromiter(latest.keys(), np.int64))
+            places = np.append(places, np.fromiter(latest.values(), np.int64))
+            order = hashes.argsort()
+            hashes, places, latest = hashes[order], places[order], {}
         if first == place:
             yield record
             continue

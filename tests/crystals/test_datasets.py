@@ -15,6 +15,7 @@ from csgcnn.crystals.datasets import (
     check_unique,
     find_reader,
     iter_records,
+    mark_repeated,
     read_records,
     reader_version,
     register_reader,
@@ -135,3 +136,10 @@ def test_a_folder_needs_id_prop_to_have_targets(write: Write, tmp_path: Path) ->
     write("id_prop.csv", "a,1\n")
     check_labeled(tmp_path)
     check_labeled(file)
+
+
+def test_repeated_ids_are_found_among_many() -> None:
+    ids = [str(number % 70_000) for number in range(70_002)]
+    marked = list(mark_repeated(Record(id_, None, {}) for id_ in ids))
+    assert [record.id for record in marked if record.source] == ["0", "1"]
+    assert "record 70002 repeats that of record 2" in marked[-1].source.reason
