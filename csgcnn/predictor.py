@@ -15,7 +15,6 @@ from csgcnn.crystals.checks import FormulaMismatch
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graph_builder import CHUNK_SIZE, build_graphs
 from csgcnn.crystals.records import Record
-from csgcnn.crystals.structure_warnings import summary_lines
 from csgcnn.crystals.structures import is_structure_object, text_or_file
 from csgcnn.data.domain import Domain
 from csgcnn.data.store import GraphStore
@@ -36,8 +35,8 @@ from csgcnn.runs.predictions import (
     comparison_cells,
     comparison_columns,
     concatenate,
-    domain_lines,
     prediction_frame,
+    warning_lines,
 )
 
 if TYPE_CHECKING:
@@ -286,7 +285,7 @@ class Predictor:
         found = concatenate([self._empty(), *chunks])
         for id_, reason in found.rejected:
             raise StructureError(f"{id_}: {reason}")
-        lines = [*summary_lines(found.warnings), *domain_lines(found.ids, found.domain)]
+        lines = warning_lines(found)
         if not self.domain.is_known and not self._told_no_domain:
             lines.append(NO_DOMAIN)
             self._told_no_domain = True

@@ -254,7 +254,7 @@ def _log_predicted(
     partial: PartialTable, table: "_Table", n_rows: int, output: Path, reports: RecordReports
 ) -> None:
     report = reports.warnings.name if reports.warnings else ""
-    for line in [*partial.summary.lines(report), *table.lines()]:
+    for line in [*partial.summary.lines(report, table.summary.counts), *table.lines()]:
         log.warning("%s", line)
     n_left_out = partial.n_predicted - n_rows
     left_out = f", {n_left_out} left out by where and top" if n_left_out else ""

@@ -5,7 +5,7 @@ are stored with the graphs and listed in warnings.csv.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -34,13 +34,13 @@ KINDS = {
     "isolated_atoms": Kind("serious", "atoms without a neighbor within the cutoff"),
     "symmetry_mismatch": Kind("serious", "symmetry operations do not fit the space group"),
     "assumed_setting": Kind("serious", "one of several settings of the space group was assumed"),
+    "no_symmetry": Kind("serious", "the file names no space group"),
     "cell_volume": Kind("serious", "the cell has another volume than the file gives"),
     "elements_from_title": Kind("serious", "elements taken from the title of a POSCAR"),
     "parser": Kind("serious", "a parser corrected the file or is in doubt"),
     "other_blocks": Kind("minor", "further structures in the file were not read"),
     "formula_units": Kind("minor", "another number of formula units than in the file"),
     "inferred_setting": Kind("minor", "the setting of the space group follows from the atoms"),
-    "no_symmetry": Kind("minor", "the file names no space group"),
     "merged_sites": Kind("minor", "rows of one element that share a site were merged"),
     "omitted_site": Kind("minor", "sites without atoms were left out"),
     "unquoted_operation": Kind("minor", "symmetry operations without quotes"),
@@ -100,16 +100,19 @@ def joined_codes(notes: Iterable[StructureNote]) -> dict[str, str]:
     return {id_: ";".join(sorted(found, key=priority)) for id_, found in codes.items()}
 
 
-def summary_lines(notes: Iterable[StructureNote], report: str = "") -> list[str]:
+def summary_lines(
+    notes: Iterable[StructureNote], report: str = "", told: Mapping[str, int] | None = None
+) -> list[str]:
     """Return a summary of warnings, see `WarningSummary`.
 
     Args:
         notes: The warnings, those of a structure one after the other.
         report: Name of the file that lists them, if there is one.
+        told: Numbers of structures that are reported elsewhere, by code.
     """
     summary = WarningSummary()
     summary.add(notes)
-    return summary.lines(report)
+    return summary.lines(report, told)
 
 
 class WarningSummary:
@@ -133,14 +136,20 @@ class WarningSummary:
             else:
                 self._serious.setdefault(note.code, _Count()).add(note)
 
-    def lines(self, report: str = "") -> list[str]:
+    def lines(self, report: str = "", told: Mapping[str, int] | None = None) -> list[str]:
         """Return a line for each kind of serious warnings, and one for all minor ones.
 
         Args:
             report: Name of the file that lists the warnings, if there is one.
+            told: Numbers of structures that are reported elsewhere, by code. A kind without others
+                is left out.
         """
         by_code = sorted(self._serious.items(), key=lambda item: priority(item[0]))
-        counted = [(count, _kind(code).phrase) for code, count in by_code]
+        counted = [
+            (count, _kind(code).phrase)
+            for code, count in by_code
+            if count.n_structures > (told or {}).get(code, 0)
+        ]
         counted += [(self._minor, "minor warnings")] if self._minor.n_structures else []
         end = f"; see {report}" if report else ""
         return [count.line(phrase) + end for count, phrase in counted]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from csgcnn.crystals.graph_builder import Rejected
-from csgcnn.crystals.structure_warnings import StructureNote, joined_codes
+from csgcnn.crystals.structure_warnings import StructureNote, joined_codes, summary_lines
 from csgcnn.data.domain import MEANINGS, Domain, unseen_elements
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, with_unit
@@ -157,11 +157,15 @@ def domain_cells(domain: Domain, store: GraphStore, rows: Tensor) -> dict[str, l
 
 
 class DomainSummary:
-    """Count the predictions outside the domain of a model, by the code of the reason."""
+    """Count the predictions outside the domain of a model, by the code of the reason.
+
+    Attributes:
+        counts: Number of predictions by code.
+    """
 
     def __init__(self) -> None:
+        self.counts = Counter[str]()
         self._ids: dict[str, list[str]] = {}
-        self._counts = Counter[str]()
         self._details: dict[str, dict[str, str]] = {}
 
     def add(self, id_: str, cells: Mapping[str, str]) -> None:
@@ -175,7 +179,7 @@ class DomainSummary:
         reasons += _items(cells.get(OUT_OF_DOMAIN, ""))
         found = [reason.partition(":")[::2] for reason in dict.fromkeys(reasons)]
         for code in dict.fromkeys(code for code, _ in found):
-            self._counts[code] += 1
+            self.counts[code] += 1
             ids = self._ids.setdefault(code, [])
             ids += [id_] * (len(ids) <= MAX_SHOWN)
         for code, detail in found:
@@ -185,10 +189,10 @@ class DomainSummary:
 
     def lines(self) -> list[str]:
         """Return a warning for each code that occurred, with the first ids."""
-        return [self._line(code) for code in MEANINGS if code in self._counts]
+        return [self._line(code) for code in MEANINGS if code in self.counts]
 
     def _line(self, code: str) -> str:
-        n, details = self._counts[code], self._details[code]
+        n, details = self.counts[code], self._details[code]
         listed = [f"{detail} (first in {one_line(id_)})" for detail, id_ in details.items()]
         first = f": {_first(listed)}" if listed else ""
         return (
@@ -197,17 +201,12 @@ class DomainSummary:
         )
 
 
-def domain_lines(ids: Sequence[str], columns: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return warnings about predictions outside the domain of a model.
-
-    Args:
-        ids: Ids of the predictions.
-        columns: Columns, from `domain_cells`.
-    """
-    summary = DomainSummary()
-    for position, id_ in enumerate(ids):
-        summary.add(id_, {name: column[position] for name, column in columns.items()})
-    return summary.lines()
+def warning_lines(prediction: Prediction) -> list[str]:
+    """Return warnings about structures, and about predictions outside the domain of the model."""
+    domain = DomainSummary()
+    for position, id_ in enumerate(prediction.ids):
+        domain.add(id_, {name: column[position] for name, column in prediction.domain.items()})
+    return [*summary_lines(prediction.warnings, told=domain.counts), *domain.lines()]
 
 
 def _items(cell: str) -> list[str]:

@@ -1,9 +1,12 @@
 """Columns and warnings about predictions outside the domain of a model."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from csgcnn.crystals.graph_builder import Rejected
+from csgcnn.crystals.structure_warnings import StructureNote
 from csgcnn.data.domain import Domain
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
@@ -12,14 +15,21 @@ from csgcnn.runs.predictions import (
     concatenate,
     domain_cells,
     domain_columns,
-    domain_lines,
     prediction_frame,
+    warning_lines,
 )
 
 
 def prediction(*ids: str) -> Prediction:
     values = np.arange(len(ids), dtype="f4")[:, None]
     return Prediction([*ids], values, None, {"out_of_domain": [f"of {id_}" for id_ in ids]})
+
+
+def domain_lines(
+    ids: list[str], cells: dict[str, list[str]], warnings: Sequence[StructureNote] = ()
+) -> list[str]:
+    values = np.zeros((len(ids), 1), "f4")
+    return warning_lines(Prediction(ids, values, None, cells, warnings=[*warnings]))
 
 
 def test_chunks_are_joined_in_order() -> None:
@@ -87,3 +97,13 @@ def test_a_warning_names_three_ids_at_most() -> None:
 def test_ids_are_printed_without_control_characters() -> None:
     (line,) = domain_lines(["a\x1b[31m\nb"], {"unseen_elements": ["Pu"]})
     assert line.isprintable()
+
+
+def test_what_the_domain_says_is_said_once() -> None:
+    notes = [StructureNote(id_, "isolated_atoms", "1 of 1 atoms") for id_ in "ab"]
+    notes.append(StructureNote("a", "cell_volume", "another volume"))
+    cells = {"out_of_domain": ["isolated_atoms:1", "isolated_atoms:1"]}
+    lines = domain_lines(["a", "b"], cells, notes)
+    assert [line.partition(":")[0] for line in lines] == ["a", "isolated_atoms"]
+    # Structures that are inside the domain of the model are still named.
+    assert len(domain_lines(["a", "b"], {"out_of_domain": ["isolated_atoms:1", ""]}, notes)) == 3
