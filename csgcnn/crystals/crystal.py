@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -17,8 +17,8 @@ _CHARGED_SPECIES = re.compile(r"([A-Z][a-z]?)\d*(\.\d*)?[+-](,.*)?")
 # volume / (a b c) below which the lattice is singular.
 _MIN_VOLUME_RATIO = 1e-6
 _ISOTOPES = {"D": "H", "T": "H"}
-# Occupancies as near to 1 as this are 1.
-OCCUPANCY_TOLERANCE = 1e-3
+# Occupancies from 0.999 to 1.001 are 1; the difference 1 - 0.999 is a little above 0.001.
+OCCUPANCY_TOLERANCE = 1e-3 + 1e-9
 # Å
 _MAX_VECTOR_LENGTH = 1e4
 
@@ -168,17 +168,19 @@ def refuse_disorder(site: int | str, occupancies: dict[str, float]) -> NoReturn:
     )
 
 
-def refuse_not_periodic(pbc: Iterable[Any]) -> None:
+def refuse_not_periodic(pbc: Any) -> None:
     """Refuse a structure that is not periodic along all lattice vectors.
 
     Args:
-        pbc: Whether the structure is periodic along a, b and c.
+        pbc: Whether the structure is periodic along a, b and c, or along all of them.
 
     Raises:
         StructureError: It is not periodic along one of them.
     """
-    open_axes = [axis for axis, is_periodic in zip("abc", pbc, strict=False) if not is_periodic]
-    if open_axes:
+    each = np.resize(pbc, 3) if np.size(pbc) else (True,) * 3
+    if open_axes := [
+        axis for axis, is_periodic in zip("abc", each, strict=True) if not is_periodic
+    ]:
         raise StructureError(
             f"the structure is not periodic along {' and '.join(open_axes)} (pbc is False there); "
             "put it into a cell with 10 Å of vacuum in this direction and set pbc to True"

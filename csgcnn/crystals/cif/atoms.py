@@ -15,6 +15,7 @@ from csgcnn.crystals.cif.labels import (
     unclear_element,
 )
 from csgcnn.crystals.cif.sites import Rows
+from csgcnn.crystals.crystal import OCCUPANCY_TOLERANCE
 from csgcnn.crystals.formulas import Formula
 from csgcnn.crystals.structure_warnings import warn
 from csgcnn.errors import StructureError, one_line
@@ -60,6 +61,8 @@ def read_rows(
         for row in kept
     ]
     _check_hydrogens(items, kept, names, doubts)
+    if all(abs(occupancies[row] - 1) <= OCCUPANCY_TOLERANCE for row in kept):
+        _check_alternatives(items, kept, names)
     if not kept:
         raise StructureError("the structure has no atoms")
     kept_names = [names[row] for row in kept]
@@ -124,19 +127,19 @@ def _element(
 ) -> int:
     """Return the atomic number of a row, by its type symbol, else by its label."""
     if symbol is not None and symbol not in ABSENT:
-        if (found := element_of_type(symbol)) is None:
-            raise unclear_element(name, symbol)
-        return found
-    if label is None or label in ABSENT:
+        text, found = symbol, element_of_type(symbol)
+    elif label is not None and label not in ABSENT:
+        text, found = label, element_of_label(label)
+    else:
         raise StructureError(
             f"atom {one_line(name)}: there is neither {_SITE}label nor {_SITE}type_symbol"
         )
-    if (found := element_of_label(label)) is not None:
+    if found is not None:
         return found
-    guesses = elements_in_formula(label, formula)
+    guesses = elements_in_formula(text, formula)
+    doubts.append(unclear_element(name, symbol))
     if len(guesses) != 1:
-        raise unclear_element(label, None)
-    doubts.append(unclear_element(label, None))
+        raise doubts[-1]
     return guesses[0]
 
 
@@ -156,6 +159,23 @@ def _check_hydrogens(
                 )
             )
             return
+
+
+def _check_alternatives(items: Items, kept: Sequence[int], names: Sequence[str]) -> None:
+    """Refuse atoms with the occupancy 1 in several groups of an assembly, which are disordered."""
+    groups = _column(items, "disorder_group", len(names))
+    assemblies = _column(items, "disorder_assembly", len(names))
+    first: dict[str, int] = {}
+    for row in kept:
+        if groups[row] in ABSENT:
+            continue
+        other = first.setdefault(assemblies[row], row)
+        if groups[other] != groups[row]:
+            raise StructureError(
+                f"atoms {one_line(names[other])} and {one_line(names[row])} are disordered: "
+                f"alternatives by {_SITE}disorder_group, without occupancies; give an ordered "
+                "structure"
+            )
 
 
 def _cartesian_axes(items: Items, lattice: Array) -> Array:

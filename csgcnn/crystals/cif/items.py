@@ -1,5 +1,6 @@
 """Items of a CIF block: values by data name, in one spelling, and numbers with uncertainties."""
 
+import math
 import re
 from typing import Any
 
@@ -78,7 +79,10 @@ def number(text: str, key: str, owner: str = "") -> float:
         StructureError: It is not a number.
     """
     try:
-        return float(text)
+        value = float(text)
+        # float() reads "nan", and "1_2" as 12.
+        if math.isfinite(value) and "_" not in text:
+            return value
     except ValueError:
         pass
     if found := _NUMBER.fullmatch(text.strip()):

@@ -14,11 +14,16 @@ _TYPE = re.compile(r"([A-Za-z]{1,2})(?:\d*\.?\d*[-+]?|[-+]\d*\.?\d*|val?)")
 _LETTERS = re.compile(r"[A-Za-z]+")
 
 
+# In capitals they may be elements or groups of atoms: CO3 is carbonate, or cobalt with a charge.
+_GROUPS = re.compile(r"(CN|CO|HO|NH|NO|PO)\d*")
+
+
 @lru_cache(maxsize=1024)
 def element_of_type(symbol: str) -> int | None:
-    """Return the atomic number of a type symbol such as "Fe3+", or None if it is no element."""
-    found = _TYPE.fullmatch("".join(symbol.split()))
-    if found is None:
+    """Return the atomic number of a type symbol such as "Fe3+", or None if it is no clear one."""
+    symbol = "".join(symbol.split())
+    found = _TYPE.fullmatch(symbol)
+    if found is None or _GROUPS.fullmatch(symbol):
         return None
     return _element(found[1]) or _element(found[1].capitalize())
 
@@ -27,16 +32,17 @@ def element_of_label(label: str) -> int | None:
     """Return the atomic number of a label that leaves no doubt, or None.
 
     A label is an element, alone or followed by anything but a letter: "Fe", "Fe1", "O1W", "C1'".
+    T is not one, as minerals have tetrahedral sites T1 and T2.
     """
     found = _LETTERS.match(label)
-    return _element(found[0]) if found else None
+    return _element(found[0]) if found and found[0] != "T" else None
 
 
 def elements_in_formula(label: str, formula: Formula | None) -> list[int]:
-    """Return the elements of a formula with which an unclear label may begin.
+    """Return the elements of a formula with which an unclear label or type symbol may begin.
 
     Args:
-        label: A label such as "OH1" or "FE1".
+        label: A label or a type symbol, such as "OH1" or "FE1".
         formula: The formula of the crystal, if the file gives one.
     """
     found = _LETTERS.match(label)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from csgcnn.crystals.cif.items import n_decimals
 from csgcnn.crystals.cif.operations import Operations
+from csgcnn.crystals.crystal import OCCUPANCY_TOLERANCE
 from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.crystals.limits import MAX_FRAC_COORD, MAX_SITES
 from csgcnn.crystals.structure_warnings import warn
@@ -16,8 +17,6 @@ from csgcnn.errors import StructureError, one_line
 SPECIAL_POSITION = 0.05
 # Copies may differ by this many units of the last digit; and never by more than so many Å.
 _LAST_DIGITS, _FARTHEST = 2.5, 0.3
-# Deviation of an occupancy from 1 that rounding explains.
-OCCUPANCY_TOLERANCE = 1e-3
 # Positions that the operations make of the rows; a second.
 _MAX_POSITIONS = 1_000_000
 

@@ -27,6 +27,7 @@ def symbols(text: str) -> list[str]:
         *[("Mn2.5+", "Mn"), ("D", "H"), ("D1+", "H"), ("T", "H"), ("O-2", "O"), ("Na0+", "Na")],
         *[("Cval", "C"), ("Siva", "Si"), ("O-", "O"), ("'O 2-'", "O"), ("Wat", None)],
         *[("X", None), ("OH", None), ("Q1", None), ("Fe/Mg", None), ("Cent", None)],
+        *[("CO3", None), ("PO4", None), ("NH4", None), ("HO", None), ("Co3", "Co"), ("PO2-", "Po")],
     ],
 )
 def test_type_symbol_is_an_element_or_refused(type_symbol: str, element: str | None) -> None:
@@ -53,7 +54,23 @@ def test_label_that_leaves_no_doubt_is_an_element(label: str, element: str) -> N
 
 @pytest.mark.parametrize(
     "label",
-    ["OH1", "HO1", "Wat1", "Vac1", "Cent", "X1", "OW1", "CA1", "FE1", "Q", "Du1", "1", "AlT1"],
+    [
+        "OH1",
+        "HO1",
+        "Wat1",
+        "Vac1",
+        "Cent",
+        "X1",
+        "OW1",
+        "CA1",
+        "FE1",
+        "Q",
+        "Du1",
+        "1",
+        "AlT1",
+        "T1",
+        "T1o",
+    ],
 )
 def test_unclear_label_is_refused_by_name(label: str) -> None:
     with pytest.raises(StructureError, match=f"atom {label}: .*does not name an element"):
@@ -68,6 +85,13 @@ def test_formula_decides_what_an_unclear_label_means() -> None:
         read_cif(cif("_chemical_formula_sum 'Fe2 O'", atoms(rows, NO_TYPES)))
 
 
+def test_formula_decides_what_an_unclear_type_symbol_means() -> None:
+    rows = atoms(f"CO1 CO {ORIGIN}; O1 O {CENTER}")
+    assert symbols(cif("_chemical_formula_sum 'Co O'", rows)) == ["Co", "O"]
+    with pytest.raises(StructureError, match="atom CO1: its type symbol 'CO'"):
+        read_cif(cif("_chemical_formula_sum 'Co2 O'", rows))
+
+
 def test_rows_without_label_are_named_by_number_and_symbol() -> None:
     columns = "type_symbol fract_x fract_y fract_z"
     assert symbols(cif(atoms(f"Na {ORIGIN}; Cl {CENTER}", columns))) == ["Na", "Cl"]
@@ -75,7 +99,9 @@ def test_rows_without_label_are_named_by_number_and_symbol() -> None:
         read_cif(cif(atoms(f"Na {ORIGIN}; Cl 0.5 0.5 ?", columns)))
 
 
-@pytest.mark.parametrize("text", ["1", "1.", "1.000(3)", ".", "?", "1.000000001", "0.9995"])
+@pytest.mark.parametrize(
+    "text", ["1", "1.", "1.000(3)", ".", "?", "1.000000001", "0.9995", "0.999"]
+)
 def test_occupancy_of_one_up_to_rounding(text: str) -> None:
     assert symbols(cif(atoms(f"Na1 Na {text} {ORIGIN}", OCCUPANCIES))) == ["Na"]
 
@@ -167,3 +193,30 @@ def test_rows_of_different_length_are_refused() -> None:
     text = cif(atoms(f"Na1 Na {ORIGIN}; Cl1 Cl {CENTER}"), other)
     with pytest.raises(StructureError, match="_atom_site_occupancy has 3 values for 2 rows"):
         read_cif(text)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1_0"])
+def test_words_that_python_reads_as_numbers_are_refused(text: str) -> None:
+    with pytest.raises(StructureError, match=f"_atom_site_occupancy is '{text}'; it is not a num"):
+        read_cif(cif(atoms(f"Na1 Na {text} {ORIGIN}", OCCUPANCIES)))
+    with pytest.raises(StructureError, match=f"_atom_site_fract_x is '{text}'; it is not a number"):
+        read_cif(cif(atoms(f"Na1 Na {text} 0 0")))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("Na1 Na 0 0", r"line \d+ .*: Wrong number of values in loop _atom_site_\*"),
+        ("□ Na 0 0 0", r"line \d+ \('□ Na 0 0 0'\): parse error"),
+    ],
+)
+def test_lines_that_are_no_cif_are_shown(rows: str, message: str) -> None:
+    with pytest.raises(StructureError, match=f"not a readable cif file: {message}"):
+        read_cif(cif(atoms(rows)))
+
+
+def test_alternatives_without_occupancies_are_refused() -> None:
+    columns = "label type_symbol fract_x fract_y fract_z disorder_assembly disorder_group"
+    with pytest.raises(StructureError, match="atoms Na1 and Cl1 are disordered: alternatives by"):
+        read_cif(cif(atoms(f"Na1 Na {ORIGIN} A 1; Cl1 Cl {CENTER} A 2", columns)))
+    assert symbols(cif(atoms(f"Na1 Na {ORIGIN} . .; Cl1 Cl {CENTER} A 1", columns))) == ["Na", "Cl"]
