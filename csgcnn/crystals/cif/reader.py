@@ -25,6 +25,8 @@ _COORDINATES = ("_atom_site_fract_x", "_atom_site_cartn_x")
 _FORMULA = "_chemical_formula_sum"
 _MAX_FORMULA_LENGTH = 30_000
 _MAGNETIC = ("_space_group_magn", "_space_group_symop_magn", "_atom_site_moment")
+# Data names of modulated and of composite structures.
+_MODULATED = ("_cell_modulation_dim", "_space_group_ssg", "_space_group_symop_ssg", "_cell_subsys")
 # Relative difference between the volume of the cell and that which the file gives.
 _VOLUME_TOLERANCE = 0.02
 # Å: atoms of a setting that are closer show that it is not the one meant.
@@ -32,6 +34,8 @@ _CLASH = 0.5
 
 Array = NDArray[Any]
 
+# Line, column and byte of an error of gemmi.
+_PLACE = re.compile(r"string:(?P<line>\d+):\d+\(\d+\): (?P<reason>.*)", re.DOTALL)
 # Signs and blanks that look like those of ASCII.
 _LOOKALIKES = {
     **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0d"), "-"),
@@ -70,6 +74,7 @@ def read_cif(text: str) -> "Crystal | Structure":
     if not blocks:
         raise StructureError("there are no atoms in it: expected a loop with _atom_site_fract_x")
     name, items = blocks[0]
+    _refuse_modulation(items)
     if any(key.startswith(_MAGNETIC) for key in items.values):
         # Imported late, as pymatgen takes a second.
         from csgcnn.crystals.magnetic_cif import read_magnetic_cif
@@ -82,6 +87,15 @@ def read_cif(text: str) -> "Crystal | Structure":
             f"the file holds {len(blocks)} structures; {one_line(name)} is used, not {others}",
         )
     return _read_block(items)
+
+
+def _refuse_modulation(items: Items) -> None:
+    for key in items.values:
+        if key.startswith(_MODULATED) and items.text(key) not in (None, "0"):
+            raise StructureError(
+                f"the structure is modulated ({key}); expected one that is periodic in three "
+                "dimensions: give a supercell as an approximant"
+            )
 
 
 def cif_blocks(text: str) -> Iterator[tuple[str, str]]:
@@ -106,12 +120,19 @@ def _blocks(text: str) -> Iterator[tuple[str, Any, Items]]:
         # Level 0: a repeated name of a block or an item is no error yet.
         document = cif.read_string(_quote_operations(text), 0)
     except (RuntimeError, ValueError) as error:
-        reason = one_line(str(error).removeprefix("string:"))
-        raise StructureError(
-            f"not a readable cif file: malformed, truncated or of another format ({reason})"
-        ) from None
+        raise StructureError(f"not a readable cif file: {_parser_message(error, text)}") from None
     for block in document:
         yield block.name, block, Items(block)
+
+
+def _parser_message(error: Exception, text: str) -> str:
+    """Return the message of gemmi's parser, with the line that it is about."""
+    found = _PLACE.fullmatch(str(error))
+    if found is None:
+        return one_line(error)
+    number = int(found["line"])
+    line = one_line(repr("".join(text.split("\n")[number - 1 : number]).strip()), 60)
+    return f"line {number} ({line}): {one_line(found['reason'])}"
 
 
 def _has_atoms(items: Items) -> bool:
@@ -139,13 +160,14 @@ def _read_block(items: Items) -> Crystal:
     lattice, declared = _lattice(items), _declared_formula(items)
     formula = parse_formula(declared)
     rows, doubts = read_rows(items, lattice, formula)
-    row, frac_coords = _choose(possible_symmetries(items, lattice), rows, lattice, formula)
+    symmetries = possible_symmetries(items, lattice)
+    row, frac_coords = _choose(symmetries, rows, lattice, formula)
     atomic_number = rows.atomic_number[row]
     is_confirmed = formula is not None and same_ratios(count_atoms(atomic_number), formula)
     if doubts and not is_confirmed:
         raise doubts[0]
     if is_confirmed:
-        _check_formula_units(items, declared, len(row))
+        _check_formula_units(items, declared, len(row), symmetries[0].doubt)
     labels = tuple(rows.name[one] for one in row.tolist())
     return Crystal(lattice, atomic_number.astype(np.uint8), frac_coords, labels, declared)
 
@@ -208,6 +230,12 @@ def _lattice(items: Items) -> Array:
                     + (" and below 180" if kind == "angle" else "")
                 )
             parameters.append(value)
+    angles = parameters[3:]
+    if 2 * max(angles) >= sum(angles) or sum(angles) >= 360:
+        raise StructureError(
+            "_cell_angle_alpha, _cell_angle_beta and _cell_angle_gamma are "
+            f"{', '.join(f'{angle:g}' for angle in angles)}; no cell has these angles"
+        )
     lattice = lattice_from_parameters(parameters)
     if (given := items.text("_cell_volume")) is not None:
         volume = abs(float(np.linalg.det(lattice)))
@@ -227,8 +255,8 @@ def _declared_formula(items: Items) -> str:
     return declared
 
 
-def _check_formula_units(items: Items, declared: str, n_atoms: int) -> None:
-    """Warn if the number of formula units in the cell is another than the file gives."""
+def _check_formula_units(items: Items, declared: str, n_atoms: int, doubt: str) -> None:
+    """Warn of another number of formula units than in the file; refuse fewer, if in doubt."""
     given, formula = items.text("_cell_formula_units_z"), parse_formula(declared)
     if given is None or formula is None:
         return
@@ -236,8 +264,10 @@ def _check_formula_units(items: Items, declared: str, n_atoms: int) -> None:
     # pymatgen writes the formula of the cell, and the units of the reduced formula in it.
     is_of_cell = size == n_atoms and units >= 1 and not any(n % units for n in formula.values())
     if abs(n_atoms - units * size) > 0.01 * n_atoms and not is_of_cell:
-        warn(
-            "formula_units",
+        message = (
             f"_cell_formula_units_Z is {given:.40}, but the cell has "
-            f"{n_atoms / size:g} formula units of {one_line(declared)}",
+            f"{n_atoms / size:g} formula units of {one_line(declared)}"
         )
+        if doubt and n_atoms < units * size:
+            raise StructureError(f"{message}, and {doubt}; list all symmetry operations")
+        warn("formula_units", message)

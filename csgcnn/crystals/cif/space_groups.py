@@ -2,14 +2,16 @@
 
 import re
 import warnings
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 # Codes of ICSD for origin choices, and the letters of axes and origins after a colon.
 _SUFFIX = re.compile(
-    r"(?P<name>.*?)\s*(?::\s*(?P<setting>[12HR])|\s(?P<code>[SZHR]))", re.IGNORECASE
+    r"(?P<name>.*?)\s*(?::\s*(?P<setting>[12HR])|(?P<code>[SZ]|(?<=\s)[HR]))", re.IGNORECASE
 )
 _SETTING_OF_CODE = {"S": "1", "Z": "2", "H": "H", "R": "R"}
+# "(225)", "(No. 225)" behind a symbol; "P 6(3)" ends with a screw axis.
+_NUMBER_BEHIND = re.compile(r"\s+\(\d+\)$|\s*\((?:no\.?\s*\d+|\d{2,3})\)$", re.IGNORECASE)
 _LONGEST = 60
 
 
@@ -27,6 +29,7 @@ class Setting(NamedTuple):
     choice: str
 
 
+@lru_cache(maxsize=1024)
 def settings_of_name(name: str) -> list[Setting]:
     """Return the settings that a Hermann-Mauguin symbol may mean, the usual one first.
 
@@ -39,7 +42,7 @@ def settings_of_name(name: str) -> list[Setting]:
     Returns:
         The settings; none if the symbol is unknown.
     """
-    name = " ".join(name.split())[:_LONGEST]
+    name = _NUMBER_BEHIND.sub("", " ".join(name.split())[:_LONGEST])
     choice = ""
     if found := _SUFFIX.fullmatch(name):
         name = found["name"]
@@ -51,6 +54,7 @@ def settings_of_name(name: str) -> list[Setting]:
     return chosen or [setting for setting in settings if choice in "1H" and not setting.choice]
 
 
+@cache
 def settings_of_number(number: int) -> list[Setting]:
     """Return the settings with the axes of the International Tables, by number.
 
@@ -60,6 +64,15 @@ def settings_of_number(number: int) -> list[Setting]:
     import gemmi
 
     return _siblings(gemmi.find_spacegroup_by_number(number) if 1 <= number <= 230 else None)
+
+
+@cache
+def group_number(hall: str) -> int | None:
+    """Return the number of the space group of a Hall symbol, None in a setting without a name."""
+    import gemmi
+
+    group = gemmi.find_spacegroup_by_ops(gemmi.symops_from_hall(hall))
+    return None if group is None else int(group.number)
 
 
 def _known_to_gemmi(name: str) -> list[Setting]:
@@ -119,4 +132,4 @@ def _setting(group: Any) -> Setting:
 
 def _key(symbol: str) -> str:
     """Return a symbol without what differs between spellings."""
-    return re.sub(r"[\s_()]|sub", "", symbol.lower())
+    return re.sub(r"[\s_()~]|sub", "", symbol.lower())

@@ -1,5 +1,7 @@
 """The symmetry that a CIF describes: listed operations, or a space group by symbol or number."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,7 +9,12 @@ from numpy.typing import NDArray
 
 from csgcnn.crystals.cif.items import Items, number
 from csgcnn.crystals.cif.operations import Operations, hall_operations, listed_operations
-from csgcnn.crystals.cif.space_groups import Setting, settings_of_name, settings_of_number
+from csgcnn.crystals.cif.space_groups import (
+    Setting,
+    group_number,
+    settings_of_name,
+    settings_of_number,
+)
 from csgcnn.crystals.structure_warnings import warn
 from csgcnn.errors import StructureError, one_line
 
@@ -32,10 +39,12 @@ class Symmetry(NamedTuple):
     Attributes:
         name: Space group, for messages.
         operations: The operations.
+        doubt: Why atoms may be missing, or "".
     """
 
     name: str
     operations: Operations
+    doubt: str = ""
 
 
 def possible_symmetries(items: Items, lattice: Array) -> list[Symmetry]:
@@ -53,16 +62,18 @@ def possible_symmetries(items: Items, lattice: Array) -> list[Symmetry]:
         At least one symmetry.
 
     Raises:
-        StructureError: The operations are no group, or the space group is not known or does not
-            fit the cell.
+        StructureError: The operations are no group, or the space group is not known, does not fit
+            the cell, or is named twice with different names.
     """
     if (listed := _listed(items)) is not None:
-        _compare_with_name(items, listed, lattice)
-        return [Symmetry(f"{len(listed)} operations", listed)]
+        doubt = _compare_with_name(items, listed, lattice)
+        return [Symmetry(f"{len(listed)} operations", listed, doubt)]
     settings, given = _named(items)
     if not given:
-        warn("no_symmetry", "the file names no space group; its atoms are taken as all of the cell")
-        return [Symmetry("P 1", hall_operations("P 1"))]
+        doubt = "the file names no space group"
+        warn("no_symmetry", f"{doubt}; its atoms are taken as all of the cell")
+        return [Symmetry("P 1", hall_operations("P 1"), doubt)]
+    _check_number(items, settings, given)
     if not settings:
         raise StructureError(
             f"the space group {one_line(given)} is not known, and no symmetry operations are "
@@ -105,6 +116,27 @@ def _listed(items: Items) -> Operations | None:
     return None
 
 
+def _check_number(items: Items, settings: Sequence[Setting], given: str) -> None:
+    """Refuse a Hall symbol, a Hermann-Mauguin symbol and a number of different space groups."""
+    numbers = {group_number(setting.hall) for setting in settings}
+    others = {name: settings_of_name(name) for key in _NAMES if (name := items.text(key))}
+    if (number_text := items.text(*_NUMBERS)) is not None:
+        with suppress(StructureError):
+            others[number_text] = _settings_of_number(number_text)
+    for other, its_settings in others.items():
+        of_other = {group_number(setting.hall) for setting in its_settings}
+        if numbers and of_other and None not in numbers | of_other and numbers.isdisjoint(of_other):
+            raise StructureError(
+                f"the file names two space groups, {one_line(given)} and {one_line(other)}; "
+                f"correct one, or add {_OPERATIONS[0]}"
+            )
+
+
+def _settings_of_number(text: str) -> list[Setting]:
+    value = number(text, _NUMBERS[0])
+    return settings_of_number(int(value)) if value.is_integer() else []
+
+
 def _named(items: Items) -> tuple[list[Setting], str]:
     """Return the settings of the named space group, and its name in the file."""
     unknown = []
@@ -124,20 +156,22 @@ def _named(items: Items) -> tuple[list[Setting], str]:
     if unknown or given is None:
         # The number alone could mean another setting than the unknown name.
         return [], " or ".join(dict.fromkeys(unknown))
-    return settings_of_number(int(number(given, _NUMBERS[0]))), given
+    return _settings_of_number(given), given
 
 
-def _compare_with_name(items: Items, listed: Operations, lattice: Array) -> None:
-    """Warn if the listed operations do not fit the cell or the named space group."""
+def _compare_with_name(items: Items, listed: Operations, lattice: Array) -> str:
+    """Warn if the listed operations do not fit the cell or the named group; return the latter."""
     if not fits_cell(listed, lattice):
         warn(
             "symmetry_mismatch", "the listed symmetry operations do not fit the angles of the cell"
         )
     settings, given = _named(items)
     orders = {len(hall_operations(setting.hall)) for setting in settings}
-    if orders and len(listed) not in orders:
-        warn(
-            "symmetry_mismatch",
-            f"{len(listed)} symmetry operations are listed, but the space group "
-            f"{one_line(given)} has {max(orders)}; the listed ones are used",
-        )
+    if not orders or len(listed) in orders:
+        return ""
+    mismatch = (
+        f"{len(listed)} symmetry operations are listed, but the space group "
+        f"{one_line(given)} has {max(orders)}"
+    )
+    warn("symmetry_mismatch", f"{mismatch}; the listed ones are used")
+    return mismatch

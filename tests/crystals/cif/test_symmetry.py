@@ -39,7 +39,7 @@ def test_spellings_of_one_symbol(symbol: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "symbol", ["P 21/c", "P21/c", "P 2(1)/c", "P 2_1/c", "P 1 21/c 1", "P2sub1/c"]
+    "symbol", ["P 21/c", "P21/c", "P 2(1)/c", "P 2_1/c", "P 1 21/c 1", "P2sub1/c", "P2~1~/c"]
 )
 def test_spellings_of_a_screw_axis(symbol: str) -> None:
     text = cif(named(symbol), atoms("Na1 Na 0.1 0.2 0.3"), parameters=(6, 7, 8, 90, 105, 90))
@@ -48,7 +48,9 @@ def test_spellings_of_a_screw_axis(symbol: str) -> None:
     assert np.allclose(sorted(crystal.frac_coords.tolist()), sorted(expected))
 
 
-@pytest.mark.parametrize(("origin", "suffix"), [(1, ":1"), (2, ":2"), (1, " S"), (2, " Z")])
+@pytest.mark.parametrize(
+    ("origin", "suffix"), [(1, ":1"), (2, ":2"), (1, " S"), (2, " Z"), (2, "Z")]
+)
 def test_origin_choice_of_the_symbol(origin: int, suffix: str) -> None:
     text = cif(named(f"F d -3 m{suffix}"), atoms(SPINEL[origin]), parameters=BIG)
     assert codes(text) == (56, [])
@@ -232,3 +234,47 @@ def test_repeated_items_with_different_values_are_refused() -> None:
     assert codes(cif("_cell_length_a 4.0", named("P 1"), SALT, parameters=CUBIC)) == (2, [])
     with pytest.raises(StructureError, match="_cell_length_a is given more than once"):
         read_cif(cif("_cell_length_a 5", named("P 1"), SALT))
+
+
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        (f"{named('P 1')}\n_space_group_IT_number 225", "P 1 and 225"),
+        (f"{named('F m -3 m')}\n_space_group_name_Hall 'P 1'", "P 1 and F m -3 m"),
+        (f"{named('F m -3 m')}\n_symmetry_space_group_name_H-M Pm-3m", "F m -3 m and Pm-3m"),
+        ("_space_group_name_Hall '-F 4 2 3'\n_space_group_IT_number 221", "-F 4 2 3 and 221"),
+    ],
+)
+def test_names_of_different_space_groups_are_refused(names: str, groups: str) -> None:
+    with pytest.raises(StructureError, match=f"names two space groups, {groups}"):
+        read_cif(cif(names, SALT))
+    # Listed operations leave no doubt.
+    assert len(read_cif(cif(names, operations("x,y,z"), SALT)).atomic_number) == 2
+
+
+@pytest.mark.parametrize(
+    "symmetry", ["", f"{named('F m -3 m')}\n{operations('x,y,z')}"], ids=["none", "too few"]
+)
+def test_fewer_formula_units_without_all_operations_are_refused(symmetry: str) -> None:
+    formula = "_chemical_formula_sum 'Na Cl'\n_cell_formula_units_Z 4"
+    with pytest.raises(StructureError, match=r"units_Z is 4, but the cell has 1 .* list all symm"):
+        read_cif(cif(formula, symmetry, SALT))
+
+
+@pytest.mark.parametrize("symbol", ["F m -3 m (225)", "Fm-3m(225)", "Fm-3m (No. 225)"])
+def test_number_behind_a_symbol_is_left_out(symbol: str) -> None:
+    assert codes(cif(named(symbol), SALT)) == (8, [])
+
+
+def test_modulated_structure_is_refused() -> None:
+    ssg = "loop_\n_space_group_symop_ssg_operation_algebraic\nx1,x2,x3,x4\n-x1,-x2,-x3,-x4"
+    for modulation in (ssg, "_cell_modulation_dimension 1", "_cell_subsystems_number 2"):
+        with pytest.raises(StructureError, match=r"is modulated \(_"):
+            read_cif(cif(modulation, named("P 1"), SALT))
+    assert codes(cif("_cell_modulation_dimension 0", named("P 1"), SALT)) == (2, [])
+
+
+def test_angles_that_form_no_cell_are_refused_by_name() -> None:
+    for angles in ((60, 60, 130), (60, 60, 120), (130, 120, 110)):
+        with pytest.raises(StructureError, match=r"_cell_angle_alpha.* no cell has these angles"):
+            read_cif(cif(named("P 1"), SALT, parameters=(4, 4, 4, *angles)))
