@@ -14,7 +14,7 @@ from csgcnn.errors import StructureError
 _TOKEN = re.compile(r"\s*(?:([A-Z][a-z]?)|([(\[])|([)\]]))\s*(\d*\.?\d*)")
 _LONGEST = 2000
 # Relative difference of the numbers of atoms that the digits of a formula explain.
-_TOLERANCE = 0.01
+_TOLERANCE, _ROUNDING = 0.01, 1e-9
 
 Formula = Mapping[int, float]
 
@@ -63,7 +63,9 @@ def count_atoms(atomic_numbers: NDArray[np.uint8]) -> Formula:
 
 
 def same_ratios(one: Formula, other: Formula) -> bool:
-    """Return whether two formulas have the same elements in the same ratios, to 1 %.
+    """Return whether two formulas have the same elements in the same ratios.
+
+    Whole numbers of atoms have to agree exactly, others to 1 %.
 
     Args:
         one: Number of atoms by atomic number.
@@ -72,8 +74,10 @@ def same_ratios(one: Formula, other: Formula) -> bool:
     if one.keys() != other.keys():
         return False
     scale = sum(one.values()) / sum(other.values())
+    is_whole = all(float(n).is_integer() for n in (*one.values(), *other.values()))
+    tolerance = _ROUNDING if is_whole else _TOLERANCE
     return all(
-        abs(n - scale * other[z]) <= _TOLERANCE * max(n, scale * other[z]) for z, n in one.items()
+        abs(n - scale * other[z]) <= tolerance * max(n, scale * other[z]) for z, n in one.items()
     )
 
 

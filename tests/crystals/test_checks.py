@@ -8,6 +8,7 @@ import pytest
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.graph_builder import GraphChunk, build_graphs
+from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import ReadOptions, Record
 from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.crystals.structures import StructureText, to_crystal
@@ -36,13 +37,16 @@ def built(source: Any, **options: Any) -> GraphChunk:
 
 
 @pytest.mark.parametrize(
-    "formula", ["Na Cl", "Na1Cl1", "Cl Na", "Na4 Cl4", "(Na Cl)2", "unreadable", "?", ""]
+    "formula",
+    ["Na Cl", "Na1Cl1", "Cl Na", "Na4 Cl4", "(Na Cl)2", "Na0.995 Cl", "unreadable", "?", ""],
 )
 def test_formula_with_the_same_ratios_is_accepted(formula: str) -> None:
     assert to_crystal(cif(formula)).atomic_number.tolist() == [11, 17]
 
 
-@pytest.mark.parametrize("formula", ["Na Cl2", "Na Br", "Na", "Na2 Cl2 O", "K Na Cl"])
+@pytest.mark.parametrize(
+    "formula", ["Na Cl2", "Na Br", "Na", "Na2 Cl2 O", "K Na Cl", "Na120 Cl119"]
+)
 def test_other_formula_is_refused_with_both(formula: str) -> None:
     with pytest.raises(
         StructureError, match=f"declares {formula}, but its atoms are Na Cl; .*=warn"
@@ -69,6 +73,11 @@ def test_atoms_that_are_far_too_close_are_refused_with_sites_and_distance() -> N
     (note,) = built(pair(1.4)).warnings
     assert note.code == "short_distance"
     assert not built(pair(1.7)).warnings
+
+
+def test_graphs_of_crystals_are_checked_likewise() -> None:
+    with pytest.raises(StructureError, match=r"sites 1 \(Na\) and 2 \(Cl\) are 0.8 Å apart"):
+        connect([to_crystal(pair(0.8))], GraphSettings())
 
 
 def test_labels_of_the_file_name_the_sites() -> None:
