@@ -83,7 +83,7 @@ def _periodic_lattice(cell: Any, pbc: Any) -> NDArray[np.float64]:
             "the structure has no cell; put it into a cell with 10 Å of vacuum around the atoms "
             "and set pbc to True"
         )
-    refuse_not_periodic([False] * 3 if pbc is None else pbc)
+    refuse_not_periodic(False if pbc is None else pbc)
     return checked_lattice(cell)
 
 

@@ -108,7 +108,7 @@ def _frame(number: int, comment: str, rows: Sequence[str]) -> Frame:
         "positions": positions,
         # The file lists the vectors one after the other; ASE transposes them.
         "cell": None if lattice is None else np.transpose(lattice).tolist(),
-        "pbc": [lattice is not None] * 3 if pbc is None else _directions(pbc),
+        "pbc": lattice is not None if pbc is None else np.ravel(pbc).tolist(),
         "occupancy": info.get("occupancy"),
     }
     return Frame(structure, others)
@@ -123,11 +123,6 @@ def _info(comment: str) -> dict[str, Any]:
     from ase.io.extxyz import key_val_str_to_dict
 
     return key_val_str_to_dict(comment)
-
-
-def _directions(pbc: Any) -> list[bool]:
-    values = np.ravel(pbc).astype(bool).tolist()
-    return values * 3 if len(values) == 1 else values
 
 
 def _plain(value: Any) -> Any:

@@ -35,8 +35,16 @@ def crystal_of_optimade(source: Mapping[str, Any]) -> Crystal:
         StructureError: It is not a periodic, ordered crystal.
     """
     attributes = source.get("attributes", source)
+    features = {"assemblies", "implicit_atoms"} & set(attributes.get("structure_features") or ())
+    if features:
+        raise StructureError(
+            f"structure_features holds {' and '.join(sorted(features))}: not all atoms of an "
+            "ordered structure have positions; give a structure with all atoms"
+        )
+    if missing := [key for key in _KEYS if attributes[key] is None]:
+        raise StructureError(f"{missing[0]} is null; expected numbers in Å")
     if attributes.get("nperiodic_dimensions", 3) != 3:
-        refuse_not_periodic(attributes.get("dimension_types") or [False] * 3)
+        refuse_not_periodic(attributes.get("dimension_types") or False)
     refuse_not_periodic(attributes.get("dimension_types") or ())
     species = {one["name"]: one for one in attributes.get("species") or ()}
     symbols = [
@@ -46,7 +54,10 @@ def crystal_of_optimade(source: Mapping[str, Any]) -> Crystal:
     lattice = checked_lattice(attributes["lattice_vectors"])
     positions = np.array(attributes["cartesian_site_positions"], dtype=np.float64)
     coords = positions.reshape(-1, 3) @ np.linalg.inv(lattice)
-    return make_crystal(lattice, symbols, coords)
+    formula = attributes.get("chemical_formula_reduced")
+    return make_crystal(lattice, symbols, coords)._replace(
+        declared_formula=formula if isinstance(formula, str) else ""
+    )
 
 
 def optimade_row(entry: Mapping[str, Any]) -> dict[str, Any]:

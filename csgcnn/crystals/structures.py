@@ -177,6 +177,14 @@ def _from_pymatgen(structure: "Structure") -> Crystal:
     return make_crystal(checked_lattice(structure.lattice.matrix), species, frac_coords)
 
 
+def _only_entry(source: dict[str, Any]) -> Any:
+    """Return the only structure of a response of OPTIMADE or of a database of ASE, or None."""
+    if isinstance(entries := source.get("data"), list):
+        return entries[0] if len(entries) == 1 and is_optimade(entries[0]) else None
+    ids = source.get("ids")
+    return source.get(str(ids[0])) if isinstance(ids, list) and len(ids) == 1 else None
+
+
 _FORMS_OF_DICTS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Crystal]], ...] = (
     (lambda source: "sites" in source, _from_pymatgen_dict),
     (lambda source: "lattice_mat" in source, _from_jarvis_dict),
@@ -184,6 +192,10 @@ _FORMS_OF_DICTS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Crystal]], .
     (is_optimade, crystal_of_optimade),
     (lambda source: is_optimade(source.get("data")), lambda source: _from_dict(source["data"])),
     (is_atoms_dict, crystal_of_dict),
+    (
+        lambda source: isinstance(_only_entry(source), dict),
+        lambda source: _from_dict(_only_entry(source)),
+    ),
 )
 
 

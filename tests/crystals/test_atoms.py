@@ -25,6 +25,7 @@ OPTIMADE: dict[str, Any] = {
     ],
     "dimension_types": [1, 1, 1],
 }
+ROW = {"numbers": [55, 17], "positions": [[0] * 3, [2] * 3], "cell": EDGE, "pbc": [1, 1, 1]}
 
 
 def atoms(symbols: str = "CsCl", **others: Any) -> Atoms:
@@ -45,7 +46,10 @@ def _cubic(species: list[Any], **pbc: Any) -> Structure:
         {key: value for key, value in OPTIMADE.items() if key != "species"}
         | {"species_at_sites": ["Cs", "Cl"]},
         ComputedStructureEntry(_cubic(["Cs", "Cl"]), -3.0).as_dict(),
+        {"data": [{"id": "x", "attributes": OPTIMADE}]},
+        {**OPTIMADE, "chemical_formula_reduced": "ClCs", "structure_features": []},
         {"numbers": [55, 17], "positions": [[0, 0, 0], [2, 2, 2]], "cell": EDGE, "pbc": [1, 1, 1]},
+        {"1": {**ROW, "unique_id": "f"}, "ids": [1], "nextid": 2},
         _cubic(["Cs", {"Cl-": 0.25, "Cl2+": 0.7499}]),
         _cubic(["Cs", {"Cl-": 0.25, "Cl2+": 0.75}]).as_dict(),
         StructureText(POSCAR),
@@ -122,6 +126,15 @@ def test_structures_that_are_not_periodic_are_refused(source: Any) -> None:
             },
             r"site 1 \(Cl\) has attached atoms without coordinates \(H\)",
         ),
+        (
+            {**OPTIMADE, "structure_features": ["implicit_atoms"]},
+            "structure_features holds implicit_atoms: not all atoms",
+        ),
+        ({**OPTIMADE, "structure_features": ["assemblies", "disorder"]}, "holds assemblies"),
+        ({**OPTIMADE, "chemical_formula_reduced": "Cl2Cs"}, "declares Cl2Cs, but its atoms are Cl"),
+        ({**OPTIMADE, "cartesian_site_positions": None}, "cartesian_site_positions is null"),
+        ({"data": [OPTIMADE, OPTIMADE]}, "the structure has no 'lattice'; it has data"),
+        ({**CSCL, "pbc": False}, "not periodic along a and b and c"),
         (_cubic(["Cs", {"Cl-": 0.25, "Cl2+": 0.7}]), "site 2 is disordered"),
         (Unusable("for this reason"), "for this reason"),
     ],
