@@ -7,7 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from csgcnn.crystals.records import Scalar, is_missing_number, none_if_missing, parse_scalar
+from csgcnn.crystals.records import Scalar, is_missing, parse_scalar
 from csgcnn.crystals.text_files import ONE_STRUCTURE, text_lines
 from csgcnn.errors import StructureError, UserError, one_line
 
@@ -77,7 +77,7 @@ class CsvFile:
             UserError: It is unclear which number the cell is.
         """
         column = self._comma_columns.get(position)
-        if column is None or _is_missing(cell):
+        if column is None or is_missing(cell):
             return parse_scalar(cell)
         if "," not in cell:
             if "." not in cell or isinstance(parse_scalar(cell), str):
@@ -111,7 +111,8 @@ class CsvFile:
                     continue
                 length = length or len(row)
                 if is_checked and len(row) != length:
-                    found = f"line {reader.line_num} has {len(row)} fields, expected {length}"
+                    fields = f"{len(row)} field{'s' * (len(row) != 1)}"
+                    found = f"line {reader.line_num} has {fields}, expected {length}"
                     raise UserError(f"{self.path}: {found}")
                 yield CsvRow(reader.line_num, row)
         except csv.Error as error:
@@ -170,10 +171,6 @@ def _unquoted(cell: str) -> str:
     return cell[1:-1].strip() if is_quoted else cell
 
 
-def _is_missing(cell: str) -> bool:
-    return none_if_missing(cell) is None or is_missing_number(cell)
-
-
 def _equally_long(rows: Sequence[list[str]]) -> list[list[str]]:
     return [row for row in rows if len(row) == len(rows[0])]
 
@@ -181,9 +178,7 @@ def _equally_long(rows: Sequence[list[str]]) -> list[list[str]]:
 def _has_decimal_commas(column: Sequence[str]) -> bool:
     """Return whether a column holds numbers, some with a comma; its first cell may be a name."""
     first, *others = column
-    cells = [
-        cell for cell in others if not (none_if_missing(cell) is None or is_missing_number(cell))
-    ]
+    cells = [cell for cell in others if not is_missing(cell)]
     if _COMMA_NUMBER.fullmatch(first):
         cells.append(first)
     is_number = (_COMMA_NUMBER.fullmatch(c) or not isinstance(parse_scalar(c), str) for c in cells)

@@ -10,8 +10,7 @@ from csgcnn.crystals.data_tables import check_columns, check_given_columns
 from csgcnn.crystals.records import (
     ReadOptions,
     Record,
-    is_missing_number,
-    none_if_missing,
+    is_missing,
     parse_scalar,
 )
 from csgcnn.crystals.structure_files import structure_format, structure_name
@@ -96,9 +95,7 @@ def _is_header(table: Path, first: CsvRow) -> bool:
     if not values or structure_format(id_) is not None:
         return False
     if any(
-        none_if_missing(value) is None
-        or is_missing_number(value)
-        or not isinstance(parse_scalar(value.replace(",", ".", 1)), str)
+        is_missing(value) or not isinstance(parse_scalar(value.replace(",", ".", 1)), str)
         for value in values
     ):
         return False

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from csgcnn.crystals.crystal import Crystal, checked_lattice, make_crystal
 from csgcnn.crystals.elements import SYMBOLS
+from csgcnn.crystals.formulas import parse_formula
 from csgcnn.crystals.limits import MAX_SITES
 from csgcnn.crystals.structure_warnings import warn
 from csgcnn.crystals.text_files import ONE_STRUCTURE, text_pieces
@@ -21,8 +22,6 @@ from csgcnn.errors import StructureError, one_line
 _MODE = "Direct or Cartesian"
 # Line of each part of a POTCAR that names the element: "VRHFIN =Fe: 3d7 4s1".
 _POTCAR_ELEMENT = re.compile(r"^\s*VRHFIN\s*=\s*([A-Z][a-z]?)\s*:", re.MULTILINE)
-_FORMULA = re.compile(r"(?:[A-Z][a-z]?\d{0,6})+")
-_FORMULA_PART = re.compile(r"([A-Z][a-z]?)(\d*)")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eEdD][-+]?\d+)?")
 _COUNT = re.compile(r"[-+]?\d{1,15}")
 # Largest absolute scale factor, or volume in Å³.
@@ -93,7 +92,8 @@ class _Lines:
         """Return the error for the line that was read last."""
         found = "missing"
         if self.n_read <= len(self._lines):
-            found = repr(one_line(self._lines[self.n_read - 1] or " ", 60))
+            line = self._lines[self.n_read - 1]
+            found = repr(one_line(line, 60)) if line.strip() else "blank"
         return StructureError(
             f"not a readable poscar file: line {self.n_read} is {found}, expected {expected}"
         )
@@ -209,13 +209,12 @@ def _label_elements(counts: Sequence[int], labels: Sequence[str]) -> list[str]:
 
 def _title_elements(title: str, counts: Sequence[int]) -> list[str]:
     """Return the elements of a title such as "Na Cl", "NaCl" or "Fe2 O3" that fits the counts."""
-    if not all(map(_FORMULA.fullmatch, title.split())):
+    words = title.split()
+    if len(words) == len(counts) and set(words) <= set(SYMBOLS[1:]):
+        return words
+    formula = parse_formula(title) or {}
+    if len(formula) != len(counts):
         return []
-    parts = [part for word in title.split() for part in _FORMULA_PART.findall(word)]
-    symbols = [symbol for symbol, _ in parts]
-    if len(parts) != len(counts) or not set(symbols) <= set(SYMBOLS[1:]):
-        return []
-    is_list = len(title.split()) == len(parts) and not any(n for _, n in parts)
-    amounts = [int(n or 1) for _, n in parts]
+    amounts = [*formula.values()]
     fits = all(n * amounts[0] == counts[0] * k for n, k in zip(counts, amounts, strict=True))
-    return symbols if is_list or fits else []
+    return [SYMBOLS[z] for z in formula] if fits else []

@@ -14,9 +14,9 @@ ID_COLUMNS = ("material_id", "jid", "mbid", "id")
 # Larger integers do not fit into a float.
 _MAX_INTEGER = 10**300
 # "Na" is not missing: it is sodium.
-_MISSING = {"", "na", "NA", "N/A", "n/a", "nan", "NaN", "None", "null", "NULL"}
+_MISSING = {"", "na", "NA", "N/A", "n/a", "nan", "NaN", "None", "null", "NULL", "#N/A", "<NA>"}
 # Missing values of a column of numbers; elsewhere they may be classes.
-_MISSING_NUMBERS = {"-", "--", "?", "."}
+_MISSING_NUMBERS = {"-", "--", "---", "–", "—", "?", "."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,11 @@ def none_if_missing(value: Any) -> Scalar:
 def is_missing_number(value: Scalar) -> bool:
     """Return whether a text stands for a missing value in a column of numbers, such as "-"."""
     return isinstance(value, str) and value in _MISSING_NUMBERS
+
+
+def is_missing(cell: str) -> bool:
+    """Return whether a cell stands for a missing number or text."""
+    return none_if_missing(cell) is None or is_missing_number(cell)
 
 
 def parse_scalar(text: str) -> Scalar:

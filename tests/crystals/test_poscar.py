@@ -107,6 +107,7 @@ def test_a_title_that_does_not_fit_names_no_elements(write: Write, title: str) -
         ("Direct\n", "", "line 8 is '0 0 0', expected Direct or Cartesian"),
         ("0 4 0", "0 4", r"line 4 is '0 4', expected a lattice vector"),
         ("1.0", "1 1", "line 2 is '1 1', expected one or three scale factors"),
+        ("1.0", " ", "line 2 is blank, expected one or three scale factors"),
         ("1.0", "0", "the scale in line 2 is 0.0; expected a positive number"),
         ("1.0", "1 -1 1", "the scale in line 2 is 1.0 -1.0 1.0"),
         ("1.0", "-1e300", "the scale in line 2"),
