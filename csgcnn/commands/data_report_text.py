@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from csgcnn.crystals.structure_warnings import summary_lines
 from csgcnn.data.targets import with_unit
+from csgcnn.errors import one_line
 from csgcnn.evaluation.data_report import DataReport, Distribution, SplitReport, TargetReport
 
 WIDTH = 100
@@ -37,12 +38,9 @@ def _overview(report: DataReport) -> Iterator[str]:
     yield f"{report.source}: {', '.join(facts)}"
     yield f"columns: {', '.join(report.columns) or 'none'}"
     for reason, ids in _kinds(report.rejected):
-        yield _cut(f"rejected: {_count(len(ids), 'record')} ({_some(ids)}): {reason}")
+        yield f"rejected: {_count(len(ids), 'record')} ({_some(ids)}): {one_line(reason)}"
     for line in summary_lines(report.warnings):
         yield f"warning: {line}"
-    if report.isolated and not any(note.code == "isolated_atoms" for note in report.warnings):
-        n = _count(len(report.isolated), "crystal")
-        yield f"{n} with atoms without a neighbor within the cutoff ({_some(report.isolated)})"
 
 
 def _elements(report: DataReport) -> Iterator[str]:

@@ -96,9 +96,9 @@ def _dataset(opened: OpenedDataset, settings: DatasetSettings, path: Path) -> Da
 
 
 def _is_number(store: GraphStore, name: str) -> bool:
-    """Return whether a column holds numbers only, and at least one."""
+    """Return whether more of a column's values are numbers than texts, which are rejected then."""
     values = [value for value in store.columns[name] if value is not None]
-    return bool(values) and not any(isinstance(value, str) for value in values)
+    return 2 * sum(isinstance(value, str) for value in values) < len(values)
 
 
 def _write(report: DataReport, output: Path) -> None:

@@ -107,7 +107,6 @@ class DataReport:
         n_compositions: Number of reduced compositions.
         elements: The elements, the most frequent first.
         cells: Distributions of sizes, volume per atom and density.
-        isolated: Crystals with atoms without a neighbor within the cutoff.
         targets: The targets.
         duplicates: Groups of equal crystals.
         similar: Pairs of crystals of one composition with nearly the same geometry.
@@ -125,7 +124,6 @@ class DataReport:
     n_compositions: int
     elements: list[ElementShare]
     cells: dict[str, Distribution]
-    isolated: list[str]
     targets: list[TargetReport]
     duplicates: list[list[str]]
     similar: list[tuple[str, str]]

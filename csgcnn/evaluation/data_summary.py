@@ -56,7 +56,6 @@ def report_data(
             are listed, in standard deviations.
     """
     store = dataset.store
-    n_isolated = np.concatenate([block.n_isolated for block in store.blocks()])
     groups, similar = duplicate_groups(store), similar_pairs(store)
     n_unread = len(dataset.rejected) + len(dataset.rows) - len(store)
     return DataReport(
@@ -69,7 +68,6 @@ def report_data(
         n_compositions=len(set(compositions(store))),
         elements=_elements(store),
         cells=_cells(store),
-        isolated=_ids(store, np.flatnonzero(n_isolated)),
         targets=_targets(dataset),
         duplicates=[_ids(store, rows) for rows in groups],
         similar=[(store.ids[one], store.ids[other]) for one, other in similar],
