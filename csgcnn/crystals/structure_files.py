@@ -108,7 +108,11 @@ def parse_structure(
 
 
 def _parse_json(text: str) -> dict[str, Any]:
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        hint = "; a Python dict needs json.dumps" if text.lstrip().startswith("{'") else ""
+        raise StructureError(f"not a readable json file: {error}{hint}") from None
     if isinstance(value, list):
         raise StructureError(f"the file holds a list of {len(value)} entries, not one structure")
     if not isinstance(value, dict):
