@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.checks import FormulaMismatch
+from csgcnn.crystals.checks import FormulaMismatch, check_distances
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graphs import CrystalGraphs, NeighborList, find_neighbors, to_graphs
 from csgcnn.crystals.records import Record
@@ -192,6 +192,7 @@ def _build(
             try:
                 crystal = to_crystal(source, formula_mismatch)
                 neighbors = find_neighbors(crystal, settings)
+                check_distances(crystal, *neighbors[:3])
             except Exception as error:
                 # An unforeseen error concerns this record only, not the whole run.
                 reasons[position] = _reason(error)

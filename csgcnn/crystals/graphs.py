@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.checks import check_distances
 from csgcnn.crystals.compression import cluster_distances, merge_equivalent
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.descriptors import descriptors
@@ -109,7 +108,7 @@ def connect(crystals: Sequence[Crystal], settings: GraphSettings) -> CrystalGrap
         settings: Cutoff, shells, compression and descriptors.
 
     Raises:
-        StructureError: Two atoms of a crystal are too close, or it has too many neighbors.
+        StructureError: Two atoms of a crystal have the same position, or it has too many neighbors.
     """
     found = [find_neighbors(crystal, settings) for crystal in crystals]
     return to_graphs(crystals, found, settings)
@@ -123,8 +122,8 @@ def find_neighbors(crystal: Crystal, settings: GraphSettings) -> NeighborList:
         settings: Cutoff, shells and descriptors.
 
     Raises:
-        StructureError: Two atoms are too close, or there are too many neighbors, or too many sites
-            for a descriptor.
+        StructureError: Two atoms have the same position, or there are too many neighbors, or too
+            many sites for a descriptor.
     """
     n_sites = len(crystal.atomic_number)
     needs_symmetry = not {"lattice", "symmetry"}.isdisjoint(settings.global_features)
@@ -136,7 +135,6 @@ def find_neighbors(crystal: Crystal, settings: GraphSettings) -> NeighborList:
     # The order of equally distant neighbors, and so which are truncated, depends on the radius.
     whole_cutoff = settings.shells == "truncate"
     pairs = search_neighbors(crystal, settings.cutoff, settings.max_neighbors, whole_cutoff)
-    check_distances(crystal, *pairs)
     return NeighborList(*pairs, descriptors(crystal, settings.global_features))
 
 

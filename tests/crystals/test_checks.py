@@ -8,7 +8,6 @@ import pytest
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.graph_builder import GraphChunk, build_graphs
-from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import ReadOptions, Record
 from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.crystals.structures import StructureText, to_crystal
@@ -73,11 +72,6 @@ def test_atoms_that_are_far_too_close_are_refused_with_sites_and_distance() -> N
     (note,) = built(pair(1.4)).warnings
     assert note.code == "short_distance"
     assert not built(pair(1.7)).warnings
-
-
-def test_graphs_of_crystals_are_checked_likewise() -> None:
-    with pytest.raises(StructureError, match=r"sites 1 \(Na\) and 2 \(Cl\) are 0.8 Å apart"):
-        connect([to_crystal(pair(0.8))], GraphSettings())
 
 
 def test_labels_of_the_file_name_the_sites() -> None:

@@ -30,7 +30,7 @@ def test_tables_must_not_name_files_outside_their_folder(
     ("name", "content", "reason"),
     [
         ("a.csv", "id,file\na,a\0.cif\n", "binary data"),
-        ("a.csv", "id,file\na,b\n\nc\n", "line 4 has 1 fields, expected 2"),
+        ("a.csv", "id,file\na,b\n\nc\n", "line 4 has 1 field, expected 2"),
         (
             "a.csv",
             'id,"x\n\x1b[2J","x\n\x1b[2J"\na,b,c\n',

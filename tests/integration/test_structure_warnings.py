@@ -115,7 +115,10 @@ def test_predictions_of_files_and_of_built_graphs_carry_the_codes(
         words += ("overwrite=true",)
         answer = csgcnn("predict", *words, cwd=tmp_path)
         assert answer.code == 0, answer.said
-        assert f"{SUMMARY}; see p.warnings.csv" in answer.said
+        # The line about the domain of the model says it once.
+        (line,) = said_of_isolated(answer)
+        assert line.startswith("isolated_atoms: 4 predictions may be far off")
+        assert line.endswith("ids: m03, m07, m09, ...")
         codes = {row["id"]: row["warnings"] for row in table(tmp_path / "p.csv")}
         assert len(codes) == 12
         assert [id_ for id_ in codes if "isolated_atoms" in codes[id_]] == LONE_IDS
@@ -179,11 +182,13 @@ def test_python_warns_and_the_frame_has_the_codes(folder: Path, ckpts: list[Path
     model, files = load(ckpts[0]), [folder / f"m{number:02}.cif" for number in (0, 3, 7)]
     with pytest.warns(DataWarning) as issued:
         frame = model.predict(files, as_frame=True)
-    text = "2 structures: atoms without a neighbor within the cutoff (structure 1, structure 2)"
-    assert text in [str(one.message) for one in issued]
+    lines = [str(one.message) for one in issued]
+    (line,) = (line for line in lines if "without a neighbor" in line)
+    assert line.startswith("isolated_atoms: 2 predictions may be far off")
+    assert line.endswith("ids: structure 1, structure 2")
     assert ["isolated_atoms" in codes for codes in frame["warnings"]] == [False, True, True]
     assert issued[0].filename == __file__
-    with pytest.warns(DataWarning, match=r"structure 0: 1 of 1 atoms without a neighbor"):
+    with pytest.warns(DataWarning, match=r"isolated_atoms: 1 prediction .*ids: structure 0"):
         model.predict(folder / "m03.cif")
 
 

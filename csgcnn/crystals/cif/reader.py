@@ -234,7 +234,7 @@ def _lattice(items: Items) -> Array:
     if 2 * max(angles) >= sum(angles) or sum(angles) >= 360:
         raise StructureError(
             "_cell_angle_alpha, _cell_angle_beta and _cell_angle_gamma are "
-            f"{', '.join(f'{angle:g}' for angle in angles)}; no cell has these angles"
+            f"{', '.join(f'{angle:g}' for angle in angles)}; no lattice has these angles"
         )
     lattice = lattice_from_parameters(parameters)
     if (given := items.text("_cell_volume")) is not None:

@@ -274,7 +274,9 @@ def test_modulated_structure_is_refused() -> None:
     assert codes(cif("_cell_modulation_dimension 0", named("P 1"), SALT)) == (2, [])
 
 
-def test_angles_that_form_no_cell_are_refused_by_name() -> None:
+def test_angles_that_form_no_lattice_are_refused_by_name() -> None:
     for angles in ((60, 60, 130), (60, 60, 120), (130, 120, 110)):
-        with pytest.raises(StructureError, match=r"_cell_angle_alpha.* no cell has these angles"):
+        with pytest.raises(
+            StructureError, match=r"_cell_angle_alpha.* no lattice has these angles"
+        ):
             read_cif(cif(named("P 1"), SALT, parameters=(4, 4, 4, *angles)))
