@@ -58,7 +58,10 @@ def file_records(path: Path, table: Table, options: ReadOptions) -> Iterator[Rec
         UserError: A column does not exist, or a file lies outside the folder of the table.
     """
     usual = (*FILE_COLUMNS, *STRUCTURE_COLUMNS)
-    hint = "; a table without a header needs dataset.columns=[id,file,TARGET]"
+    hint = (
+        "; name it with dataset.structure_column, or the columns of a table without a header with "
+        "dataset.columns=[id,file,TARGET]"
+    )
     column = find_column(path, table, options.structure_column, usual, "structure file", hint)
     return _records(path, table, options, column)
 
