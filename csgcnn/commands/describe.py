@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from csgcnn.data.cache import OpenedDataset
 from csgcnn.data.dataset import Dataset, select_targets
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import derive_columns, describe_targets
+from csgcnn.data.transforms import labels_in_unit
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.evaluation.data_report import DataReport
 from csgcnn.evaluation.data_summary import report_data
@@ -91,8 +93,11 @@ def _dataset(opened: OpenedDataset, settings: DatasetSettings, path: Path) -> Da
         rows, values = torch.arange(len(store)), torch.zeros(len(store), 0)
         return Dataset(store, [], values, rows, opened.rejected)
     tasks, units = settings.tasks, settings.units
-    targets = describe_targets(store, names, tasks, units, settings.derived, path)
-    return select_targets(store, targets, opened.rejected, path, failed)
+    derived, transforms = settings.derived, settings.transform
+    targets = describe_targets(store, names, tasks, units, derived, path, transforms)
+    dataset = select_targets(store, targets, opened.rejected, path, failed, settings.weight_column)
+    # The report is in the units of the targets; a transform rejects rows outside its domain.
+    return replace(dataset, values=labels_in_unit(dataset.values, targets))
 
 
 def _is_number(store: GraphStore, name: str) -> bool:

@@ -124,6 +124,18 @@ def test_from_python(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is_wide" in capsys.readouterr().out
 
 
+def test_a_transform_rejects_rows_outside_its_domain(data: Path) -> None:
+    derived = {"dataset.derived.x": "band_gap - 2"}
+    plain = api.describe(data, "x", verbose=False, **derived)
+    report = api.describe(data, "x", verbose=False, **derived, **{"dataset.transform.x": "log10"})
+    assert report.n_usable < plain.n_usable
+    assert any("dataset.transform.x=log10" in entry.reason for entry in report.rejected)
+    before, after = (found.targets[0].distribution for found in (plain, report))
+    assert before
+    assert after
+    assert after.max == pytest.approx(before.max, rel=1e-5), "in the unit of the target"
+
+
 def test_extreme_numbers_stay_in_their_columns(csgcnn: Command, tmp_path: Path) -> None:
     crystal = {"lattice": [[30, 0, 0], [0, 30, 0], [0, 0, 30]], "species": ["H"]}
     values = {"a": -1.23456e-5, "b": 123456.7, "c": None}
