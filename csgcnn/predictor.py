@@ -120,7 +120,7 @@ class Predictor:
             plugins: Packages whose classes the checkpoint may name.
         """
         with plugins_allowed(plugins):
-            return cls(load_model(checkpoint_paths(path)), device)
+            return cls(load_model(checkpoint_paths(path), device), device)
 
     @overload
     def predict(self, structures: Any, *, as_frame: Literal[False] = False) -> Floats: ...

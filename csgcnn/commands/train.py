@@ -23,6 +23,7 @@ from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.splits import split_ids
 from csgcnn.data.training_set import plain_fingerprints
 from csgcnn.errors import ConfigError, first_line
+from csgcnn.evaluation import plots
 from csgcnn.evaluation.calibration import calibrate
 from csgcnn.evaluation.unit_metrics import reported_metrics
 from csgcnn.nn.network import CrystalGraphNetwork
@@ -158,6 +159,7 @@ def _description(cfg: DictConfig, data: Prepared) -> dict[str, Any]:
     domain = Domain.of(dataset.store, data.split["train"])
     return {
         "csgcnn": __version__,
+        "device": data.device.type,
         "config": OmegaConf.to_container(cfg, resolve=True),
         "targets": [target.plain() for target in dataset.targets],
         "elements": sorted(domain.elements),
@@ -273,10 +275,9 @@ def _summary(trainer: Trainer, dataset: Dataset) -> dict[str, Any]:
 
 def _plot_learning_curve(run: RunDirectory, data: Prepared) -> None:
     if data.trainer.figures and not distributed.rank():
-        from csgcnn.evaluation.plots import draw, plot_learning_curve
-
         path = run.folder / "learning_curve.png"
-        draw(lambda: plot_learning_curve(run.folder / "metrics.csv", data.dataset.targets, path))
+        table, targets = run.folder / "metrics.csv", data.dataset.targets
+        plots.draw(lambda: plots.plot_learning_curve(table, targets, path))
 
 
 def _write_pruned(run: RunDirectory, trainer: Trainer, facts: Mapping[str, Any]) -> None:

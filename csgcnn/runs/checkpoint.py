@@ -74,6 +74,7 @@ def load_checkpoint(path: Path, limits: Limits = LIMITS) -> dict[str, Any]:
     Returns:
         format: Its format as a file.
         csgcnn: Version that wrote it.
+        device: Type of the device that trained it, cpu or cuda; absent before version 0.2.
         config: Configuration of the training, upgraded to this version.
         removed: Sentences about keys of its configuration that no longer exist.
         plugins: Packages outside csgcnn that its configuration names. This is information only:
@@ -257,6 +258,7 @@ def _is_state_dict(value: Any) -> bool:
 
 FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "csgcnn": ("a version", _is_text),
+    "device": ("cpu or cuda", _is_text),
     "config": ("a dict of texts and numbers", _is_config),
     "plugins": ("a list of packages", _are_texts),
     "targets": ("a list of targets", _are_targets),

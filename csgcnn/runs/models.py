@@ -1,6 +1,7 @@
 """Rebuild trained networks from checkpoints, one or an ensemble of several."""
 
 import glob
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,9 +21,12 @@ from csgcnn.data.domain import Domain
 from csgcnn.data.targets import Target
 from csgcnn.data.training_set import TrainingSet
 from csgcnn.errors import ConfigError, UserError, one_line
+from csgcnn.hardware import find_device
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork, build_network
 from csgcnn.runs.checkpoint import load_checkpoint
+
+log = logging.getLogger(__name__)
 
 # Errors of building a network that an untrusted configuration describes.
 _MISFITS = (
@@ -48,6 +52,7 @@ class TrainedModel:
         training_set: The training crystals.
         split: Ids of the train, val and test rows, if they are known.
         is_laplace: Whether its standard deviations are those of Laplace distributions.
+        trained_on: Type of the device that trained it, cpu or cuda, if it is known.
     """
 
     network: CrystalGraphNetwork | Ensemble
@@ -57,19 +62,24 @@ class TrainedModel:
     training_set: TrainingSet
     split: dict[str, list[str]] | None = None
     is_laplace: bool = False
+    trained_on: str = ""
 
 
-def load_model(paths: Sequence[Path]) -> TrainedModel:
+def load_model(paths: Sequence[Path], device: torch.device | str = "cpu") -> TrainedModel:
     """Rebuild a model from its checkpoint alone, or an ensemble from several.
 
     Args:
         paths: Checkpoints, which are untrusted.
+        device: Device that will compute. A note is logged if that is the CPU and a GPU trained.
 
     Raises:
         UserError: A file is not a usable checkpoint, or their targets or graphs differ.
-        ConfigError: A checkpoint needs a plugin that is not allowed.
+        ConfigError: A checkpoint needs a plugin that is not allowed, or there is no such device.
     """
+    is_cpu = find_device(device).type == "cpu"
     members = [_load_one(path) for path in paths]
+    if is_cpu and any(member.trained_on == "cuda" for member in members):
+        log.info("the model was trained on a GPU; predictions on the CPU differ by rounding")
     return members[0] if len(members) == 1 else _join(members, paths)
 
 
@@ -132,7 +142,10 @@ def _load_one(path: Path) -> TrainedModel:
     split = content.get("split")
     training_set = TrainingSet.from_plain(split and split.get("train"), content.get("fingerprints"))
     is_laplace = config.get("loss", {}).get("distribution") == "laplace"
-    return TrainedModel(network, graph, targets, domain, training_set, split, is_laplace)
+    trained_on = content.get("device", "")
+    return TrainedModel(
+        network, graph, targets, domain, training_set, split, is_laplace, trained_on
+    )
 
 
 def _network(

@@ -11,6 +11,7 @@ import torch
 from csgcnn import load
 from csgcnn import train as train_in_python
 from csgcnn.errors import ConfigError, DataWarning
+from csgcnn.runs.checkpoint import load_checkpoint, save_checkpoint
 
 Command = Callable[..., Any]
 REFUSAL = "device=cuda: no GPU was found here; use cpu"
@@ -43,6 +44,22 @@ def test_python_refuses_an_absent_gpu(run: Path, data_file: Path, tmp_path: Path
     with pytest.raises(ConfigError, match=REFUSAL):
         train_in_python(data_file, "band_gap", folder=tmp_path / "run", device="cuda")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_of_a_gpu_predicts_on_the_cpu_with_a_note(
+    csgcnn: Command, run: Path, cifs: Path, tmp_path: Path
+) -> None:
+    best = run / "checkpoints" / "best.ckpt"
+    content = load_checkpoint(best)
+    assert content["device"] == "cpu"
+    save_checkpoint({**content, "device": "cuda"}, tmp_path / "gpu.ckpt")
+    note = "the model was trained on a GPU; predictions on the CPU differ by rounding"
+    for ckpt, is_noted in ((best, False), (tmp_path / "gpu.ckpt", True)):
+        words = [f"ckpt={ckpt}", f"structures={cifs}", f"output={ckpt.stem}.csv", "device=cpu"]
+        answer = csgcnn("predict", *words, cwd=tmp_path)
+        assert answer.code == 0, answer.said
+        assert (note in answer.said) == is_noted
+    assert (tmp_path / "best.csv").read_bytes() == (tmp_path / "gpu.csv").read_bytes()
 
 
 def test_a_run_that_names_a_gpu_resumes_on_the_cpu(
