@@ -95,7 +95,7 @@ def _dataset(opened: OpenedDataset, settings: DatasetSettings, path: Path) -> Da
     tasks, units = settings.tasks, settings.units
     derived, transforms = settings.derived, settings.transform
     targets = describe_targets(store, names, tasks, units, derived, path, transforms)
-    dataset = select_targets(store, targets, opened.rejected, path, failed, settings.weight_column)
+    dataset = select_targets(store, targets, opened.rejected, path, failed)
     # The report is in the units of the targets; a transform rejects rows outside its domain.
     return replace(dataset, values=labels_in_unit(dataset.values, targets))
 
