@@ -55,7 +55,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# Power of a length with which a descriptor grows, by its unit; others do not depend on the size.
+# Power of a length with which a descriptor grows, by its unit. Other descriptors do not depend on
+# the size of the cell, such as the mean of the atomic radii.
 _LENGTH_POWERS = {"[Å]": 1, "[Å3]": 3, "[g/cm3]": -3}
 
 Array = NDArray[Any]
@@ -106,7 +107,10 @@ def descriptor_names(names: Sequence[str]) -> list[str]:
 
 def length_powers(names: Sequence[str]) -> list[int]:
     """Return the power with which each number of `descriptors` scales if all lengths are scaled."""
-    return [_LENGTH_POWERS.get(name.rpartition(" ")[2], 0) for name in descriptor_names(names)]
+    return [
+        _LENGTH_POWERS.get(column.rpartition(" ")[2], 0) if column in NAMES["lattice"] else 0
+        for column in descriptor_names(names)
+    ]
 
 
 def find_symmetry(crystal: Crystal) -> Symmetry:
