@@ -164,7 +164,13 @@ WRITERS: dict[str, tuple[Callable[[Path, list[Record]], list[str]], str]] = {
 }
 
 
-@pytest.mark.parametrize("format_", WRITERS)
+@pytest.mark.parametrize(
+    "format_",
+    [
+        format_ if number == 0 else pytest.param(format_, marks=pytest.mark.slow)
+        for number, format_ in enumerate(WRITERS)
+    ],
+)
 def test_every_format_trains(
     format_: str, csgcnn: Command, twenty: list[Record], tmp_path: Path, table: Table
 ) -> None:

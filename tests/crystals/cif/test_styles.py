@@ -32,7 +32,9 @@ def test_operations_of_gemmi_and_spglib_give_the_same_atoms() -> None:
     assert n_compared > 50
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize(
+    "style", [STYLES[0], *(pytest.param(style, marks=pytest.mark.slow) for style in STYLES[1:])]
+)
 def test_every_setting_is_read_as_it_was_written(style: str) -> None:
     rng = np.random.default_rng(STYLES.index(style))
     wrong, refused, read = [], list[str](), Counter[str]()
