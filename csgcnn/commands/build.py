@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
-from tqdm import tqdm
 
+from csgcnn.commands.counting import counted
 from csgcnn.commands.prepare import dataset_settings, plain, read_options
 from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.graph import GraphSettings
@@ -46,7 +46,7 @@ def build(cfg: DictConfig) -> int:
     options = read_options(dataset_settings(cfg))
     # The name identifies data and settings, so that an interrupted build is resumed only for them.
     unfinished = output.with_name(f".{output.name}.{content_key(path, settings, options)}")
-    with tqdm(desc="building graphs", unit="crystal", delay=1, disable=None) as bar:
+    with counted("building graphs") as count:
         try:
             store, rejected, warnings = build_or_wait(
                 lambda: iter_records(path, options),
@@ -54,7 +54,7 @@ def build(cfg: DictConfig) -> int:
                 unfinished,
                 path,
                 cfg.workers,
-                bar.update,
+                count,
                 partial(build_graphs, formula_mismatch=options.formula_mismatch),
             )
             unfinished.rename(output)

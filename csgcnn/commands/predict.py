@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, ListConfig
-from tqdm import tqdm
 
 from csgcnn import __version__
+from csgcnn.commands.counting import counted
 from csgcnn.commands.outputs import check_output
 from csgcnn.config.paths import user_path
 from csgcnn.crystals.graph_builder import Rejected
@@ -201,13 +201,13 @@ def _chunks(
 
 
 def _fill(partial: PartialTable, chunks: Chunks, predictor: Predictor, n_stds: float) -> None:
-    with tqdm(unit="crystal", delay=1, disable=None, initial=partial.n_records) as bar:
+    with counted("predicting", done=partial.n_records) as count:
         for chunk in chunks(partial):
             cells = _cells(chunk, predictor, n_stds)
             rows = [[id_, *of_row] for id_, of_row in zip(chunk.ids, cells, strict=True)]
             part = Part(rows, chunk.rejected, chunk.warnings)
             partial.add(part)
-            bar.update(len(part))
+            count(len(part))
 
 
 def _cells(chunk: Prediction, predictor: Predictor, n_stds: float) -> Iterator[list[str]]:

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from csgcnn import distributed
+from csgcnn.commands.counting import counted
 from csgcnn.config.instantiate import instantiate
 from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.dataset import DatasetSettings, SplitSettings
@@ -179,7 +179,7 @@ def load_dataset(
         graph: How its crystals become graphs.
         reports: Files that list rejected records and warnings.
         workers: Processes that build graphs; None: one per core.
-        progress: Whether to show a progress bar.
+        progress: Whether to show progress.
         targets: Targets of a trained model, which replace those of the settings.
 
     Raises:
@@ -223,21 +223,19 @@ def open_graphs(
         settings: The data set.
         graph: How its crystals become graphs.
         workers: Processes that build graphs; None: one per core.
-        progress: Whether to show a progress bar.
+        progress: Whether to show progress.
 
     Raises:
         UserError: The data cannot be read.
     """
-    # None: only on a terminal
-    disable = None if progress else True
-    with tqdm(desc="building graphs", unit="crystal", delay=1, disable=disable) as bar:
+    with counted("building graphs", progress) as count:
         return open_dataset(
             data_path(settings.path, settings.hint),
             graph,
             read_options(settings),
             user_path(settings.cache_dir) if settings.cache_dir else None,
             workers,
-            bar.update,
+            count,
         )
 
 

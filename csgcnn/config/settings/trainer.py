@@ -71,7 +71,7 @@ class TrainerSettings:
             effect="execution",
         ),
     ] = None
-    progress: Annotated[bool, Setting("Show progress bars.", effect="execution")] = True
+    progress: Annotated[bool, Setting("Show progress.", effect="execution")] = True
     figures: Annotated[bool, Setting("Draw the figures of a finished run.", effect="execution")] = (
         True
     )
