@@ -67,7 +67,7 @@ def claim_directory(path: str) -> str:
     except OSError as error:
         raise UserError(
             f"cannot make the folder {Path(path).absolute()}: {error.strerror or error}; start in "
-            "a folder that can be written, or give the folder of the run"
+            "another folder, or give one"
         ) from error
     return name
 
