@@ -14,13 +14,14 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from csgcnn.cli.messages import format_error, print_error, print_hydra_error
 from csgcnn.cli.overrides import canonical, opted_in, resumed
 from csgcnn.cli.spelling import HYDRA_COMPLETION, USE_INSTALL_COMPLETION
 from csgcnn.commands.job import Job
 from csgcnn.config.compose import hydra_session
+from csgcnn.config.given import check_hydra_keys, given_keys, keys_of_files
 from csgcnn.config.locations import CONF
 from csgcnn.config.paths import user_path
 from csgcnn.config.plugins import check_opt_in, plugins_loaded
@@ -29,6 +30,9 @@ from csgcnn.config.targets import plugins_allowed
 from csgcnn.config.upgrade import upgraded_folder
 from csgcnn.config.validate import validate
 from csgcnn.errors import AbortError, ConfigError, FailedJobError, UserError
+
+# Checks a configuration and its node `hydra`.
+Check = Callable[[DictConfig, DictConfig], None]
 
 
 def run_application(command: str, arguments: Sequence[str]) -> int:
@@ -54,7 +58,7 @@ def run_application(command: str, arguments: Sequence[str]) -> int:
         plugins = opted_in(arguments)
         # --help lists the keys of permitted classes.
         with plugins_allowed(plugins):
-            _run(command, parser, options, make_job(command, plugins, failures))
+            _run(command, parser, options, plugins, failures)
     except BrokenPipeError:
         raise
     except Exception as error:
@@ -87,7 +91,7 @@ def make_parser(command: str) -> argparse.ArgumentParser:
 
 
 def make_job(
-    command: str, plugins: Sequence[str], failures: list[str]
+    command: str, plugins: Sequence[str], failures: list[str], check: Check
 ) -> Callable[[DictConfig], Any]:
     """Return the function that Hydra calls with the configuration of each job.
 
@@ -97,6 +101,8 @@ def make_job(
         command: Name of the command.
         plugins: Packages that the command line allows.
         failures: List to which failed jobs of a multirun are added.
+        check: Checks the configuration of a job of a multirun; that of a single run is checked
+            before its folder is created.
     """
 
     def run_job(cfg: DictConfig) -> Any:
@@ -104,9 +110,9 @@ def make_job(
         trial = HydraConfig.get().sweeper.get("trial")
         name = " ".join(HydraConfig.get().overrides.task) if trial is None else f"trial {trial}"
         try:
-            check_opt_in(cfg.plugins, plugins)
             with plugins_loaded(plugins):
-                validate(cfg, COMMANDS[command])
+                if is_sweep:
+                    check(cfg, cast(DictConfig, HydraConfig.get()))
                 module = importlib.import_module(f"csgcnn.commands.{command}")
                 arguments = [Job.of_hydra()] if command in ("train", "benchmark") else []
                 result = getattr(module, command)(cfg, *arguments)
@@ -131,13 +137,14 @@ def _run(
     command: str,
     parser: argparse.ArgumentParser,
     options: argparse.Namespace,
-    job: Callable[[DictConfig], Any],
+    plugins: Sequence[str],
+    failures: list[str],
 ) -> None:
     """Do what the flags ask for; without any, run the job."""
     _check_flags(options)
     overrides = options.overrides
     with ExitStack() as stack:
-        folders = [user_path(options.config_dir)] if options.config_dir else []
+        own = folders = [user_path(options.config_dir)] if options.config_dir else []
         name = options.config_name or command
         if folders:
             folders = [*stack.enter_context(upgraded_folder(folders[0], name)), *folders]
@@ -156,9 +163,46 @@ def _run(
         elif options.info:
             hydra.show_info(options.info, name, overrides)
         else:
-            is_sweep = _is_sweep(hydra, name, overrides, options.multirun)
-            start = hydra.multirun if is_sweep else hydra.run
-            start(config_name=name, task_function=job, overrides=overrides)
+            check = _checker(command, plugins, own, name)
+            job = make_job(command, plugins, failures, check)
+            if _is_sweep(hydra, name, overrides, options.multirun):
+                hydra.multirun(config_name=name, task_function=job, overrides=overrides)
+                return
+            with plugins_loaded(plugins):
+                _check_before(hydra.compose_config(name, overrides, RunMode.RUN), check)
+            hydra.run(config_name=name, task_function=job, overrides=overrides)
+
+
+def _checker(command: str, plugins: Sequence[str], folders: Sequence[Path], name: str) -> Check:
+    """Return a function that checks a configuration, given it and its node `hydra`.
+
+    Args:
+        command: Name of the command.
+        plugins: Packages that the command line allows.
+        folders: Folders of the user's configurations.
+        name: Name of the configuration.
+    """
+
+    def check(cfg: DictConfig, node: DictConfig) -> None:
+        check_opt_in(cfg.plugins, plugins)
+        check_hydra_keys(node.overrides.hydra)
+        given = [*given_keys(node.overrides.task), *keys_of_files(node, folders, name)]
+        validate(cfg, COMMANDS[command], given)
+
+    return check
+
+
+def _check_before(cfg: DictConfig, check: Check) -> None:
+    """Check a configuration with its node `hydra` before the folder of the run is created."""
+    state = HydraConfig.instance()
+    before = state.cfg
+    # Values may refer to the node.
+    state.set_config(cfg)
+    try:
+        own = OmegaConf.masked_copy(cfg, [key for key in map(str, cfg) if key != "hydra"])
+        check(own, cfg.hydra)
+    finally:
+        state.cfg = before
 
 
 def _check_flags(options: argparse.Namespace) -> None:

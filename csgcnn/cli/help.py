@@ -78,12 +78,14 @@ def sections(command: str, config: Mapping[str, Any]) -> dict[str, list[tuple[st
     """Return the keys of a configuration by section: full name, description, value.
 
     Args:
-        command: Name of the command.
+        command: Name of the command, which reads the keys.
         config: A plain configuration.
     """
     keys = section_keys(COMMANDS[command])
     found: dict[str, list[tuple[str, Key, Any]]] = {}
     for name, key in described_keys(config, keys):
+        if not key.is_read:
+            continue
         section = name.rpartition(".")[0] if name in keys else name.partition(".")[0]
         parent = select(config, name.rpartition(".")[0]) if "." in name else config
         is_given = isinstance(parent, Mapping) and name.rpartition(".")[2] in parent
@@ -93,12 +95,15 @@ def sections(command: str, config: Mapping[str, Any]) -> dict[str, list[tuple[st
 
 
 def description(key: Key) -> str:
-    """Return the help text of a key with its unit, its allowed values and what null means."""
+    """Return the help text of a key with its unit, its allowed values, what it needs and what null means."""
     facts = [key.setting.unit and f"in {key.setting.unit}"]
     if key.setting.choices:
         facts.append(key.setting.expected())
     elif key.setting.is_bounded:
         facts.append(key.expected)
+    if key.setting.read_by:
+        name, _, values = key.setting.read_by.partition("=")
+        facts.append(f"needs {name}={key.setting.readers}" if values else f"needs {name}")
     facts.append(key.setting.null and f"null: {key.setting.null}")
     given = "; ".join(filter(None, facts))
     return f"{key.setting.help} [{given}]" if given else key.setting.help

@@ -4,12 +4,10 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -19,6 +17,7 @@ from omegaconf.errors import (
 )
 
 from csgcnn.config.locations import CONF
+from csgcnn.config.names import unknown_key
 from csgcnn.config.override import ALIASES
 from csgcnn.errors import UserError, first_line, nearest
 
@@ -82,13 +81,18 @@ def print_hydra_error(command: str, error: Exception) -> int:
     if wants_tracebacks() or not is_expected:
         traceback.print_exception(error)
         return 1
-    print(f"csgcnn {command}: {format_hydra_error(error)}", file=sys.stderr)
+    print(f"csgcnn {command}: {format_hydra_error(error, command)}", file=sys.stderr)
     # No folder can be made for the run; nothing is wrong with the command line.
     return 1 if str(error).startswith(f"{UserError.__name__} raised while resolving") else 2
 
 
-def format_hydra_error(error: Exception) -> str:
-    """Return a mistake in overrides or configuration as one line, with the nearest spelling."""
+def format_hydra_error(error: Exception, command: str = "train") -> str:
+    """Return a mistake in overrides or configuration as one line, with the nearest spelling.
+
+    Args:
+        error: The error of Hydra.
+        command: Command that was given.
+    """
     cause, text = error.__cause__, first_line(error)
     if isinstance(error, OverrideParseException):
         quoted = "\"{}='...'\"".format(error.override.partition("=")[0])
@@ -99,7 +103,7 @@ def format_hydra_error(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         return _format_missing_option(error)
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        return _format_unknown_key(cause)
+        return _format_unknown_key(cause, command)
     if isinstance(cause, ValidationError):
         override = str(error).removeprefix("Error merging override ") or cause.full_key
         expected = EXPECTED.get(type(cause.child_node).__name__)
@@ -133,28 +137,14 @@ def _format_missing_option(error: MissingConfigException) -> str:
     return f"{group} has no option {option!r}; expected {', '.join(options)}{hint}"
 
 
-def _format_unknown_key(unknown: ConfigKeyError | ConfigAttributeError) -> str:
-    key, parent, full_key = str(unknown.key), unknown.parent_node, str(unknown.full_key)
+def _format_unknown_key(unknown: ConfigKeyError | ConfigAttributeError, command: str) -> str:
+    parent, full_key = unknown.parent_node, str(unknown.full_key)
     if str(unknown.ref_type_str).startswith("Dict["):
         return f"{full_key} is new there; to add it, write +{full_key}=..."
     siblings = [sibling for sibling in map(str, parent) if sibling != "hydra"]
-    section = full_key.rpartition(".")[0]
-    if section:
-        hint = nearest(full_key, [f"{section}.{sibling}" for sibling in siblings])
+    if section := full_key.rpartition(".")[0]:
+        known = [f"{section}.{sibling}" for sibling in siblings]
     else:
         # No key of the configuration has the name of these groups.
-        hint = nearest(full_key, [*siblings, "experiment", *ALIASES])
-    if not hint:
-        same_name = [name for name in _full_keys(parent._get_root()) if name.endswith(f".{key}")]
-        hint = f"; expected {', '.join(siblings)}"
-        if same_name:
-            hint = f"; did you mean {' or '.join(same_name)}?"
-    return f"there is no key {full_key}{hint}"
-
-
-def _full_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    for name in map(str, node):
-        child = node._get_node(name)
-        yield prefix + name
-        if isinstance(child, DictConfig) and name != "hydra":
-            yield from _full_keys(child, f"{prefix}{name}.")
+        known = [*siblings, "experiment", *ALIASES]
+    return str(unknown_key(full_key, known, command))

@@ -1,10 +1,11 @@
 """Find misspelled keys and options before Hydra is imported, which takes most of a second."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 
-from csgcnn.config.keys import section_keys
+from csgcnn.config.keys import holder, section_keys
 from csgcnn.config.locations import CONF
+from csgcnn.config.names import unknown_key, unread_key
 from csgcnn.config.override import ALIASES, Override, parse_override
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.removed import REMOVED_KEYS
@@ -20,7 +21,7 @@ USE_INSTALL_COMPLETION = "not supported; use csgcnn --install-completion [bash|z
 def check_spelling(command: str, arguments: Sequence[str]) -> None:
     """Check the names of keys and options as far as that is possible without Hydra.
 
-    Hydra checks the others: entries that are added or deleted, and keys of options.
+    The composed configuration is checked for the others, such as keys of options.
 
     Args:
         command: Name of the command.
@@ -35,28 +36,38 @@ def check_spelling(command: str, arguments: Sequence[str]) -> None:
     if any(text.startswith(_OTHER_CONFIGURATIONS) for text in arguments):
         return
     for override in filter(None, map(parse_override, arguments)):
-        if not override.prefix and override.value is not None and "@" not in override.key:
+        if "@" not in override.key:
             _check_override(command, override)
 
 
 def _check_override(command: str, override: Override) -> None:
-    settings = COMMANDS[command]
-    keys, sections = section_keys(settings), [item.name for item in fields(settings)]
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-    first, _, rest = override.key.partition(".")
-    if first in ("hydra", *(key.partition(".")[0] for key in REMOVED_KEYS if not rest)):
+    keys = section_keys(COMMANDS[command])
+    sections = [item.name for item in fields(COMMANDS[command])]
+    groups = _groups(command)
+    key, (first, _, rest) = override.key, override.key.partition(".")
+    is_section = any(name.startswith(f"{key}.") for name in keys)
+    if override.prefix == "~" and (key in keys or (is_section and key not in groups)):
+        raise ConfigError(f"{key} cannot be deleted; give another value")
+    if first in ("hydra", *(name.partition(".")[0] for name in REMOVED_KEYS if not rest)):
         return
-    if "/" in first or override.key in keys:
+    if "/" in first or key in REMOVED_KEYS:
         return
     if first not in (*sections, *groups):
-        raise _unknown(override.key, [*sections, *groups, *ALIASES], keys)
+        raise unknown_key(key, [*sections, *groups, *ALIASES], command, override.value)
     if not rest and first in groups:
         _check_option(first, override.value or "")
-    own = [key for key in keys if key.startswith(f"{first}.")]
-    if rest and own and override.key not in REMOVED_KEYS:
-        parents = {name for name, key in keys.items() if key.type.startswith("dict")}
-        if not any(override.key.startswith(f"{parent}.") for parent in parents):
-            raise _unknown(override.key, own, keys)
+    known = holder(key, keys)
+    if known and not known.is_read:
+        raise unread_key(key, command)
+    own = [name for name in keys if name.startswith(f"{first}.")]
+    if rest and own and not known and not is_section:
+        raise unknown_key(key, own, command, override.value)
+
+
+def _groups(command: str) -> list[str]:
+    if command in ("train", "benchmark"):
+        return [path.name for path in CONF.iterdir() if path.is_dir()]
+    return ["dataset"] if command != "predict" else []
 
 
 def _check_option(group: str, value: str) -> None:
@@ -66,13 +77,3 @@ def _check_option(group: str, value: str) -> None:
     if value not in options and f"{group}.{value}" not in REMOVED_KEYS:
         hint = nearest(value, options)
         raise ConfigError(f"{group} has no option {value!r}; expected {', '.join(options)}{hint}")
-
-
-def _unknown(key: str, names: Sequence[str], keys: Iterable[str]) -> ConfigError:
-    hint = nearest(key, names)
-    if not hint:
-        same_name = [name for name in keys if name.endswith(f".{key.rpartition('.')[2]}")]
-        hint = f"; expected {', '.join(sorted(names))}"
-        if same_name:
-            hint = f"; did you mean {' or '.join(same_name)}?"
-    return ConfigError(f"there is no key {key}{hint}")

@@ -12,31 +12,10 @@ from csgcnn.commands.frames import is_frame, write_frame
 from csgcnn.config.compose import compose, to_overrides
 from csgcnn.config.keys import section_keys
 from csgcnn.config.locations import CONF
-from csgcnn.config.override import ALIASES
+from csgcnn.config.override import ALIASES, SHORT_NAMES
 from csgcnn.config.schema import COMMANDS
 from csgcnn.errors import ConfigError, first_line, nearest
 
-# Short names of arguments; all others are keys and groups of the command line.
-SHORT_NAMES = {
-    "target": "dataset.targets",
-    "targets": "dataset.targets",
-    "units": "dataset.units",
-    "max_epochs": "trainer.max_epochs",
-    "batch_size": "trainer.batch_size",
-    "patience": "trainer.patience",
-    "lr": "optimizer.lr",
-    "device": "trainer.device",
-    "threads": "trainer.threads",
-    "workers": "trainer.workers",
-    "progress": "trainer.progress",
-    "figures": "trainer.figures",
-    "max_minutes": "trainer.max_minutes",
-    "cutoff": "graph.cutoff",
-    "max_neighbors": "graph.max_neighbors",
-    "hidden": "model.hidden",
-    "n_convolutions": "model.n_convolutions",
-    "dropout": "model.dropout",
-}
 DATA_FILE = "dataset.jsonl.gz"
 
 

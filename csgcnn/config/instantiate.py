@@ -9,10 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from csgcnn.config.targets import is_allowed, plugin_of
+from csgcnn.config.targets import SPECIAL, is_allowed, plugin_of
 from csgcnn.errors import ConfigError, nearest
-
-_SPECIAL = ("_target_", "_partial_")
 
 
 def instantiate(node: DictConfig | Mapping[str, Any], **runtime: Any) -> Any:
@@ -40,9 +38,9 @@ def _construct(node: Any, runtime: dict[str, Any]) -> Any:
     if not isinstance(node, Mapping):
         return node
     for key in node:
-        if re.fullmatch(r"_\w+_", str(key)) and key not in _SPECIAL:
+        if re.fullmatch(r"_\w+_", str(key)) and key not in SPECIAL:
             raise ConfigError(f"{key} is not accepted; expected the names of arguments")
-    arguments = {key: _construct(value, {}) for key, value in node.items() if key not in _SPECIAL}
+    arguments = {key: _construct(value, {}) for key, value in node.items() if key not in SPECIAL}
     arguments |= runtime
     if "_target_" not in node:
         return arguments
@@ -76,6 +74,20 @@ def _locate(target: Any) -> Callable[..., Any]:
     if not callable(found) or not is_at_home:
         raise ConfigError(f"_target_: {target} is not a class or function defined in {module_name}")
     return found
+
+
+def accepted_arguments(target: str) -> list[str] | None:
+    """Return the names of arguments that a class or function accepts; None: any.
+
+    Args:
+        target: Its full name, which must be allowed as `_target_`.
+
+    Raises:
+        ConfigError: It is not allowed, or does not exist.
+    """
+    parameters = inspect.signature(_locate(target)).parameters
+    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return None if any_name else list(parameters)
 
 
 def _check_arguments(name: str, target: Callable[..., Any], arguments: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ importing torch would take seconds, and `--help` must not wait.
 import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,8 +31,10 @@ def section_keys(section: type) -> dict[str, Key]:
     for item in fields(section):
         hint = hints[item.name]
         if is_dataclass(hint):
-            nested = section_keys(hint)  # type: ignore[arg-type]
-            found |= {f"{item.name}.{name}": key for name, key in nested.items()}
+            unread = item.metadata.get("unread", ())
+            for name, key in section_keys(hint).items():  # type: ignore[arg-type]
+                is_read = key.is_read and name.partition(".")[0] not in unread
+                found[f"{item.name}.{name}"] = replace(key, is_read=is_read)
         elif hint is not Any:
             kind, setting = get_args(hint)
             default = item.default
@@ -163,6 +165,20 @@ def described_key(name: str, config: Mapping[str, Any], sections: Mapping[str, K
     known, parts = dict(described_keys(config, sections)), name.split(".")
     names = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
     return next((known[name] for name in names if name in known), None)
+
+
+def holder(name: str, keys: Mapping[str, Key]) -> Key | None:
+    """Return the key of this name, or the one that holds it as an entry of a dict.
+
+    Args:
+        name: Full name, such as dataset.units.band_gap.
+        keys: Keys of the command.
+    """
+    if name in keys:
+        return keys[name]
+    parts = name.split(".")
+    parents = (keys.get(".".join(parts[:n])) for n in range(len(parts) - 1, 0, -1))
+    return next((key for key in parents if key and key.type.startswith("dict")), None)
 
 
 def has_effect(name: str, effect: Effect, sections: Mapping[str, Key]) -> bool:

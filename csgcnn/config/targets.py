@@ -32,6 +32,7 @@ REQUIRED = (
     *("model", "model.convolution", "edge_calculator", "pooling"),
     *("loss", "optimizer", "scheduler"),
 )
+SPECIAL = ("_target_", "_partial_")  # keys that are no arguments
 PARTIAL = ("model.convolution", "pooling", "optimizer", "scheduler")  # completed when built
 _BUILT_IN = re.compile("|".join(PLACES.values()), re.ASCII)
 _PLUGIN_TARGET = re.compile(r"([A-Za-z]\w*)(\.[A-Za-z_]\w*)+", re.ASCII)

@@ -65,13 +65,11 @@ def upgraded_folder(folder: Path, name: str) -> Iterator[list[Path]]:
         ConfigError: It has a removed key that changed what the run computed.
     """
     path = folder / f"{name.removesuffix('.yaml')}.yaml"
-    config = _read(path)
+    config = read_config(path)
     if removed := removed_keys_in(config):
         raise ConfigError(f"{path}: {'; '.join(removed)}")
-    defaults = config.get("defaults") or []
-    is_run = "graph_schema@graph" in defaults or defaults == RUN_DEFAULTS
     upgraded = _upgraded(config, "")
-    if is_run:
+    if is_run(config):
         upgraded = upgrade_config(config) | {"defaults": RUN_DEFAULTS}
     if upgraded == config:
         yield []
@@ -81,7 +79,13 @@ def upgraded_folder(folder: Path, name: str) -> Iterator[list[Path]]:
         yield [Path(temporary)]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def is_run(config: Mapping[str, Any]) -> bool:
+    """Return whether a configuration is the config.yaml of a run."""
+    defaults = config.get("defaults") or []
+    return "graph_schema@graph" in defaults or defaults == RUN_DEFAULTS
+
+
+def read_config(path: Path) -> dict[str, Any]:
     """Return a configuration as it is written, or nothing where it is absent or unreadable."""
     if not path.is_file():
         return {}

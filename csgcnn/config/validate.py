@@ -1,12 +1,14 @@
 """Check a configuration before anything is built from it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from csgcnn.config.keys import described_keys, section_keys
+from csgcnn.config.names import check_given, check_names
+from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.setting import Key
 from csgcnn.config.targets import check_targets
 from csgcnn.config.tree import select
@@ -14,12 +16,13 @@ from csgcnn.config.upgrade import removed_keys_in
 from csgcnn.errors import ConfigError, first_line, nearest, one_line
 
 
-def validate(cfg: DictConfig, settings: type) -> None:
-    """Check that all values are given, in range, and consistent with each other.
+def validate(cfg: DictConfig, settings: type, given: Sequence[str] = ()) -> None:
+    """Check that all values are given, in range, consistent with each other, and read.
 
     Args:
         cfg: A composed configuration.
         settings: The class of `config.settings` that describes the command.
+        given: Full names of the keys that the user gave, which must have an effect.
 
     Raises:
         ConfigError: A key is missing or wrong; the message names it and what was expected.
@@ -36,7 +39,11 @@ def validate(cfg: DictConfig, settings: type) -> None:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(first_line(error)) from error
+    plain.pop("hydra", None)
+    command = next(name for name, known in COMMANDS.items() if known is settings)
+    check_names(plain, command)
     check_values(plain, keys)
+    check_given(plain, command, given)
     if "loss" in cfg:
         _check_predict_std(cfg)
     if "init_from" in cfg and cfg.trainer.freeze_body and not cfg.init_from:

@@ -13,6 +13,8 @@ BatchSize = Annotated[int, Setting("Crystals per forward pass.", at_least=1, eff
 Plugins = Annotated[
     list[str], Setting("Packages whose classes the checkpoint may name.", effect="execution")
 ]
+# Keys of the section dataset that csgcnn build and evaluate do not read; options set them.
+OF_TRAINING = ("targets", "units", "tasks", "task_weights", "class_weights", "split")
 
 
 def _dataset() -> DatasetSettings:
@@ -24,7 +26,10 @@ class BuildSettings:
     """Describe `csgcnn build`."""
 
     output: Annotated[str, Setting("Folder to create.", verbatim=True, is_path=True)] = MISSING
-    dataset: DatasetSettings = field(default_factory=_dataset)
+    dataset: DatasetSettings = field(
+        default_factory=_dataset,
+        metadata={"unread": (*OF_TRAINING, "derived", "max_rejected", "cache_dir")},
+    )
     graph: GraphSettings = field(default_factory=GraphSettings)
     workers: Workers = None
     plugins: Annotated[
@@ -96,10 +101,16 @@ class PredictSettings:
     ] = None
     by: Annotated[
         str | None,
-        Setting("Column that ranks the rows for top.", null="the only target", verbatim=True),
+        Setting(
+            "Column that ranks the rows for top.",
+            null="the only target",
+            verbatim=True,
+            read_by="top",
+        ),
     ] = None
     order: Annotated[
-        str, Setting("Which rows are the best for top.", choices=("highest", "lowest"))
+        str,
+        Setting("Which rows are the best for top.", choices=("highest", "lowest"), read_by="top"),
     ] = "highest"
     level: Annotated[
         float,
@@ -141,7 +152,7 @@ class EvaluateSettings:
             "Checkpoint; a list or pattern of several is an ensemble.", verbatim=True, is_path=True
         ),
     ] = MISSING
-    dataset: DatasetSettings = field(default_factory=_dataset)
+    dataset: DatasetSettings = field(default_factory=_dataset, metadata={"unread": OF_TRAINING})
     split: Annotated[
         str | None,
         Setting(
@@ -173,7 +184,10 @@ class EvaluateSettings:
 class DescribeSettings:
     """Describe `csgcnn describe`."""
 
-    dataset: DatasetSettings = field(default_factory=_dataset)
+    dataset: DatasetSettings = field(
+        default_factory=_dataset,
+        metadata={"unread": ("task_weights", "class_weights", "on_error", "max_rejected")},
+    )
     output: Annotated[
         str | None,
         Setting(

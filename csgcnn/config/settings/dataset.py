@@ -26,16 +26,34 @@ class SplitSettings:
             choices=SPLIT_METHODS,
         ),
     ] = "random"
-    train: Annotated[float, Setting("Fraction of training rows.", above=0, at_most=1)] = 0.8
+    train: Annotated[
+        float,
+        Setting("Fraction of training rows.", above=0, at_most=1, read_by="method=random,group"),
+    ] = 0.8
     val: Annotated[
         float,
         Setting(
-            "Fraction of validation rows; 0: none, the last epoch is kept.", at_least=0, below=1
+            "Fraction of validation rows; 0: none, the last epoch is kept.",
+            at_least=0,
+            below=1,
+            read_by="method=random,group,fold,matbench,kfold",
         ),
     ] = 0.1
-    test: Annotated[float, Setting("Fraction of test rows; 0: none.", at_least=0, below=1)] = 0.1
+    test: Annotated[
+        float,
+        Setting(
+            "Fraction of test rows; 0: none.", at_least=0, below=1, read_by="method=random,group"
+        ),
+    ] = 0.1
     seed: Annotated[
-        int, Setting("Seed of the split.", at_least=0, at_most=MAX_SEED, effect="seed")
+        int,
+        Setting(
+            "Seed of the split.",
+            at_least=0,
+            at_most=MAX_SEED,
+            effect="seed",
+            read_by="method=random,group,fold,matbench,kfold",
+        ),
     ] = 0
     stratify: Annotated[
         str | None,
@@ -43,6 +61,7 @@ class SplitSettings:
             "Column whose values get the same shares in every part (random) or fold (matbench, "
             "kfold).",
             null="none",
+            read_by="method=random,matbench,kfold",
         ),
     ] = None
     duplicates: Annotated[
@@ -55,16 +74,30 @@ class SplitSettings:
     ] = "ignore"
     column: Annotated[
         str | None,
-        Setting("Column of the group, the part or the fold.", null="none"),
+        Setting(
+            "Column of the group, the part or the fold.",
+            null="none",
+            read_by="method=group,column,fold,kfold",
+        ),
     ] = None
-    fold: Annotated[int, Setting("Fold whose rows are the test part, from 0.", at_least=0)] = 0
-    folds: Annotated[int, Setting("Number of folds of kfold.", at_least=2)] = 5
+    fold: Annotated[
+        int,
+        Setting(
+            "Fold whose rows are the test part, from 0.",
+            at_least=0,
+            read_by="method=fold,matbench,kfold",
+        ),
+    ] = 0
+    folds: Annotated[
+        int, Setting("Number of folds of kfold.", at_least=2, read_by="method=kfold")
+    ] = 5
     repeats: Annotated[
         int,
         Setting(
             "Times that kfold divides the rows; fold numbers continue: `fold` is below "
             "folds * repeats.",
             at_least=1,
+            read_by="method=kfold",
         ),
     ] = 1
     file: Annotated[
@@ -75,6 +108,7 @@ class SplitSettings:
             verbatim=True,
             is_path=True,
             by_name=True,
+            read_by="method=file",
         ),
     ] = None
 
@@ -138,6 +172,7 @@ class DatasetSettings:
         Setting(
             "balanced: weight the classes by their inverse frequency in the training rows.",
             choices=("balanced",),
+            read_by="tasks=classification",
             null="equal weights",
         ),
     ] = None
@@ -179,6 +214,7 @@ class DatasetSettings:
             "Fraction of records that on_error=skip may leave out, besides those without label.",
             at_least=0,
             at_most=1,
+            read_by="on_error=skip",
         ),
     ] = 0.05
     formula_mismatch: Annotated[

@@ -40,6 +40,7 @@ class RunSettings:
         Setting(
             "Weights to take from init_from; body re-initializes the head.",
             choices=("all", "body"),
+            read_by="init_from",
         ),
     ] = "all"
     recipe: Annotated[

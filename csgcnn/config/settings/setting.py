@@ -37,6 +37,9 @@ class Setting:
             how fast or how long; runs that differ in it are the same run, and `resume=` accepts
             another value. `seed`: runs that differ in it repeat each other.
         resumable: Whether `resume=` accepts another value of a key that changes the result.
+        read_by: Value of another key of the section with which this one is read:
+            "method=fold,matbench", or "top" for any value but null and false. With other values,
+            the key is refused where a user gives it.
         verbatim: Whether the command line takes the value as it is typed, special characters
             included: a path or a comparison.
         is_path: Whether the value names a file or folder, which shells complete.
@@ -56,10 +59,25 @@ class Setting:
     null: str = ""
     effect: Effect = "result"
     resumable: bool = False
+    read_by: str = ""
     verbatim: bool = False
     is_path: bool = False
     by_name: bool = False
     body: bool = True
+
+    @property
+    def readers(self) -> str:
+        """The values of the other key that read this one: "fold or matbench"."""
+        return _alternatives(self.read_by.partition("=")[2].split(","))
+
+    def is_read(self, section: Mapping[str, Any]) -> bool:
+        """Return whether the other values of the section read the key."""
+        name, _, values = self.read_by.partition("=")
+        found = section.get(name)
+        given = found.values() if isinstance(found, Mapping) else [found]
+        if values:
+            return any(str(value) in values.split(",") for value in given)
+        return not self.read_by or any(value not in (None, False, "") for value in given)
 
     @property
     def is_bounded(self) -> bool:
@@ -91,8 +109,7 @@ class Setting:
             kind: The type in words.
         """
         if self.choices:
-            *others, last = self.choices
-            return f"{', '.join(others)} or {last}" if others else last
+            return _alternatives(self.choices)
         if self.above is not None and self.at_most is not None:
             return f"{kind} above {_number(self.above)} and at most {_number(self.at_most)}"
         if self.at_least is not None and self.at_most is None and self.below is None:
@@ -102,6 +119,11 @@ class Setting:
         high = "" if self.at_most is None else f"{'to' if low else 'up to'} {_number(self.at_most)}"
         high = high if self.below is None else f"{'to ' if low else ''}below {_number(self.below)}"
         return " ".join(filter(None, [kind, low, high]))
+
+
+def _alternatives(texts: Sequence[str]) -> str:
+    *others, last = texts
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _number(bound: float) -> str:
@@ -122,12 +144,14 @@ class Key:
         type: Source text of the type: "int | None".
         default: Default; MISSING if the user must give a value.
         setting: The description.
+        is_read: Whether the command reads the key.
     """
 
     name: str
     type: str
     default: Any
     setting: Setting
+    is_read: bool = True
 
     @property
     def kinds(self) -> set[str]:
