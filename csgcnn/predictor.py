@@ -53,7 +53,7 @@ def load(
     """Load a trained model from its checkpoint, or an ensemble from several.
 
     Args:
-        path: Checkpoint, list of checkpoints, or pattern such as `runs/*/checkpoints/best.ckpt`.
+        path: Checkpoint, run or sweep, a list of these, or a pattern such as `runs/*`.
         device: Device that computes: cpu, cuda, cuda:N, or auto, the GPU if there is one.
         plugins: Packages whose classes the checkpoint may name; their code is executed.
 

@@ -27,7 +27,7 @@ from csgcnn.config.paths import user_path
 from csgcnn.config.plugins import check_opt_in, plugins_loaded
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.targets import plugins_allowed
-from csgcnn.config.upgrade import upgraded_folder
+from csgcnn.config.user_files import user_folders
 from csgcnn.config.validate import validate
 from csgcnn.errors import AbortError, ConfigError, FailedJobError, UserError
 
@@ -147,7 +147,7 @@ def _run(
         own = folders = [user_path(options.config_dir)] if options.config_dir else []
         name = options.config_name or command
         if folders:
-            folders = [*stack.enter_context(upgraded_folder(folders[0], name)), *folders]
+            folders = stack.enter_context(user_folders(folders[0], name, command))
         path = user_path(options.config_path) if options.config_path else CONF
         session = hydra_session(command, config_path=path, config_dirs=folders, overrides=overrides)
         hydra = stack.enter_context(session)

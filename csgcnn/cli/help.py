@@ -95,7 +95,7 @@ def sections(command: str, config: Mapping[str, Any]) -> dict[str, list[tuple[st
 
 
 def description(key: Key) -> str:
-    """Return the help text of a key with its unit, its allowed values, what it needs and what null means."""
+    """Return the help text of a key: effect, unit, allowed values, needs, meaning of null."""
     facts = [key.setting.unit and f"in {key.setting.unit}"]
     if key.setting.choices:
         facts.append(key.setting.expected())

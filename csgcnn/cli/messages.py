@@ -94,6 +94,9 @@ def format_hydra_error(error: Exception, command: str = "train") -> str:
         command: Command that was given.
     """
     cause, text = error.__cause__, first_line(error)
+    if (match := re.match(r"In '(.+)': \w+ raised while composing", text)) and error.__context__:
+        # A mistake in a file of configurations.
+        return f"{match[1]}.yaml: {_format_cause(error.__context__, command)}"
     if isinstance(error, OverrideParseException):
         quoted = "\"{}='...'\"".format(error.override.partition("=")[0])
         return (
@@ -102,18 +105,24 @@ def format_hydra_error(error: Exception, command: str = "train") -> str:
         )
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         return _format_missing_option(error)
-    if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        return _format_unknown_key(cause, command)
-    if isinstance(cause, ValidationError):
-        override = str(error).removeprefix("Error merging override ") or cause.full_key
-        expected = EXPECTED.get(type(cause.child_node).__name__)
-        return f"{override}: {f'expected {expected}' if expected else first_line(cause)}"
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError | ValidationError):
+        return _format_cause(cause, command, str(error).removeprefix("Error merging override "))
     if "Ambiguous value" in str(error):
         return f"{text}; several values need --multirun, a list needs brackets: key=[a,b]"
     if isinstance(error, InterpolationResolutionError):
         # A resolver raised an error of csgcnn.
         return re.sub(r"^\w+ raised while resolving interpolation: ", "", text)
     return text if str(error) or cause is None else first_line(cause)
+
+
+def _format_cause(cause: BaseException, command: str, override: str = "") -> str:
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError):
+        return _format_unknown_key(cause, command)
+    if not isinstance(cause, ValidationError):
+        return first_line(cause)
+    expected = EXPECTED.get(type(cause.child_node).__name__)
+    reason = f"expected {expected}" if expected else first_line(cause)
+    return f"{override or cause.full_key}: {reason}"
 
 
 def _keep_traceback(error: Exception) -> str:

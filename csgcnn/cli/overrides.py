@@ -12,7 +12,8 @@ from csgcnn.config.override import ALIASES, Override, parse_override
 from csgcnn.config.paths import user_path
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.removed import REMOVED_KEYS
-from csgcnn.errors import ConfigError, UserError
+from csgcnn.errors import ConfigError
+from csgcnn.runs.locate import find_run
 
 CONFIG_FLAGS = ("--config-", "-cd", "-cn", "-cp")
 # Keys of Hydra that hold paths.
@@ -81,13 +82,12 @@ def resumed(arguments: Sequence[str]) -> list[str]:
     ]
     if not chosen or chosen[-1] in ("", "null", "auto"):
         return list(arguments)
-    folder = chosen[-1]
+    given = chosen[-1]
     if "--multirun" in arguments or "-m" in arguments:
         raise ConfigError(
-            f"resume={folder} resumes one run; for a sweep give resume=auto and its hydra.sweep.dir"
+            f"resume={given} resumes one run; for a sweep give resume=auto and its hydra.sweep.dir"
         )
-    if not (user_path(folder) / "config.yaml").is_file():
-        raise UserError(f"resume={folder}: the folder holds no run (no config.yaml)")
+    folder = str(find_run(user_path(given)))
     groups = {path.name for path in CONF.iterdir()} | {*ALIASES}
     has_config = any(override.key in groups for override in parsed) or any(
         text.startswith(CONFIG_FLAGS) for text in arguments

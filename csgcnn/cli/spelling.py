@@ -2,15 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import pairwise
 
 from csgcnn.config.keys import holder, section_keys
 from csgcnn.config.locations import CONF
-from csgcnn.config.names import unknown_key, unread_key
-from csgcnn.config.override import ALIASES, Override, parse_override
+from csgcnn.config.names import meant_keys, unknown_key, unread_key
+from csgcnn.config.override import ALIASES, Override, full_key, parse_override
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.removed import REMOVED_KEYS
 from csgcnn.errors import ConfigError, nearest
 
+_FLAGS = (
+    *("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run"),
+    *("--multirun", "--shell-completion", "--config-path", "--config-name", "--config-dir"),
+    *("--experimental-rerun", "--info"),
+)
+_SHORT_FLAGS = ("-h", "-c", "-p", "-r", "-m", "-sc", "-cp", "-cn", "-cd", "-i")
 # Other configurations may define further keys and options.
 _OTHER_CONFIGURATIONS = ("--config", "-c", "hydra.searchpath", "hydra/searchpath", "resume=")
 # Hydra's own completion knows no sub-commands.
@@ -33,11 +40,34 @@ def check_spelling(command: str, arguments: Sequence[str]) -> None:
     for flag in HYDRA_COMPLETION:
         if flag in arguments:
             raise ConfigError(f"{flag} is {USE_INSTALL_COMPLETION}")
+    for text, following in pairwise([*arguments, ""]):
+        _check_flag(command, text, following)
     if any(text.startswith(_OTHER_CONFIGURATIONS) for text in arguments):
         return
     for override in filter(None, map(parse_override, arguments)):
         if "@" not in override.key:
             _check_override(command, override)
+
+
+def _check_flag(command: str, text: str, following: str) -> None:
+    """Refuse a flag that is none of Hydra's; --epochs 10 stands for a key in other programs."""
+    flag, _, value = text.partition("=")
+    if not flag.startswith("-") or flag == "-" or flag.startswith(_SHORT_FLAGS):
+        return
+    if flag.startswith("--") and any(known.startswith(flag) for known in _FLAGS):
+        return
+    name = flag.lstrip("-").replace("-", "_")
+    if not value and not following.startswith("-") and "=" not in following:
+        value = following
+    key = full_key(name)
+    keys = section_keys(COMMANDS[command])
+    value = value or "VALUE"
+    is_known = key in keys or key in _groups(command)
+    meant = [key] if is_known else meant_keys(key, command)
+    hint = f"; write {' or '.join(f'{name}={value}' for name in meant)}"
+    if not meant:
+        hint = nearest(flag, _FLAGS) or f"; csgcnn {command} --help lists the keys"
+    raise ConfigError(f"there is no flag {flag}{hint}")
 
 
 def _check_override(command: str, override: Override) -> None:

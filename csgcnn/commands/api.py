@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from csgcnn.commands.arguments import DATA_FILE, compose_settings, dataset_keys, full_keys
+from csgcnn.commands.arguments import DATA_FILE, compose_settings, dataset_keys, full_keys, names
 from csgcnn.commands.describe import describe as run_describe
 from csgcnn.commands.evaluate import evaluate as run_evaluate
 from csgcnn.commands.job import Job
@@ -26,6 +26,7 @@ from csgcnn.config.validate import validate
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.evaluation.data_report import DataReport
 from csgcnn.predictor import Predictor, load
+from csgcnn.runs.locate import find_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,16 +115,15 @@ def train(
         home = _new_folder(folder, model)
         with _removed_if_refused(home):
             given |= dataset_keys(dataset, home, given)
-            return _train(compose_settings("train", full_keys(given)), home, verbose)
-    home = Path(resume).expanduser()
-    if not (home / "config.yaml").is_file():
-        raise UserError(f"resume={home}: there is no run, the folder has no config.yaml")
+            keys = full_keys(given)
+            return _train(compose_settings("train", keys), home, verbose, keys)
+    home = find_run(Path(resume).expanduser())
     if dataset is not None:
         raise ConfigError("resume continues with the data of the run; omit dataset")
     keys = full_keys({**given, "resume": str(home)})
     cfg = compose_settings("train", keys, home)
     check_opt_in(cfg.plugins, settings.get("plugins", ()))
-    return _train(cfg, home, verbose, to_overrides(keys))
+    return _train(cfg, home, verbose, keys)
 
 
 def evaluate(
@@ -157,7 +157,7 @@ def evaluate(
         keys = dataset_keys(dataset, Path(scratch), settings)
         cfg = compose_settings("evaluate", {**keys, **settings, "ckpt": paths, "split": split})
         with plugins_loaded(cfg.plugins), reported(verbose):
-            validate(cfg, COMMANDS["evaluate"])
+            validate(cfg, COMMANDS["evaluate"], names(settings))
             found = run_evaluate(cfg)
     return EvaluationResult(found.metrics, pd.DataFrame(found.rows, columns=found.columns))
 
@@ -190,17 +190,17 @@ def describe(
         keys = dataset_keys(dataset, Path(scratch), settings)
         cfg = compose_settings("describe", {**keys, **settings})
         with plugins_loaded(cfg.plugins), reported(verbose):
-            validate(cfg, COMMANDS["describe"])
+            validate(cfg, COMMANDS["describe"], names(settings))
             return run_describe(cfg)
 
 
 def _train(
-    cfg: DictConfig, folder: Path, verbose: bool, overrides: Sequence[str] = ()
+    cfg: DictConfig, folder: Path, verbose: bool, keys: Mapping[str, Any]
 ) -> TrainingResult:
     with plugins_loaded(cfg.plugins), reported(verbose, folder / "train.log"):
-        validate(cfg, COMMANDS["train"])
+        validate(cfg, COMMANDS["train"], names(keys))
         try:
-            run_train(cfg, Job(folder, overrides, recipe=cfg.recipe))
+            run_train(cfg, Job(folder, to_overrides(keys), recipe=cfg.recipe))
         except SystemExit as stop:
             raise _stopped(folder, stop.code) from None
     return TrainingResult(folder, tuple(cfg.plugins))

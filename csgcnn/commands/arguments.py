@@ -14,6 +14,7 @@ from csgcnn.config.keys import section_keys
 from csgcnn.config.locations import CONF
 from csgcnn.config.override import ALIASES, SHORT_NAMES
 from csgcnn.config.schema import COMMANDS
+from csgcnn.config.tree import leaves
 from csgcnn.errors import ConfigError, first_line, nearest
 
 DATA_FILE = "dataset.jsonl.gz"
@@ -67,6 +68,11 @@ def _with_entries(command: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         else:
             found[key] = {**(value or {}), **found[key]} if key in found else value
     return found
+
+
+def names(keys: Mapping[str, Any]) -> list[str]:
+    """Return the full names of the keys that settings set; a dict sets one for each entry."""
+    return [name for key, value in keys.items() for name, _ in leaves(value, key)]
 
 
 def compose_settings(

@@ -1,7 +1,7 @@
 """Keys that the user gave: on the command line, or in configuration files of their own."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,12 @@ def check_hydra_keys(overrides: Sequence[str]) -> None:
     for name in given_keys(overrides):
         node: Any = OmegaConf.structured(HydraConf)
         for part in name.split(".")[1:]:
-            if not is_dataclass(OmegaConf.get_type(node)):
+            kind = OmegaConf.get_type(node)
+            if kind is None or not is_dataclass(kind):
                 break
-            if part not in node:
-                hint = nearest(part, [*map(str, node)])
+            known = [item.name for item in fields(kind)]
+            if part not in known:
+                hint = nearest(part, known)
                 raise ConfigError(f"there is no key {name}: {part} is unknown{hint}")
             node = node._get_node(part)
 

@@ -24,7 +24,7 @@ def unknown_key(
         command: Name of the command.
         value: Value that was given, repeated in the advice.
     """
-    meant = _meant(name, command)
+    meant = meant_keys(name, command)
     if meant:
         hint = f"; did you mean {' or '.join(meant)}?"
         hint += f" Write {meant[0]}={value}" if value and len(meant) == 1 else ""
@@ -33,8 +33,13 @@ def unknown_key(
     return ConfigError(f"there is no key {name}{hint}")
 
 
-def _meant(name: str, command: str) -> list[str]:
-    """Return the key that other programs call so, or the keys with the same last part."""
+def meant_keys(name: str, command: str) -> list[str]:
+    """Return the key that other programs call so, or the keys with the same last part.
+
+    Args:
+        name: Name that is not that of a key.
+        command: Name of the command, which reads the keys.
+    """
     settings = COMMANDS[command]
     read = [key for key, found in section_keys(settings).items() if found.is_read]
     sections = {item.name for item in fields(settings)}

@@ -25,6 +25,7 @@ from csgcnn.hardware import find_device
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork, build_network
 from csgcnn.runs.checkpoint import load_checkpoint
+from csgcnn.runs.locate import find_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +88,10 @@ def checkpoint_paths(given: str | Path | Sequence[str | Path]) -> list[Path]:
     """Return the files that paths and patterns such as `runs/*/checkpoints/best.ckpt` name.
 
     Args:
-        given: One or several paths or patterns.
+        given: One or several paths or patterns, of checkpoints, runs or sweeps.
 
     Raises:
-        UserError: No file matches a pattern, or nothing is given.
+        UserError: No file matches a pattern, nothing is given, or a folder holds no checkpoint.
     """
     found: list[Path] = []
     for item in [given] if isinstance(given, str | Path) else given:
@@ -100,7 +101,7 @@ def checkpoint_paths(given: str | Path | Sequence[str | Path]) -> list[Path]:
             matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
         if not matches:
             raise UserError(f"ckpt={item}: no file matches it")
-        found += matches
+        found += [find_checkpoint(match, "ckpt") for match in matches]
     if not found:
         raise UserError("ckpt=[]: expected a checkpoint, or several")
     return found

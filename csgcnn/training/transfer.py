@@ -14,6 +14,7 @@ from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
 from csgcnn.nn import network
 from csgcnn.runs.checkpoint import load_checkpoint
+from csgcnn.runs.locate import find_checkpoint
 from csgcnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -50,8 +51,9 @@ def initialize_from(trainer: Trainer, config: Config) -> None:
         UserError: There is no such file, or its network does not fit.
     """
     name = config["init_from"]
-    if not (path := user_path(name)).is_file():
+    if not (path := user_path(name)).exists():
         raise UserError(f"init_from={path}: there is no such file")
+    path = find_checkpoint(path, "init_from")
     content, state = load_checkpoint(path), trainer.model.state_dict()
     try:
         weights, new_head = select_weights(

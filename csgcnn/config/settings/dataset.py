@@ -77,7 +77,7 @@ class SplitSettings:
         Setting(
             "Column of the group, the part or the fold.",
             null="none",
-            read_by="method=group,column,fold,kfold",
+            read_by="method=group,column,fold",
         ),
     ] = None
     fold: Annotated[

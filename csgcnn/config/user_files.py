@@ -1,0 +1,73 @@
+"""Configurations of a user: a plain YAML file holds overrides of the configuration of a command."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from csgcnn.config.locations import CONF
+from csgcnn.config.override import full_key
+from csgcnn.config.upgrade import read_config, upgraded_folder
+
+
+@contextmanager
+def user_folders(folder: Path, name: str, command: str) -> Iterator[list[Path]]:
+    """Provide the folders in which Hydra finds a user's configuration and options.
+
+    Args:
+        folder: Folder that the user gave.
+        name: Name of the configuration.
+        command: Command, whose configuration a file without a defaults list overrides.
+
+    Yields:
+        The folders, the first one has precedence.
+    """
+    path = folder / f"{name.removesuffix('.yaml')}.yaml"
+    with TemporaryDirectory(prefix="csgcnn-") as temporary:
+        if config := _plain(path, Path(temporary)):
+            completed = _completed(config, read_config(CONF / f"{command}.yaml"))
+            OmegaConf.save(OmegaConf.create(completed), Path(temporary, path.name))
+            # The folder may be any folder: it is searched only if it holds options.
+            has_options = any((folder / group.name).is_dir() for group in CONF.iterdir())
+            yield [Path(temporary), *([folder] if has_options else [])]
+            return
+    with upgraded_folder(folder, name) as upgraded:
+        yield [*upgraded, folder]
+
+
+def _plain(path: Path, temporary: Path) -> dict[str, Any]:
+    """Return the content of a file without a defaults list, else nothing."""
+    if not path.is_file():
+        return {}
+    # A copy: reading checks the size of the whole folder.
+    config = read_config(Path(shutil.copy(path, temporary)))
+    return {} if "defaults" in config else config
+
+
+def _completed(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the defaults list of a command and the options that it names.
+
+    Args:
+        config: Keys, which may be dotted, and options by group.
+        base: Content of the file of the command in `conf/`.
+    """
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    own: Any = OmegaConf.create({"hydra": base.get("hydra", {})})
+    chosen: dict[str, Any] = {}
+    for name, value in config.items():
+        key = full_key(str(name))
+        if key in groups and not isinstance(value, Mapping):
+            chosen[key] = value
+        else:
+            OmegaConf.update(own, key, value, merge=True, force_add=True)
+    listed = [entry for entry in base["defaults"] if entry != "_self_"]
+    for entry in listed:
+        if isinstance(entry, dict) and (group := next(iter(entry))) in chosen:
+            entry[group] = chosen.pop(group)
+    options = [{f"override {group}": option} for group, option in chosen.items()]
+    keys: Any = OmegaConf.to_container(own)
+    return {"defaults": [*listed, *options, "_self_"], **keys}
