@@ -98,11 +98,9 @@ def format_hydra_error(error: Exception, command: str = "train") -> str:
         # A mistake in a file of configurations.
         return f"{match[1]}.yaml: {_format_cause(error.__context__, command)}"
     if isinstance(error, OverrideParseException):
-        quoted = "\"{}='...'\"".format(error.override.partition("=")[0])
-        return (
-            f"cannot read {error.override!r}; expected key=value, "
-            f"with special characters quoted: {quoted}"
-        )
+        key, equals, value = error.override.partition("=")
+        quotes = f", with special characters quoted: \"{key}='{value}'\"" if equals else ""
+        return f"cannot read '{error.override}'; expected key=value{quotes}"
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         return _format_missing_option(error)
     if isinstance(cause, ConfigKeyError | ConfigAttributeError | ValidationError):

@@ -1,17 +1,25 @@
 """Command-line arguments in the form that Hydra reads: aliases, quotes, removed keys, resume."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from csgcnn.config.compose import quoted
+from csgcnn.config.free_text import (
+    as_dict_key,
+    as_value,
+    decoded,
+    is_quoted,
+    list_of_text,
+    split_items,
+)
 from csgcnn.config.keys import section_keys
 from csgcnn.config.locations import CONF
 from csgcnn.config.override import ALIASES, Override, parse_override
 from csgcnn.config.paths import user_path
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.removed import REMOVED_KEYS
+from csgcnn.config.settings.setting import Key
 from csgcnn.errors import ConfigError
 from csgcnn.runs.locate import find_run
 
@@ -33,8 +41,6 @@ def canonical(command: str, arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: A key or an option was removed.
     """
-    keys = section_keys(COMMANDS[command])
-    dicts = tuple(name for name, key in keys.items() if key.type.startswith("dict"))
     is_sweep = "--multirun" in arguments or "-m" in arguments
     flags, overrides = [], []
     for before, text in pairwise(["", *arguments]):
@@ -44,20 +50,22 @@ def canonical(command: str, arguments: Sequence[str]) -> list[str]:
             flags.append(text)
             continue
         _refuse_removed(override)
-        prefix, key, value = override
-        if value is not None:
-            parent = next((name for name in dicts if key.startswith(f"{name}.")), None)
-            known = keys.get(parent or key)
-            if parent:
-                prefix = prefix or "++"
-            if key in VERBATIM_KEYS_OF_HYDRA or (known and known.setting.verbatim):
-                value = _quoted(value, is_sweep)
-            entry = key[len(parent) + 1 :] if parent else ""
-            if parent and "." in entry:
-                # The column of a nested value; Hydra would read a dict in a dict.
-                prefix, key, value = "++", parent, _entry(entry, value, is_sweep)
-        overrides.append(str(Override(prefix, key, value)))
+        overrides.append(str(_quoted(override, section_keys(COMMANDS[command]), is_sweep)))
     return flags + overrides
+
+
+def as_typed(message: str, command: str, arguments: Sequence[str]) -> str:
+    """Return a message with the overrides that it repeats in the form that the user typed.
+
+    Args:
+        message: Message about the arguments that `canonical` returned.
+        command: Name of the command.
+        arguments: Arguments that the user gave.
+    """
+    for text in filter(parse_override, arguments):
+        (internal,) = canonical(command, [text])
+        message = message.replace(internal, text)
+    return decoded(message)
 
 
 def opted_in(arguments: Iterable[str]) -> list[str]:
@@ -105,24 +113,45 @@ def _refuse_removed(override: Override) -> None:
             raise ConfigError(f"{shown} no longer exists: {reason}")
 
 
-def _entry(name: str, value: str, is_sweep: bool) -> str:
-    """Return a dict with one entry, or one for each of the values of a sweep."""
-    values = value.split(",") if is_sweep and not _is_quoted(value) else [value]
-    return ",".join(f"{{{name}: {one}}}" for one in values)
+def _quoted(override: Override, keys: Mapping[str, Key], is_sweep: bool) -> Override:
+    """Return an override with the quotes that free text needs."""
+    prefix, name, value = override
+    parent = next((known for known in _dicts(keys) if name.startswith(f"{known}.")), None)
+    key = keys.get(parent or name)
+    if value is None or not (key or name in VERBATIM_KEYS_OF_HYDRA):
+        return override
+    is_text = key is None or key.setting.verbatim
+    if name in _dicts(keys) and value.startswith("{"):
+        return Override(prefix, name, _dict(value, is_text))
+    values = split_items(value) if is_sweep else [value]
+    values = [_text(one) for one in values] if is_text else values
+    entry = name[len(parent) + 1 :] if parent else ""
+    if parent and not re.fullmatch(r"[A-Za-z_]\w*", entry, re.ASCII):
+        # Hydra would read a dot as a dict in a dict, and refuse other characters.
+        entries = (f"{{{as_dict_key(entry)}: {one}}}" for one in values)
+        return Override("++", parent, ",".join(entries))
+    return Override(prefix or "++" * bool(parent), name, ",".join(values))
 
 
-def _quoted(value: str, is_sweep: bool) -> str:
-    """Quote a value, or each of the values of a sweep."""
-    values = value.split(",") if is_sweep and not _is_quoted(value) else [value]
-    return ",".join(map(_quote, values))
+def _dicts(keys: Mapping[str, Key]) -> list[str]:
+    return [name for name, key in keys.items() if key.type.startswith("dict")]
 
 
-def _quote(value: str) -> str:
-    return value if _is_quoted(value) or value in ("", "null", "???") else quoted(value)
+def _dict(value: str, is_text: bool) -> str:
+    """Return {Eg (eV): eV} with the quotes that it needs, unless it has some."""
+    items = [item.partition(":") for item in split_items(value[1:-1])]
+    if re.search(r"[\\'\"]", value) or not all(colon for _, colon, _ in items):
+        return value
+    texts = (
+        f"{as_dict_key(name.strip())}: {_text(one.strip()) if is_text else one.strip()}"
+        for name, _, one in items
+    )
+    return f"{{{', '.join(texts)}}}"
 
 
-def _is_quoted(value: str) -> bool:
-    if len(value) < 2 or value[0] + value[-1] not in ("''", '""', "[]"):
-        return False
-    # 'a' if x > 0 else 'b' begins and ends with a quote, but is not in quotes
-    return value[0] == "[" or not re.search(rf"(?<!\\){value[0]}", value[1:-1])
+def _text(value: str) -> str:
+    """Quote a text, or the items of a list."""
+    if value in ("", "null", "???") or is_quoted(value):
+        return value
+    is_list = value.startswith("[") and value.endswith("]")
+    return list_of_text(value) if is_list else as_value(value)

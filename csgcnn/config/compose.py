@@ -1,6 +1,5 @@
 """Compose configurations from `conf/` and overrides, any number of times in one process."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +11,10 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from csgcnn.config.free_text import TextLoader, as_dict_key, quoted
 from csgcnn.config.hydra_guard import GuardedConfigLoader, check_folder_size
 from csgcnn.config.locations import CONF
 from csgcnn.config.override import full_key
@@ -98,7 +97,7 @@ def hydra_session(
     for folder in config_dirs:
         place = SearchPathQuery(provider="schema")
         search_path.prepend("command-line", f"file://{folder.absolute()}", place)
-    loader = ConfigLoaderImpl(search_path)
+    loader: ConfigLoaderImpl = TextLoader(search_path)
     if folders:
         trusted = ConfigLoaderImpl(create_config_search_path(str(CONF)))
         nodes = (trusted.load_configuration(name, [], RunMode.RUN) for name in (None, command))
@@ -132,15 +131,9 @@ def _literal(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, Mapping):
-        # Hydra accepts no quotes around the keys of a dict.
-        keys = (re.sub(r"([\\()\[\]{}:=, ])", r"\\\1", str(key)) for key in value)
+        keys = (as_dict_key(str(key)) for key in value)
         entries = zip(keys, map(_literal, value.values()), strict=True)
         return f"{{{','.join(map(':'.join, entries))}}}"
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_literal, value))}]"
     return quoted(str(value))
-
-
-def quoted(text: str) -> str:
-    """Return a text in quotes, as the value of an override."""
-    return QuotedString(text, Quote.single).with_quotes()

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from csgcnn.config.free_text import TextLoader
 from csgcnn.errors import ConfigError, one_line
 
 MAX_ENTRIES, MAX_DEPTH = 20_000, 10
@@ -75,7 +75,7 @@ HARMLESS = re.compile(
 )
 
 
-class GuardedConfigLoader(ConfigLoaderImpl):
+class GuardedConfigLoader(TextLoader):
     """Compose configurations from folders that may be untrusted.
 
     Args:

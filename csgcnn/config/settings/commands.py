@@ -14,7 +14,10 @@ Plugins = Annotated[
     list[str], Setting("Packages whose classes the checkpoint may name.", effect="execution")
 ]
 # Keys of the section dataset that csgcnn build and evaluate do not read; options set them.
-OF_TRAINING = ("targets", "units", "tasks", "task_weights", "class_weights", "split")
+OF_TRAINING = (
+    *("targets", "units", "tasks", "transform", "task_weights", "class_weights"),
+    *("weight_column", "split"),
+)
 
 
 def _dataset() -> DatasetSettings:
@@ -63,11 +66,12 @@ class PredictSettings:
         Setting(
             "Column of the ids of data files.",
             null="material_id, jid, mbid, id or name, else the names of structure files",
+            verbatim=True,
         ),
     ] = None
     structure_column: Annotated[
         str | None,
-        Setting("Column of the structures of data files.", null="as for training"),
+        Setting("Column of the structures of data files.", null="as for training", verbatim=True),
     ] = None
     all_blocks: Annotated[
         bool, Setting("Predict every structure of a CIF with several, with ids FILE:BLOCK.")
@@ -186,7 +190,10 @@ class DescribeSettings:
 
     dataset: DatasetSettings = field(
         default_factory=_dataset,
-        metadata={"unread": ("task_weights", "class_weights", "on_error", "max_rejected")},
+        metadata={"unread": (
+                *("task_weights", "class_weights", "weight_column", "on_error"),
+                "max_rejected",
+            )},
     )
     output: Annotated[
         str | None,

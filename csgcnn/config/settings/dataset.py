@@ -62,6 +62,7 @@ class SplitSettings:
             "kfold).",
             null="none",
             read_by="method=random,matbench,kfold",
+            verbatim=True,
         ),
     ] = None
     duplicates: Annotated[
@@ -78,6 +79,7 @@ class SplitSettings:
             "Column of the group, the part or the fold.",
             null="none",
             read_by="method=group,column,fold",
+            verbatim=True,
         ),
     ] = None
     fold: Annotated[
@@ -129,10 +131,12 @@ class DatasetSettings:
         ),
     ] = MISSING
     targets: Annotated[
-        list[str] | None, Setting("Columns to predict.", null="the only column that can be one")
+        list[str] | None,
+        Setting("Columns to predict.", null="the only column that can be one", verbatim=True),
     ] = None
     units: Annotated[
-        dict[str, str], Setting("Units of the targets, by column.", effect="execution")
+        dict[str, str],
+        Setting("Units of the targets, by column.", effect="execution", verbatim=True),
     ] = field(default_factory=dict)
     derived: Annotated[
         dict[str, str],
@@ -182,15 +186,19 @@ class DatasetSettings:
             "Column of weights of the rows in the training loss, at least 0; metrics are not "
             "weighted.",
             null="equal weights",
+            verbatim=True,
         ),
     ] = None
     split: SplitSettings = field(default_factory=SplitSettings)
     id_column: Annotated[
-        str | None, Setting("Column of the ids.", null="material_id, jid, mbid or id")
+        str | None,
+        Setting("Column of the ids.", null="material_id, jid, mbid or id", verbatim=True),
     ] = None
     structure_column: Annotated[
         str | None,
-        Setting("Column of the structures.", null="crystal_structure, structure or atoms"),
+        Setting(
+            "Column of the structures.", null="crystal_structure, structure or atoms", verbatim=True
+        ),
     ] = None
     columns: Annotated[
         list[str] | None,
@@ -198,6 +206,7 @@ class DatasetSettings:
             "Names of the columns of a csv table without a header; of id_prop.csv, those behind "
             "the id.",
             null="the header, or target, target_2, ...",
+            verbatim=True,
         ),
     ] = None
     on_error: Annotated[
