@@ -66,7 +66,7 @@ def run_application(command: str, arguments: Sequence[str]) -> int:
             return print_error(command, error)
         if not failures and not isinstance(error, FailedJobError):
             # Hydra refused the command line before any job.
-            return print_hydra_error(command, error)
+            return print_hydra_error(command, error, arguments)
         # A job in another process failed.
         failures = failures or [str(error)]
     for failure in failures:

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -16,6 +17,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from csgcnn.cli.overrides import as_typed
 from csgcnn.config.locations import CONF
 from csgcnn.config.names import unknown_key
 from csgcnn.config.override import ALIASES
@@ -64,12 +66,13 @@ def format_error(error: Exception) -> str:
     return f"internal error, {type(error).__name__}: {first_line(error)}; {_keep_traceback(error)}"
 
 
-def print_hydra_error(command: str, error: Exception) -> int:
+def print_hydra_error(command: str, error: Exception, arguments: Sequence[str]) -> int:
     """Print an error of Hydra, or of a cluster that refuses the jobs.
 
     Args:
         command: Command that was given.
         error: The error.
+        arguments: Arguments that were given, which the message repeats as they were typed.
 
     Returns:
         The exit code.
@@ -81,7 +84,8 @@ def print_hydra_error(command: str, error: Exception) -> int:
     if wants_tracebacks() or not is_expected:
         traceback.print_exception(error)
         return 1
-    print(f"csgcnn {command}: {format_hydra_error(error, command)}", file=sys.stderr)
+    message = as_typed(format_hydra_error(error, command), command, arguments)
+    print(f"csgcnn {command}: {message}", file=sys.stderr)
     # No folder can be made for the run; nothing is wrong with the command line.
     return 1 if str(error).startswith(f"{UserError.__name__} raised while resolving") else 2
 
@@ -119,6 +123,9 @@ def _format_cause(cause: BaseException, command: str, override: str = "") -> str
     if not isinstance(cause, ValidationError):
         return first_line(cause)
     expected = EXPECTED.get(type(cause.child_node).__name__)
+    key, _, value = override.partition("=")
+    if type(cause.child_node).__name__ == "ListConfig" and value:
+        return f"{override}: expected a list: {key}=[{value}]"
     reason = f"expected {expected}" if expected else first_line(cause)
     return f"{override or cause.full_key}: {reason}"
 

@@ -127,6 +127,7 @@ def _quoted(override: Override, keys: Mapping[str, Key], is_sweep: bool) -> Over
     values = [_text(one) for one in values] if is_text else values
     entry = name[len(parent) + 1 :] if parent else ""
     if parent and not re.fullmatch(r"[A-Za-z_]\w*", entry, re.ASCII):
+        values = [one or "''" for one in values]
         # Hydra would read a dot as a dict in a dict, and refuse other characters.
         entries = (f"{{{as_dict_key(entry)}: {one}}}" for one in values)
         return Override("++", parent, ",".join(entries))
