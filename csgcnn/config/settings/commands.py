@@ -190,10 +190,12 @@ class DescribeSettings:
 
     dataset: DatasetSettings = field(
         default_factory=_dataset,
-        metadata={"unread": (
+        metadata={
+            "unread": (
                 *("task_weights", "class_weights", "weight_column", "on_error"),
                 "max_rejected",
-            )},
+            )
+        },
     )
     output: Annotated[
         str | None,
