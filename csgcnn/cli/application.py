@@ -3,10 +3,11 @@
 import argparse
 import importlib
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -235,7 +236,12 @@ def _end(command: str, error: Exception) -> NoReturn:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    """Remove the folder of a run that was refused before it wrote anything."""
+    """Remove the folder of a run that was refused before it wrote anything but its log."""
     files = [path for path in folder.rglob("*") if not path.is_dir()]
-    if not any(path.stat().st_size for path in files):
-        shutil.rmtree(folder, ignore_errors=True)
+    if any(path.stat().st_size for path in files if path.name != "train.log"):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    for parent in folder.parents[:2]:
+        if re.fullmatch(r"\d{4}-\d\d-\d\d|runs", parent.name):
+            with suppress(OSError):
+                parent.rmdir()

@@ -100,7 +100,9 @@ def _train(
     description = _description(cfg, data)
     checkpoint = distributed.run_on_all_ranks(lambda: _checkpoint(source, description))
     _write_inputs(run, cfg, data, description)
-    facts = report_data(data)
+    was_finished = source is not None and finished_epochs(source) is not None
+    # A finished run has reported its data.
+    facts = {} if was_finished else report_data(data)
 
     torch.manual_seed(cfg.seed)
     trainer = build_trainer(cfg, data)
@@ -108,8 +110,13 @@ def _train(
     is_done = _is_done(trainer, source if checkpoint else None)
     _check_ranks_agree(trainer, description, is_done)
     if is_done:
-        log.info("nothing to do: all %d epochs are done. Results: %s", trainer.epoch, run.folder)
+        log.info("nothing to do: %s. Results: %s", _how_ended(trainer), run.folder)
         return trainer.best_score
+    if checkpoint:
+        log.info("resuming in epoch %d from %s", trainer.epoch + 1, run.checkpoints / "last.ckpt")
+        if note := other_device(checkpoint["training"], trainer.store.device):
+            log.warning("%s", note)
+    facts = facts or report_data(data)
 
     checkpointer = Checkpointer(
         run,
@@ -194,15 +201,22 @@ def _load_weights(trainer: Trainer, checkpoint: Mapping[str, Any] | None, cfg: D
             raise distributed.CollectiveError(
                 f"cannot resume: the training state is damaged: {first_line(error)}"
             ) from error
-        log.info("resuming in epoch %d", trainer.epoch + 1)
-        if note := other_device(checkpoint["training"], trainer.store.device):
-            log.warning("%s", note)
     elif cfg.init_from:
         distributed.run_on_all_ranks(lambda: initialize_from(trainer, plain(cfg)))
 
 
 def _is_done(trainer: Trainer, source: Path | None) -> bool:
     return bool(trainer.is_over and source and finished_epochs(source) == trainer.epoch)
+
+
+def _how_ended(trainer: Trainer) -> str:
+    if trainer.ended_by == "trainer.max_epochs":
+        return f"all {trainer.epoch} epochs are done"
+    patience, key = trainer.settings.patience, "trainer.patience"
+    return (
+        f"the run ended after epoch {trainer.epoch}, because {key}={patience} epochs brought no "
+        f"improvement over epoch {trainer.best_epoch}; a larger {key} continues it"
+    )
 
 
 def _check_ranks_agree(trainer: Trainer, description: Mapping[str, Any], is_done: bool) -> None:

@@ -13,6 +13,10 @@ from csgcnn.io import exclusive, write_csv, write_json
 from csgcnn.runs.checkpoint import save_checkpoint
 from csgcnn.runs.tables import format_cell
 
+# Files that describe a run before it has trained.
+INPUTS = ("config.yaml", "environment.json", "splits.json")
+WRITTEN_FIRST = {*INPUTS, "checkpoints", "rejected.csv", "warnings.csv", "train.log", ".lock"}
+
 
 class RunDirectory:
     """The folder of one training run. While it is entered, no other process can enter it.
@@ -30,6 +34,7 @@ class RunDirectory:
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
         self._may_resume = may_resume
+        self._is_new = False
         self._entered = ExitStack()
 
     def __enter__(self) -> "RunDirectory":
@@ -41,12 +46,24 @@ class RunDirectory:
                     f"{self.folder} already holds a run and is not overwritten; resume it with "
                     f"csgcnn train resume={self.folder}, or choose another hydra.run.dir"
                 )
+            self._is_new = not self.holds_run
             self._prepare()
             self._entered = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind and issubclass(kind, UserError) and self._is_new:
+            self._remove_inputs()
         self._entered.close()
+
+    def _remove_inputs(self) -> None:
+        """Remove what a run that is refused has written, so that a later start finds no run."""
+        if {path.name for path in self.folder.iterdir()} <= WRITTEN_FIRST and not any(
+            self.checkpoints.iterdir()
+        ):
+            for name in INPUTS:
+                (self.folder / name).unlink(missing_ok=True)
+            self.checkpoints.rmdir()
 
     def _prepare(self) -> None:
         try:

@@ -59,8 +59,8 @@ def check_same_run(
         checkpoint: Content of its last checkpoint.
         config: The present configuration, plain.
         data: Digest of the present data and split.
-        is_fold: Whether the run is one of several that are averaged: trainer.max_epochs may not
-            differ, either.
+        is_fold: Whether the run is one of several that are averaged: trainer.max_epochs and
+            trainer.patience may not differ, either.
 
     Raises:
         ConfigError: Keys that decide on the result differ, or no longer exist.
@@ -97,7 +97,7 @@ def check_same_run(
 
 def _may_differ(name: str, config: Mapping[str, Any], is_fold: bool) -> bool:
     key = described_key(name, config, section_keys(RunSettings))
-    if key is None or (is_fold and name == "trainer.max_epochs"):
+    if key is None or (is_fold and name in ("trainer.max_epochs", "trainer.patience")):
         return False
     return key.setting.effect == "execution" or key.setting.resumable
 

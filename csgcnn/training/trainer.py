@@ -127,8 +127,15 @@ class Trainer:
     @property
     def is_over(self) -> bool:
         """Whether all epochs are completed, or `patience` of them brought no improvement."""
+        return bool(self.ended_by)
+
+    @property
+    def ended_by(self) -> str:
+        """The key that ends the training: "trainer.max_epochs", "trainer.patience", or nothing."""
+        if self.epoch >= self.settings.max_epochs:
+            return "trainer.max_epochs"
         patience = self.settings.patience or math.inf
-        return self.epoch >= self.settings.max_epochs or self.epoch - self.best_epoch >= patience
+        return "trainer.patience" if self.epoch - self.best_epoch >= patience else ""
 
     def initialize(self, weights: Mapping[str, Tensor]) -> None:
         """Replace initial weights before the first step."""

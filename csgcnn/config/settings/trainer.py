@@ -35,6 +35,7 @@ class TrainerSettings:
             "Epochs without improvement after which training stops.",
             at_least=1,
             null="never stop early",
+            resumable=True,
         ),
     ] = None
     grad_clip: Annotated[

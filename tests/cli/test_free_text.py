@@ -1,0 +1,54 @@
+"""Units, names of columns and expressions are taken as they are typed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from csgcnn.cli.overrides import canonical
+from csgcnn.config.compose import compose
+from csgcnn.config.tree import select
+
+Command = Callable[..., Any]
+
+
+@pytest.mark.parametrize("unit", ["Å", "W/(m K)", "eV/Å^3", "10^3 cm", "1", "true", "a, b", ""])
+@pytest.mark.parametrize("column", ["gap", "Eg (eV)", "ΔH", "a.b", "x: y"])
+def test_units_and_columns_arrive_as_typed(unit: str, column: str) -> None:
+    typed = [f"dataset.units.{column}={unit}", f"dataset.targets=[{column}, gap]"]
+    cfg = compose("train", canonical("train", typed))
+    assert cfg.dataset.units[column] == unit
+    assert cfg.dataset.targets == [column, "gap"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "key", "expected"),
+    [
+        ("dataset.units={Eg (eV): W/(m K)}", "dataset.units", {"Eg (eV)": "W/(m K)"}),
+        ("dataset.targets=[log10(G_VRH)]", "dataset.targets", ["log10(G_VRH)"]),
+        ("dataset.targets=['a, b',c]", "dataset.targets", ["a, b", "c"]),
+        ("dataset.split.column=my column (2)", "dataset.split.column", "my column (2)"),
+        ("dataset.id_column=№", "dataset.id_column", "№"),
+    ],
+)
+def test_other_text_arrives_as_typed(typed: str, key: str, expected: object) -> None:
+    cfg = compose("train", ["dataset=csv", *canonical("train", [typed])])
+    found = select(dict(cfg), key)
+    assert found == expected if not isinstance(expected, dict) else dict(found) == expected
+
+
+def test_a_message_repeats_what_was_typed(csgcnn: Command) -> None:
+    answer = csgcnn("train", "dataset.task_weights.Eg (eV)=x")
+    assert answer.returncode == 2
+    assert "dataset.task_weights.Eg (eV)=x: " in answer.stderr
+    assert "++" not in answer.stderr
+
+
+def test_the_advice_of_messages_can_be_followed(csgcnn: Command) -> None:
+    answer = csgcnn("train", "dataset.targets=gap")
+    advice = answer.stderr.split("expected a list: ")[1].strip()
+    assert "list" not in csgcnn("train", advice, "--cfg", "job").stderr
+    answer = csgcnn("train", "dataset.hint=a(b")
+    advice = answer.stderr.rpartition('"')[0].rpartition('"')[2]
+    assert advice == "dataset.hint='a(b'"
+    assert "hint: a(b" in csgcnn("train", advice, "--cfg", "job").stdout

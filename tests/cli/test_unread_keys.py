@@ -1,0 +1,104 @@
+"""Keys that have no effect are refused, however they are written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Command = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "expected"),
+    [
+        ("train", "+trainer.foo=1", "there is no key trainer.foo"),
+        ("train", "+trainer.max_epoch=1", "did you mean trainer.max_epochs?"),
+        ("train", "++dataset.splits.train=.5", "did you mean dataset.split.train?"),
+        ("train", "+logger=x", "there is no key logger"),
+        ("train", "+foo.bar=1", "there is no key foo.bar"),
+        ("train", "+graph.foo=1", "there is no key graph.foo"),
+        ("train", "+model.hiden=3", "hiden is no argument of"),
+        ("train", "+hydra.foo=1", "there is no key hydra.foo"),
+        ("train", "~trainer.foo", "there is no key trainer.foo"),
+        ("train", "~trainer.max_epochs", "trainer.max_epochs cannot be deleted"),
+        ("predict", "+foo=1", "there is no key foo"),
+        ("evaluate", "+dataset.foo=1", "there is no key dataset.foo"),
+        ("evaluate", "dataset.split.method=random", "has no effect on csgcnn evaluate"),
+        ("build", "dataset.targets=[gap]", "dataset.targets has no effect on csgcnn build"),
+        ("describe", "dataset.on_error=skip", "dataset.on_error has no effect"),
+        ("benchmark", "+trainer.foo=1", "there is no key trainer.foo"),
+        ("train", "dataset.split.file=a.json", "needs dataset.split.method=file, not random"),
+        ("train", "dataset.split.fold=0", "needs dataset.split.method=fold, matbench or kfold"),
+        ("train", "dataset.split.column=x", "needs dataset.split.method=group, column or fold"),
+        ("train", "++dataset.split={fold: 1}", "dataset.split.fold=1 needs"),
+        ("train", "init_parts=body", "init_parts=body needs init_from=…"),
+        ("train", "dataset.max_rejected=0.1", "needs dataset.on_error=skip"),
+        ("predict", "by=gap", "by=gap needs top=…"),
+    ],
+)
+def test_a_key_without_effect_is_refused(
+    csgcnn: Command, tmp_path: Path, command: str, override: str, expected: str
+) -> None:
+    required = {
+        "predict": ["ckpt=a", "structures=b"],
+        "evaluate": ["ckpt=a", "dataset=elastic"],
+        "build": ["output=a", "dataset=elastic"],
+        "describe": ["dataset=elastic"],
+        "benchmark": ["task=matbench_jdft2d"],
+    }
+    answer = csgcnn(command, *required.get(command, []), override)
+    assert answer.returncode == 2, answer.stderr
+    assert expected in answer.stderr
+    assert answer.stderr.count("\n") <= 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--epochs", "10"], "trainer.max_epochs=10"),
+        (["epochs=10"], "trainer.max_epochs=10"),
+        (["--lr=1e-3"], "optimizer.lr=1e-3"),
+        (["lr=1e-3"], "optimizer.lr=1e-3"),
+        (["batch_size=32"], "trainer.batch_size=32"),
+        (["--batch-size", "32"], "trainer.batch_size=32"),
+        (["--model", "csgann"], "model=csgann"),
+        (["--seed", "3"], "seed=3"),
+        (["model.layers=3"], "model.n_convolutions"),
+        (["device=cpu"], "trainer.device=cpu"),
+    ],
+)
+def test_names_of_other_programs_are_answered_with_the_key(
+    csgcnn: Command, arguments: list[str], expected: str
+) -> None:
+    answer = csgcnn("train", *arguments)
+    assert (answer.returncode, expected in answer.stderr) == (2, True), answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
+def test_a_plain_file_overrides_the_defaults(csgcnn: Command, tmp_path: Path) -> None:
+    text = "model: csgcnn\nedge: rbf\ntrainer.max_epochs: 3\ndataset: {path: x.json}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    words = ["--config-dir", ".", "--config-name", "mine", "--cfg", "job"]
+    shown = csgcnn("train", *words, "seed=4").stdout
+    for expected in ("GatedConvolution", "RadialBasis", "max_epochs: 3", "x.json", "seed: 4"):
+        assert expected in shown
+    assert "batch_size: 64" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("trainer: {max_epoch: 3}", "mine.yaml: there is no key trainer.max_epoch; did you mean"),
+        ("trainer: {max_epochs: x}", "mine.yaml: trainer.max_epochs: expected an integer"),
+        ("dataset: {split: {file: a.json}}", "needs dataset.split.method=file"),
+    ],
+)
+def test_mistakes_of_a_plain_file_are_named(
+    csgcnn: Command, tmp_path: Path, text: str, expected: str
+) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    answer = csgcnn("train", "--config-dir", ".", "--config-name", "mine")
+    assert (answer.returncode, expected in answer.stderr) == (2, True), answer.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
