@@ -194,9 +194,7 @@ def describe(
             return run_describe(cfg)
 
 
-def _train(
-    cfg: DictConfig, folder: Path, verbose: bool, keys: Mapping[str, Any]
-) -> TrainingResult:
+def _train(cfg: DictConfig, folder: Path, verbose: bool, keys: Mapping[str, Any]) -> TrainingResult:
     with plugins_loaded(cfg.plugins), reported(verbose, folder / "train.log"):
         validate(cfg, COMMANDS["train"], names(keys))
         try:
