@@ -103,8 +103,8 @@ def format_hydra_error(error: Exception, command: str = "train") -> str:
         return f"{match[1]}.yaml: {_format_cause(error.__context__, command)}"
     if isinstance(error, OverrideParseException):
         key, equals, value = error.override.partition("=")
-        quotes = f", with special characters quoted: \"{key}='{value}'\"" if equals else ""
-        return f"cannot read '{error.override}'; expected key=value{quotes}"
+        quotes = f" with special characters quoted, {key}='...': \"{key}='{value}'\""
+        return f"cannot read '{error.override}'; expected key=value{quotes if equals else ''}"
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         return _format_missing_option(error)
     if isinstance(cause, ConfigKeyError | ConfigAttributeError | ValidationError):

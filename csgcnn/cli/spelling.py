@@ -45,7 +45,24 @@ def check_spelling(command: str, arguments: Sequence[str]) -> None:
     if any(text.startswith(_OTHER_CONFIGURATIONS) for text in arguments):
         return
     for override in filter(None, map(parse_override, arguments)):
-        if "@" not in override.key:
+        if not override.prefix and override.value is not None and "@" not in override.key:
+            _check_override(command, override)
+
+
+def check_added(command: str, arguments: Sequence[str]) -> None:
+    """Check the names of keys that are added with + or ++, or deleted with ~.
+
+    Args:
+        command: Name of the command.
+        arguments: Arguments that follow it.
+
+    Raises:
+        ConfigError: Nothing reads a key, or it cannot be deleted.
+    """
+    if any(text.startswith(_OTHER_CONFIGURATIONS) for text in arguments):
+        return
+    for override in filter(None, map(parse_override, arguments)):
+        if override.prefix and "@" not in override.key:
             _check_override(command, override)
 
 
