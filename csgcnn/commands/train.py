@@ -95,8 +95,7 @@ def _train(
     """
     start = time.perf_counter()
     data = prepare(cfg, RecordReports.within(run.folder))
-    if should_prune and not len(data.split["val"]):
-        raise ConfigError("a search compares validation errors; give dataset.split.val=0.1")
+    _check_search(data, should_prune)
     description = _description(cfg, data)
     checkpoint = distributed.run_on_all_ranks(lambda: _checkpoint(source, description))
     _write_inputs(run, cfg, data, description)
@@ -158,6 +157,11 @@ def _pruning(job: Job, max_epochs: int) -> ShouldPrune | None:
     from csgcnn.search.pruning import Pruning
 
     return Pruning(job.folder, max_epochs, job.prune_after, job.min_trials)
+
+
+def _check_search(data: Prepared, should_prune: ShouldPrune | None) -> None:
+    if should_prune and not len(data.split["val"]):
+        raise ConfigError("a search compares validation errors; give dataset.split.val=0.1")
 
 
 def _description(cfg: DictConfig, data: Prepared) -> dict[str, Any]:

@@ -142,16 +142,15 @@ def describe_targets(
             name for name, values in store.columns.items() if name in tasks or not any_text(values)
         ]
         if len(names) != 1:
-            hints = {name: text_hint(name, values) for name, values in store.columns.items()}
-            hint = next(iter(hints.values()), "") if len(hints) == 1 else ""
+            hints = [text_hint(name, values) for name, values in store.columns.items()]
+            hint = hints[0] if len(hints) == 1 else ""
             raise UserError(
                 f"{source}: choose the target column with dataset.targets=[…]; "
                 f"the columns are {_column_names(store)}{'. ' if hint else ''}{hint}"
             )
     transforms, labels = transforms or {}, labels or {}
-    check_names("dataset.tasks", tasks, names)
-    check_names("dataset.transform", transforms, names)
-    check_names("dataset.labels", labels, names)
+    for key, given in (("tasks", tasks), ("transform", transforms), ("labels", labels)):
+        check_names(f"dataset.{key}", given, names)
     targets = []
     for name in names:
         target = Target(
