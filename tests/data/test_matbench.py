@@ -63,6 +63,19 @@ def test_the_folds_of_each_regression_task_are_the_official_ones(task: str) -> N
         assert not is_official_fold(task, (fold + 1) % 5, ids)
 
 
+def test_the_folds_of_the_classification_task_are_the_official_ones() -> None:
+    """Its rows are those of matbench_mp_gap, in the same order; a metal has the gap 0."""
+    path = Path(__file__).parents[3] / "shared" / "data" / "matbench_mp_gap.json.gz"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    text = gzip.decompress(path.read_bytes()).decode()
+    is_metal = [float(gap) == 0 for gap in re.findall(r'"band_gap":\s*([-+.\de]+)', text)]
+    folds, task = matbench_folds(len(is_metal), is_metal), "matbench_mp_is_metal"
+    for fold in range(5):
+        ids = [official_id(task, str(place), 0) for place in (folds == fold).nonzero()[0]]
+        assert is_official_fold(task, fold, ids)
+
+
 def test_folds_of_unknown_tasks_are_not_compared() -> None:
     assert is_official_fold("matbench_toy", 7, ["any"])
     assert not is_official_fold("matbench_phonons", 5, PHONONS)
