@@ -37,6 +37,17 @@ def summary_line(trainer: Trainer, facts: Mapping[str, Any], recipe: str | None)
     return "; ".join(parts)
 
 
+def how_ended(trainer: Trainer) -> str:
+    """Return why a finished training has nothing to do."""
+    if trainer.ended_by == "trainer.max_epochs":
+        return f"all {trainer.epoch} epochs are done"
+    patience, key = trainer.settings.patience, "trainer.patience"
+    return (
+        f"the run ended after epoch {trainer.epoch}, because {key}={patience} epochs brought no "
+        f"improvement over epoch {trainer.best_epoch}; a larger {key} continues it"
+    )
+
+
 def recipe_epochs(name: str | None) -> int | None:
     """Return the epochs of an included recipe, or None for another one."""
     path = CONF / "recipe" / f"{name}.yaml"

@@ -15,7 +15,7 @@ from csgcnn.commands.ensemble import train_ensemble
 from csgcnn.commands.job import Job
 from csgcnn.commands.prepare import Prepared, build_trainer, plain, prepare, report_data
 from csgcnn.commands.ranks import follow_rank_0, leading
-from csgcnn.commands.run_summary import summary_line
+from csgcnn.commands.run_summary import how_ended, summary_line
 from csgcnn.config.resolved import save_resolved
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.domain import Domain
@@ -109,12 +109,10 @@ def _train(
     is_done = _is_done(trainer, source if checkpoint else None)
     _check_ranks_agree(trainer, description, is_done)
     if is_done:
-        log.info("nothing to do: %s. Results: %s", _how_ended(trainer), run.folder)
+        log.info("nothing to do: %s. Results: %s", how_ended(trainer), run.folder)
         return trainer.best_score
     if checkpoint:
-        log.info("resuming in epoch %d from %s", trainer.epoch + 1, run.checkpoints / "last.ckpt")
-        if note := other_device(checkpoint["training"], trainer.store.device):
-            log.warning("%s", note)
+        _log_resumed(trainer, checkpoint, run)
     facts = facts or report_data(data)
 
     checkpointer = Checkpointer(
@@ -135,17 +133,7 @@ def _train(
         _write_pruned(run, trainer, facts)
     else:
         _calibrate(network, data, checkpointer)
-        write_results(
-            run,
-            network,
-            data.store,
-            data.dataset,
-            data.split,
-            data.batch_size,
-            facts,
-            data.trainer.figures,
-        )
-        _plot_learning_curve(run, data)
+        _write_results(run, network, data, facts)
     log.info("%s. Results: %s", summary_line(trainer, facts, cfg.recipe), run.folder)
     return trainer.best_score
 
@@ -211,16 +199,6 @@ def _load_weights(trainer: Trainer, checkpoint: Mapping[str, Any] | None, cfg: D
 
 def _is_done(trainer: Trainer, source: Path | None) -> bool:
     return bool(trainer.is_over and source and finished_epochs(source) == trainer.epoch)
-
-
-def _how_ended(trainer: Trainer) -> str:
-    if trainer.ended_by == "trainer.max_epochs":
-        return f"all {trainer.epoch} epochs are done"
-    patience, key = trainer.settings.patience, "trainer.patience"
-    return (
-        f"the run ended after epoch {trainer.epoch}, because {key}={patience} epochs brought no "
-        f"improvement over epoch {trainer.best_epoch}; a larger {key} continues it"
-    )
 
 
 def _check_ranks_agree(trainer: Trainer, description: Mapping[str, Any], is_done: bool) -> None:
@@ -291,11 +269,20 @@ def _summary(trainer: Trainer, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _plot_learning_curve(run: RunDirectory, data: Prepared) -> None:
-    if data.trainer.figures and not distributed.rank():
-        path = run.folder / "learning_curve.png"
-        table, targets = run.folder / "metrics.csv", data.dataset.targets
-        plots.draw(lambda: plots.plot_learning_curve(table, targets, path))
+def _log_resumed(trainer: Trainer, checkpoint: Mapping[str, Any], run: RunDirectory) -> None:
+    log.info("resuming in epoch %d from %s", trainer.epoch + 1, run.checkpoints / "last.ckpt")
+    if note := other_device(checkpoint["training"], trainer.store.device):
+        log.warning("%s", note)
+
+
+def _write_results(
+    run: RunDirectory, network: CrystalGraphNetwork, data: Prepared, facts: Mapping[str, Any]
+) -> None:
+    dataset, split, figures = data.dataset, data.split, data.trainer.figures
+    write_results(run, network, data.store, dataset, split, data.batch_size, facts, figures)
+    if figures and not distributed.rank():
+        path, table = run.folder / "learning_curve.png", run.folder / "metrics.csv"
+        plots.draw(lambda: plots.plot_learning_curve(table, dataset.targets, path))
 
 
 def _write_pruned(run: RunDirectory, trainer: Trainer, facts: Mapping[str, Any]) -> None:

@@ -189,7 +189,8 @@ def test_every_format_trains(
         line for line in answer.out.splitlines() if line.startswith(f"test MAE of {target}")
     ]
     assert " eV, RMSE " in report
-    assert re.search(r"\(predicting the mean: [\d.]+ eV\)$", report)
+    composition = r"; composition alone: [\d.]+ eV"
+    assert re.search(rf"\(predicting the mean: [\d.]+ eV{composition}\)$", report)
     source = tmp_path / next(o for o in overrides if "path=" in o).partition("=")[2]
     if source.suffix in (".extxyz", ".db"):
         structures = [f"structures={source.name}", "ckpt=run/checkpoints/best.ckpt"]

@@ -43,10 +43,12 @@ def test_figures_are_drawn_on_request(
     assert list(metrics) == [
         "val",
         "test",
+        "not_measured",
         "baseline_test_mae",
         "composition_test_mae",
         "calibration",
         "std_scale",
+        "calibration_labels",
         "seconds",
     ]
 
