@@ -16,6 +16,10 @@ class ConfigError(UserError):
     exit_code = 2
 
 
+class CombinationError(ConfigError):
+    """Values that are possible on their own, but not together."""
+
+
 class StructureError(UserError):
     """A structure that cannot be used: disordered, of an unknown element, malformed, ..."""
 

@@ -4,7 +4,8 @@ Hydra accepts plugins of this package only, and imports all of it when it starts
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from csgcnn.errors import ConfigError, FailedJobError, UserError
+from csgcnn.errors import CombinationError, ConfigError, FailedJobError, UserError
 from csgcnn.hardware import cores
-
-# failed trials in a row after which the search ends
-MAX_FAILURES = 3
 
 
 @dataclass
@@ -93,37 +91,43 @@ class SearchSweeper(Sweeper):
         Raises:
             ConfigError: An override is wrong, the extra is not installed, or the folder holds
                 another search.
-            FailedJobError: A trial failed.
+            FailedJobError: All trials failed.
             UserError: No trial was trained to the end.
         """
         self._check()
-        space_module, study = _module("space"), _module("study")
+        space_module, study, sampling = map(_module, ("space", "study", "sampling"))
         given = [f"{key}={values}" for key, values in self.params.items()] + arguments
         parsed = OverridesParser.create(self.loader).parse_overrides(given)
         space, overrides = space_module.space_of(parsed)
         fixed = [override for key, override in overrides.items() if key not in space]
         first = self._first(space, fixed)
-        folder = Path(self.config.hydra.sweep.dir)
-        with study.open_search(folder, space, overrides, self.seed, first) as search:
-            failures = self._run(search, fixed)
-            print(search.summary())
-            if failures:
-                raise FailedJobError("\n".join(map(str, failures)))
-            if not search.ranking:
-                raise UserError("no trial was trained to the end")
 
-    def _run(self, search: Any, fixed: Sequence[str]) -> list[Exception]:
-        """Run trials until all are done, or too many fail in a row; return the failures."""
-        failures: list[Exception] = []
-        n_in_a_row = 0
+        def check(values: Mapping[str, Any]) -> None:
+            self._validate([*fixed, *(f"{key}={value}" for key, value in values.items())])
+
+        defaults = (space_module.value_in(space[key], first.get(key, "")) for key in space)
+        if None in defaults:  # else the default values are a possible combination
+            sampling.check_space(space, check, self.seed)
+        folder = Path(self.config.hydra.sweep.dir)
+        with study.open_search(folder, space, overrides, self.seed, first, check) as search:
+            failures = self._run(search, fixed)
+            print(search.summary(self.n_trials))
+            if not search.ranking:
+                raise failures[0] if failures else UserError("no trial was trained to the end")
+
+    def _run(self, search: Any, fixed: Sequence[str]) -> list[FailedJobError]:
+        """Run trials until all are done, or none but failed ones have ended; return the failures.
+
+        A failure of the first trial, which has the default values, is one of all trials.
+        """
+        failures: list[FailedJobError] = []
         while batch := search.next(self._batch_size(), self.n_trials):
             for trial, result in zip(batch, self._launch(batch, fixed), strict=True):
                 failure = result._return_value if result.status == JobStatus.FAILED else None
                 search.record(trial.number, failure)
-                n_in_a_row = n_in_a_row + 1 if failure else 0
-                failures += [failure] if failure else []
+                failures += [FailedJobError(str(failure))] if failure else []
             search.write()
-            if n_in_a_row >= (MAX_FAILURES if search.ranking else 1):
+            if search.all_failed:
                 break
         return failures
 
@@ -140,22 +144,36 @@ class SearchSweeper(Sweeper):
                 raise ConfigError(f"hydra.sweeper.{name}={options[name]}: expected {expected}")
 
     def _first(self, space: dict[str, Any], fixed: Sequence[str]) -> dict[str, str]:
-        """Return the default value of each key, after a check that all choices compose."""
-        from csgcnn.config.settings.commands import COMMANDS
-        from csgcnn.config.validate import validate
+        """Return the default value of each key, after a check that all values are allowed.
 
+        If the default values exclude each other, none are returned.
+        """
         values = {
             key: getattr(range_, "choices", None) or (range_.low, range_.high)
             for key, range_ in space.items()
         }
         for i in range(max(map(len, values.values()))):
             choices = [f"{key}={some[i % len(some)]}" for key, some in values.items()]
-            validate(self._job([*fixed, *choices])[0], COMMANDS["train"])
+            with suppress(CombinationError):  # other values may fit together
+                self._validate([*fixed, *choices])
+        try:
+            self._validate(fixed)
+        except CombinationError:
+            return {}
+        except ConfigError:
+            pass  # a key that the space sets is missing
         default, chosen = self._job(fixed)
         return {
             key: str(chosen[key]) if key in chosen else _text(OmegaConf.select(default, key))
             for key in space
         }
+
+    def _validate(self, overrides: Sequence[str]) -> None:
+        """Check the configuration of a job."""
+        from csgcnn.config.settings.commands import COMMANDS
+        from csgcnn.config.validate import validate
+
+        validate(self._job(overrides)[0], COMMANDS["train"])
 
     def _job(self, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
         """Return the configuration of a job with these overrides, and the chosen options."""

@@ -121,9 +121,12 @@ def make_job(
             raise SystemExit(print_error(command, cast(Exception, error.__cause__))) from error
         except Exception as error:
             if is_sweep:
-                failures.append(f"{name}: {format_error(error)}")
+                failure = f"{name}: {format_error(error)}"
+                # A search goes on, and reports its failed trials.
+                if trial is None:
+                    failures.append(failure)
                 # Launchers and sweepers keep account of failed jobs.
-                raise FailedJobError(failures[-1]) from error
+                raise FailedJobError(failure) from error
             _end(command, error)
         if command in ("predict", "build") and result:
             if not is_sweep:

@@ -13,7 +13,7 @@ from csgcnn.config.settings.setting import Key
 from csgcnn.config.targets import check_targets
 from csgcnn.config.tree import select
 from csgcnn.config.upgrade import removed_keys_in
-from csgcnn.errors import ConfigError, first_line, nearest, one_line
+from csgcnn.errors import CombinationError, ConfigError, first_line, nearest, one_line
 
 
 def validate(cfg: DictConfig, settings: type, given: Sequence[str] = ()) -> None:
@@ -65,6 +65,7 @@ def check_values(config: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
 
     Raises:
         ConfigError: A value is out of range, or a `_target_` is not allowed at its place.
+        CombinationError: Two values exclude each other.
     """
     if removed := removed_keys_in(config):
         raise ConfigError(removed[0])
@@ -77,6 +78,20 @@ def check_values(config: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
                 shown = f"{name}.{entry}" if entry else name
                 hint = nearest(str(item), key.setting.choices)
                 raise ConfigError(f"{shown}={one_line(item, 60)}: expected {key.expected}{hint}")
+    _check_multiples(config, keys)
+
+
+def _check_multiples(config: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
+    for name, key in described_keys(config, keys):
+        if not (other := key.setting.divides):
+            continue
+        divisor, value = select(config, name), select(config, other)
+        if isinstance(divisor, int) and isinstance(value, int) and value % divisor:
+            below = value - value % divisor
+            some = " or ".join(str(v) for v in (below, below + divisor) if v)
+            raise CombinationError(
+                f"{other}={value}: expected a multiple of {name}={divisor}, such as {some}"
+            )
 
 
 def _check_missing(cfg: DictConfig) -> None:

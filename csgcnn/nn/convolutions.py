@@ -93,7 +93,13 @@ class AttentionConvolution(nn.Module):
         self,
         config: LayerConfig,
         heads: Annotated[
-            int, Setting("Attention heads; hidden must be a multiple.", at_least=1, at_most=10_000)
+            int,
+            Setting(
+                "Attention heads; hidden must be a multiple.",
+                at_least=1,
+                at_most=10_000,
+                divides="model.hidden",
+            ),
         ] = 4,
     ) -> None:
         super().__init__()

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
-from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from csgcnn.config.keys import has_effect, section_keys
 from csgcnn.config.settings.run import RunSettings
-from csgcnn.errors import ConfigError, UserError
+from csgcnn.errors import ConfigError, UserError, one_line
 from csgcnn.io import exclusive, exclusive_when_free, write_csv, write_text
+from csgcnn.search.sampling import Check, PossibleSampler
 from csgcnn.search.space import Space, value_in
 from csgcnn.search.storage import STUDY, open_storage, storage_errors
 
@@ -41,7 +41,12 @@ class Trial(NamedTuple):
 
 @contextmanager
 def open_search(
-    folder: Path, space: Space, overrides: Mapping[str, str], seed: int, first: Mapping[str, str]
+    folder: Path,
+    space: Space,
+    overrides: Mapping[str, str],
+    seed: int,
+    first: Mapping[str, str],
+    check: Check,
 ) -> Iterator["Search"]:
     """Open the search in a folder, or start one; no other process can open it within the block.
 
@@ -51,6 +56,7 @@ def open_search(
         overrides: All overrides by key.
         seed: Seed of the choice of values.
         first: Values of the first trial; those outside the space are chosen instead.
+        check: Check of a combination of values; impossible ones are not chosen.
 
     Raises:
         ConfigError: The folder holds another search.
@@ -62,11 +68,11 @@ def open_search(
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
     busy = f"{folder}: another process searches there; wait for it or stop it"
     with exclusive(folder / ".lock", busy):
-        yield Search(folder, space, overrides, seed, first)
+        yield Search(folder, space, overrides, seed, first, check)
 
 
 class Search:
-    """Choose trials by TPE (Bergstra et al., NeurIPS 24, 2546, 2011) and record their results.
+    """Choose trials by TPE and record their results.
 
     Use `open_search`, which describes the arguments.
     """
@@ -78,13 +84,16 @@ class Search:
         overrides: Mapping[str, str],
         seed: int,
         first: Mapping[str, str],
+        check: Check,
     ) -> None:
         self.folder = folder
         self.space = space
         self.seed = seed
+        self.check = check
         with storage_errors(folder):
+            self._storage = open_storage(folder)
             self._study = optuna.create_study(
-                storage=open_storage(folder), study_name=STUDY, load_if_exists=True
+                storage=self._storage, study_name=STUDY, load_if_exists=True
             )
             if not self._study.user_attrs:
                 self._study.set_user_attr("words", dict(overrides))
@@ -138,7 +147,8 @@ class Search:
                 for number in range(self.n_chosen, min(self.n_chosen + size, n_trials)):
                     # A seed for each trial: an interrupted search chooses what it would have.
                     seeds = np.random.SeedSequence([self.seed, number])
-                    self._study.sampler = TPESampler(seed=int(seeds.generate_state(1)[0]))
+                    seed = int(seeds.generate_state(1)[0])
+                    self._study.sampler = PossibleSampler(seed, self.space, self.check)
                     self._study.ask(self.space)
             return [_trial(trial) for trial in self._running()[:size]]
 
@@ -154,16 +164,27 @@ class Search:
             if is_pruned:
                 self._study.tell(number, state=TrialState.PRUNED)
             elif score is None:
-                self._study.tell(number, state=TrialState.FAIL)
-                reason = "" if failure else ": its validation rows give no score"
-                log.warning("trial %d failed%s", number, reason)
+                reason = failure or "its validation rows give no score"
+                self._fail(number, one_line(reason).removeprefix(f"trial {number}: "))
             else:
                 self._study.tell(number, score)
+
+    def _fail(self, number: int, reason: str) -> None:
+        log.warning("trial %d failed: %s", number, reason)
+        study_id = self._storage.get_study_id_from_name(STUDY)
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        self._storage.set_trial_user_attr(trial_id, "reason", reason)
+        self._study.tell(number, state=TrialState.FAIL)
 
     @property
     def n_chosen(self) -> int:
         """Number of trials that were chosen so far."""
         return sum(trial.state != TrialState.WAITING for trial in self._study.trials)
+
+    @property
+    def all_failed(self) -> bool:
+        """Whether trials have ended, and all of them failed."""
+        return {t.state for t in self._study.trials if t.state in STATES} == {TrialState.FAIL}
 
     @property
     def ranking(self) -> list[FrozenTrial]:
@@ -182,11 +203,12 @@ class Search:
                 trial.value,
                 trial.last_step,
                 *map(trial.params.get, self.space),
+                trial.user_attrs.get("reason"),
             ]
             for trial in trials
             if trial.state in STATES
         ]
-        header = ["trial", "state", "score", "epochs", *self.space]
+        header = ["trial", "state", "score", "epochs", *self.space, "reason"]
         write_csv(self.folder / "trials.csv", header, rows)
         if ranking:
             best = self.folder / "best"
@@ -194,18 +216,18 @@ class Search:
             config = self.folder / str(ranking[0].number) / "config.yaml"
             write_text(best / "config.yaml", config.read_text(encoding="utf-8"))
 
-    def summary(self, n_shown: int = 5) -> str:
+    def summary(self, n_trials: int, n_shown: int = 5) -> str:
         """Return the best trials as a Markdown table, and how to run the best one again.
 
         Args:
+            n_trials: Trials of the whole search.
             n_shown: Number of rows.
         """
         with storage_errors(self.folder):
             ranking, trials = self.ranking, self._study.trials
-        counts = Counter(STATES[trial.state] for trial in trials if trial.state in STATES)
-        counted = ", ".join(f"{n} {state}" for state, n in counts.items())
+        ending = self._ending(n_trials, [trial for trial in trials if trial.state in STATES])
         if not ranking:
-            return f"{counted or 'no trials'}; none was trained to the end"
+            return ending
         header = ["trial", "score", *(key.rpartition(".")[2] for key in self.space)]
         rows = [
             [
@@ -217,10 +239,25 @@ class Search:
         ]
         lines = [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows]]
         of_first = (f"; the first has {t.value:.4f}" for t in ranking if t.number == 0)
-        lines.append(f"{counted}, all in {self.folder / 'trials.csv'}{next(of_first, '')}")
+        lines.append(f"{ending}; all in {self.folder / 'trials.csv'}{next(of_first, '')}")
         best = shlex.quote(str(self.folder / "best"))
         lines.append(f"csgcnn train --config-dir {best} --config-name config runs the best again")
         return "\n".join(lines)
+
+    def _ending(self, n_trials: int, ended: list[FrozenTrial]) -> str:
+        """Return why the search has ended: how many trials ended, and how."""
+        counts = Counter(STATES[trial.state] for trial in ended)
+        counted = ", ".join(f"{n} {state}" for state, n in counts.items()) or "none"
+        reasons = (
+            f" (first: trial {trial.number}: {trial.user_attrs['reason']})"
+            for trial in ended
+            if "reason" in trial.user_attrs
+        )
+        why = f"all {len(ended)} trials are done"
+        if len(ended) < n_trials:
+            why = f"ended after {len(ended)} of {n_trials} trials"
+            why += ", because all of them failed" if self.all_failed else ""
+        return f"{why}: {counted}{next(reasons, '')}"
 
     def _running(self) -> list[FrozenTrial]:
         return self._study.get_trials(states=[TrialState.RUNNING])

@@ -37,6 +37,7 @@ def check(command: str, *overrides: str) -> None:
         ("train", "dataset.split.method=column", ["dataset.split.column"]),
         ("train", "dataset.split.method=file", ["dataset.split.file"]),
         ("train", "dataset=csv", ["dataset.path", "a table with a column"]),
+        ("train", "model.hidden=75", ["model.hidden=75", "model.convolution.heads=4", "72 or 76"]),
         ("train", "node_features=[]", ["node_features"]),
         ("train", "~scheduler", ["scheduler"]),
         ("predict", "batch_size=5", ["ckpt=…, structures=…"]),

@@ -45,6 +45,7 @@ class Setting:
         is_path: Whether the value names a file or folder, which shells complete.
         by_name: Whether two paths with the same file name are the same value where runs are
             compared.
+        divides: Key whose value must be a multiple of this one.
         body: Whether weights of the network's body are useless with another value; `init_from=`
             refuses that. Read for keys of the network only.
     """
@@ -63,6 +64,7 @@ class Setting:
     verbatim: bool = False
     is_path: bool = False
     by_name: bool = False
+    divides: str = ""
     body: bool = True
 
     @property
