@@ -188,7 +188,7 @@ def run_table(command: str, arguments: Sequence[str]) -> int:
         description="Compare all runs below the folders. Runs that differ only in seeds, fold and "
         "paths become one row: mean test error ± standard deviation (number of runs). table.md "
         "and table.csv are written to the first DIR.",
-        epilog="example: csgcnn table runs sweeps/2026-11-23/06-51-48",
+        epilog="example: csgcnn table runs sweeps/seeds",
     )
     parser.add_argument(
         "folders", metavar="DIR", nargs="+", type=Path, help="a run, a sweep, or a folder of them"

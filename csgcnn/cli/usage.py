@@ -25,17 +25,18 @@ USAGES = {
         "csgcnn train [group=option ...] [key=value ...] [--multirun] [--cfg job]\n"
         "                    [--config-dir DIR]",
         """\
-csgcnn train
+csgcnn train hydra.run.dir=runs/first
 csgcnn train recipe=accurate dataset=elastic ensemble=5
 csgcnn train edge=rbf edge.n_basis=64 dataset=formation_energy
 csgcnn train 'node_features=[atom_init,learned]' trainer.max_epochs=300
 csgcnn train dataset=cif_folder dataset.path=my_cifs
-csgcnn train init_from=runs/…/checkpoints/best.ckpt trainer.layer_decay=0.8
-csgcnn train resume=runs/2026-11-23/06-51-48_csgann_gaussian
+csgcnn train init_from=runs/first/checkpoints/best.ckpt trainer.layer_decay=0.8
+csgcnn train resume=runs/first
 csgcnn train dataset=formation_energy 'dataset.targets=[is_stable]' \\
     'dataset.derived.is_stable=e_above_hull <= 0' \\
     dataset.tasks.is_stable=classification dataset.class_weights=balanced
 csgcnn train --multirun edge=gaussian,rbf node_features=atom_init,onehot
+csgcnn train --multirun seed=0,1,2 hydra.sweep.dir=sweeps/seeds
 csgcnn train --multirun hparams=csgcnn dataset=elastic \\
     hydra.sweep.dir=sweeps/search""",
     ),
@@ -73,14 +74,15 @@ working directory and in $CSGCNN_DATA.""",
         "csgcnn predict ckpt=PATH structures=PATH [output=predictions.csv]\n"
         "                      [key=value ...]",
         """\
-csgcnn predict ckpt=runs/…/checkpoints/best.ckpt structures=my_cifs
+csgcnn predict ckpt=runs/first/checkpoints/best.ckpt structures=my_cifs
 csgcnn predict ckpt=best.ckpt 'structures=Ca(OH)2.cif' output=hydroxide.csv
-csgcnn predict ckpt=best.ckpt 'structures=cifs/*.cif' resume=true \\
+csgcnn predict ckpt=best.ckpt 'structures=my_cifs/*.cif' resume=true \\
     on_error=skip output=gaps.parquet
-csgcnn predict 'ckpt=runs/*/checkpoints/best.ckpt' structures=cifs \\
+csgcnn predict 'ckpt=sweeps/seeds/*/checkpoints/best.ckpt' \\
+    structures=my_cifs output=small_gaps.csv \\
     where='band_gap < 1.5 and band_gap_std < 0.2'
-csgcnn predict ckpt=best.ckpt structures=cifs top=100 \\
-    by=shear_modulus order=lowest""",
+csgcnn predict ckpt=best.ckpt structures=my_cifs top=100 \\
+    by=band_gap order=lowest output=lowest.csv""",
         """\
 Several checkpoints, as a list or a pattern, are an ensemble: mean and standard
 deviation (n - 1). where and top name columns as in the table, without units.
@@ -116,7 +118,7 @@ csgcnn build dataset=matbench dataset.path=matbench_mp_gap.json.gz \\
     output=gap.graphs
 csgcnn train dataset=matbench dataset.path=gap.graphs \\
     'dataset.targets=[gap pbe]'
-csgcnn build dataset.path=candidates/ dataset.on_error=skip \\
+csgcnn build dataset.path=my_cifs/ dataset.on_error=skip \\
     output=candidates.graphs
 csgcnn predict ckpt=best.ckpt structures=candidates.graphs""",
         """\

@@ -4,13 +4,49 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md")),
+    *(ROOT / "examples" / "plugin").glob("*.md"),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_MARKED = re.compile(
+    r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>bash|python)\n(?P<code>.*?)^```",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+class Block(NamedTuple):
+    """A block of shell commands or of Python.
+
+    Attributes:
+        language: bash or python.
+        code: Its text.
+        place: Page and line.
+        not_run: Why the tests cannot run it, from a comment before the block; "" if they can.
+    """
+
+    language: str
+    code: str
+    place: str
+    not_run: str
+
+
+def runnable_blocks(page: str, text: str) -> list[Block]:
+    """Return the shell and Python blocks of a page, but those that only include a file."""
+    return [
+        Block(
+            match["language"],
+            match["code"],
+            f"{page}:{text[: match.start('code')].count(chr(10)) + 1}",
+            match["reason"] or "",
+        )
+        for match in _MARKED.finditer(text)
+        if not match["code"].startswith("--8<--")
+    ]
 
 
 def name_of(page: Path) -> str:

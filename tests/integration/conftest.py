@@ -1,25 +1,17 @@
 import csv
 import gzip
-import io
 import json
-import logging
-import os
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import chdir, redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
-from answers import Answer
+from answers import Answer, run_command
 from benchmark_helpers import QUICK, write_tasks
 from multitask_helpers import write_mixed_file
 from rank_helpers import TrainOnRanks, train_on_ranks
 from screening_helpers import write_checkpoints, write_some_bad, write_store
-
-from csgcnn.cli import main as cli
 
 DATA = Path(__file__).parents[2] / "data"
 Record = dict[str, Any]
@@ -38,19 +30,7 @@ def csgcnn(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Answer]:
         )
         # Hydra wants its overrides in one row
         flags = next((i for i, word in enumerate(words) if "=" in word), len(words))
-        out, err, handlers = io.StringIO(), io.StringIO(), logging.root.handlers[:]
-        with chdir(cwd), patch.dict(os.environ, environment), patch.object(sys, "argv", ["csgcnn"]):
-            for name in ("CSGCNN_DATA", "HYDRA_FULL_ERROR"):
-                os.environ.pop(name, None)
-            with redirect_stdout(out), redirect_stderr(err):
-                try:
-                    code = cli.main([*words[:flags], *quick, *words[flags:]])
-                except SystemExit as end:
-                    code = end.code if isinstance(end.code, int) else 1
-        for handler in set(logging.root.handlers) - set(handlers):
-            handler.close()
-        logging.root.handlers[:] = handlers
-        return Answer(code, out.getvalue(), err.getvalue())
+        return run_command(*words[:flags], *quick, *words[flags:], cwd=cwd, environment=environment)
 
     return command
 
