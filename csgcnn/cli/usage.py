@@ -120,7 +120,8 @@ csgcnn train dataset=matbench dataset.path=gap.graphs \\
     'dataset.targets=[gap pbe]'
 csgcnn build dataset.path=my_cifs/ dataset.on_error=skip \\
     output=candidates.graphs
-csgcnn predict ckpt=best.ckpt structures=candidates.graphs""",
+csgcnn predict ckpt=best.ckpt structures=candidates.graphs \\
+    output=candidates.csv""",
         """\
 csgcnn train builds and caches graphs itself. Use csgcnn build for large data
 sets, before the jobs of a cluster start, and for structures without targets:
