@@ -5,7 +5,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import TPESampler
+from optuna.samplers import RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
@@ -13,6 +13,8 @@ from csgcnn.errors import CombinationError
 
 # Combinations that are drawn for a trial before the space counts as impossible.
 MAX_DRAWS = 200
+# The first of them are drawn as TPE does, which may propose the same values again and again.
+MAX_TPE_DRAWS = 20
 # Raises CombinationError for values that exclude each other.
 Check = Callable[[Mapping[str, Any]], None]
 
@@ -28,6 +30,7 @@ class PossibleSampler(TPESampler):
 
     def __init__(self, seed: int, space: Mapping[str, BaseDistribution], check: Check) -> None:
         super().__init__(seed=seed)
+        self._uniform = RandomSampler(seed)
         self._space = dict(space)
         self._check = check
 
@@ -63,10 +66,8 @@ class PossibleSampler(TPESampler):
         given = dict(trial.system_attrs.get("fixed_params", {}))
         single = {k: _only_value(r) for k, r in self._space.items() if r.single()}
         for n_drawn in range(1, MAX_DRAWS + 1):
-            values = {
-                key: self.sample_independent(study, trial, key, range_)
-                for key, range_ in search_space.items()
-            }
+            draw = self._draw_as_tpe if n_drawn <= MAX_TPE_DRAWS else self._draw_at_random
+            values = draw(study, trial, search_space)
             try:
                 self._check({**single, **values, **given})
             except CombinationError as error:
@@ -76,6 +77,26 @@ class PossibleSampler(TPESampler):
             else:
                 break
         return values
+
+    def _draw_as_tpe(
+        self, study: Study, trial: FrozenTrial, space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        together = super().infer_relative_search_space(study, trial)
+        values = super().sample_relative(study, trial, together)
+        return {
+            key: values[key]
+            if key in values
+            else self.sample_independent(study, trial, key, range_)
+            for key, range_ in space.items()
+        }
+
+    def _draw_at_random(
+        self, study: Study, trial: FrozenTrial, space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {
+            key: self._uniform.sample_independent(study, trial, key, range_)
+            for key, range_ in space.items()
+        }
 
 
 def check_space(space: Mapping[str, BaseDistribution], check: Check, seed: int) -> None:
@@ -89,8 +110,10 @@ def check_space(space: Mapping[str, BaseDistribution], check: Check, seed: int) 
     Raises:
         CombinationError: None was found.
     """
-    study = optuna.create_study(sampler=PossibleSampler(seed, space, check))
-    study.ask(dict(space))
+    sampler, study = PossibleSampler(seed, space, check), optuna.create_study()
+    study.ask()
+    trial = study.trials[0]
+    sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
 
 
 def _only_value(range_: BaseDistribution) -> Any:
