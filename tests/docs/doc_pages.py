@@ -9,9 +9,9 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md")),
-    *(ROOT / "examples" / "plugin").glob("*.md"),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
+RUN_PAGES = [*PAGES, ROOT / "examples" / "plugin" / "README.md"]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _MARKED = re.compile(
     r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>bash|python)\n(?P<code>.*?)^```",

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from answers import Answer, run_command
-from doc_pages import PAGES, ROOT, Block, name_of, runnable_blocks
+from doc_pages import ROOT, RUN_PAGES, Block, name_of, runnable_blocks
 from user_files import write_data, write_files
 
 from csgcnn.cli.main import COMMANDS
@@ -42,7 +42,7 @@ FAST = ("docs/index.md", "docs/how-to/classification.md", "docs/how-to/fine-tuni
 
 
 def blocks_of_pages() -> dict[str, list[Block]]:
-    pages = {name_of(page): page.read_text(encoding="utf-8") for page in PAGES}
+    pages = {name_of(page): page.read_text(encoding="utf-8") for page in RUN_PAGES}
     blocks = {name: runnable_blocks(name, text) for name, text in pages.items()}
     blocks["--help"] = list(examples_of_help())
     return {name: found for name, found in blocks.items() if found}
