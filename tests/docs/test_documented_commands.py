@@ -24,7 +24,9 @@ CONF = ROOT / "conf"
 GROUPS = {path.name for path in CONF.iterdir() if path.is_dir()}
 TEXTS = {name_of(page): page.read_text(encoding="utf-8") for page in PAGES}
 TEXTS |= {f"{name} --help": f"```\n{usage.examples}\n```\n" for name, usage in USAGES.items()}
-OPEN_SECTIONS = {f"dataset.{name}" for name in ("units", "derived", "tasks", "task_weights")}
+OPEN_SECTIONS = {
+    f"dataset.{name}" for name in ("units", "derived", "tasks", "task_weights", "transform")
+}
 MISSPELLED = (
     "modle=csgcnn",
     "model=csgcn",
