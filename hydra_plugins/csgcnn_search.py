@@ -16,7 +16,7 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from csgcnn.errors import CombinationError, ConfigError, FailedJobError, UserError
 from csgcnn.hardware import cores
@@ -116,10 +116,7 @@ class SearchSweeper(Sweeper):
                 raise failures[0] if failures else UserError("no trial was trained to the end")
 
     def _run(self, search: Any, fixed: Sequence[str]) -> list[FailedJobError]:
-        """Run trials until all are done, or none but failed ones have ended; return the failures.
-
-        A failure of the first trial, which has the default values, is one of all trials.
-        """
+        """Run trials until all are done, or nothing suggests that any succeeds; return the failures."""
         failures: list[FailedJobError] = []
         while batch := search.next(self._batch_size(), self.n_trials):
             for trial, result in zip(batch, self._launch(batch, fixed), strict=True):
@@ -127,7 +124,7 @@ class SearchSweeper(Sweeper):
                 search.record(trial.number, failure)
                 failures += [FailedJobError(str(failure))] if failure else []
             search.write()
-            if search.all_failed:
+            if search.is_hopeless:
                 break
         return failures
 
@@ -227,4 +224,8 @@ def _module(name: str) -> Any:
 
 def _text(value: Any) -> str:
     """Return a value as on the command line: parts of a section by their names, [atom_init]."""
-    return f"[{','.join(map(str, value))}]" if isinstance(value, DictConfig) else str(value)
+    return (
+        f"[{','.join(map(str, value))}]"
+        if isinstance(value, DictConfig | ListConfig)
+        else str(value)
+    )

@@ -24,6 +24,8 @@ from csgcnn.search.storage import STUDY, open_storage, storage_errors
 log = logging.getLogger(__name__)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+# Trials after which a search ends if all of them failed.
+MAX_FAILURES = 3
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
@@ -182,9 +184,13 @@ class Search:
         return sum(trial.state != TrialState.WAITING for trial in self._study.trials)
 
     @property
-    def all_failed(self) -> bool:
-        """Whether trials have ended, and all of them failed."""
-        return {t.state for t in self._study.trials if t.state in STATES} == {TrialState.FAIL}
+    def is_hopeless(self) -> bool:
+        """Whether all trials failed so far: the one with the default values, or three others."""
+        ended = [trial for trial in self._study.trials if trial.state in STATES]
+        if {trial.state for trial in ended} != {TrialState.FAIL}:
+            return False
+        default = ended[0].system_attrs.get("fixed_params", {})
+        return len(ended) >= MAX_FAILURES or default.keys() == self.space.keys()
 
     @property
     def ranking(self) -> list[FrozenTrial]:
@@ -256,7 +262,7 @@ class Search:
         why = f"all {len(ended)} trials are done"
         if len(ended) < n_trials:
             why = f"ended after {len(ended)} of {n_trials} trials"
-            why += ", because all of them failed" if self.all_failed else ""
+            why += ", because all of them failed" if self.is_hopeless else ""
         return f"{why}: {counted}{next(reasons, '')}"
 
     def _running(self) -> list[FrozenTrial]:

@@ -238,40 +238,6 @@ def test_what_fails_is_told_and_ends_the_search(
     assert "Traceback" not in answer.said
 
 
-def test_a_failed_trial_is_reported_and_does_not_end_the_search(
-    csgcnn: Command, words: list[str], tmp_path: Path
-) -> None:
-    own = [word for word in words if not word.startswith("node_features=")]
-    targets = ["dataset.targets=[band_gap],[nonsense]", "hydra.sweeper.prune_after=null"]
-    command = ["train", "--multirun", *own, *targets, "hydra.sweeper.n_trials=6"]
-    answer = csgcnn(*command, cwd=tmp_path)
-    assert answer.code == 0, answer.said
-    rows = trials(tmp_path / "sweep")
-    states = [row["state"] for row in rows]
-    failed = [row for row in rows if row["state"] == "failed"]
-    assert len(rows) == 6
-    assert 0 < len(failed) < 6
-    assert all("nonsense" in row["reason"] for row in failed)
-    number = failed[0]["trial"]
-    counted = f"{states.count('complete')} complete, {len(failed)} failed (first: trial {number}: "
-    assert f"all 6 trials are done: {counted}" in answer.out
-    assert f"trial {number} failed: " in answer.said
-
-
-def test_widths_that_the_heads_do_not_divide_are_not_chosen(
-    csgcnn: Command, words: list[str], tmp_path: Path
-) -> None:
-    widths = [word for word in words if not word.startswith(("model.hidden", "optimizer.lr"))]
-    widths += ["model.hidden=int(interval(6,24))", "model.convolution.heads=3,4"]
-    command = ["train", "--multirun", *widths, "trainer.max_epochs=1"]
-    answer = csgcnn(*command, cwd=tmp_path)
-    assert answer.code == 0, answer.said
-    rows = trials(tmp_path / "sweep")
-    assert len(rows) == N_TRIALS
-    for row in rows:
-        assert int(row["model.hidden"]) % int(row["model.convolution.heads"]) == 0
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
