@@ -116,7 +116,7 @@ class SearchSweeper(Sweeper):
                 raise failures[0] if failures else UserError("no trial was trained to the end")
 
     def _run(self, search: Any, fixed: Sequence[str]) -> list[FailedJobError]:
-        """Run trials until all are done, or nothing suggests that any succeeds; return the failures."""
+        """Run trials until all are done or the search is hopeless; return the failures."""
         failures: list[FailedJobError] = []
         while batch := search.next(self._batch_size(), self.n_trials):
             for trial, result in zip(batch, self._launch(batch, fixed), strict=True):
