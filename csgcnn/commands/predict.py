@@ -112,6 +112,8 @@ def _identity(
         "structures": [[source, _content_digest(source)] for source in sources],
         "level": cfg.level,
         "columns": [cfg.id_column, cfg.structure_column],
+        "all_blocks": cfg.all_blocks,
+        "formula_mismatch": cfg.formula_mismatch,
         "version of csgcnn": __version__,
     }
 

@@ -77,10 +77,7 @@ def check_distances(crystal: Crystal, center: Array, neighbor: Array, distance: 
     closest = int(relative.argmin())
     if relative[closest] >= SHORT_DISTANCE:
         return
-    first, second = sorted((int(center[closest]), int(neighbor[closest])))
-    sites = f"sites {crystal.site_name(first)} and {crystal.site_name(second)}"
-    if first == second:
-        sites = f"site {crystal.site_name(first)} and its periodic image"
+    sites = crystal.pair_name(int(center[closest]), int(neighbor[closest]))
     message = (
         f"{one_line(sites)} are {distance[closest]:.3g} Å apart, {relative[closest]:.2f} of the "
         "sum of their covalent radii"

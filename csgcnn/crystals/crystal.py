@@ -40,6 +40,18 @@ class Crystal(NamedTuple):
             else f"{site + 1} ({SYMBOLS[self.atomic_number[site]]})"
         )
 
+    def pair_name(self, first: int, second: int) -> str:
+        """Return the names of two sites for messages.
+
+        Args:
+            first: A site.
+            second: Another one, or the same, whose periodic image is meant.
+        """
+        one, other = (self.site_name(site) for site in sorted((first, second)))
+        if first == second:
+            return f"site {one} and its periodic image"
+        return f"two copies of site {one}" if one == other else f"sites {one} and {other}"
+
 
 class Unusable(NamedTuple):
     """A structure that is refused when it is read, such as that of a record with a repeated id."""

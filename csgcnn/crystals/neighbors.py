@@ -100,9 +100,8 @@ def first_radius(volume_per_atom: Any, cutoff: float, max_neighbors: int) -> Any
 
 def _refuse_overlap(crystal: Crystal, center: Array, neighbor: Array, distance: Array) -> None:
     closest = distance.argmin()
-    first, second = sorted((int(center[closest]), int(neighbor[closest])))
-    sites = one_line(f"{crystal.site_name(first)} and {crystal.site_name(second)}")
-    raise StructureError(f"sites {sites} lie on the same spot ({distance[closest]:.1e} Å apart)")
+    sites = one_line(crystal.pair_name(int(center[closest]), int(neighbor[closest])))
+    raise StructureError(f"{sites} lie on the same spot ({distance[closest]:.1e} Å apart)")
 
 
 def _within(

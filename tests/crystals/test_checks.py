@@ -78,6 +78,9 @@ def test_labels_of_the_file_name_the_sites() -> None:
     text = cif("Na Cl").text.replace("0.5 0.5 0.5", "0.3 0 0")
     (entry,) = built(StructureText(text)).rejected
     assert "sites Na1 and Cl1 are 1.2 Å apart" in entry.reason
+    text = cif("?").text.replace("number 1\n", "number 2\n").replace("Na1 0 0", "Na1 0.1 0")
+    (entry,) = built(StructureText(text)).rejected
+    assert "two copies of site Na1 are 0.8 Å apart" in entry.reason
 
 
 def test_an_atom_too_close_to_its_own_image_is_refused() -> None:

@@ -106,6 +106,8 @@ def test_resuming_with_other_inputs_is_refused(
     interrupted(*overrides, cwd=tmp_path)
     answer = csgcnn("predict", f"ckpt={ckpts[1]}", *overrides[1:], "resume=true", cwd=tmp_path)
     assert (answer.code, "was started with another ckpt" in answer.err) == (1, True), answer.said
+    answer = csgcnn("predict", *overrides, "formula_mismatch=warn", "resume=true", cwd=tmp_path)
+    assert "was started with another formula_mismatch" in answer.err
     data.write_text(some_bad.read_text() + "\n")
     answer = csgcnn("predict", *overrides, "resume=true", cwd=tmp_path)
     assert (answer.code, "was started with another structures" in answer.err) == (1, True), (
