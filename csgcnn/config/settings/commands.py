@@ -16,7 +16,7 @@ Plugins = Annotated[
 # Keys of the section dataset that csgcnn build and evaluate do not read; options set them.
 OF_TRAINING = (
     *("targets", "units", "tasks", "transform", "task_weights", "class_weights"),
-    *("weight_column", "split"),
+    *("weight_column", "split", "labels"),
 )
 
 
@@ -192,7 +192,7 @@ class DescribeSettings:
         default_factory=_dataset,
         metadata={
             "unread": (
-                *("task_weights", "class_weights", "weight_column", "on_error"),
+                *("task_weights", "class_weights", "weight_column", "labels", "on_error"),
                 "max_rejected",
             )
         },
