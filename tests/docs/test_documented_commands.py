@@ -25,7 +25,8 @@ GROUPS = {path.name for path in CONF.iterdir() if path.is_dir()}
 TEXTS = {name_of(page): page.read_text(encoding="utf-8") for page in PAGES}
 TEXTS |= {f"{name} --help": f"```\n{usage.examples}\n```\n" for name, usage in USAGES.items()}
 OPEN_SECTIONS = {
-    f"dataset.{name}" for name in ("units", "derived", "tasks", "task_weights", "transform")
+    f"dataset.{name}"
+    for name in ("units", "derived", "tasks", "task_weights", "transform", "labels")
 }
 MISSPELLED = (
     "modle=csgcnn",

@@ -44,6 +44,11 @@ def write_files(folder: Path, n: int = 20) -> None:
     lines = "".join(f"{json.dumps(row)}\n" for row in records)
     (folder / "records.jsonl").write_text(lines)
     (folder / "candidates.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    columns = [
+        {**record, "bulk_modulus": 10 + gap, "e_total": -5 * gap, "n_sites": 2}
+        for record, gap in zip(records, gaps.values(), strict=True)
+    ]
+    (folder / "data.json").write_text(json.dumps(columns))
     nested = [
         {
             "id": record["material_id"],
