@@ -64,9 +64,10 @@ def find_run(path: Path, key: str = "resume") -> Path:
     """
     if not path.exists():
         raise UserError(f"{key}={path}: there is no run, and no such folder")
-    for folder in (path, *path.parents[:2]):
-        if (folder / "config.yaml").is_file():
-            return folder
+    folder = path.parent if path.is_file() else path
+    folder = folder.parent if folder.name == "checkpoints" else folder
+    if (folder / "config.yaml").is_file():
+        return folder
     runs = _runs(path) if path.is_dir() else []
     if not runs:
         kind = "the folder" if path.is_dir() else "the folder of the file"
