@@ -128,7 +128,7 @@ def _different_targets(known: Sequence[Target], targets: Sequence[Target]) -> st
     if before != now:
         return f"the checkpoint predicts {before}, not {now}"
     is_same = [_meaning(target) for target in known] == [_meaning(target) for target in targets]
-    return "" if is_same else "units, classes or transforms of the targets differ"
+    return "" if is_same else "units or classes of the targets differ"
 
 
 def _meaning(target: Target) -> tuple[Any, ...]:
