@@ -59,7 +59,7 @@ def test_ids_stand_for_files(write: Write, folder: Path, ids: list[str]) -> None
         ("m0,-\nm1,5.5\n", {"target": "-"}),
         ("m0,n/a\nm1,5.5\n", {"target": None}),
         ("m0,#N/A\nm1,5.5\n", {"target": None}),
-        ("m9,—\nm1,5.5\n", {"target": "—"}),
+        ("m0,—\nm1,5.5\n", {"target": "—"}),
     ],
 )
 def test_the_form_of_the_table_is_recognized(
