@@ -122,7 +122,7 @@ def _quoted(override: Override, keys: Mapping[str, Key], is_sweep: bool) -> Over
         return override
     is_text = key is None or key.setting.verbatim
     if name in _dicts(keys) and value.startswith("{"):
-        return Override(prefix, name, _dict(value, is_text))
+        return Override(prefix or "++", name, _dict(value, is_text))
     values = split_items(value) if is_sweep else [value]
     values = [_text(one) for one in values] if is_text else values
     entry = name[len(parent) + 1 :] if parent else ""
