@@ -52,7 +52,12 @@ def meant_keys(name: str, command: str) -> list[str]:
 
 
 def unread_key(name: str, command: str) -> ConfigError:
-    """Return the error of a key that exists, but that the command does not read."""
+    """Return the error of a key that exists, but that the command does not read.
+
+    Args:
+        name: The key.
+        command: Name of the command.
+    """
     return ConfigError(f"{name} has no effect on csgcnn {command}; omit it")
 
 

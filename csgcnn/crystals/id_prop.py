@@ -15,6 +15,7 @@ from csgcnn.crystals.records import (
 )
 from csgcnn.crystals.structure_files import structure_format, structure_name
 from csgcnn.crystals.table_records import file_beside, source_files
+from csgcnn.errors import UserError
 
 _NAMES = ("id_prop.csv", "id_prop.csv.gz", "id_prop.tsv", "id_prop.tsv.gz")
 
@@ -48,6 +49,8 @@ class IdPropFolder:
         rows = file.rows if names == first.cells else chain([first], file.rows)
         for row in rows:
             id_ = row.cells[0]
+            if not id_:
+                raise UserError(f"{table}: line {row.line} has no id; every row needs one")
             # A missing file is reported when the structure is read.
             is_file = structure_format(id_) is not None
             source = find(id_) or file_beside(table, id_ if is_file else f"{id_}.cif")

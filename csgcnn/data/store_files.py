@@ -200,7 +200,8 @@ def reading(path: Path) -> Iterator[Path]:
 def _map_graphs(
     folder: Path, n_graphs: int, settings: GraphSettings, layout: Mapping[str, Layout]
 ) -> CrystalGraphs:
-    n_global = len(descriptor_names(settings.global_features))
+    with reading(folder / "meta.json"):
+        n_global = len(descriptor_names(settings.global_features))
     sizes: dict[str | int, int] = {"n_graphs": n_graphs, "n_global": n_global}
     arrays: dict[str, Array] = {}
     for name, (dtype, shape) in layout.items():

@@ -8,7 +8,6 @@ executes nothing.
 """
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,6 +43,7 @@ METADATA = "csgcnn"  # the entry of the safetensors metadata
 REQUIRED = ("config", "targets", "elements", "state_dict")
 ADDED_IN_3 = {"ensemble": 1, "init_from": None, "init_parts": "all"}  # keys of the configuration
 MEAN_OF_FEATURES = re.compile(r"(^|\.)global_features\.mean$")
+LARGEST_FLOAT = 1e300
 # Characters that do not control a terminal.
 TEXT = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]{0,1000}")
 
@@ -238,7 +238,7 @@ def _is_range(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 2
-        and all(type(end) in (int, float) and math.isfinite(end) for end in value)
+        and all(type(end) in (int, float) and abs(end) <= LARGEST_FLOAT for end in value)
     )
 
 

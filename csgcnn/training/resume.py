@@ -97,7 +97,7 @@ def check_same_run(
 
 def _may_differ(name: str, config: Mapping[str, Any], is_fold: bool) -> bool:
     key = described_key(name, config, section_keys(RunSettings))
-    if key is None or (is_fold and name in ("trainer.max_epochs", "trainer.patience")):
+    if key is None or (is_fold and not key.setting.averaged):
         return False
     return key.setting.effect == "execution" or key.setting.resumable
 

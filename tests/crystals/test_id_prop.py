@@ -117,3 +117,9 @@ def test_a_name_stands_for_the_file_that_it_fits_best(write: Write, tmp_path: Pa
 def test_the_potcar_beside_a_poscar_is_part_of_the_data(write: Write, tmp_path: Path) -> None:
     table, poscar, potcar = write("id_prop.csv", "a,1\n"), write("POSCAR_a"), write("POTCAR", "")
     assert list(source_files(tmp_path)) == [table, poscar, potcar]
+
+
+def test_a_line_without_id_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "id_prop.csv").write_text("m0,1\n,2\n")
+    with pytest.raises(UserError, match=r"id_prop.csv: line 2 has no id"):
+        read_records(tmp_path)

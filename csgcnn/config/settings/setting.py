@@ -37,6 +37,7 @@ class Setting:
             how fast or how long; runs that differ in it are the same run, and `resume=` accepts
             another value. `seed`: runs that differ in it repeat each other.
         resumable: Whether `resume=` accepts another value of a key that changes the result.
+        averaged: Whether it does so for one of several runs that are averaged, too.
         read_by: Value of another key of the section with which this one is read:
             "method=fold,matbench", or "top" for any value but null and false. With other values,
             the key is refused where a user gives it.
@@ -60,6 +61,7 @@ class Setting:
     null: str = ""
     effect: Effect = "result"
     resumable: bool = False
+    averaged: bool = True
     read_by: str = ""
     verbatim: bool = False
     is_path: bool = False

@@ -26,7 +26,7 @@ class TrainerSettings:
     """Describe how a model is trained."""
 
     max_epochs: Annotated[
-        int, Setting("Passes over the training rows.", at_least=1, resumable=True)
+        int, Setting("Passes over the training rows.", at_least=1, resumable=True, averaged=False)
     ] = 200
     batch_size: Annotated[int, Setting("Crystals per training step.", at_least=1)] = 64
     patience: Annotated[
@@ -36,6 +36,7 @@ class TrainerSettings:
             at_least=1,
             null="never stop early",
             resumable=True,
+            averaged=False,
         ),
     ] = None
     grad_clip: Annotated[
