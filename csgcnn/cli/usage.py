@@ -30,7 +30,7 @@ csgcnn train recipe=accurate dataset=elastic ensemble=5
 csgcnn train edge=rbf edge.n_basis=64 dataset=formation_energy
 csgcnn train 'node_features=[atom_init,learned]' trainer.max_epochs=300
 csgcnn train dataset=cif_folder dataset.path=my_cifs
-csgcnn train init_from=runs/first/checkpoints/best.ckpt trainer.layer_decay=0.8
+csgcnn train init_from=runs/first trainer.layer_decay=0.8
 csgcnn train resume=runs/first
 csgcnn train dataset=formation_energy 'dataset.targets=[is_stable]' \\
     'dataset.derived.is_stable=e_above_hull <= 0' \\

@@ -93,8 +93,8 @@ def benchmark_directory(
         if not n_folds and not any("dataset.split." in text for text in given):
             options = sorted(path.stem for path in CONF.glob("task/*.yaml"))
             raise ConfigError(
-                f"please give task=…, one of {', '.join(options)}; or folds=5 to cross-validate "
-                "your own data, such as csgcnn benchmark folds=5 dataset.path=FILE"
+                "please give task=…, or folds=5 to cross-validate your own data; "
+                f"the tasks are {', '.join(options)}"
             )
         given += n_folds
         task = f"cross-validation/{dataset}"

@@ -58,6 +58,8 @@ class RunDirectory:
 
     def _remove_inputs(self) -> None:
         """Remove what a run that is refused has written, so that a later start finds no run."""
+        if not self.checkpoints.is_dir():
+            return
         if {path.name for path in self.folder.iterdir()} <= WRITTEN_FIRST and not any(
             self.checkpoints.iterdir()
         ):

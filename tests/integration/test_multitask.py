@@ -175,8 +175,7 @@ def test_evaluate_prints_the_test_errors_of_the_run(
         f"dataset.path={mixed_file}",
         "output=errors.csv",
     )
-    overrides = [override for override in TARGETS if "split" in override]
-    answer = csgcnn(*evaluate, *overrides, "split=test", cwd=tmp_path)
+    answer = csgcnn(*evaluate, "split=test", cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert f"MAE of band_gap: {metrics['band_gap']['mae']:.4g} eV" in answer.out
     for name in ("is_wide", "kind"):

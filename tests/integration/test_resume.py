@@ -111,10 +111,11 @@ def test_other_data_are_refused(
 
 
 def test_a_folder_without_a_run_is_refused(csgcnn: Command, tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "absent"):
+    reasons = {tmp_path: "the folder holds no run", tmp_path / "absent": "there is no run"}
+    for folder, reason in reasons.items():
         answer = csgcnn("train", f"resume={folder}", cwd=tmp_path)
         assert answer.code == 1
-        assert f"resume={folder}: the folder holds no run" in answer.err
+        assert f"resume={folder}: {reason}" in answer.err
 
 
 def test_older_checkpoints_replace_damaged_ones(

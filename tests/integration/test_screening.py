@@ -213,7 +213,7 @@ def test_a_sweep_predicts_with_each_checkpoint(
         ("where=id > 1", "id is text"),
         ("top=0", "an integer of at least 1"),
         ("top=many", "an integer"),
-        ("by=band_gap", "give top=N"),
+        ("by=band_gap", "needs top="),
         ("order=up", "highest or lowest"),
         ("ckpt=no*where.ckpt", "no file matches"),
     ],

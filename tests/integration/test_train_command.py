@@ -2,7 +2,6 @@ import itertools
 import json
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -149,7 +148,7 @@ def test_checkpoints_say_what_prediction_needs(run: Path, records: list[dict[str
     best, last = (
         load_checkpoint(run / "checkpoints" / f"{name}.ckpt") for name in ("best", "last")
     )
-    assert best["targets"] == last["targets"] == [asdict(Target("band_gap", "eV"))]
+    assert best["targets"] == last["targets"] == [Target("band_gap", "eV").plain()]
     assert best["elements"] == sorted(set(best["elements"]))
     assert (
         best["metrics"]["best_epoch"]

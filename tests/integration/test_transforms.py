@@ -146,10 +146,10 @@ def test_weights_change_the_training_but_not_the_metrics(
     found = {}
     for column in ("null", "one", "w"):
         words = [f"dataset.weight_column={column}", "dataset.path=data.json"]
-        more = ["trainer.max_epochs=1", "trainer.figures=false", f"hydra.run.dir={column}"]
+        more = ["trainer.max_epochs=1", "trainer.figures=false", f"hydra.run.dir=by_{column}"]
         answer = csgcnn("train", *small, *words, *more, "dataset.targets=[band_gap]", cwd=tmp_path)
         assert answer.code == 0, answer.said
-        found[column] = json.loads((tmp_path / column / "metrics.json").read_text())["test"]
+        found[column] = json.loads((tmp_path / f"by_{column}" / "metrics.json").read_text())["test"]
         assert ("metrics are not" in answer.said) == (column != "null")
     assert found["one"]["band_gap"]["mae"] == pytest.approx(found["null"]["band_gap"]["mae"])
     assert found["w"]["band_gap"]["mae"] != pytest.approx(found["null"]["band_gap"]["mae"])

@@ -39,7 +39,7 @@ def test_a_damaged_file_is_refused(stored: Path, tmp_path: Path) -> None:
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "absent.ckpt", "no such file")
-    refused(tmp_path, "is a directory; did you mean")
+    refused(tmp_path, "the folder holds no run with checkpoints/best.ckpt")
     (tmp_path / "text.ckpt").write_text("material_id,band_gap\n")
     refused(tmp_path / "text.ckpt", "not a csgcnn checkpoint")
     (tmp_path / "weights.ckpt").write_bytes(safetensors.torch.save({"a": torch.ones(1)}))
