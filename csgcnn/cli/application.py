@@ -122,7 +122,7 @@ def make_job(
         except Exception as error:
             if is_sweep:
                 failure = f"{name}: {format_error(error)}"
-                # A search goes on, and reports its failed trials.
+                # A search reports failed trials and continues.
                 if trial is None:
                     failures.append(failure)
                 # Launchers and sweepers keep account of failed jobs.

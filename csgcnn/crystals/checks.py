@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from csgcnn.crystals.crystal import Crystal
+from csgcnn.crystals.crystal import Crystal, cell_volume
 from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.crystals.formulas import count_atoms, formula_text, parse_formula, same_ratios
 from csgcnn.crystals.structure_warnings import warn
@@ -47,7 +47,7 @@ def check_crystal(crystal: Crystal, formula_mismatch: FormulaMismatch = "refuse"
                     "dataset.formula_mismatch=warn"
                 )
             warn("formula_mismatch", message)
-    volume = abs(float(np.linalg.det(crystal.lattice))) / len(crystal.atomic_number)
+    volume = abs(cell_volume(crystal.lattice)) / len(crystal.atomic_number)
     smallest, largest = VOLUME_PER_ATOM
     if not smallest <= volume <= largest:
         warn(

@@ -1,6 +1,7 @@
 """Structure files: the format by the file name, and the structure in the file."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,16 +35,17 @@ _BLOCK = re.compile(r"^\s*data_", re.IGNORECASE | re.MULTILINE)
 
 def structure_format(file_name: str) -> str | None:
     """Return the structure format of a file name, which `.gz` may follow, or None."""
-    name = Path(file_name.removesuffix(".gz"))
-    by_suffix = _FORMAT_OF_SUFFIX.get(name.suffix.lower())
-    is_vasp = name.name.upper().startswith(("POSCAR", "CONTCAR"))
+    # os.path is several times faster than Path, which counts in folders of many files.
+    name = os.path.basename(file_name.removesuffix(".gz"))
+    by_suffix = _FORMAT_OF_SUFFIX.get(os.path.splitext(name)[1].lower())
+    is_vasp = name.upper().startswith(("POSCAR", "CONTCAR"))
     return by_suffix or ("poscar" if is_vasp else None)
 
 
 def structure_name(file_name: str) -> str:
     """Return a file name without `.gz` and the suffix of a structure or data-set format."""
     name = file_name.removesuffix(".gz")
-    suffix = Path(name).suffix
+    suffix = os.path.splitext(name)[1]
     is_known = suffix.lower() in (*_FORMAT_OF_SUFFIX, *_DATA_SUFFIXES)
     return name.removesuffix(suffix) if is_known else name
 

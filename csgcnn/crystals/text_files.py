@@ -27,12 +27,15 @@ class TextLimits:
         max_gzip_ratio: Allowed ratio of the unpacked and the compressed size.
         free_gzip_bytes: Unpacked bytes that are allowed in any case.
         piece_bytes: Bytes read at once.
+        max_blank_bytes: Length of a run of pieces without any character, which only decompression
+            bombs have; reading its lines would take a minute.
     """
 
     max_bytes: float = math.inf
     max_gzip_ratio: float = 200
     free_gzip_bytes: int = 2**26
     piece_bytes: int = 2**20
+    max_blank_bytes: int = 2**23
 
 
 UNBOUNDED = TextLimits()
@@ -53,17 +56,16 @@ def text_pieces(path: Path, limits: TextLimits = UNBOUNDED) -> Iterator[str]:
         StructureError: The file is missing, not a regular file, empty, damaged, binary, an HTML
             page, a decompression bomb or too large. The message does not name it.
     """
-    decoder, is_blank = None, True
+    is_blank, n_blank = True, 0
     try:
-        for piece in _pieces(path, limits):
-            if decoder is None:
-                decoder = _decoder(piece)
-            text = decoder.decode(piece)
+        for text in _decoded(_pieces(path, limits)):
             _check_is_text(text, is_blank)
-            is_blank = is_blank and not text.strip()
+            n_blank = n_blank + len(text) if text.isspace() else 0
+            if n_blank > limits.max_blank_bytes:
+                size = f"{n_blank / 2**20:.0f} MiB"
+                raise StructureError(f"the file holds {size} of blanks; is it damaged?")
+            is_blank = is_blank and (text.isspace() or not text)
             yield text
-        if decoder is not None:
-            yield decoder.decode(b"", final=True)
     except FileNotFoundError:
         raise StructureError("no such file; check the path") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):
@@ -104,6 +106,14 @@ def text_lines(
             yield from lines
             unfinished, n_unfinished = [rest], len(rest)
     yield from "".join(unfinished).splitlines(keepends=True)
+
+
+def _decoded(pieces: Iterator[bytes]) -> Iterator[str]:
+    first = next(pieces, b"")
+    decoder = _decoder(first)
+    yield decoder.decode(first)
+    yield from map(decoder.decode, pieces)
+    yield decoder.decode(b"", final=True)
 
 
 def _decoder(start: bytes) -> codecs.IncrementalDecoder:

@@ -156,7 +156,7 @@ def _result(value: Any) -> Scalar:
 def parse_expression(text: str, columns: Collection[str]) -> Expression:
     """Parse an expression.
 
-    A column is written as it is named where that is unambiguous, or in backticks: `a gap (eV)`.
+    Columns appear by name; an ambiguous name needs backticks: `a gap (eV)`.
 
     Args:
         text: A comparison, arithmetic, or `'text' if <comparison> else 'text'`.

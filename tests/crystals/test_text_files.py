@@ -69,7 +69,7 @@ def test_a_structure_file_above_the_default_limit_is_refused(tmp_path: Path) -> 
 
 
 def test_a_decompression_bomb_is_not_unpacked(write: Write) -> None:
-    limits = TextLimits(free_gzip_bytes=2**20)
+    limits = TextLimits(free_gzip_bytes=2**20, max_blank_bytes=2**30)
     read_structure_file(write("a.cif.gz", gzip.compress(CIF.encode() + b"\n" * 2**19)), limits)
     bomb = gzip.compress(b"\n" * 2**25)
     path = write("a.cif.gz", gzip.compress(CIF.encode()) + bomb)
@@ -83,6 +83,15 @@ def test_a_decompression_bomb_is_not_unpacked(write: Write) -> None:
 
 
 def test_a_data_set_that_is_a_decompression_bomb_is_refused(write: Write) -> None:
-    bomb = write("set.json.gz", gzip.compress(b"\n" * 2**24) * 8)
+    bomb = write("set.json.gz", gzip.compress(b'["') + gzip.compress(b"a" * 2**24) * 8)
     with pytest.raises(UserError, match=r"set\.json\.gz: the gzip file of .* unpacks to more than"):
         read_records(bomb)
+
+
+def test_megabytes_of_blanks_are_refused(write: Write) -> None:
+    blanks = b" \n" * 2**23
+    path = write("set.csv.gz", gzip.compress(b"id,file,gap\n" + blanks))
+    with pytest.raises(UserError, match=r"set\.csv\.gz: the file holds \d+ MiB of blanks"):
+        read_records(path)
+    write("a.cif", CIF.encode() + b"\n" * 2**20)
+    assert len(to_crystal(path.with_name("a.cif")).atomic_number) == 2

@@ -12,7 +12,7 @@ from csgcnn.crystals.cif.atoms import read_rows
 from csgcnn.crystals.cif.items import Items, number
 from csgcnn.crystals.cif.sites import Rows, expand, occupied_rows, shortest_distance
 from csgcnn.crystals.cif.symmetry import Symmetry, possible_symmetries
-from csgcnn.crystals.crystal import Crystal, lattice_from_parameters
+from csgcnn.crystals.crystal import Crystal, cell_volume, lattice_from_parameters
 from csgcnn.crystals.formulas import Formula, count_atoms, parse_formula, same_ratios
 from csgcnn.crystals.structure_warnings import warn
 from csgcnn.errors import StructureError, one_line
@@ -238,7 +238,7 @@ def _lattice(items: Items) -> Array:
         )
     lattice = lattice_from_parameters(parameters)
     if (given := items.text("_cell_volume")) is not None:
-        volume = abs(float(np.linalg.det(lattice)))
+        volume = abs(cell_volume(lattice))
         expected = number(given, "_cell_volume")
         if abs(volume - expected) > _VOLUME_TOLERANCE * volume:
             warn(

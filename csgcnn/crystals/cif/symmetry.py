@@ -62,8 +62,8 @@ def possible_symmetries(items: Items, lattice: Array) -> list[Symmetry]:
         At least one symmetry.
 
     Raises:
-        StructureError: The operations are no group, or the space group is not known, does not fit
-            the cell, or is named twice with different names.
+        StructureError: The operations are no group, the space group is unknown or does not fit the
+            cell, or its symbols and number disagree.
     """
     if (listed := _listed(items)) is not None:
         doubt = _compare_with_name(items, listed, lattice)
