@@ -148,6 +148,7 @@ def test_a_home_that_cannot_be_written_is_named(
     assert "csgcnn --show-completion bash prints the script" in said
 
 
+@pytest.mark.slow
 def test_the_completion_of_hydra_is_not_offered(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["-sc", "install=bash"], ["--shell-completion", "query=bash"]):
         assert cli.main(["train", *words]) == 2

@@ -118,6 +118,7 @@ def test_mean_and_deviation_of_water_in_closed_form() -> None:
     assert found["density [g/cm3]"] == pytest.approx(18.015 / 64 * 1.66054, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_every_element_and_data_set_gives_finite_numbers(
     dielectric_records: list[Record],
     elastic_records: list[Record],

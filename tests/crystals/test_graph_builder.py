@@ -47,6 +47,7 @@ def mixed(records: list[Record]) -> list[Record]:
     return mix
 
 
+@pytest.mark.slow
 def test_parallel_equals_serial(dielectric_records: list[Record]) -> None:
     records = mixed(dielectric_records)
     serial = list(build_small(records, workers=1))

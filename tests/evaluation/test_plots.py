@@ -70,6 +70,7 @@ def test_a_learning_curve_without_metrics(tmp_path: Path) -> None:
     assert (tmp_path / "curve.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_the_figures_of_numbers_and_classes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     many = Target("space group/no.", task="classification", classes=tuple(map(str, range(40))))
@@ -92,6 +93,7 @@ def test_the_figures_of_numbers_and_classes(tmp_path: Path) -> None:
     assert all(matplotlib.image.imread(path).std() > 0.01 for path in tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["nonsense", "module://not_installed.backend"])
 def test_the_backend_of_a_notebook_is_not_needed(backend: str, tmp_path: Path) -> None:
     code = (

@@ -63,6 +63,7 @@ def test_the_invariance_check_reports_every_transformation(
         assert (float(change) > 0) == bool(id_)
 
 
+@pytest.mark.slow
 def test_the_check_finds_a_graph_that_depends_on_the_cell(
     csgcnn: Command, small: list[str], data_file: Path, tmp_path: Path
 ) -> None:
@@ -91,6 +92,7 @@ def test_the_check_finds_a_graph_that_depends_on_the_cell(
         assert found[target, "rotation"][1] == unit
 
 
+@pytest.mark.slow
 def test_crystals_without_a_niggli_cell_are_counted(
     csgcnn: Command, run: Path, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,6 +171,7 @@ def test_the_record_has_the_format_of_matbench(
         assert scores["mape"] == pytest.approx(statistics.fmean(relative), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_folds_of_one_benchmark_need_the_same_settings(
     benchmark: Command, whole: tuple[Path, str]
 ) -> None:

@@ -29,6 +29,7 @@ def test_each_fold_trains_an_ensemble(benchmark: Command, benchmark_folder: Path
     assert summary["score"]["mae"]["mean"] == pytest.approx(mae)
 
 
+@pytest.mark.slow
 def test_classifications_have_the_format_of_matbench(
     benchmark: Command, benchmark_folder: Path
 ) -> None:

@@ -22,6 +22,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
+@pytest.mark.slow
 def test_every_command_refuses_an_absent_gpu(
     csgcnn: Command, run: Path, data_file: Path, cifs: Path, tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ def test_the_statistics_are_those_of_the_training_rows(
     )
 
 
+@pytest.mark.slow
 def test_the_choice_changes_the_cache_and_the_result(
     informed: Path, run: Path, csgcnn: Command, small: list[str], tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ def test_an_imported_model_predicts_as_the_original(
     )
 
 
+@pytest.mark.slow
 def test_predict_and_evaluate_accept_an_imported_model(
     csgcnn: Command,
     cifs: Path,

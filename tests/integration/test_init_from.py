@@ -71,6 +71,7 @@ def test_the_same_target_starts_from_body_and_head(
     assert equal_tensors(new, old) >= {"scaler.mean", "scaler.std"}
 
 
+@pytest.mark.slow
 def test_a_run_resumes_without_its_source(
     csgcnn: Command, small: list[str], run: Path, tmp_path: Path
 ) -> None:

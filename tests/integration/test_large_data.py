@@ -45,6 +45,7 @@ def test_training_from_files_equals_training_from_memory(
     assert (tmp_path / "run/predictions.csv").read_text() == (run / "predictions.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_training_from_files_resumes_bit_identically(
     csgcnn: Command, small: list[str], table: Table, tmp_path: Path
 ) -> None:

@@ -95,6 +95,7 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [name for name in first if not torch.equal(first[name], second[name])]
 
 
+@pytest.mark.slow
 def test_validation_and_test_rows_change_nothing_that_is_fitted(
     train: Callable[..., dict[str, Any]],
 ) -> None:
@@ -112,12 +113,14 @@ def test_validation_and_test_rows_change_nothing_that_is_fitted(
     assert validated[1] > 1e5 > validated[0], "the extremes are there"
 
 
+@pytest.mark.slow
 def test_test_rows_do_not_choose_the_epoch(train: Callable[..., dict[str, Any]]) -> None:
     clean, altered = train(name="best"), train("test", name="best")
     assert not differing(clean["state_dict"], altered["state_dict"])
     assert clean["metrics"] == altered["metrics"]
 
 
+@pytest.mark.slow
 def test_a_single_training_row_changes_all_of_it(train: Callable[..., dict[str, Any]]) -> None:
     """Without this test, the tests above would prove nothing."""
     clean, altered = train(), train("one train row")
@@ -129,6 +132,7 @@ def test_a_single_training_row_changes_all_of_it(train: Callable[..., dict[str, 
     assert set(altered["elements"]) - set(clean["elements"]) == {98}
 
 
+@pytest.mark.slow
 def test_a_split_by_composition(csgcnn: Command, records: list[Record], tmp_path: Path) -> None:
     def reduced(record: Record) -> frozenset[tuple[str, int]]:
         count = Counter(record["crystal_structure"]["species"])

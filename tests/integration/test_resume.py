@@ -118,6 +118,7 @@ def test_a_folder_without_a_run_is_refused(csgcnn: Command, tmp_path: Path) -> N
         assert f"resume={folder}: {reason}" in answer.err
 
 
+@pytest.mark.slow
 def test_older_checkpoints_replace_damaged_ones(
     csgcnn: Command, small: list[str], run: Path, tmp_path: Path, table: Table
 ) -> None:
@@ -151,6 +152,7 @@ def test_only_one_process_trains_in_a_run_directory(
     assert snapshot(run) == before
 
 
+@pytest.mark.slow
 def test_a_sweep_resumes_its_unfinished_runs(
     csgcnn: Command, small: list[str], tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ TEXTS = ["in_training", "unseen_elements", "out_of_domain", "warnings"]
 Record = dict[str, Any]
 
 
+@pytest.mark.slow
 def test_an_ensemble_predicts_mean_and_standard_deviation(
     csgcnn: Command,
     ckpts: list[Path],
@@ -90,6 +91,7 @@ def test_incompatible_members_are_refused(
     assert answer.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_where_and_top_select_rows(
     csgcnn: Command, ckpts: list[Path], data_file: Path, tmp_path: Path, table: Table
 ) -> None:
@@ -123,6 +125,7 @@ def test_where_and_top_select_rows(
     assert rows("where=band_gap > 1e6") == []
 
 
+@pytest.mark.slow
 def test_probabilities_of_classes_select_rows(
     csgcnn: Command, small: list[str], data_file: Path, tmp_path: Path, table: Table
 ) -> None:

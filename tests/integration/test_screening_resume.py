@@ -98,6 +98,7 @@ def test_a_resumed_prediction_does_not_read_finished_records(
     ]
 
 
+@pytest.mark.slow
 def test_resuming_with_other_inputs_is_refused(
     csgcnn: Command, interrupted: Command, ckpts: list[Path], some_bad: Path, tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ def said_of_isolated(answer: Any) -> list[str]:
     return [line for line in answer.said.splitlines() if "without a neighbor" in line]
 
 
+@pytest.mark.slow
 def test_a_run_with_cached_graphs_reports_the_same_warnings(
     csgcnn: Command, folder: Path, tmp_path: Path, table: Table
 ) -> None:
@@ -161,6 +162,7 @@ def test_a_resumed_prediction_keeps_the_warnings(
         assert (tmp_path / name).read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_several_processes_report_the_same_warnings(
     folder: Path, ckpts: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

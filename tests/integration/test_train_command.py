@@ -124,6 +124,7 @@ def test_the_metrics_are_those_of_the_predictions(
     assert f"predicting the mean: {baseline:.4g}"[:-1] in told
 
 
+@pytest.mark.slow
 def test_progress_and_the_end_of_a_run_are_in_its_log(
     csgcnn: Command, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

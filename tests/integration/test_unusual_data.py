@@ -172,6 +172,7 @@ def test_one_element_in_cubic_cells_trains(trained: Callable[..., Any]) -> None:
     assert load_checkpoint(run / "checkpoints" / "best.ckpt")["elements"] == [26]
 
 
+@pytest.mark.slow
 def test_training_does_not_depend_on_the_unit_of_the_target(
     records: list[Record], trained: Callable[..., Any], table: Table
 ) -> None:
@@ -192,6 +193,7 @@ def test_training_does_not_depend_on_the_unit_of_the_target(
         assert all(torch.equal(states[power][name], states[0][name]) for name in names)
 
 
+@pytest.mark.slow
 def test_values_of_many_magnitudes_and_an_outlier_train(
     records: list[Record], trained: Callable[..., Any], table: Table
 ) -> None:

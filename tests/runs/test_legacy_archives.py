@@ -210,6 +210,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ENDLESS)
 def test_endless_pickles_are_refused(what: str, tmp_path: Path) -> None:
     refused_in_both(tmp_path, ENDLESS[what], "is refused, nothing was executed")

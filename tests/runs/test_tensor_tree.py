@@ -65,6 +65,7 @@ def test_a_tree_comes_back_to_the_bit(kind: str) -> None:
     assert bits(round_trip(TREES[kind])) == bits(TREES[kind])
 
 
+@pytest.mark.slow
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(
     st.recursive(
