@@ -150,7 +150,6 @@ def test_an_ensemble_of_ensembles_is_that_of_all_members(
     np.testing.assert_allclose(std, each.std(0, ddof=1), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_finished_ensemble_may_get_more_members(ensemble: Path, csgcnn: Command) -> None:
     before = {path: path.stat().st_mtime_ns for path in ensemble.glob("member-*/checkpoints/*")}
     answer = csgcnn(

@@ -22,12 +22,8 @@ Record = dict[str, Any]
 MODELS = ["csgcnn", "csgann", "csginn"]
 GAP = "band_gap [eV]"
 TINY = [
-    *(
-        "dataset.path=data.json",
-        "hydra.run.dir=run",
-        "trainer.max_epochs=2",
-        "trainer.batch_size=16",
-    ),
+    *("dataset.path=data.json", "hydra.run.dir=run"),
+    *("trainer.max_epochs=2", "trainer.batch_size=16"),
     *("model.hidden=8", "model.head_hidden=8", "model.n_convolutions=1"),
     *("dataset.split.method=column", "dataset.split.column=part"),
 ]
