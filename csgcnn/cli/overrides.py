@@ -9,6 +9,7 @@ from csgcnn.config.free_text import (
     as_dict_key,
     as_value,
     decoded,
+    encoded,
     is_quoted,
     list_of_text,
     split_items,
@@ -118,6 +119,11 @@ def _quoted(override: Override, keys: Mapping[str, Key], is_sweep: bool) -> Over
     prefix, name, value = override
     parent = next((known for known in _dicts(keys) if name.startswith(f"{known}.")), None)
     key = keys.get(parent or name)
+    entry = name[len(parent) + 1 :] if parent else ""
+    is_word = re.fullmatch(r"[A-Za-z_]\w*", entry, re.ASCII)
+    if prefix == "~" and parent and not is_word:
+        name = f"{parent}.{encoded(entry)}"
+        return Override(prefix, name, None if value is None else as_value(value))
     if value is None or not (key or name in VERBATIM_KEYS_OF_HYDRA):
         return override
     is_text = key is None or key.setting.verbatim
@@ -125,8 +131,7 @@ def _quoted(override: Override, keys: Mapping[str, Key], is_sweep: bool) -> Over
         return Override(prefix or "++", name, _dict(value, is_text))
     values = split_items(value) if is_sweep else [value]
     values = [_text(one) for one in values] if is_text else values
-    entry = name[len(parent) + 1 :] if parent else ""
-    if parent and not re.fullmatch(r"[A-Za-z_]\w*", entry, re.ASCII):
+    if parent and not is_word:
         values = [one or "''" for one in values]
         # Hydra would read a dot as a dict in a dict, and refuse other characters.
         entries = (f"{{{as_dict_key(entry)}: {one}}}" for one in values)

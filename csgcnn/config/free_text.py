@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 PLAIN = re.compile(r"(?!(?i:true|false|null|nan|inf)$)[A-Za-z_][A-Za-z_./]*")
 # Keys of a dict take no quotes, but these characters with a backslash.
@@ -27,13 +29,16 @@ def as_value(text: str) -> str:
 
 def as_dict_key(text: str) -> str:
     """Return a text as the key of a dict in an override."""
-    if WRITABLE.fullmatch(text):
-        return SPECIAL.sub(r"\\\1", text)
+    return SPECIAL.sub(r"\\\1", text) if WRITABLE.fullmatch(text) else encoded(text)
+
+
+def encoded(text: str) -> str:
+    """Return a word of Hydra's grammar that stands for a text."""
     return ENCODED + text.encode().hex()
 
 
 def decoded(text: str) -> str:
-    """Return a text with the words that `as_dict_key` made replaced by what they stand for."""
+    """Return a text with the words that `encoded` made replaced by what they stand for."""
     return re.sub(f"{ENCODED}([0-9a-f]+)", lambda match: bytes.fromhex(match[1]).decode(), text)
 
 
@@ -62,6 +67,15 @@ def split_items(text: str, separator: str = ",") -> list[str]:
 class TextLoader(ConfigLoaderImpl):
     """Compose configurations, with any text as the key of a dict in an override."""
 
+    _deletions: Sequence[Override] = ()
+
+    def _load_configuration_impl(self, *arguments: Any, **options: Any) -> DictConfig:
+        cfg = super()._load_configuration_impl(*arguments, **options)
+        for override in self._deletions:
+            _delete(cfg, override)
+            cfg.hydra.overrides.task.append(override.input_line)
+        return cfg
+
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
     ) -> Any:
@@ -72,7 +86,22 @@ class TextLoader(ConfigLoaderImpl):
             if isinstance(override._value, Mapping):
                 names = {key: decoded(key) for key in override._value if isinstance(key, str)}
                 override._value = {names.get(k, k): v for k, v in override._value.items()}
-        return parsed, repository
+        # Hydra would look for a name with a dot in a dict of a dict.
+        self._deletions = [o for o in parsed if o.is_delete() and ENCODED in o.key_or_group]
+        return [override for override in parsed if override not in self._deletions], repository
+
+
+def _delete(cfg: DictConfig, override: Override) -> None:
+    parent, _, name = override.key_or_group.rpartition(".")
+    name, node, value = decoded(name), OmegaConf.select(cfg, parent), override.value()
+    key = f"{parent}.{name}"
+    if name not in node:
+        raise ConfigCompositionException(f"Could not delete from config. '{key}' does not exist.")
+    if value is not None and value != node[name]:
+        reason = f"The value of '{key}' is {node[name]} and not {value}."
+        raise ConfigCompositionException(f"Could not delete from config. {reason}")
+    with open_dict(node):
+        del node[name]
 
 
 def list_of_text(value: str) -> str:

@@ -1,9 +1,11 @@
 """Units, names of columns and expressions are taken as they are typed."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from csgcnn.cli.overrides import canonical
 from csgcnn.config.compose import compose
@@ -52,3 +54,21 @@ def test_the_advice_of_messages_can_be_followed(csgcnn: Command) -> None:
     advice = answer.stderr.rpartition('"')[0].rpartition('"')[2]
     assert advice == "dataset.hint='a(b'"
     assert "hint: a(b" in csgcnn("train", advice, "--cfg", "job").stdout
+
+
+@pytest.mark.parametrize("column", ["gap", "Eg (eV)", "ΔH", "a.b", "x[0]"])
+def test_an_entry_of_any_name_can_be_deleted(csgcnn: Command, tmp_path: Path, column: str) -> None:
+    text = yaml.safe_dump({"dataset": {"units": {column: "eV", "other": "K"}}}, allow_unicode=True)
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    words = ["--config-dir", ".", "--config-name", "mine", "--cfg", "job"]
+    assert f"{column}: eV" in csgcnn("train", *words).stdout
+    for deletion in (f"~dataset.units.{column}", f"~dataset.units.{column}=eV"):
+        answer = csgcnn("train", *words, deletion)
+        assert "other: K" in answer.stdout, answer.stderr
+        assert f" {column}: " not in answer.stdout
+
+
+def test_deleting_an_absent_entry_repeats_its_name(csgcnn: Command) -> None:
+    answer = csgcnn("train", "~dataset.units.Eg (eV)", "--cfg", "job")
+    assert (answer.returncode, answer.stderr.count("\n")) == (2, 1)
+    assert "'dataset.units.Eg (eV)' does not exist" in answer.stderr
