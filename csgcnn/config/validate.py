@@ -15,6 +15,11 @@ from csgcnn.config.tree import select
 from csgcnn.config.upgrade import removed_keys_in
 from csgcnn.errors import CombinationError, ConfigError, first_line, nearest, one_line
 
+LEARNED_WEIGHTS_OF_LIKELIHOOD = (
+    "trainer.learn_task_weights=true excludes loss=gaussian and laplace, whose predicted "
+    "deviations balance the targets: learned weights of a negative loss have no limit"
+)
+
 
 def validate(cfg: DictConfig, settings: type, given: Sequence[str] = ()) -> None:
     """Check that all values are given, in range, consistent with each other, and read.
@@ -114,10 +119,7 @@ def _check_learned_weights(cfg: DictConfig) -> None:
     if cfg.dataset.task_weights:
         raise ConfigError("trainer.learn_task_weights=true excludes dataset.task_weights")
     if cfg.model.get("predict_std"):
-        raise ConfigError(
-            "trainer.learn_task_weights=true excludes loss=gaussian and laplace, whose predicted "
-            "deviations balance the targets: learned weights of a negative loss have no limit"
-        )
+        raise ConfigError(LEARNED_WEIGHTS_OF_LIKELIHOOD)
 
 
 def _check_split(split: DictConfig) -> None:

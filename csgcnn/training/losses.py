@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from csgcnn.config.instantiate import instantiate
 from csgcnn.config.settings import Setting
+from csgcnn.config.validate import LEARNED_WEIGHTS_OF_LIKELIHOOD
 from csgcnn.data.targets import Target, check_names
 from csgcnn.errors import ConfigError
 
@@ -159,6 +160,9 @@ class MultiTaskLoss(nn.Module):
         class_weights: Weights of the classes of each target [n_outputs], ignored for numbers;
             default: equal weights.
         learn_weights: Whether the weights of the targets are learned.
+
+    Raises:
+        ConfigError: The weights of a likelihood cannot be learned: it has no lower bound.
     """
 
     weights: Tensor
@@ -174,6 +178,8 @@ class MultiTaskLoss(nn.Module):
         learn_weights: bool = False,
     ) -> None:
         super().__init__()
+        if learn_weights and isinstance(regression, Likelihood):
+            raise ConfigError(LEARNED_WEIGHTS_OF_LIKELIHOOD)
         self.regression = regression
         self.n_outputs = list(n_outputs)
         n_targets = len(self.n_outputs)

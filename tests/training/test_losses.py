@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from csgcnn.config.compose import compose
 from csgcnn.config.instantiate import instantiate
+from csgcnn.errors import ConfigError
 from csgcnn.training.losses import (
     Likelihood,
     MultiTaskLoss,
@@ -211,3 +212,9 @@ def test_a_weight_of_two_counts_a_row_twice(regression: torch.nn.Module) -> None
     weighted = loss(outputs, target, torch.tensor([[1.0], [1], [2], [2]]) / 1.5)
     rows = [0, 1, 2, 2, 3, 3]
     torch.testing.assert_close(weighted, loss(outputs[rows], target[rows]))
+
+
+def test_the_weights_of_a_likelihood_cannot_be_learned() -> None:
+    for distribution in ("gaussian", "laplace"):
+        with pytest.raises(ConfigError, match="learned weights of a negative loss have no limit"):
+            MultiTaskLoss(Likelihood(distribution), [1, 1], learn_weights=True)
