@@ -29,12 +29,12 @@ from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.models import TrainedModel, checkpoint_paths, differing_settings, load_model
 from csgcnn.runs.predictions import (
-    NO_DOMAIN,
     Floats,
     Prediction,
     comparison_cells,
     comparison_columns,
     concatenate,
+    model_notes,
     prediction_frame,
     warning_lines,
 )
@@ -87,6 +87,7 @@ class Predictor:
         domain: What occurred in the training set: elements, pairs of neighbors, ranges.
         training_set: The training crystals, as far as they are known.
         is_laplace: Whether the standard deviations are of Laplace distributions.
+        uncalibrated: Names of the targets whose standard deviations are not calibrated.
         split: Ids of the train, val and test rows, if they are known.
     """
 
@@ -100,10 +101,11 @@ class Predictor:
         self.columns = [name for target in model.targets for name in target.outputs]
         self.has_std: bool = model.network.has_std
         self.is_laplace = model.is_laplace
+        self.uncalibrated = list(model.uncalibrated)
         self.domain: Domain = model.domain
         self.training_set: TrainingSet = model.training_set
         self.split = model.split
-        self._told_no_domain = False
+        self._told = set[str]()
 
     @classmethod
     def load(
@@ -152,7 +154,7 @@ class Predictor:
             DataWarning: A structure may be wrong, or is outside the domain of the training set, so
                 that its prediction may be far off.
         """
-        found = self._predict(structures)
+        found = self._predict(structures, with_std=as_frame)
         if as_frame:
             # a column of a DataFrame keeps its index
             index = structures.index if hasattr(structures, "iloc") else None
@@ -174,7 +176,7 @@ class Predictor:
             StructureError: A structure cannot be used.
             UserError: The model predicts no standard deviation.
         """
-        found = self._predict(structures)
+        found = self._predict(structures, with_std=True)
         if found.std is None:
             raise UserError(
                 "this model does not predict a standard deviation; load several checkpoints as an "
@@ -276,7 +278,7 @@ class Predictor:
         targets = ", ".join(map(with_unit, self.names, self.units))
         return f"Predictor({targets}; {len(self.domain.elements)} elements)"
 
-    def _predict(self, structures: Any) -> Prediction:
+    def _predict(self, structures: Any, with_std: bool) -> Prediction:
         is_one = isinstance(structures, str | Path | dict) or is_structure_object(structures)
         listed = [structures] if is_one else list(structures)
         sources = [text_or_file(one) if isinstance(one, str) else one for one in listed]
@@ -285,12 +287,10 @@ class Predictor:
         found = concatenate([self._empty(), *chunks])
         for id_, reason in found.rejected:
             raise StructureError(f"{id_}: {reason}")
-        lines = warning_lines(found)
-        if not self.domain.is_known and not self._told_no_domain:
-            lines.append(NO_DOMAIN)
-            self._told_no_domain = True
-        for line in lines:
+        notes = model_notes(self.domain, self.uncalibrated if with_std else ())
+        for line in [*warning_lines(found), *(note for note in notes if note not in self._told)]:
             python_warnings.warn(line, DataWarning, stacklevel=3)
+        self._told.update(notes)
         return found
 
     def _empty(self) -> Prediction:

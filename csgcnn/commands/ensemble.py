@@ -95,7 +95,9 @@ def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path]) -> float:
     loaded = (Predictor.load(path, data.device).network for path in checkpoints)
     network = Ensemble([cast(CrystalGraphNetwork, member) for member in loaded]).to(data.device)
     dataset, rows = data.dataset, data.split["val"]
-    calibrate(network, data.store, dataset.targets, dataset.values, rows, data.batch_size)
+    uncalibrated = calibrate(
+        network, data.store, dataset.targets, dataset.values, rows, data.batch_size
+    )
     members = [json.loads((folder / "metrics.json").read_text("utf-8")) for folder in folders]
     facts = _facts(members)
     content = load_checkpoint(checkpoints[0])
@@ -103,6 +105,7 @@ def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path]) -> float:
         "config": plain(cfg),
         "metrics": {"val_score": facts["val_score"]},
         "state_dict": network.state_dict(),
+        "uncalibrated": uncalibrated,
     }
     run.save({**content, **changes}, "best")
     run.write_json("environment.json", environment(data.device))

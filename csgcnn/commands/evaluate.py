@@ -31,7 +31,7 @@ from csgcnn.evaluation.unit_metrics import reported_metrics
 from csgcnn.hardware import select_device
 from csgcnn.io import write_json
 from csgcnn.predictor import Predictor
-from csgcnn.runs.predictions import NO_DOMAIN, OUT_OF_DOMAIN, domain_cells
+from csgcnn.runs.predictions import OUT_OF_DOMAIN, domain_cells, model_notes
 from csgcnn.runs.results import baseline_entries, draw_figures
 from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions
 
@@ -157,7 +157,8 @@ def _evaluate(
         metrics = metrics_with_domain(prediction, values, targets, outside[OUT_OF_DOMAIN])
     else:
         metrics = reported_metrics(prediction, values, targets)
-        log.warning("%s", NO_DOMAIN)
+    for note in model_notes(predictor.domain, predictor.uncalibrated):
+        log.warning("%s", note)
     known = dataset.values[train_rows] if len(train_rows) else values
     baseline = baseline_metrics(known, values, targets)
     covered = {} if std is None else coverage(prediction, std, values, targets)

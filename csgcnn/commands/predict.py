@@ -29,10 +29,10 @@ from csgcnn.predictor import Predictor
 from csgcnn.runs.models import checkpoint_paths
 from csgcnn.runs.predictions import (
     IN_TRAINING,
-    NO_DOMAIN,
     TRUE,
     DomainSummary,
     Prediction,
+    model_notes,
     text_columns,
 )
 from csgcnn.runs.tables import predicted_cells, predicted_columns
@@ -76,8 +76,8 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
     device = select_device(cfg.device, _threads(sources, cfg.workers))
     predictor = Predictor.load(checkpoints, device, cfg.plugins)
     table = _Table(predictor, cfg)
-    if not predictor.domain.is_known:
-        log.warning("%s", NO_DOMAIN)
+    for note in model_notes(predictor.domain, predictor.uncalibrated):
+        log.warning("%s", note)
     chunks = _chunks(predictor, checkpoints, sources, cfg, chunk_size)
     identity = _identity(cfg, checkpoints, sources)
     n_stds = interval_stds(cfg.level, predictor.is_laplace)

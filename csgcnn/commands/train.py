@@ -161,6 +161,8 @@ def _description(cfg: DictConfig, data: Prepared) -> dict[str, Any]:
         "device": data.device.type,
         "config": OmegaConf.to_container(cfg, resolve=True),
         "targets": [target.plain() for target in dataset.targets],
+        # until best.ckpt of a finished training
+        "uncalibrated": [target.name for target in dataset.targets if not target.classes],
         "elements": sorted(domain.elements),
         "domain": domain.plain(),
         "fingerprints": plain_fingerprints(dataset.store, data.split["train"]),
@@ -252,8 +254,10 @@ def _calibrate(network: CrystalGraphNetwork, data: Prepared, checkpointer: Check
     """Calibrate predicted standard deviations on the val rows, and write best.ckpt with them."""
     if network.has_std:
         dataset, rows = data.dataset, data.split["val"]
-        calibrate(network, data.store, dataset.targets, dataset.values, rows, data.batch_size)
-        checkpointer.save_best(network.state_dict())
+        left_out = calibrate(
+            network, data.store, dataset.targets, dataset.values, rows, data.batch_size
+        )
+        checkpointer.save_best(network.state_dict(), uncalibrated=left_out)
 
 
 def _summary(trainer: Trainer, dataset: Dataset) -> dict[str, Any]:

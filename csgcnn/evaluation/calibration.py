@@ -34,7 +34,7 @@ def calibrate(
     values: Tensor,
     rows: Tensor,
     batch_size: int,
-) -> None:
+) -> list[str]:
     """Set the model's `std_scale` from the errors of the validation rows, see `std_scales`.
 
     A number with fewer than five labels among them is logged as a warning.
@@ -46,22 +46,27 @@ def calibrate(
         values: Values [n_graphs, n_targets], NaN where unknown.
         rows: Validation rows [n_rows] int64.
         batch_size: Crystals per forward pass.
+
+    Returns:
+        Names of the numbers whose standard deviations are not calibrated.
     """
     model.std_scale.fill_(1.0)
+    n_known = calibration_labels(values[rows], targets)
     if not len(rows):
         log.warning("no validation rows: the predicted standard deviations are not calibrated")
-        return
+        return [*n_known]
     prediction, std = predict_with_std(model, store, rows, batch_size)
     assert std is not None, "the model predicts no standard deviation"
     scales = std_scales(prediction.cpu(), std.cpu(), values[rows].cpu(), targets)
     model.std_scale.copy_(torch.tensor(scales))
-    for name, n_labels in calibration_labels(values[rows], targets).items():
-        if n_labels < MIN_LABELS:
-            log.warning(
-                "the standard deviations of %s are not calibrated: it has %d labels among the "
-                "validation rows, expected at least %d",
-                *(name, n_labels, MIN_LABELS),
-            )
+    few = {name: n_labels for name, n_labels in n_known.items() if n_labels < MIN_LABELS}
+    for name, n_labels in few.items():
+        log.warning(
+            "the standard deviations of %s are not calibrated: it has %d labels among the "
+            "validation rows, expected at least %d",
+            *(name, n_labels, MIN_LABELS),
+        )
+    return [*few]
 
 
 def calibration_labels(values: Tensor, targets: Sequence[Target]) -> dict[str, int]:

@@ -82,6 +82,8 @@ def load_checkpoint(path: Path, limits: Limits = LIMITS) -> dict[str, Any]:
         targets, elements: Fields of each `Target`, and atomic numbers of the training rows.
         domain: What else occurs in the training rows, see `Domain.plain`; absent before format 5.
         fingerprints: Hashes of the training crystals, see `data.training_set`; may be absent.
+        uncalibrated: Names of the targets whose standard deviations, if the model predicts some,
+            are not calibrated; may be absent.
         split, data: Ids of each part, and a digest of the data.
         metrics: Validation score.
         state_dict: Weights.
@@ -242,6 +244,10 @@ def _is_range(value: Any) -> bool:
     )
 
 
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
 def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
@@ -265,6 +271,7 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "elements": (f"a list of atomic numbers up to {MAX_ATOMIC_NUMBER}", _are_elements),
     "domain": ("pairs of elements, ranges and whether there are isolated atoms", _is_domain),
     "fingerprints": ("hashes of crystals", training_set.is_plain),
+    "uncalibrated": ("a list of names", _are_names),
     "split": ("lists of ids", _is_split),
     "state_dict": ("a dict of tensors", _is_state_dict),
 }

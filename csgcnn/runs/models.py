@@ -54,6 +54,7 @@ class TrainedModel:
         split: Ids of the train, val and test rows, if they are known.
         is_laplace: Whether its standard deviations are those of Laplace distributions.
         trained_on: Type of the device that trained it, cpu or cuda, if it is known.
+        uncalibrated: Names of the numbers whose standard deviations are not calibrated.
     """
 
     network: CrystalGraphNetwork | Ensemble
@@ -64,6 +65,7 @@ class TrainedModel:
     split: dict[str, list[str]] | None = None
     is_laplace: bool = False
     trained_on: str = ""
+    uncalibrated: Sequence[str] = ()
 
 
 def load_model(paths: Sequence[Path], device: torch.device | str = "cpu") -> TrainedModel:
@@ -143,9 +145,16 @@ def _load_one(path: Path) -> TrainedModel:
     split = content.get("split")
     training_set = TrainingSet.from_plain(split and split.get("train"), content.get("fingerprints"))
     is_laplace = config.get("loss", {}).get("distribution") == "laplace"
-    trained_on = content.get("device", "")
     return TrainedModel(
-        network, graph, targets, domain, training_set, split, is_laplace, trained_on
+        network,
+        graph,
+        targets,
+        domain,
+        training_set,
+        split,
+        is_laplace,
+        trained_on=content.get("device", ""),
+        uncalibrated=content.get("uncalibrated", ()) if network.has_std else (),
     )
 
 
@@ -197,6 +206,7 @@ def _join(members: Sequence[TrainedModel], paths: Sequence[Path]) -> TrainedMode
         training_set,
         split,
         all(member.is_laplace for member in members),
+        uncalibrated=[target.name for target in first.targets if not target.classes],
     )
 
 

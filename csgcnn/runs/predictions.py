@@ -34,6 +34,7 @@ NO_DOMAIN = (
     "this model was trained by an earlier version, which stored no ranges: predictions outside its "
     "domain are not marked, except for unseen elements; train again for the column out_of_domain"
 )
+NOT_CALIBRATED = "the standard deviations of {} are not calibrated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,17 @@ def prediction_frame(
 def text_columns(domain: Domain) -> list[str]:
     """Return the names of the columns of text that follow the numbers of a prediction."""
     return [*comparison_columns(domain), WARNINGS]
+
+
+def model_notes(domain: Domain, uncalibrated: Sequence[str]) -> list[str]:
+    """Return warnings about all predictions of a model.
+
+    Args:
+        domain: Domain of the model.
+        uncalibrated: Names of the numbers with standard deviations that are not calibrated.
+    """
+    notes = [] if domain.is_known else [NO_DOMAIN]
+    return notes + ([NOT_CALIBRATED.format(", ".join(uncalibrated))] if uncalibrated else [])
 
 
 def comparison_columns(domain: Domain) -> list[str]:

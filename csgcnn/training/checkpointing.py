@@ -116,11 +116,17 @@ class Checkpointer:
         self._saved, self._saved_best = position, trainer.best_epoch
         self._saved_at = time.monotonic()
 
-    def save_best(self, weights: Mapping[str, Tensor]) -> None:
-        """Write best.ckpt with these weights."""
+    def save_best(self, weights: Mapping[str, Tensor], **changes: Any) -> None:
+        """Write best.ckpt.
+
+        Args:
+            weights: The weights.
+            **changes: Fields that differ from the description.
+        """
         score = self.trainer.best_score if len(self.trainer.split["val"]) else None
         metrics = {"best_epoch": self.trainer.best_epoch, "val_score": score}
-        self.run.save({**self.description, "metrics": metrics, "state_dict": dict(weights)}, "best")
+        content = {**self.description, **changes, "metrics": metrics, "state_dict": dict(weights)}
+        self.run.save(content, "best")
 
     def _write_rows(self) -> None:
         history = self.trainer.history

@@ -80,6 +80,24 @@ def test_an_ensemble_with_deviations_needs_no_validation_rows(
     assert metrics["std_scale"] == {"band_gap": 1.0}
 
 
+def test_predictions_say_that_deviations_are_not_calibrated(
+    csgcnn: Callable[..., Answer], small: list[str], cifs: Path, tmp_path: Path
+) -> None:
+    note = "the standard deviations of band_gap are not calibrated"
+    words = [*small, "loss=gaussian", "trainer.max_epochs=1", "trainer.figures=false"]
+    for n_val, is_calibrated in ((4, False), (6, True)):
+        shares = [f"dataset.split.val={n_val / 60}", f"dataset.split.test={6 / 60}"]
+        shares += [f"dataset.split.train={(54 - n_val) / 60}", f"hydra.run.dir=val-{n_val}"]
+        trained = csgcnn("train", *words, *shares, cwd=tmp_path)
+        assert (note in trained.said) != is_calibrated, trained.said
+        output = [f"ckpt=val-{n_val}", f"structures={cifs}", f"output={n_val}.csv", "workers=1"]
+        predicted = csgcnn("predict", *output, cwd=tmp_path)
+        assert (note in predicted.said) != is_calibrated, predicted.said
+        model = load(tmp_path / f"val-{n_val}")
+        assert model.uncalibrated == ([] if is_calibrated else ["band_gap"])
+    assert load(tmp_path / "val-6" / "checkpoints" / "last.ckpt").uncalibrated == ["band_gap"]
+
+
 def test_what_needs_validation_rows_says_so(
     csgcnn: Callable[..., Answer], small: list[str], tmp_path: Path
 ) -> None:
