@@ -15,7 +15,7 @@ Row = Sequence[str]
 
 
 class Limit(NamedTuple):
-    """A comparison of the cells of a column with a number.
+    """A comparison of the cells of a column with a number or a text.
 
     Attributes:
         column: Position of the column.
@@ -27,6 +27,8 @@ class Limit(NamedTuple):
 
     def holds(self, row: Row) -> bool:
         """Return whether the comparison is true of a row; it is false for NaN."""
+        if self.comparison.is_of_text:
+            return self.comparison.holds(row[self.column])
         value = float(row[self.column])
         return not math.isnan(value) and self.comparison.holds(value)
 
@@ -75,14 +77,14 @@ def selection(
     Args:
         columns: Names of the columns.
         is_number: Whether each column holds numbers.
-        where: Comparisons `<column> <sign> <number>` joined by `and`.
+        where: Comparisons joined by `and`, such as `gap < 1.5 and out_of_domain == ''`.
         top: Number of rows to keep.
         by: Column that ranks the rows.
         order: Which rows are the best: highest or lowest.
         default: Column that ranks the rows if `by` is None.
 
     Raises:
-        ConfigError: A comparison is malformed, or a column does not exist or holds text.
+        ConfigError: A comparison is malformed, or a column does not exist or is of the other kind.
     """
     numbers = list(compress(columns, is_number))
     limits = []
@@ -94,8 +96,11 @@ def selection(
                 f"where={where!r}: {error}, several joined by 'and', such as "
                 f"'{(numbers or columns)[0]} < 1.5'"
             ) from None
-        key = f"where={where!r}"
-        limits.append(Limit(_position(comparison.column, columns, numbers, key), comparison))
+        name, key = comparison.column, f"where={where!r}"
+        if comparison.is_of_text and name in numbers:
+            raise ConfigError(f"{key}: {name} is a number; compare it with a number")
+        wanted = columns if comparison.is_of_text else numbers
+        limits.append(Limit(_position(name, columns, wanted, key), comparison))
     if top is None:
         if by is not None or order != "highest":
             raise ConfigError("by and order rank the rows for top: give top=N, too")
@@ -106,10 +111,15 @@ def selection(
     return Selection(limits, top, _position(by, columns, numbers, f"by={by}"), order)
 
 
-def _position(name: str, columns: Sequence[str], numbers: Sequence[str], key: str) -> int:
-    if name not in numbers:
-        reason = f"{name} is text" if name in columns else f"there is no column {name!r}"
+def _position(name: str, columns: Sequence[str], wanted: Sequence[str], key: str) -> int:
+    if name not in columns:
         raise ConfigError(
-            f"{key}: {reason}; the numbers are {', '.join(numbers)}{nearest(name, numbers)}"
+            f"{key}: there is no column {name!r}; expected {', '.join(wanted)}"
+            f"{nearest(name, wanted)}"
+        )
+    if name not in wanted:
+        numbers = ", ".join(wanted)
+        raise ConfigError(
+            f"{key}: {name} is text; the numbers are {numbers}. Text: where=\"{name} == ''\""
         )
     return columns.index(name)

@@ -19,7 +19,7 @@ def test_a_comparison_has_a_column_a_sign_and_a_number(
     text: str, column: str, number: float, holds_at: list[float]
 ) -> None:
     comparison = parse_comparison(text)
-    assert (comparison.column, comparison.number) == (column, number)
+    assert (comparison.column, comparison.value) == (column, number)
     assert [value for value in (-1, 0, 1) if comparison.holds(value)] == holds_at
     assert not parse_comparison("gap < 1").holds(float("nan"))
 

@@ -3,12 +3,13 @@ import pytest
 from csgcnn.errors import ConfigError
 from csgcnn.screening.selection import selection
 
-COLUMNS, IS_NUMBER = ["id", "gap", "gap_std", "K (Reuss)"], [False, True, True, True]
+COLUMNS = ["id", "gap", "gap_std", "K (Reuss)", "out_of_domain"]
+IS_NUMBER = [False, True, True, True, False]
 ROWS = [
-    ["a", "1.5", "0.1", "10"],
-    ["b", "nan", "0.2", "30"],
-    ["c", "-2", "0.3", "20"],
-    ["d", "1.5", "0.4", "1e3"],
+    ["a", "1.5", "0.1", "10", ""],
+    ["b", "nan", "0.2", "30", "isolated_atoms"],
+    ["c", "-2", "0.3", "20", "unseen_pair:Na-Cl;isolated_atoms"],
+    ["d", "1.5", "0.4", "1e3", ""],
 ]
 
 
@@ -19,6 +20,9 @@ ROWS = [
         ("gap<1.6", "acd"),
         ("gap != 1.5", "c"),
         ("gap >= -2 and gap_std <= 3e-1", "ac"),
+        ("out_of_domain == ''", "ad"),
+        ('gap < 1 and out_of_domain!=""', "c"),
+        ("id != 'b' and gap_std < 0.25", "a"),
         (" gap == 1.5  and  gap_std > .1 and K (Reuss) > 100 ", "d"),
     ],
 )
@@ -48,7 +52,10 @@ def test_the_best_rows(top: int, by: str | None, order: str, kept: str) -> None:
         ({"where": "gap < 1 and"}, "<column> <sign> <number>"),
         ({"where": "gap < 1 or gap > 2"}, "<column> <sign> <number>"),
         ({"where": "gab < 1"}, "no column 'gab'.*did you mean gap"),
-        ({"where": "id < 1"}, "id is text"),
+        ({"where": "id < 1"}, "id is text.*where=\"id == ''\""),
+        ({"where": "id < 'b'"}, "<column> == '<text>'"),
+        ({"where": "gap == 'b'"}, "gap is a number"),
+        ({"where": "domain == ''"}, "no column 'domain'.*did you mean out_of_domain"),
         ({"top": 3}, "by=… of gap, gap_std"),
         ({"top": 3, "by": "id"}, "by=id: id is text"),
         ({"by": "gap"}, "give top=N"),
