@@ -207,6 +207,9 @@ def run_table(command: str, arguments: Sequence[str]) -> int:
     return 0
 
 
+IMPORT_KEYS = ("output", "name", "unit", "overwrite")
+
+
 def run_import_cgcnn(command: str, arguments: Sequence[str]) -> int:
     """Run `csgcnn import-cgcnn`.
 
@@ -222,7 +225,8 @@ def run_import_cgcnn(command: str, arguments: Sequence[str]) -> int:
     """
     parser = argparse.ArgumentParser(
         "csgcnn import-cgcnn",
-        usage="csgcnn import-cgcnn FILE.pth.tar [output=PATH] [name=NAME] [unit=UNIT]",
+        usage="csgcnn import-cgcnn FILE.pth.tar [output=PATH] [name=NAME] [unit=UNIT]\n"
+        "                           [overwrite=true]",
         description="Convert a checkpoint of the original CGCNN to one for csgcnn predict and "
         "evaluate. Nothing in the file is executed.",
         epilog="example: csgcnn import-cgcnn band-gap.pth.tar output=band_gap.ckpt",
@@ -233,19 +237,23 @@ def run_import_cgcnn(command: str, arguments: Sequence[str]) -> int:
         metavar="key=value",
         nargs="*",
         help="output: the checkpoint to write, by default FILE.ckpt; name and unit of the "
-        "property, by default those of the published model",
+        "property, by default those of the published model; overwrite=true replaces a file",
     )
     found = parser.parse_args(arguments)
     try:
-        given = dict(text.partition("=")[::2] for text in found.settings)
-        for key in given.keys() - {"output", "name", "unit"}:
-            raise ConfigError(f"there is no key {key}{nearest(key, ['output', 'name', 'unit'])}")
+        given, known = dict(text.partition("=")[::2] for text in found.settings), IMPORT_KEYS
+        for key in given.keys() - set(known):
+            raise ConfigError(f"there is no key {key}{nearest(key, known)}")
+        overwrite = given.get("overwrite", "false").lower()
+        if overwrite not in ("true", "false"):
+            raise ConfigError(f"overwrite={overwrite}: expected true or false")
         path = found.file.expanduser()
         stem = path.name.removesuffix(".tar").removesuffix(".pth")
         output = Path(given.get("output") or f"{stem}.ckpt").expanduser()
         from csgcnn.commands.import_cgcnn import import_cgcnn
 
-        print(import_cgcnn(path, output, given.get("name"), given.get("unit")))
+        is_replaced = overwrite == "true"
+        print(import_cgcnn(path, output, given.get("name"), given.get("unit"), is_replaced))
     except Exception as error:
         from csgcnn.cli.messages import print_error
 

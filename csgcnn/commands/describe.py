@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 
 from csgcnn.commands.data_report_text import format_report
+from csgcnn.commands.outputs import check_output
 from csgcnn.commands.prepare import dataset_settings, open_graphs, plain
 from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.dataset import DatasetSettings
@@ -78,6 +79,8 @@ def _output(cfg: DictConfig) -> Path | None:
         raise ConfigError(f"output={output}: expected a name that ends with .json or .csv")
     if output and not output.parent.is_dir():
         raise UserError(f"output={output}: there is no folder {output.parent}")
+    if output:
+        check_output(output, [], [user_path(cfg.dataset.path)], cfg.overwrite)
     return output
 
 

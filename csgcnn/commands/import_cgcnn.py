@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from csgcnn import __version__
+from csgcnn.commands.outputs import check_output
 from csgcnn.config.instantiate import instantiate
 from csgcnn.config.keys import section_keys
 from csgcnn.config.settings.run import RunSettings
@@ -44,7 +45,13 @@ PUBLISHED = {
 }
 
 
-def import_cgcnn(path: Path, output: Path, name: str | None = None, unit: str | None = None) -> str:
+def import_cgcnn(
+    path: Path,
+    output: Path,
+    name: str | None = None,
+    unit: str | None = None,
+    overwrite: bool = False,
+) -> str:
     """Convert a checkpoint of the original CGCNN.
 
     Args:
@@ -52,18 +59,18 @@ def import_cgcnn(path: Path, output: Path, name: str | None = None, unit: str | 
         output: The checkpoint to write.
         name: Name of the target; None for that of the published file.
         unit: Unit of the target; None for that of the published file.
+        overwrite: Whether to replace an existing file.
 
     Returns:
         A line about the result, for the user.
 
     Raises:
-        UserError: The file is not such a checkpoint, or `output` exists.
-        ConfigError: Neither the file nor the arguments say what it predicts.
+        UserError: The file is not such a checkpoint.
+        ConfigError: Neither the file nor the arguments say what it predicts, or `output` exists.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file")
-    if output.exists():
-        raise UserError(f"output={output} exists; choose another name")
+    check_output(output, [], [path], overwrite)
     content = load_legacy(path, KIND)
     try:
         weights = _weights(content)

@@ -64,6 +64,13 @@ def test_findings_as_a_table(csgcnn: Command, data: Path, tmp_path: Path) -> Non
     assert any(row["other_id"] == "again" for row in rows)
     # All columns of numbers are described.
     assert "refractive_index" in answer.out
+    (tmp_path / "findings.csv").write_text("mine")
+    again = ("describe", f"dataset.path={data}", "output=findings.csv")
+    answer = csgcnn(*again, cwd=tmp_path)
+    assert (answer.code, "findings.csv exists: give another output=, or" in answer.err) == (2, True)
+    assert (tmp_path / "findings.csv").read_text() == "mine"
+    assert csgcnn(*again, "overwrite=true", cwd=tmp_path).code == 0
+    assert (tmp_path / "findings.csv").read_text() != "mine"
 
 
 def test_structures_without_targets(csgcnn: Command, tmp_path: Path) -> None:

@@ -122,5 +122,8 @@ def test_an_absent_file_and_an_existing_output_are_refused(csgcnn: Command, tmp_
     torch.save(content(original_network(0, 8, 1, 6, 1, 1)), tmp_path / "a.pth.tar")
     (tmp_path / "a.ckpt").write_text("mine")
     said = csgcnn("import-cgcnn", "a.pth.tar", *TARGET, cwd=tmp_path)
-    assert (said.code, "output=a.ckpt exists" in said.err) == (1, True), said.said
+    assert (said.code, "a.ckpt exists: give another output=, or" in said.err) == (2, True)
     assert (tmp_path / "a.ckpt").read_text() == "mine"
+    said = csgcnn("import-cgcnn", "a.pth.tar", *TARGET, "overwrite=true", cwd=tmp_path)
+    assert said.code == 0, said.said
+    assert (tmp_path / "a.ckpt").read_bytes() != b"mine"

@@ -94,7 +94,8 @@ class PredictSettings:
     where: Annotated[
         str | None,
         Setting(
-            "Keep only rows within limits, such as 'band_gap < 1.5 and band_gap_std < 0.2'.",
+            "Keep only rows within limits, such as 'band_gap < 1.5 and band_gap_std < 0.2'; text "
+            "is in quotes: out_of_domain == ''.",
             null="all rows",
             verbatim=True,
         ),
@@ -206,6 +207,7 @@ class DescribeSettings:
             is_path=True,
         ),
     ] = None
+    overwrite: Annotated[bool, Setting("Replace an existing file.")] = False
     max_difference: Annotated[
         float,
         Setting(
