@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import (
@@ -80,7 +81,8 @@ def print_hydra_error(command: str, error: Exception, arguments: Sequence[str]) 
     if type(error).__module__.startswith("submitit.") and not wants_tracebacks():
         print(f"csgcnn {command}: the launcher reports: {first_line(error)}", file=sys.stderr)
         return 1
-    is_expected = isinstance(error, HydraException | OmegaConfBaseException | ValueError)
+    expected = HydraException | OmegaConfBaseException | ValueError | yaml.YAMLError
+    is_expected = isinstance(error, expected)
     if wants_tracebacks() or not is_expected:
         traceback.print_exception(error)
         return 1
@@ -98,15 +100,21 @@ def format_hydra_error(error: Exception, command: str = "train") -> str:
         command: Command that was given.
     """
     cause, text = error.__cause__, first_line(error)
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
+        return f"{mark.name}, line {mark.line + 1}: {error.problem}; expected YAML"
     if (match := re.match(r"In '(.+)': \w+ raised while composing", text)) and error.__context__:
         # A mistake in a file of configurations.
         return f"{match[1]}.yaml: {_format_cause(error.__context__, command)}"
     if isinstance(error, OverrideParseException):
         key, equals, value = error.override.partition("=")
+        if key.endswith((".yaml", ".yml")):
+            file = Path(key)
+            flags = f"--config-dir {file.parent} --config-name {file.stem}"
+            return f"cannot read '{key}'; a file of overrides is given by {flags}"
         quotes = f" with special characters quoted, {key}='...': \"{key}='{value}'\""
         return f"cannot read '{error.override}'; expected key=value{quotes if equals else ''}"
-    if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
-        return _format_missing_option(error)
+    if isinstance(error, MissingConfigException):
+        return _format_missing(error)
     if isinstance(cause, ConfigKeyError | ConfigAttributeError | ValidationError):
         return _format_cause(cause, command, str(error).removeprefix("Error merging override "))
     if "Ambiguous value" in str(error):
@@ -127,6 +135,8 @@ def _format_cause(cause: BaseException, command: str, override: str = "") -> str
     if type(cause.child_node).__name__ == "ListConfig" and value:
         return f"{override}: expected a list: {key}=[{value}]"
     reason = f"expected {expected}" if expected else first_line(cause)
+    if (match := re.match(r"Merge error: .+ value: (.+)", reason)) and not override:
+        return f"expected keys, not {match[1]:.40}"
     return f"{override or cause.full_key}: {reason}"
 
 
@@ -142,8 +152,11 @@ def _keep_traceback(error: Exception) -> str:
     return f"please report it with {Path(folder, 'error.log')}"
 
 
-def _format_missing_option(error: MissingConfigException) -> str:
+def _format_missing(error: MissingConfigException) -> str:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
+    if not group:
+        name = option.removesuffix(".yaml")
+        return f"there is no file {name}.yaml; --config-dir FOLDER names the folder that holds it"
     if group == "hydra/launcher" and option in EXTRAS:
         return f"{group}={option} needs an extra: pip install 'csgcnn[{EXTRAS[option]}]'"
     options = list(error.options or sorted(path.stem for path in (CONF / group).glob("*.yaml")))

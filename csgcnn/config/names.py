@@ -144,6 +144,32 @@ def check_given(config: Mapping[str, Any], command: str, given: Sequence[str]) -
             raise ConfigError(f"{name}={value} needs {_needed(parent, key, section)}")
 
 
+def check_columns(config: Mapping[str, Any], typed: Sequence[str]) -> None:
+    """Check that the columns whose units or expressions were typed are used.
+
+    Options may describe further columns of their data.
+
+    Args:
+        config: A plain configuration of a training.
+        typed: Full names of the keys of the command line.
+
+    Raises:
+        ConfigError: A column is no target, and nothing else reads it.
+    """
+    dataset = config["dataset"]
+    targets = dataset["targets"]
+    if targets is None:
+        return
+    read = (dataset["weight_column"], dataset["split"]["column"], dataset["split"]["stratify"])
+    for key, used in (("units", targets), ("derived", [*targets, *read])):
+        for name in typed:
+            column = name.removeprefix(f"dataset.{key}.")
+            if column != name and column not in used:
+                hint = nearest(column, targets) if key == "units" else ""
+                hint = hint or f"; the targets are {', '.join(targets)}"
+                raise ConfigError(f"{name} has no effect: {column} is not a target{hint}")
+
+
 def _needed(parent: str, key: Key, section: Mapping[str, Any]) -> str:
     other, _, values = key.setting.read_by.partition("=")
     name = f"{parent}.{other}" if parent else other

@@ -7,11 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 
 from csgcnn.config.locations import CONF
 from csgcnn.config.override import full_key
 from csgcnn.config.upgrade import read_config, upgraded_folder
+from csgcnn.errors import ConfigError
 
 
 @contextmanager
@@ -28,7 +30,7 @@ def user_folders(folder: Path, name: str, command: str) -> Iterator[list[Path]]:
     """
     path = folder / f"{name.removesuffix('.yaml')}.yaml"
     with TemporaryDirectory(prefix="csgcnn-") as temporary:
-        if config := _plain(path, Path(temporary)):
+        if (config := _plain(path, Path(temporary))) is not None:
             completed = _completed(config, read_config(CONF / f"{command}.yaml"))
             OmegaConf.save(OmegaConf.create(completed), Path(temporary, path.name))
             # The folder may be any folder: it is searched only if it holds options.
@@ -39,13 +41,30 @@ def user_folders(folder: Path, name: str, command: str) -> Iterator[list[Path]]:
         yield [*upgraded, folder]
 
 
-def _plain(path: Path, temporary: Path) -> dict[str, Any]:
-    """Return the content of a file without a defaults list, else nothing."""
+def _plain(path: Path, temporary: Path) -> dict[str, Any] | None:
+    """Return the content of a file without a defaults list, else None.
+
+    Raises:
+        ConfigError: The file is not YAML, or holds something other than keys.
+    """
     if not path.is_file():
-        return {}
+        return None
     # A copy: reading checks the size of the whole folder.
     config = read_config(Path(shutil.copy(path, temporary)))
-    return {} if "defaults" in config else config
+    if not config:
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.MarkedYAMLError as error:
+            where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+            raise ConfigError(f"{path}{where}: {error.problem}; expected YAML") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: expected text in UTF-8") from error
+        if content and not isinstance(content, Mapping):
+            raise ConfigError(f"{path}: expected lines with a key and its value, such as seed: 1")
+        if content:
+            # Hydra says what is wrong.
+            return None
+    return None if "defaults" in config else config
 
 
 def _completed(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from csgcnn.config.keys import described_keys, section_keys
-from csgcnn.config.names import check_given, check_names
+from csgcnn.config.names import check_columns, check_given, check_names
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.setting import Key
 from csgcnn.config.targets import check_targets
@@ -21,13 +21,17 @@ LEARNED_WEIGHTS_OF_LIKELIHOOD = (
 )
 
 
-def validate(cfg: DictConfig, settings: type, given: Sequence[str] = ()) -> None:
+def validate(
+    cfg: DictConfig, settings: type, typed: Sequence[str] = (), of_files: Sequence[str] = ()
+) -> None:
     """Check that all values are given, in range, consistent with each other, and read.
 
     Args:
         cfg: A composed configuration.
         settings: The class of `config.settings` that describes the command.
-        given: Full names of the keys that the user gave, which must have an effect.
+        typed: Full names of the keys that the user typed, which must have an effect.
+        of_files: Those that configurations and options of the user set. They must have an effect,
+            too, but may describe columns that are not used.
 
     Raises:
         ConfigError: A key is missing or wrong; the message names it and what was expected.
@@ -48,7 +52,11 @@ def validate(cfg: DictConfig, settings: type, given: Sequence[str] = ()) -> None
     command = next(name for name, known in COMMANDS.items() if known is settings)
     check_names(plain, command)
     check_values(plain, keys)
-    check_given(plain, command, given)
+    if command == "benchmark":
+        _check_folds(plain, typed)
+    check_given(plain, command, [*typed, *of_files])
+    if command in ("train", "benchmark"):
+        check_columns(plain, typed)
     if "loss" in cfg:
         _check_predict_std(cfg)
     if "init_from" in cfg and cfg.trainer.freeze_body and not cfg.init_from:
@@ -120,6 +128,26 @@ def _check_learned_weights(cfg: DictConfig) -> None:
         raise ConfigError("trainer.learn_task_weights=true excludes dataset.task_weights")
     if cfg.model.get("predict_std"):
         raise ConfigError(LEARNED_WEIGHTS_OF_LIKELIHOOD)
+
+
+def _check_folds(plain: dict[str, Any], typed: Sequence[str]) -> None:
+    """Check what says how often a benchmark divides the data.
+
+    Without a task, a number of folds stands for the method kfold, which is entered.
+    """
+    split, is_number = plain["dataset"]["split"], isinstance(plain["folds"], int)
+    for name, other in (("fold", "folds"), ("folds", "folds"), ("repeats", "repeats")):
+        is_read = name != "fold" and not (other in typed and (is_number or other == "repeats"))
+        if f"dataset.split.{name}" in typed and not is_read:
+            raise ConfigError(f"dataset.split.{name} has no effect; {other}=… chooses the {other}")
+    if plain["task"]["name"] or not is_number or split["method"] != "random":
+        return
+    if "dataset.split.method" in typed:
+        raise ConfigError(
+            f"dataset.split.method=random has no folds; omit it, folds={plain['folds']} divides "
+            "the data"
+        )
+    split["method"] = "kfold"
 
 
 def _check_split(split: DictConfig) -> None:

@@ -1,3 +1,4 @@
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,6 +7,8 @@ from hydra.errors import MissingConfigException
 
 from csgcnn.cli.messages import format_error, format_hydra_error, print_error
 from csgcnn.errors import ConfigError, StructureError
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.mark.parametrize(("launcher", "extra"), [("joblib", "sweep"), ("submitit_slurm", "slurm")])
@@ -41,3 +44,34 @@ def test_an_internal_error_keeps_its_traceback(
     assert "internal error, ZeroDivisionError" in error
     assert "Error executing job" not in error
     assert "1 / 0" in (tmp_path / "error.log").read_text()
+
+
+def test_an_option_that_is_not_yaml_is_named_with_the_line(csgcnn: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "wide.yaml").write_text("hidden: [1\n")
+    answer = csgcnn("train", "--config-dir", "mine", "model=wide")
+    assert (answer.returncode, answer.stderr.count("\n")) == (2, 1), answer.stderr
+    assert "model/wide.yaml, line 2: expected ',' or ']'" in answer.stderr
+
+
+def test_a_value_in_place_of_a_section_is_refused_by_name(csgcnn: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("trainer: 5\n")
+    answer = csgcnn("train", "--config-dir", ".", "--config-name", "mine")
+    assert (answer.returncode, answer.stderr) == (
+        2,
+        "csgcnn train: mine.yaml: expected keys, not 5\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--config-name", "mine"], "there is no file mine.yaml; --config-dir FOLDER names"),
+        (["mine.yaml"], "given by --config-dir . --config-name mine"),
+    ],
+)
+def test_a_file_of_overrides_is_answered_with_the_flags(
+    csgcnn: Command, arguments: list[str], expected: str
+) -> None:
+    answer = csgcnn("train", *arguments)
+    assert (answer.returncode, expected in answer.stderr) == (2, True), answer.stderr

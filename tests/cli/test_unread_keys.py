@@ -35,6 +35,10 @@ Command = Callable[..., Any]
         ("train", "init_parts=body", "init_parts=body needs init_from=…"),
         ("train", "dataset.max_rejected=0.1", "needs dataset.on_error=skip"),
         ("predict", "by=gap", "by=gap needs top=…"),
+        ("train", "dataset.units.gap=eV", "did you mean band_gap?"),
+        ("train", "dataset.units.refractive_index=1", "refractive_index is not a target"),
+        ("train", "dataset.derived.wide=band_gap > 3", "wide is not a target"),
+        ("benchmark", "dataset.split.fold=1", "folds=… chooses the folds"),
     ],
 )
 def test_a_key_without_effect_is_refused(
@@ -51,6 +55,22 @@ def test_a_key_without_effect_is_refused(
     assert answer.returncode == 2, answer.stderr
     assert expected in answer.stderr
     assert answer.stderr.count("\n") <= 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("dataset.split.method=random", "method=random has no folds; omit it"),
+        ("dataset.split.test=0.3", "needs dataset.split.method=random or group, not kfold"),
+        ("dataset.split.folds=3", "dataset.split.folds has no effect"),
+    ],
+)
+def test_a_split_that_a_cross_validation_does_not_use_is_refused(
+    csgcnn: Command, tmp_path: Path, override: str, expected: str
+) -> None:
+    answer = csgcnn("benchmark", "folds=3", "dataset=elastic", override)
+    assert (answer.returncode, expected in answer.stderr) == (2, True), answer.stderr
     assert not list(tmp_path.iterdir())
 
 
