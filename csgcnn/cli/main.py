@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from csgcnn import __version__
-from csgcnn.cli.spelling import check_added, check_spelling
+from csgcnn.cli.spelling import check_spelling
 from csgcnn.errors import ConfigError, UserError, nearest
 from csgcnn.hardware import Rank, read_rank
 from csgcnn.training.interruption import Interruption
@@ -129,7 +129,6 @@ def run_command(command: str, arguments: Sequence[str]) -> int:
     own = read_rank()
     try:
         check_spelling(command, arguments)
-        check_added(command, arguments)
     except ConfigError as error:
         if own.rank == 0:
             print(f"csgcnn {command}: {error}", file=sys.stderr)

@@ -19,7 +19,7 @@ from omegaconf.errors import (
 )
 
 from csgcnn.cli.overrides import as_typed
-from csgcnn.config.locations import CONF
+from csgcnn.config.locations import option_names
 from csgcnn.config.names import unknown_key
 from csgcnn.config.override import ALIASES
 from csgcnn.errors import UserError, first_line, nearest
@@ -159,7 +159,7 @@ def _format_missing(error: MissingConfigException) -> str:
         return f"there is no file {name}.yaml; --config-dir FOLDER names the folder that holds it"
     if group == "hydra/launcher" and option in EXTRAS:
         return f"{group}={option} needs an extra: pip install 'csgcnn[{EXTRAS[option]}]'"
-    options = list(error.options or sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+    options = list(error.options or option_names(group))
     hint = nearest(option, options)
     return f"{group} has no option {option!r}; expected {', '.join(options)}{hint}"
 

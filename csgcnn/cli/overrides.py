@@ -15,7 +15,7 @@ from csgcnn.config.free_text import (
     split_items,
 )
 from csgcnn.config.keys import section_keys
-from csgcnn.config.locations import CONF
+from csgcnn.config.locations import group_names
 from csgcnn.config.override import ALIASES, Override, parse_override
 from csgcnn.config.paths import user_path
 from csgcnn.config.settings.commands import COMMANDS
@@ -97,7 +97,7 @@ def resumed(arguments: Sequence[str]) -> list[str]:
             f"resume={given} resumes one run; for a sweep give resume=auto and its hydra.sweep.dir"
         )
     folder = str(find_run(user_path(given)))
-    groups = {path.name for path in CONF.iterdir()} | {*ALIASES}
+    groups = {*group_names(), *ALIASES}
     has_config = any(override.key in groups for override in parsed) or any(
         text.startswith(CONFIG_FLAGS) for text in arguments
     )

@@ -14,7 +14,7 @@ from csgcnn.cli.help import as_argument, description, sections
 from csgcnn.cli.usage import USAGES
 from csgcnn.config.compose import compose
 from csgcnn.config.keys import described_keys
-from csgcnn.config.locations import CONF
+from csgcnn.config.locations import CONF, option_names
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.setting import MISSING, Key
 from csgcnn.config.tree import leaves, select
@@ -54,13 +54,8 @@ def reference() -> str:
     parts += ["## Presets", "Options that set keys and choose options of other groups."]
     for group in PRESET_GROUPS:
         parts.append(f"### {group}")
-        parts += [_preset(group, option) for option in options(group)]
+        parts += [_preset(group, option) for option in option_names(group)]
     return "\n\n".join(parts) + "\n"
-
-
-def options(group: str) -> list[str]:
-    """Return the options of a group of `conf/`."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def _command(command: str) -> Iterator[str]:
@@ -86,7 +81,7 @@ def _plain(command: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def _option_configs() -> dict[str, dict[str, dict[str, Any]]]:
     """Return the composed configuration of each option; one has an option of every group."""
-    choices = {group: options(group) for group in OPTION_GROUPS}
+    choices = {group: option_names(group) for group in OPTION_GROUPS}
     found: dict[str, dict[str, dict[str, Any]]] = {group: {} for group in OPTION_GROUPS}
     for row in zip_longest(*choices.values()):
         chosen = {group: option for group, option in zip(choices, row, strict=True) if option}

@@ -5,7 +5,7 @@ from dataclasses import fields
 from itertools import pairwise
 
 from csgcnn.config.keys import holder, section_keys
-from csgcnn.config.locations import CONF
+from csgcnn.config.locations import group_names, option_names
 from csgcnn.config.names import meant_keys, unknown_key, unread_key
 from csgcnn.config.override import ALIASES, Override, full_key, parse_override
 from csgcnn.config.settings.commands import COMMANDS
@@ -35,7 +35,8 @@ def check_spelling(command: str, arguments: Sequence[str]) -> None:
         arguments: Arguments that follow it.
 
     Raises:
-        ConfigError: A key or an option does not exist; the message gives the nearest spelling.
+        ConfigError: A key or an option does not exist, with the nearest spelling, or cannot be
+            deleted.
     """
     for flag in HYDRA_COMPLETION:
         if flag in arguments:
@@ -44,25 +45,10 @@ def check_spelling(command: str, arguments: Sequence[str]) -> None:
         _check_flag(command, text, following)
     if any(text.startswith(_OTHER_CONFIGURATIONS) for text in arguments):
         return
-    for override in filter(None, map(parse_override, arguments)):
-        if not override.prefix and override.value is not None and "@" not in override.key:
-            _check_override(command, override)
-
-
-def check_added(command: str, arguments: Sequence[str]) -> None:
-    """Check the names of keys that are added with + or ++, or deleted with ~.
-
-    Args:
-        command: Name of the command.
-        arguments: Arguments that follow it.
-
-    Raises:
-        ConfigError: Nothing reads a key, or it cannot be deleted.
-    """
-    if any(text.startswith(_OTHER_CONFIGURATIONS) for text in arguments):
-        return
-    for override in filter(None, map(parse_override, arguments)):
-        if override.prefix and "@" not in override.key:
+    overrides = filter(None, map(parse_override, arguments))
+    # Keys that are added or deleted come last.
+    for override in sorted(overrides, key=lambda override: override.prefix != ""):
+        if "@" not in override.key:
             _check_override(command, override)
 
 
@@ -113,14 +99,14 @@ def _check_override(command: str, override: Override) -> None:
 
 def _groups(command: str) -> list[str]:
     if command in ("train", "benchmark"):
-        return [path.name for path in CONF.iterdir() if path.is_dir()]
+        return group_names()
     return ["dataset"] if command != "predict" else []
 
 
 def _check_option(group: str, value: str) -> None:
     if not value.isidentifier() or value in ("null", "None") or group in REMOVED_KEYS:
         return
-    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    options = option_names(group)
     if value not in options and f"{group}.{value}" not in REMOVED_KEYS:
         hint = nearest(value, options)
         raise ConfigError(f"{group} has no option {value!r}; expected {', '.join(options)}{hint}")

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from csgcnn.commands.frames import is_frame, write_frame
 from csgcnn.config.compose import compose, to_overrides
 from csgcnn.config.keys import section_keys
-from csgcnn.config.locations import CONF
+from csgcnn.config.locations import group_names, option_names
 from csgcnn.config.override import ALIASES, SHORT_NAMES
 from csgcnn.config.schema import COMMANDS
 from csgcnn.config.tree import leaves
@@ -35,8 +35,7 @@ def dataset_keys(dataset: Any, folder: Path, settings: Mapping[str, Any]) -> dic
         return {"dataset": "csv", "dataset.hint": ""} | write_frame(
             dataset, folder / DATA_FILE, column
         )
-    options = {path.stem for path in (CONF / "dataset").glob("*.yaml")}
-    if str(dataset) in options and not Path(dataset).exists():
+    if str(dataset) in option_names("dataset") and not Path(dataset).exists():
         return {"dataset": str(dataset)}
     return {"dataset": "csv", "dataset.hint": "", "dataset.path": str(dataset)}
 
@@ -48,7 +47,7 @@ def full_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: There is no such key.
     """
     keys = {SHORT_NAMES.get(name, name): value for name, value in settings.items()}
-    known = {*(path.name for path in CONF.iterdir() if path.is_dir()), *ALIASES, *SHORT_NAMES}
+    known = {*group_names(), *ALIASES, *SHORT_NAMES}
     known |= {name.partition(".")[0] for name in section_keys(COMMANDS["train"])}
     for name in keys:
         if name.partition(".")[0] not in known:

@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, Node, OmegaConf
 
 from csgcnn.config.keys import has_effect, section_keys
-from csgcnn.config.locations import CONF, INCLUDED_DATA
+from csgcnn.config.locations import INCLUDED_DATA, option_names
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.errors import ConfigError, UserError
 
@@ -91,10 +91,9 @@ def benchmark_directory(
     if not task:
         n_folds = [text for text in overrides if re.fullmatch(r"\+*folds=\d+", text)]
         if not n_folds and not any("dataset.split." in text for text in given):
-            options = sorted(path.stem for path in CONF.glob("task/*.yaml"))
             raise ConfigError(
                 "please give task=…, or folds=5 to cross-validate your own data; "
-                f"the tasks are {', '.join(options)}"
+                f"the tasks are {', '.join(option_names('task'))}"
             )
         given += n_folds
         task = f"cross-validation/{dataset}"

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from csgcnn.config.locations import CONF
+from csgcnn.config.locations import CONF, group_names
 from csgcnn.config.override import full_key
 from csgcnn.config.upgrade import read_config, upgraded_folder
 from csgcnn.errors import ConfigError
@@ -34,7 +34,7 @@ def user_folders(folder: Path, name: str, command: str) -> Iterator[list[Path]]:
             completed = _completed(config, read_config(CONF / f"{command}.yaml"))
             OmegaConf.save(OmegaConf.create(completed), Path(temporary, path.name))
             # The folder may be any folder: it is searched only if it holds options.
-            has_options = any((folder / group.name).is_dir() for group in CONF.iterdir())
+            has_options = any((folder / group).is_dir() for group in group_names())
             yield [Path(temporary), *([folder] if has_options else [])]
             return
     with upgraded_folder(folder, name) as upgraded:
@@ -74,7 +74,7 @@ def _completed(config: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, 
         config: Keys, which may be dotted, and options by group.
         base: Content of the file of the command in `conf/`.
     """
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    groups = group_names()
     own: Any = OmegaConf.create({"hydra": base.get("hydra", {})})
     chosen: dict[str, Any] = {}
     for name, value in config.items():

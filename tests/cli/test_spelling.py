@@ -32,7 +32,7 @@ def test_misspelled_names_are_refused_with_the_nearest(
         ["model=csgcnn", "edge=rbf", "edge.n_basis=3", "global_features=density"],
         ["node_features=[atom_init,learned]", "trainer.max_epochs=3", "hydra.run.dir=run"],
         ["dataset.units.band_gap=eV", "dataset.derived.is_metal=band_gap == 0"],
-        ["+trainer.foo=1", "++foo.bar=2", "~seed", "hydra/launcher=joblib"],
+        ["+hydra.job.env_set.A=1", "~trainer@other", "hydra/launcher=joblib"],
         ["--config-dir", "mine", "model=mine", "foo=1"],
         ["hydra.searchpath=[file://mine]", "model=mine"],
         ["--multirun", "model=csgcnn,csgann", "node_features.atom_init.trainable=true"],
