@@ -11,9 +11,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -169,11 +171,12 @@ def _run(
         else:
             check = _checker(command, plugins, own, name)
             job = make_job(command, plugins, failures, check)
-            if _is_sweep(hydra, name, overrides, options.multirun):
+            cfg = _composed(hydra, name, overrides, options.multirun)
+            if cfg.hydra.mode == RunMode.MULTIRUN:
                 hydra.multirun(config_name=name, task_function=job, overrides=overrides)
                 return
             with plugins_loaded(plugins):
-                _check_before(hydra.compose_config(name, overrides, RunMode.RUN), check)
+                _check_before(cfg, check)
             hydra.run(config_name=name, task_function=job, overrides=overrides)
 
 
@@ -223,15 +226,19 @@ def _check_flags(options: argparse.Namespace) -> None:
         raise ConfigError("--experimental-rerun is not supported")
 
 
-def _is_sweep(hydra: Hydra, config_name: str, overrides: list[str], is_multirun: bool) -> bool:
-    """Return whether to run several jobs; composing also finds mistakes in the overrides."""
+def _composed(
+    hydra: Hydra, config_name: str, overrides: list[str], is_multirun: bool
+) -> DictConfig:
+    """Compose the configuration, and add `hydra.mode` to it and to the overrides."""
     mode = RunMode.MULTIRUN if is_multirun else RunMode.RUN
     cfg = hydra.compose_config(config_name, overrides, mode, validate_sweep_overrides=False)
-    chosen = cfg.hydra.mode
-    if chosen is None or (is_multirun and chosen == RunMode.RUN):
+    if cfg.hydra.mode is None or (is_multirun and cfg.hydra.mode == RunMode.RUN):
         overrides.append(f"hydra.mode={mode.name}")
-        chosen = mode
-    return bool(chosen == RunMode.MULTIRUN)
+        cfg.hydra.mode = mode
+    if cfg.hydra.mode == RunMode.RUN:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        ConfigLoaderImpl.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=True)
+    return cfg
 
 
 def _end(command: str, error: Exception) -> NoReturn:
