@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -63,8 +64,14 @@ def plugins_allowed(packages: Iterable[str]) -> Iterator[None]:
 
 def allowed_plugins() -> frozenset[str]:
     """Return the packages whose classes may be named: opted in, or installed as plugins."""
-    installed = {point.value.partition(".")[0] for point in entry_points(group="csgcnn.plugins")}
-    return _allowed.get() | installed
+    return _allowed.get() | _installed_plugins(tuple(sys.path))
+
+
+@cache
+def _installed_plugins(_: tuple[str, ...]) -> frozenset[str]:
+    """Return the packages with an entry point, which are searched once for each `sys.path`."""
+    points = entry_points(group="csgcnn.plugins")
+    return frozenset(point.value.partition(".")[0] for point in points)
 
 
 def plugin_of(target: object) -> str | None:
