@@ -2,11 +2,9 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 MODULES = {"__init__", "__main__", "errors", "io", "distributed", "hardware", "predictor"}
@@ -44,10 +42,22 @@ PROSE = [
 ]
 
 
-def every(files: list[Path]) -> pytest.MarkDecorator:
-    """Run a test for each file."""
-    names = [str(path.relative_to(ROOT)) for path in files]
-    return pytest.mark.parametrize("path", files, ids=names)
+def every(files: list[Path]) -> Callable[[Callable[[Path], None]], Callable[[], None]]:
+    """Check each file in one test, which names the files that fail."""
+
+    def decorate(check: Callable[[Path], None]) -> Callable[[], None]:
+        def test() -> None:
+            failures = {}
+            for path in files:
+                try:
+                    check(path)
+                except AssertionError as error:
+                    failures[str(path.relative_to(ROOT))] = str(error)
+            assert not failures
+
+        return test
+
+    return decorate
 
 
 @cache

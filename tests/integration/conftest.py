@@ -51,12 +51,13 @@ def data_file(records: list[Record], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def small(data_file: Path) -> list[str]:
-    """The words of a short training."""
+    """The words of a short training, without figures, which take longer than it."""
     return [
         f"dataset.path={data_file}",
         "trainer.max_epochs=3",
         "trainer.batch_size=16",
         "model.hidden=16",
+        "trainer.figures=false",
     ]
 
 
@@ -66,7 +67,7 @@ def run(
 ) -> Path:
     """The directory of a finished run."""
     folder = tmp_path_factory.mktemp("runs")
-    answer = csgcnn("train", *small, "hydra.run.dir=first", cwd=folder)
+    answer = csgcnn("train", *small, "trainer.figures=true", "hydra.run.dir=first", cwd=folder)
     assert answer.code == 0, answer.said
     (folder / "said.txt").write_text(answer.said)
     return folder / "first"

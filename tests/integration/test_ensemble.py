@@ -22,7 +22,7 @@ Table = Callable[[Path], list[dict[str, str]]]
 def ensemble(csgcnn: Command, small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three members, of which the second was cut off, and all was given again."""
     folder = tmp_path_factory.mktemp("ensemble")
-    words = [*small, "ensemble=3", "hydra.run.dir=three", "seed=5"]
+    words = [*small, "trainer.figures=true", "ensemble=3", "hydra.run.dir=three", "seed=5"]
     stopped = csgcnn("train", *words, "trainer.max_minutes=1e-9", cwd=folder)
     assert stopped.code == 75, stopped.said
     assert f"resume={folder / 'three'} resumes the whole ensemble" in stopped.said

@@ -18,7 +18,8 @@ def all_rows(
     csgcnn: Callable[..., Answer], small: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Answer, Path]:
     folder = tmp_path_factory.mktemp("final")
-    answer = csgcnn("train", *small, *ALL, "hydra.run.dir=run", cwd=folder)
+    words = [*small, *ALL, "trainer.figures=true", "hydra.run.dir=run"]
+    answer = csgcnn("train", *words, cwd=folder)
     assert answer.code == 0, answer.said
     return answer, folder / "run"
 

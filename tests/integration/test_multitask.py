@@ -28,6 +28,7 @@ def mixed_run(
 ) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     overrides = [*small, *TARGETS, f"dataset.path={mixed_file}", "dataset.class_weights=balanced"]
+    overrides += ["trainer.figures=true"]
     answer = csgcnn(
         "train", *overrides, "trainer.learn_task_weights=true", "hydra.run.dir=mixed", cwd=folder
     )

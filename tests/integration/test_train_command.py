@@ -189,6 +189,7 @@ def test_a_run_is_never_overwritten(csgcnn: Command, run: Path, small: list[str]
 @pytest.mark.slow
 def test_a_multirun_of_two_by_two(csgcnn: Command, small: list[str], tmp_path: Path) -> None:
     words = ["edge=gaussian,rbf", "node_features=bits,elemental", "trainer.max_epochs=1"]
+    words += ["trainer.figures=true"]
     answer = csgcnn("train", "--multirun", *small, *words, cwd=tmp_path)
     assert answer.code == 0, answer.said
     (sweep,) = tmp_path.glob("sweeps/*/*")

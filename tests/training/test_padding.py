@@ -67,7 +67,7 @@ def make_trainer(cfg: dict[str, Any], store: GraphStore, values: Tensor, split: 
         # A large rate, so that logits of padding atoms would differ from those of crystals.
         lambda groups: torch.optim.SGD(groups, lr=0.05),
         constant,
-        TrainerSettings(max_epochs=1, batch_size=8, grad_clip=1.0, progress=False),
+        TrainerSettings(max_epochs=1, batch_size=8, grad_clip=1.0, ema=None, progress=False),
     )
 
 
