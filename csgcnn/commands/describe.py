@@ -95,9 +95,7 @@ def _dataset(opened: OpenedDataset, settings: DatasetSettings, path: Path) -> Da
     if not names:
         rows, values = torch.arange(len(store)), torch.zeros(len(store), 0)
         return Dataset(store, [], values, rows, opened.rejected)
-    tasks, units = settings.tasks, settings.units
-    derived, transforms = settings.derived, settings.transform
-    targets = describe_targets(store, names, tasks, units, derived, path, transforms)
+    targets = describe_targets(store, replace(settings, targets=names), path)
     dataset = select_targets(store, targets, opened.rejected, path, failed)
     # The report is in the units of the targets; a transform rejects rows outside its domain.
     return replace(dataset, values=labels_in_unit(dataset.values, targets))

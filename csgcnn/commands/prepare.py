@@ -195,16 +195,7 @@ def load_dataset(
     failed = derive_columns(store, {**absent, **settings.derived}, path)
     weight_column = settings.weight_column if targets is None else None
     if targets is None:
-        targets = describe_targets(
-            store,
-            settings.targets,
-            settings.tasks,
-            settings.units,
-            settings.derived,
-            path,
-            settings.transform,
-            settings.labels,
-        )
+        targets = describe_targets(store, settings, path)
     dataset = select_targets(store, targets, rejected, path, failed, weight_column)
     report_warnings(warnings, reports.warnings)
     check_rejected(dataset, path, settings.on_error, reports.rejected, settings.max_rejected)

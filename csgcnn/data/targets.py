@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.crystals.records import is_missing_number
 from csgcnn.data.classes import any_text, classes_of, position_of, text_hint
 from csgcnn.data.derived import derive_column
@@ -110,33 +111,20 @@ class Target:
         return float(position)
 
 
-def describe_targets(
-    store: GraphStore,
-    names: Sequence[str] | None,
-    tasks: Mapping[str, str],
-    units: Mapping[str, str],
-    derived: Mapping[str, str],
-    source: Path,
-    transforms: Mapping[str, str] | None = None,
-    labels: Mapping[str, str] | None = None,
-) -> list[Target]:
+def describe_targets(store: GraphStore, settings: DatasetSettings, source: Path) -> list[Target]:
     """Describe the target columns of a data set.
 
     Args:
         store: The data set.
-        names: Names of the columns; None for the only column that can be a target.
-        tasks: Task of each target that is not a regression.
-        units: Units by column.
-        derived: Expressions by the columns that they make.
+        settings: Names of the columns, and what is known of them.
         source: Path of the data, for messages.
-        transforms: Transform of each target that is trained on another scale.
-        labels: Names in figures and messages.
 
     Raises:
         UserError: A column does not exist, there is not exactly one column to choose, a
             classification target has one class or too many, or a number is text.
         ConfigError: A key names a column that is not a target, or transforms a class.
     """
+    names, tasks = settings.targets, settings.tasks
     if names is None:
         names = [
             name for name, values in store.columns.items() if name in tasks or not any_text(values)
@@ -148,18 +136,17 @@ def describe_targets(
                 f"{source}: choose the target column with dataset.targets=[…]; "
                 f"the columns are {_column_names(store)}{'. ' if hint else ''}{hint}"
             )
-    transforms, labels = transforms or {}, labels or {}
-    for key, given in (("tasks", tasks), ("transform", transforms), ("labels", labels)):
-        check_names(f"dataset.{key}", given, names)
+    for key in ("tasks", "transform", "labels"):
+        check_names(f"dataset.{key}", getattr(settings, key), names)
     targets = []
     for name in names:
         target = Target(
             name,
-            units.get(name, ""),
+            settings.units.get(name, ""),
             tasks.get(name, "regression"),
-            derived=derived.get(name),
-            transform=transforms.get(name, "none"),
-            label=labels.get(name, ""),
+            derived=settings.derived.get(name),
+            transform=settings.transform.get(name, "none"),
+            label=settings.labels.get(name, ""),
         )
         values = column_of(store, target, source)
         if target.task == "classification":

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.data.dataset import Dataset, check_rejected, label_warnings, select_targets
 from csgcnn.data.store import GraphStore
@@ -31,9 +32,9 @@ def test_targets_of_good_rows(store_with: StoreMaker) -> None:
 
 
 def test_the_only_column_is_the_target(store_with: StoreMaker) -> None:
-    assert describe_targets(store_with({"gap": [1.0]}), None, {}, {"gap": "eV"}, {}, SOURCE) == [
-        Target("gap", "eV")
-    ]
+    assert describe_targets(
+        store_with({"gap": [1.0]}), DatasetSettings(units={"gap": "eV"}), SOURCE
+    ) == [Target("gap", "eV")]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_a_target_without_a_column_is_refused(
     store = store_with({"gap": [1.0, 2.0], "n": [1.0, 2.0]})
     store.columns = {name: store.columns[name] for name in columns}
     with pytest.raises(UserError, match=message):
-        describe_targets(store, names, {}, {}, {}, SOURCE)
+        describe_targets(store, DatasetSettings(targets=names), SOURCE)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.data.dataset import select_targets
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.data.targets import Target, check_labels, derive_columns, describe_targets
@@ -67,9 +68,10 @@ def test_classes_are_the_values_of_the_column(store_with: StoreMaker) -> None:
         "gap": [1.0] * 6,
     }
     tasks = dict.fromkeys(["mixed", "numbers", "names"], "classification")
-    targets = describe_targets(
-        store_with(columns), list(columns), tasks, {"gap": "eV"}, {"mixed": "gap > 0"}, SOURCE
+    settings = DatasetSettings(
+        targets=list(columns), tasks=tasks, units={"gap": "eV"}, derived={"mixed": "gap > 0"}
     )
+    targets = describe_targets(store_with(columns), settings, SOURCE)
     assert [target.classes for target in targets] == [
         ("0", "1"),
         ("-1", "2.5", "9", "10"),
@@ -84,7 +86,7 @@ def test_classes_are_the_values_of_the_column(store_with: StoreMaker) -> None:
 
 def test_the_only_column_may_be_text_if_it_is_a_class(store_with: StoreMaker) -> None:
     store = store_with({"target": ["a", "b"]})
-    (target,) = describe_targets(store, None, {"target": "classification"}, {}, {}, SOURCE)
+    (target,) = describe_targets(store, DatasetSettings(tasks={"target": "classification"}), SOURCE)
     assert target.classes == ("a", "b")
 
 
@@ -103,8 +105,9 @@ def test_the_only_column_may_be_text_if_it_is_a_class(store_with: StoreMaker) ->
 def test_too_few_or_too_many_classes_are_refused(
     store_with: StoreMaker, values: list[Scalar], message: str
 ) -> None:
+    settings = DatasetSettings(targets=["x"], tasks={"x": "classification"})
     with pytest.raises(UserError, match=message):
-        describe_targets(store_with({"x": values}), ["x"], {"x": "classification"}, {}, {}, SOURCE)
+        describe_targets(store_with({"x": values}), settings, SOURCE)
 
 
 def test_a_task_of_another_column_is_refused(store_with: StoreMaker) -> None:
@@ -112,7 +115,9 @@ def test_a_task_of_another_column_is_refused(store_with: StoreMaker) -> None:
         ConfigError, match=r"dataset\.tasks\.y: y is not a target; the targets are x"
     ):
         describe_targets(
-            store_with({"x": [1, 2], "y": [0, 1]}), ["x"], {"y": "classification"}, {}, {}, SOURCE
+            store_with({"x": [1, 2], "y": [0, 1]}),
+            DatasetSettings(targets=["x"], tasks={"y": "classification"}),
+            SOURCE,
         )
 
 
@@ -183,7 +188,9 @@ def test_targets_with_a_spread_are_accepted(values: list[float]) -> None:
 def test_booleans_keep_their_names(store_with: StoreMaker) -> None:
     store = store_with({"flag": [True, None, False], "text": ["no", "yes", "no"]})
     tasks = dict.fromkeys(store.columns, "classification")
-    flag, text = describe_targets(store, ["flag", "text"], tasks, {}, {}, SOURCE)
+    flag, text = describe_targets(
+        store, DatasetSettings(targets=["flag", "text"], tasks=tasks), SOURCE
+    )
     assert (flag.classes, text.classes) == (("false", "true"), ("no", "yes"))
     assert [flag.encode(value) for value in (True, "true", "True", 1, False, "0")] == [
         *[1, 1, 1, 1],
@@ -200,7 +207,8 @@ def test_derived_classes_have_names(store_with: StoreMaker) -> None:
     derived = {"kind": "'metal' if gap == 0 else 'insulator'"}
     derive_columns(store, derived, SOURCE)
     assert store.columns["kind"] == ["metal", "insulator", None]
-    (target,) = describe_targets(store, ["kind"], {"kind": "classification"}, {}, derived, SOURCE)
+    settings = DatasetSettings(targets=["kind"], tasks={"kind": "classification"}, derived=derived)
+    (target,) = describe_targets(store, settings, SOURCE)
     assert target.outputs == ["kind_probability_insulator", "kind_probability_metal"]
 
 
@@ -208,7 +216,7 @@ def test_a_text_target_without_a_task_hints_at_classification(store_with: StoreM
     store = store_with({"kind": ["metal", None, "-"]})
     for names in (None, ["kind"]):
         with pytest.raises(UserError, match=r"kind holds text .*dataset\.tasks\.kind=classif"):
-            describe_targets(store, names, {}, {}, {}, SOURCE)
+            describe_targets(store, DatasetSettings(targets=names), SOURCE)
 
 
 def test_rows_where_a_derived_target_cannot_be_computed_are_rejected(
@@ -227,7 +235,8 @@ def test_rows_where_a_derived_target_cannot_be_computed_are_rejected(
 
 def test_rows_outside_the_domain_of_a_transform_are_rejected(store_with: StoreMaker) -> None:
     store = store_with({"k": [100.0, 0.0, None, 1e-3]})
-    (target,) = describe_targets(store, ["k"], {}, {"k": "GPa"}, {}, SOURCE, {"k": "log10"})
+    settings = DatasetSettings(targets=["k"], units={"k": "GPa"}, transform={"k": "log10"})
+    (target,) = describe_targets(store, settings, SOURCE)
     assert (target.trained_title, target.trained_unit) == ("log10(k)", "log10(GPa)")
     dataset = select_targets(store, [target], [], SOURCE)
     torch.testing.assert_close(dataset.values[dataset.rows], torch.tensor([[2.0], [-3.0]]))
@@ -241,10 +250,14 @@ def test_a_class_has_no_transform(store_with: StoreMaker) -> None:
     store = store_with({"kind": [0, 1]})
     with pytest.raises(ConfigError, match=r"dataset\.transform\.kind: a class"):
         describe_targets(
-            store, ["kind"], {"kind": "classification"}, {}, {}, SOURCE, {"kind": "log"}
+            store,
+            DatasetSettings(
+                targets=["kind"], tasks={"kind": "classification"}, transform={"kind": "log"}
+            ),
+            SOURCE,
         )
     with pytest.raises(ConfigError, match=r"dataset\.labels\.knd: knd is not a target"):
-        describe_targets(store, ["kind"], {}, {}, {}, SOURCE, labels={"knd": "a"})
+        describe_targets(store, DatasetSettings(targets=["kind"], labels={"knd": "a"}), SOURCE)
 
 
 def test_weights_of_rows(store_with: StoreMaker) -> None:
