@@ -126,7 +126,7 @@ def _quoted(override: Override, keys: Mapping[str, Key], is_sweep: bool) -> Over
         return Override(prefix, name, None if value is None else as_value(value))
     if value is None or not (key or name in VERBATIM_KEYS_OF_HYDRA):
         return override
-    is_text = key is None or key.setting.verbatim
+    is_text = key is None or key.setting.verbatim or key.setting.is_path
     if name in _dicts(keys) and value.startswith("{"):
         return Override(prefix or "++", name, _dict(value, is_text))
     values = split_items(value) if is_sweep else [value]

@@ -13,6 +13,9 @@ BatchSize = Annotated[int, Setting("Crystals per forward pass.", at_least=1, eff
 Plugins = Annotated[
     list[str], Setting("Packages whose classes the checkpoint may name.", effect="execution")
 ]
+FormatPlugins = Annotated[
+    list[str], Setting("Packages that register data formats.", effect="execution")
+]
 # Keys of the section dataset that csgcnn build and evaluate do not read; options set them.
 OF_TRAINING = (
     *("targets", "units", "tasks", "transform", "task_weights", "class_weights"),
@@ -28,16 +31,14 @@ def _dataset() -> DatasetSettings:
 class BuildSettings:
     """Describe `csgcnn build`."""
 
-    output: Annotated[str, Setting("Folder to create.", verbatim=True, is_path=True)] = MISSING
+    output: Annotated[str, Setting("Folder to create.", is_path=True)] = MISSING
     dataset: DatasetSettings = field(
         default_factory=_dataset,
         metadata={"unread": (*OF_TRAINING, "derived", "max_rejected", "cache_dir")},
     )
     graph: GraphSettings = field(default_factory=GraphSettings)
     workers: Workers = None
-    plugins: Annotated[
-        list[str], Setting("Packages that register data formats.", effect="execution")
-    ] = field(default_factory=list)
+    plugins: FormatPlugins = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -48,7 +49,6 @@ class PredictSettings:
         Any,
         Setting(
             "Checkpoint; a list or pattern of several is an ensemble: mean and standard deviation.",
-            verbatim=True,
             is_path=True,
         ),
     ] = MISSING
@@ -57,7 +57,6 @@ class PredictSettings:
         Setting(
             "File, folder, pattern or data file of structures, a list of these, or a folder of "
             "built graphs.",
-            verbatim=True,
             is_path=True,
         ),
     ] = MISSING
@@ -84,9 +83,9 @@ class PredictSettings:
             choices=("refuse", "warn"),
         ),
     ] = "refuse"
-    output: Annotated[
-        str, Setting("Table to write: .csv, .csv.gz or .parquet.", verbatim=True, is_path=True)
-    ] = "predictions.csv"
+    output: Annotated[str, Setting("Table to write: .csv, .csv.gz or .parquet.", is_path=True)] = (
+        "predictions.csv"
+    )
     overwrite: Annotated[
         bool, Setting("Replace the table of an earlier command, and the lists beside it.")
     ] = False
@@ -152,10 +151,7 @@ class EvaluateSettings:
     """Describe `csgcnn evaluate`."""
 
     ckpt: Annotated[
-        Any,
-        Setting(
-            "Checkpoint; a list or pattern of several is an ensemble.", verbatim=True, is_path=True
-        ),
+        Any, Setting("Checkpoint; a list or pattern of several is an ensemble.", is_path=True)
     ] = MISSING
     dataset: DatasetSettings = field(default_factory=_dataset, metadata={"unread": OF_TRAINING})
     split: Annotated[
@@ -172,7 +168,6 @@ class EvaluateSettings:
             "Folder to write, with metrics.json, predictions.csv and figures; or a table of "
             "predictions and errors (.csv).",
             null="none",
-            verbatim=True,
             is_path=True,
         ),
     ] = None
@@ -203,7 +198,6 @@ class DescribeSettings:
         Setting(
             "File to write: the whole report (.json), or a table of the findings (.csv).",
             null="none",
-            verbatim=True,
             is_path=True,
         ),
     ] = None
@@ -218,9 +212,7 @@ class DescribeSettings:
     ] = 0.25
     graph: GraphSettings = field(default_factory=GraphSettings)
     workers: Workers = None
-    plugins: Annotated[
-        list[str], Setting("Packages that register data formats.", effect="execution")
-    ] = field(default_factory=list)
+    plugins: FormatPlugins = field(default_factory=list)
 
 
 # The settings class of each command that has a configuration.

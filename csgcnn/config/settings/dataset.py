@@ -107,7 +107,6 @@ class SplitSettings:
         Setting(
             "JSON file with a list of ids per part.",
             null="none",
-            verbatim=True,
             is_path=True,
             by_name=True,
             read_by="method=file",
@@ -125,7 +124,6 @@ class DatasetSettings:
             "Data file, folder of structure files, or folder of built graphs.",
             # resume compares the content
             resumable=True,
-            verbatim=True,
             is_path=True,
             by_name=True,
         ),
@@ -240,7 +238,6 @@ class DatasetSettings:
             "Folder of cached graphs.",
             null="$CSGCNN_CACHE, or csgcnn in the cache folder of the user",
             effect="execution",
-            verbatim=True,
             is_path=True,
         ),
     ] = None

@@ -31,7 +31,6 @@ class RunSettings:
         Setting(
             "Checkpoint whose weights the training starts from.",
             null="random weights",
-            verbatim=True,
             is_path=True,
         ),
     ] = None
@@ -53,13 +52,11 @@ class RunSettings:
             "Folder of the run to resume, or auto: resume if hydra.run.dir holds a run.",
             null="start a new run",
             effect="execution",
-            verbatim=True,
             is_path=True,
         ),
     ] = None
     plugins: Annotated[
-        list[str],
-        Setting("Packages whose classes may be named by _target_.", effect="execution"),
+        list[str], Setting("Packages whose classes may be named by _target_.", effect="execution")
     ] = field(default_factory=list)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     graph: GraphSettings = field(default_factory=GraphSettings)
@@ -108,6 +105,5 @@ class BenchmarkSettings(RunSettings):
         ),
     ] = None
     repeats: Annotated[
-        int,
-        Setting("Times that a cross-validation without a task divides the data.", at_least=1),
+        int, Setting("Times that a cross-validation without a task divides the data.", at_least=1)
     ] = 1

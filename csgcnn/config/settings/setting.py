@@ -42,8 +42,9 @@ class Setting:
             "method=fold,matbench", or "top" for any value but null and false. With other values,
             the key is refused where a user gives it.
         verbatim: Whether the command line takes the value as it is typed, special characters
-            included: a path or a comparison.
-        is_path: Whether the value names a file or folder, which shells complete.
+            included, as a path or a comparison.
+        is_path: Whether the value names a file or folder, which is verbatim and which shells
+            complete.
         by_name: Whether two paths with the same file name are the same value where runs are
             compared.
         divides: Key whose value must be a multiple of this one.

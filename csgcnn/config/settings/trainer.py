@@ -6,8 +6,7 @@ from typing import Annotated
 from csgcnn.config.settings.setting import Setting
 
 Device = Annotated[
-    str,
-    Setting("auto, cpu, cuda or cuda:N; auto is the GPU if there is one.", effect="execution"),
+    str, Setting("auto, cpu, cuda or cuda:N; auto is the GPU if there is one.", effect="execution")
 ]
 Workers = Annotated[
     int | None,
@@ -109,8 +108,7 @@ class TrainerSettings:
         float, Setting("Time between two checkpoints.", unit="s", at_least=0, effect="execution")
     ] = 10.0
     keep_last: Annotated[
-        int,
-        Setting("Older checkpoints to keep beside last.ckpt.", at_least=0, effect="execution"),
+        int, Setting("Older checkpoints to keep beside last.ckpt.", at_least=0, effect="execution")
     ] = 0
     max_skipped: Annotated[
         int,
