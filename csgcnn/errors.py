@@ -50,19 +50,15 @@ def nearest(word: str, options: Sequence[str]) -> str:
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
-def first_line(error: BaseException, longest: int = 200) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of an error without one.
 
-    Args:
-        error: The error, whose message may come from an untrusted file.
-        longest: Largest number of characters.
-
-    Returns:
-        Printable characters only, so that the line cannot control a terminal.
+    Of a message that may come from an untrusted file, 200 printable characters at most, so that
+    the line cannot control a terminal.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[0] if lines else type(error).__name__
-    return "".join(filter(str.isprintable, line[:longest]))
+    return "".join(filter(str.isprintable, line[:200]))
 
 
 def one_line(reason: object, longest: int = 200) -> str:

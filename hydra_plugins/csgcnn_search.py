@@ -108,8 +108,8 @@ class SearchSweeper(Sweeper):
         defaults = (space_module.value_in(space[key], first.get(key, "")) for key in space)
         if None in defaults:  # else the default values are a possible combination
             sampling.check_space(space, check, self.seed)
-        folder = Path(self.config.hydra.sweep.dir)
-        with study.open_search(folder, space, overrides, self.seed, first, check) as search:
+        with study.locked(Path(self.config.hydra.sweep.dir)) as folder:
+            search = study.Search(folder, space, overrides, self.seed, first, check)
             failures = self._run(search, fixed)
             print(search.summary(self.n_trials))
             if not search.ranking:

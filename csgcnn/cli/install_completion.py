@@ -1,7 +1,6 @@
 """Scripts with which bash, zsh and fish complete `csgcnn`, and their installation."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from csgcnn.cli.completion import OPEN_ENDS, SHELLS
@@ -53,29 +52,27 @@ complete -c csgcnn -f -a '(csgcnn --complete fish (commandline -cp) 2>/dev/null)
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
-def chosen_shell(given: str | None, environment: Mapping[str, str] = os.environ) -> str:
+def chosen_shell(given: str | None) -> str:
     """Return the shell that is given, or the one of the environment.
 
     Args:
         given: Name of a shell.
-        environment: Environment variables.
 
     Raises:
         ConfigError: There is no completion for the shell.
     """
-    shell = given or Path(environment.get("SHELL", "")).name
+    shell = given or Path(os.environ.get("SHELL", "")).name
     if shell not in SCRIPTS:
         found = f"the shell {shell!r}" if shell else "no shell in $SHELL"
         raise ConfigError(f"--install-completion: {found}; expected {', '.join(SHELLS)}")
     return shell
 
 
-def install_completion(shell: str, environment: Mapping[str, str] = os.environ) -> list[str]:
+def install_completion(shell: str) -> list[str]:
     """Install the completion of a shell for the user; a repetition changes nothing.
 
     Args:
         shell: bash, zsh or fish.
-        environment: Environment variables, which name the folders of the user.
 
     Returns:
         Lines that say what was done.
@@ -83,14 +80,14 @@ def install_completion(shell: str, environment: Mapping[str, str] = os.environ) 
     Raises:
         UserError: A file cannot be written.
     """
-    home = Path(environment.get("HOME") or Path.home())
+    home = Path(os.environ.get("HOME") or Path.home())
     if shell == "fish":
-        config = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
+        config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
         script, start = config / "fish" / "completions" / "csgcnn.fish", None
     else:
-        data = Path(environment.get("XDG_DATA_HOME") or home / ".local" / "share")
+        data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
         script = data / "csgcnn" / f"completion.{shell}"
-        folder = Path(environment.get("ZDOTDIR") or home) if shell == "zsh" else home
+        folder = Path(os.environ.get("ZDOTDIR") or home) if shell == "zsh" else home
         start = folder / f".{shell}rc"
     try:
         lines = [_write(script, SCRIPTS[shell])]

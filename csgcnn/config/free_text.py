@@ -42,13 +42,8 @@ def decoded(text: str) -> str:
     return re.sub(f"{ENCODED}([0-9a-f]+)", lambda match: bytes.fromhex(match[1]).decode(), text)
 
 
-def split_items(text: str, separator: str = ",") -> list[str]:
-    """Split a text at separators outside of quotes and brackets.
-
-    Args:
-        text: The text.
-        separator: One character.
-    """
+def split_items(text: str) -> list[str]:
+    """Split a text at commas outside of quotes and brackets."""
     items, depth, quote = [""], 0, ""
     for character in text:
         if quote:
@@ -57,7 +52,7 @@ def split_items(text: str, separator: str = ",") -> list[str]:
             quote = character
         else:
             depth += (character in "([{") - (character in ")]}")
-        if character == separator and not quote and depth <= 0:
+        if character == "," and not quote and depth <= 0:
             items.append("")
         else:
             items[-1] += character

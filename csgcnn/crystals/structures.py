@@ -91,15 +91,10 @@ def _read(source: StructureSource) -> Crystal:
     return _from_pymatgen(cast("Structure", source))
 
 
-def text_or_file(text: str, folder: Path = Path()) -> StructureText | Path:
-    """Return what a text stands for: a structure if it has several lines or is JSON, else a file.
-
-    Args:
-        text: Text of a structure, or the path of a file.
-        folder: Folder of relative paths.
-    """
+def text_or_file(text: str) -> StructureText | Path:
+    """Return what a text stands for: a structure if it has several lines or is JSON, or a file."""
     is_structure = "\n" in text.strip() or text.lstrip().startswith("{")
-    return StructureText(text) if is_structure else folder / text
+    return StructureText(text) if is_structure else Path(text)
 
 
 def is_structure_dict(value: object) -> bool:

@@ -81,25 +81,18 @@ def text_pieces(path: Path, limits: TextLimits = UNBOUNDED) -> Iterator[str]:
         raise StructureError("the file is empty")
 
 
-def text_lines(
-    path: Path, limits: TextLimits = UNBOUNDED, max_length: float = ONE_STRUCTURE.max_bytes
-) -> Iterator[str]:
+def text_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a file with their ends.
-
-    Args:
-        path: The file.
-        limits: Bounds on its size.
-        max_length: Largest length of a line.
 
     Raises:
         StructureError: As `text_pieces`, or a line is too long.
     """
     unfinished: list[str] = []
-    n_unfinished = 0
-    for piece in text_pieces(path, limits):
+    n_unfinished, max_length = 0, ONE_STRUCTURE.max_bytes
+    for piece in text_pieces(path):
         unfinished.append(piece)
         n_unfinished += len(piece)
-        if n_unfinished > max_length + limits.piece_bytes:
+        if n_unfinished > max_length + UNBOUNDED.piece_bytes:
             raise StructureError(f"the file has a line of more than {max_length:.3g} characters")
         if "\n" in piece or "\r" in piece:
             *lines, rest = "".join(unfinished).splitlines(keepends=True)

@@ -51,19 +51,18 @@ def find_checkpoint(path: Path, key: str) -> Path:
     return found
 
 
-def find_run(path: Path, key: str = "resume") -> Path:
-    """Return the folder of the run that a path stands for.
+def find_run(path: Path) -> Path:
+    """Return the folder of the run that `resume=` stands for.
 
     Args:
         path: A run, its folder `checkpoints`, a file in one of these, or a folder that holds one
             run.
-        key: Key that gave the path, for messages.
 
     Raises:
         UserError: There is no run, or there are several.
     """
     if not path.exists():
-        raise UserError(f"{key}={path}: there is no run, and no such folder")
+        raise UserError(f"resume={path}: there is no run, and no such folder")
     folder = path.parent if path.is_file() else path
     folder = folder.parent if folder.name == "checkpoints" else folder
     if (folder / "config.yaml").is_file():
@@ -71,9 +70,9 @@ def find_run(path: Path, key: str = "resume") -> Path:
     runs = _runs(path) if path.is_dir() else []
     if not runs:
         kind = "the folder" if path.is_dir() else "the folder of the file"
-        raise UserError(f"{key}={path}: {kind} holds no run (no config.yaml)")
+        raise UserError(f"resume={path}: {kind} holds no run (no config.yaml)")
     if len(runs) > 1:
-        raise UserError(f"{key}={path} holds {len(runs)} runs; give one of {_listed(runs)}")
+        raise UserError(f"resume={path} holds {len(runs)} runs; give one of {_listed(runs)}")
     return runs[0]
 
 

@@ -14,17 +14,14 @@ from csgcnn.errors import UserError
 
 # name of the study in the database
 STUDY = "csgcnn"
+# seconds to wait while another process writes
+BUSY_TIMEOUT = 60
 
 
-def open_storage(folder: Path, timeout: int = 60) -> RDBStorage:
-    """Open the database study.db.
-
-    Args:
-        folder: Folder of the search.
-        timeout: Seconds to wait while another process writes.
-    """
+def open_storage(folder: Path) -> RDBStorage:
+    """Open the database study.db in the folder of a search."""
     url = f"sqlite:///file:{quote(os.path.abspath(folder / 'study.db'))}?uri=true"
-    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": timeout}})
+    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY_TIMEOUT}})
 
 
 @contextmanager

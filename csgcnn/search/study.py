@@ -26,6 +26,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 # Trials after which a search ends if all of them failed.
 MAX_FAILURES = 3
+# Trials in the table of the best.
+SHOWN = 5
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
@@ -42,18 +44,26 @@ class Trial(NamedTuple):
 
 
 @contextmanager
-def open_search(
-    folder: Path,
-    space: Space,
-    overrides: Mapping[str, str],
-    seed: int,
-    first: Mapping[str, str],
-    check: Check,
-) -> Iterator["Search"]:
-    """Open the search in a folder, or start one; no other process can open it within the block.
+def locked(folder: Path) -> Iterator[Path]:
+    """Keep other processes from opening the search in a folder, which is made, within the block.
+
+    Raises:
+        UserError: Another process uses it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+    busy = f"{folder}: another process searches there; wait for it or stop it"
+    with exclusive(folder / ".lock", busy):
+        yield folder
+
+
+class Search:
+    """Choose trials by TPE and record their results; a search in the folder is continued.
 
     Args:
-        folder: Folder of the search.
+        folder: Folder of the search, which is `locked`.
         space: Ranges by key.
         overrides: All overrides by key.
         seed: Seed of the choice of values.
@@ -62,21 +72,7 @@ def open_search(
 
     Raises:
         ConfigError: The folder holds another search.
-        UserError: Another process uses it, or the database cannot be used.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
-    busy = f"{folder}: another process searches there; wait for it or stop it"
-    with exclusive(folder / ".lock", busy):
-        yield Search(folder, space, overrides, seed, first, check)
-
-
-class Search:
-    """Choose trials by TPE and record their results.
-
-    Use `open_search`, which describes the arguments.
+        UserError: The database cannot be used.
     """
 
     def __init__(
@@ -222,13 +218,8 @@ class Search:
             config = self.folder / str(ranking[0].number) / "config.yaml"
             write_text(best / "config.yaml", config.read_text(encoding="utf-8"))
 
-    def summary(self, n_trials: int, n_shown: int = 5) -> str:
-        """Return the best trials as a Markdown table, and how to run the best one again.
-
-        Args:
-            n_trials: Trials of the whole search.
-            n_shown: Number of rows.
-        """
+    def summary(self, n_trials: int) -> str:
+        """Return the best of `n_trials` trials as a table, and how to run the best one again."""
         with storage_errors(self.folder):
             ranking, trials = self.ranking, self._study.trials
         ending = self._ending(n_trials, [trial for trial in trials if trial.state in STATES])
@@ -241,7 +232,7 @@ class Search:
                 f"{trial.value:.4f}",
                 *(_short(trial.params[key]) for key in self.space),
             ]
-            for trial in ranking[:n_shown]
+            for trial in ranking[:SHOWN]
         ]
         lines = [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows]]
         of_first = (f"; the first has {t.value:.4f}" for t in ranking if t.number == 0)

@@ -19,6 +19,8 @@ SPECIAL_POSITION = 0.05
 _LAST_DIGITS, _FARTHEST = 2.5, 0.3
 # Positions that the operations make of the rows; a second.
 _MAX_POSITIONS = 1_000_000
+# Atoms whose distances are compared.
+_MAX_COMPARED = 1000
 
 Array = NDArray[Any]
 
@@ -177,16 +179,18 @@ def occupied_rows(rows: Rows, orbits: Orbits, lattice: Array) -> Array:
     return np.sort(np.array(kept))
 
 
-def shortest_distance(frac_coords: Array, lattice: Array, largest: int = 1000) -> float:
+def shortest_distance(frac_coords: Array, lattice: Array) -> float:
     """Return the shortest distance between two atoms of the cell and their nearest images, in Å.
 
     Args:
         frac_coords: Coordinates of the atoms [n_atoms, 3].
         lattice: Lattice vectors [3, 3] in Å.
-        largest: Number of atoms beyond which infinity is returned.
+
+    Returns:
+        The distance; infinity for one atom, and for more than `_MAX_COMPARED`.
     """
     n_atoms = len(frac_coords)
-    if not 1 < n_atoms <= largest:
+    if not 1 < n_atoms <= _MAX_COMPARED:
         return np.inf
     first, second = np.triu_indices(n_atoms, 1)
     shift = frac_coords[first] - frac_coords[second]
