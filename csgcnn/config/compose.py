@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,7 @@ def hydra_session(
         search_path.prepend("command-line", f"file://{folder.absolute()}", place)
     loader: ConfigLoaderImpl = TextLoader(search_path)
     if folders:
-        trusted = ConfigLoaderImpl(create_config_search_path(str(CONF)))
-        nodes = (trusted.load_configuration(name, [], RunMode.RUN) for name in (None, command))
-        plain: list[Any] = [OmegaConf.to_container(cfg.hydra, enum_to_str=True) for cfg in nodes]
-        loader = GuardedConfigLoader(search_path, plain, overrides)
+        loader = GuardedConfigLoader(search_path, _trusted_nodes(command), overrides)
     state = GlobalHydra.instance()
     outer, state.hydra = state.hydra, None
     try:
@@ -111,6 +109,14 @@ def hydra_session(
         yield hydra
     finally:
         state.hydra = outer
+
+
+@cache
+def _trusted_nodes(command: str) -> list[Any]:
+    """Return the nodes `hydra` that `conf/` and the defaults of Hydra compose, as plain data."""
+    trusted = ConfigLoaderImpl(create_config_search_path(str(CONF)))
+    nodes = (trusted.load_configuration(name, [], RunMode.RUN) for name in (None, command))
+    return [OmegaConf.to_container(cfg.hydra, enum_to_str=True) for cfg in nodes]
 
 
 def to_overrides(values: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ OPTIONS = [
 VARIANTS = {"loss": {"mse", "l1", "huber", "distribution"}, "model": {"activation", "residual"}}
 
 
+@cache
 def compose_option(group: str, option: str) -> dict[str, Any]:
     cfg = compose("train", [f"{group}={option}"])
     plain: Any = OmegaConf.to_container(cfg, resolve=True)

@@ -1,18 +1,25 @@
 """The options in conf/."""
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from csgcnn.cli.reference import OPTION_GROUPS, PRESET_GROUPS
 from csgcnn.config.compose import compose
-from csgcnn.config.locations import CONF
+from csgcnn.config.locations import CONF, option_names
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.targets import is_allowed
 from csgcnn.config.validate import validate
 
-OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml"))
+# Options of different groups go together, but a preset may choose options itself.
+ROWS = [
+    [f"{group}={option}" for group, option in zip(OPTION_GROUPS, row, strict=True) if option]
+    for row in zip_longest(*map(option_names, OPTION_GROUPS))
+]
+ROWS += [[f"{group}={option}"] for group in PRESET_GROUPS for option in option_names(group)]
 
 
 def compose_with(command: str, *overrides: str) -> DictConfig:
@@ -28,10 +35,10 @@ def targets(node: Any) -> list[str]:
     return own + [target for value in node.values() for target in targets(value)]
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_of_every_group_composes(option: str) -> None:
-    command = "benchmark" if option.startswith("task=") else "train"
-    cfg = compose_with(command, option, "++dataset.path=somewhere")
+@pytest.mark.parametrize("options", ROWS, ids=" ".join)
+def test_every_option_of_every_group_composes(options: list[str]) -> None:
+    command = "benchmark" if options[0].startswith("task=") else "train"
+    cfg = compose_with(command, *options, "++dataset.path=somewhere")
     validate(cfg, COMMANDS[command])
     found = targets(OmegaConf.to_container(cfg, resolve=True))
     assert len(found) >= 7
