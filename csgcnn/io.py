@@ -139,13 +139,27 @@ def replacing_csv(path: Path, header: Sequence[str]) -> Iterator[Any]:
     Yields:
         A writer as `csv.writer` returns it.
     """
-    with replacing(path) as file:
-        text = io.TextIOWrapper(file, "utf-8", newline="")
-        writer = csv.writer(text)
-        writer.writerow(header)
+    with replacing(path) as file, csv_writer(file, header) as writer:
         yield writer
-        # Flush the text, but leave closing the file to `replacing`.
-        text.detach()
+
+
+@contextmanager
+def csv_writer(file: Any, header: Sequence[str]) -> Iterator[Any]:
+    """Open a csv writer of an open file.
+
+    Args:
+        file: A binary file, which the caller closes.
+        header: Names of the columns, which are written first.
+
+    Yields:
+        A writer as `csv.writer` returns it.
+    """
+    text = io.TextIOWrapper(file, "utf-8", newline="")
+    writer = csv.writer(text)
+    writer.writerow(header)
+    yield writer
+    # Flush the text, but leave the file open.
+    text.detach()
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -2,7 +2,9 @@
 
 import platform
 import re
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, requires
+
+from csgcnn.runs.environment import version_of
 
 LIBRARIES = (
     *("torch", "torch-geometric", "pymatgen", "spglib", "numpy", "hydra-core", "omegaconf"),
@@ -13,7 +15,7 @@ LIBRARIES = (
 def environment_lines() -> list[str]:
     """Return a line for each library, the device and the extras."""
     lines = [f"python {platform.python_version()} ({platform.platform()})"]
-    lines += [f"{name} {_version(name) or 'not installed'}" for name in LIBRARIES]
+    lines += [f"{name} {version_of(name) or 'not installed'}" for name in LIBRARIES]
     return [*lines, f"device {_device()}", f"extras {', '.join(installed_extras()) or 'none'}"]
 
 
@@ -28,14 +30,7 @@ def installed_extras(package: str = "csgcnn") -> list[str]:
         name, extra = re.match(r"[\w.-]+", text), re.search(r"extra\s*==\s*['\"]([\w-]+)", text)
         if name and extra and name[0] != package:
             extras.setdefault(extra[1], []).append(name[0])
-    return sorted(extra for extra, names in extras.items() if all(map(_version, names)))
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
+    return sorted(extra for extra, names in extras.items() if all(map(version_of, names)))
 
 
 def _device() -> str:

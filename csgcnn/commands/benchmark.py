@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from csgcnn import __version__
 from csgcnn.commands.ensemble import minutes_left
 from csgcnn.commands.job import Job
-from csgcnn.commands.prepare import plain, read_dataset, split_settings
+from csgcnn.commands.prepare import dataset_settings, plain, read_dataset
 from csgcnn.commands.train import train
 from csgcnn.config.paths import overrides_of_result
 from csgcnn.data.dataset import Dataset
@@ -165,7 +165,7 @@ def _fold_config(cfg: DictConfig, fold: int, seconds: float = 0) -> DictConfig:
 
 def _read(cfg: DictConfig, reports: RecordReports) -> _Data:
     dataset = read_dataset(cfg, reports)
-    settings = split_settings(cfg)
+    settings = dataset_settings(cfg).split
     folds = [replace(settings, fold=fold) for fold in range(cfg.task.n_folds)]
     splits = [split_rows(dataset.store, dataset.rows, fold, dataset.n_unread) for fold in folds]
     unofficial = [

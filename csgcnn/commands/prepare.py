@@ -75,7 +75,9 @@ def prepare(cfg: DictConfig, reports: RecordReports) -> Prepared:
 
     def read() -> tuple[Dataset, Split]:
         dataset = read_dataset(cfg, reports)
-        split = split_rows(dataset.store, dataset.rows, split_settings(cfg), dataset.n_unread)
+        split = split_rows(
+            dataset.store, dataset.rows, dataset_settings(cfg).split, dataset.n_unread
+        )
         check_labels(dataset.values[split["train"]], dataset.targets)
         if dataset.weights is not None and not dataset.weights[split["train"]].any():
             raise UserError(f"all training rows have the weight 0 in {cfg.dataset.weight_column}")
@@ -265,11 +267,6 @@ def read_options(settings: DatasetSettings) -> ReadOptions:
         None if settings.columns is None else tuple(settings.columns),
         formula_mismatch=cast(FormulaMismatch, settings.formula_mismatch),
     )
-
-
-def split_settings(cfg: DictConfig) -> SplitSettings:
-    """Return the section `dataset.split` of a configuration."""
-    return dataset_settings(cfg).split
 
 
 def plain(node: DictConfig) -> dict[str, Any]:

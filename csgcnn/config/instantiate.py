@@ -85,15 +85,17 @@ def accepted_arguments(target: str) -> list[str] | None:
     Raises:
         ConfigError: It is not allowed, or does not exist.
     """
-    parameters = inspect.signature(_locate(target)).parameters
+    return _parameters(_locate(target))
+
+
+def _parameters(target: Callable[..., Any]) -> list[str] | None:
+    parameters = inspect.signature(target).parameters
     any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return None if any_name else list(parameters)
 
 
 def _check_arguments(name: str, target: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(target).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
+    known = _parameters(target)
     for key in arguments:
-        if key not in parameters:
-            raise ConfigError(f"{key} is no argument of {name}{nearest(key, list(parameters))}")
+        if known is not None and key not in known:
+            raise ConfigError(f"{key} is no argument of {name}{nearest(key, known)}")

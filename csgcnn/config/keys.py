@@ -162,9 +162,7 @@ def described_key(name: str, config: Mapping[str, Any], sections: Mapping[str, K
         config: A plain configuration.
         sections: Keys of the command, as `section_keys` returns them.
     """
-    known, parts = dict(described_keys(config, sections)), name.split(".")
-    names = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
-    return next((known[name] for name in names if name in known), None)
+    return holder(name, dict(described_keys(config, sections)))
 
 
 def holder(name: str, keys: Mapping[str, Key]) -> Key | None:

@@ -24,7 +24,6 @@ from csgcnn.crystals.records import ReadOptions, Record
 from csgcnn.crystals.structure_files import structure_format, structure_name
 from csgcnn.crystals.table_records import (
     file_records,
-    named_files,
     source_files,
     structure_records,
 )
@@ -42,6 +41,8 @@ class JsonTable:
     name = ".json"
     version = ""
     _format: ClassVar = "json"
+    # Records that are searched for structure files, unless one has a file.
+    _n_searched: ClassVar[int | None] = 100
 
     def matches(self, path: Path) -> bool:
         """Return whether a file has the suffix of this format."""
@@ -77,7 +78,7 @@ class JsonTable:
             options: Columns that the user named.
         """
         yield path
-        yield from named_files(self.read(path, options))
+        yield from source_files(self.read(path, options), self._n_searched)
 
     def _table(self, path: Path) -> Table:
         return json_table(JsonStream(path))
@@ -93,18 +94,15 @@ class JsonLines(JsonTable):
         return json_lines_table(JsonStream(path))
 
 
-class CsvTable:
+class CsvTable(JsonTable):
     """Read a csv table with a column of structure files or of their texts.
 
     The names of files are relative to the folder of the table.
     """
 
     name = ".csv"
-    version = ""
-
-    def matches(self, path: Path) -> bool:
-        """Return whether a file has the suffix of this format."""
-        return table_format(path) == "csv" and not path.is_dir()
+    _format = "csv"
+    _n_searched = None
 
     def read(self, path: Path, options: ReadOptions) -> Iterator[Record]:
         """Yield the records of the table.
@@ -114,16 +112,6 @@ class CsvTable:
             options: Columns that the user named.
         """
         yield from file_records(path, csv_table(path, options.columns), options)
-
-    def files(self, path: Path, options: ReadOptions) -> Iterator[Path]:
-        """Yield the table and the structure files that it names.
-
-        Args:
-            path: The table.
-            options: Columns that the user named.
-        """
-        yield path
-        yield from source_files(self.read(path, options))
 
 
 class ParquetTable(JsonTable):

@@ -19,8 +19,6 @@ from csgcnn.crystals.structure_files import structure_format, structure_name
 from csgcnn.crystals.structures import StructureSource, StructureText, text_or_file
 from csgcnn.errors import UserError
 
-# Records that are searched for structure files.
-_N_SEARCHED = 100
 _NAME_COLUMN = "name"
 # File names are shorter.
 _MAX_NAME_LENGTH = 4096
@@ -104,11 +102,6 @@ def source_files(records: Iterable[Record], n_searched: int | None = None) -> It
     if any_file:
         for record in stream:
             yield from _files_of(record)
-
-
-def named_files(records: Iterable[Record]) -> Iterator[Path]:
-    """Yield the structure files of the records of a table, if its first records have some."""
-    return source_files(records, _N_SEARCHED)
 
 
 def _records(

@@ -24,7 +24,6 @@ LEVELS = (0.5, 0.6827, 0.9, 0.95)
 ONE_STD = 0.6827
 # Fewer labels do not determine a scale, which is then their largest relative error.
 MIN_LABELS = 5
-log = logging.getLogger(__name__)
 
 
 def calibrate(

@@ -75,9 +75,7 @@ def plot_parity(prediction: Tensor, truth: Tensor, labels: Sequence[str], path: 
         labels: Names of the targets with their units.
         path: The figure.
     """
-    figure, axes = _subplots(
-        1, len(labels), figsize=(4.2 * len(labels), 4), squeeze=False, layout="constrained"
-    )
+    figure, axes = _subplots(1, len(labels), figsize=(4.2 * len(labels), 4), squeeze=False)
     for i, axis in enumerate(axes[0]):
         known = truth[:, i].isfinite()
         if not known.any():
@@ -119,7 +117,7 @@ def plot_calibration(
         path: The figure.
     """
     levels = [level / 100 for level in range(2, 100, 2)]
-    figure, axis = _subplots(figsize=(4.2, 4), layout="constrained")
+    figure, axis = _subplots(figsize=(4.2, 4))
     for target, error, deviation in known_errors(prediction, std, values, targets):
         fractions = covered(error, deviation, levels)
         axis.plot(levels, fractions, label=f"{target.trained_title}, n = {len(error)}")
@@ -142,7 +140,7 @@ def plot_confusion(probability: Tensor, label: Tensor, target: Target, path: Pat
     count = confusion_matrix(probability, label)
     fraction = (count / count.sum(1, keepdim=True).clamp(min=1)).numpy()
     size = min(4 + 0.25 * max(0, len(target.classes) - 5), 12)
-    figure, axis = _subplots(figsize=(size + 0.6, size), layout="constrained")
+    figure, axis = _subplots(figsize=(size + 0.6, size))
     image = axis.imshow(fraction, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axis, label="fraction of the true class", shrink=0.8)
     if len(target.classes) <= READABLE:
@@ -166,7 +164,7 @@ def plot_roc(probability: Tensor, label: Tensor, target: Target, path: Path) -> 
         target: The target.
         path: The figure.
     """
-    figure, axis = _subplots(figsize=(4.2, 4), layout="constrained")
+    figure, axis = _subplots(figsize=(4.2, 4))
     shown = range(len(target.classes)) if len(target.classes) > 2 else [1]
     for c in shown:
         auc = roc_auc(probability[:, c], label == c)
@@ -213,9 +211,7 @@ def plot_learning_curve(metrics_csv: Path, targets: Sequence[Target], path: Path
         }
         if curves and "val" in losses:
             panels[f"validation {metric.label}"] = (curves, metric.lower_is_better)
-    figure, axes = _subplots(
-        1, len(panels), figsize=(4.2 * len(panels), 3.4), squeeze=False, layout="constrained"
-    )
+    figure, axes = _subplots(1, len(panels), figsize=(4.2 * len(panels), 3.4), squeeze=False)
     for axis, (label, (curves, is_error)) in zip(axes[0], panels.items(), strict=True):
         _draw_curves(axis, column["epoch"], curves, is_error)
         axis.set(xlabel="epoch", ylabel=label)
@@ -235,7 +231,7 @@ def _draw_curves(
 
 def _subplots(rows: int = 1, columns: int = 1, squeeze: bool = True, **keys: Any) -> Any:
     """Return a figure and its axes, as `pyplot.subplots` does."""
-    figure = _figure_class()(**keys)
+    figure = _figure_class()(layout="constrained", **keys)
     return figure, figure.subplots(rows, columns, squeeze=squeeze)
 
 

@@ -29,7 +29,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "command": sys.argv,
         "versions": {
             "python": platform.python_version(),
-            **{name: _version(name) for name in PACKAGES},
+            **{name: version_of(name) for name in PACKAGES},
         },
         "device": torch.cuda.get_device_name(device) if is_gpu else _processor() or device.type,
         "threads": torch.get_num_threads(),
@@ -50,7 +50,8 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -94,7 +94,9 @@ def write_results(
     baselines = _baselines(dataset, split)
     covered = coverage(prediction["test"], std["test"], values["test"], targets) if std else {}
     scales = _scale_entries(model, targets, covered, values["val"]) if std else {}
-    entries = {"not_measured": not_measured, **_all_baseline_entries(baselines, targets)}
+    entries: dict[str, Any] = {"not_measured": not_measured}
+    for name, found in baselines.items():
+        entries |= baseline_entries(found, targets, prefix=name)
     run.write_json("metrics.json", {**metrics, **entries, **scales, **facts})
     _log_test(metrics["test"], targets, baselines, covered, len(split["test"]) > 0)
     _log_leaks(facts)
@@ -110,13 +112,6 @@ def _baselines(dataset: Dataset, split: Split) -> dict[str, dict[str, Metrics]]:
         "baseline": baseline_metrics(values[split["train"]], values[split["test"]], targets),
         "composition": composition_metrics(features, values, split, targets),
     }
-
-
-def _all_baseline_entries(
-    baselines: Mapping[str, Mapping[str, Metrics]], targets: Sequence[Target]
-) -> dict[str, dict[str, float]]:
-    entries = [baseline_entries(found, targets, prefix=name) for name, found in baselines.items()]
-    return {key: value for of_baseline in entries for key, value in of_baseline.items()}
 
 
 def _scale_entries(

@@ -1,8 +1,6 @@
 """Write tables as csv, csv.gz or parquet, as the name of the file says."""
 
-import csv
 import gzip
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import islice
@@ -10,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from csgcnn.errors import ConfigError
-from csgcnn.io import replacing
+from csgcnn.io import csv_writer, replacing
 
 FORMATS = (".csv", ".csv.gz", ".parquet")
 # rows of a parquet file that are in memory at once
@@ -71,12 +69,8 @@ def write_table(
 
 
 def _write_csv(file: Any, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    text = io.TextIOWrapper(file, "utf-8", newline="")
-    writer = csv.writer(text)
-    writer.writerow(header)
-    writer.writerows(rows)
-    # flush, and leave closing to the caller
-    text.detach()
+    with csv_writer(file, header) as writer:
+        writer.writerows(rows)
 
 
 def _write_parquet(
