@@ -73,3 +73,13 @@ def one_line(reason: object, longest: int = 200) -> str:
     """
     line = "".join(filter(str.isprintable, " ".join(str(reason).split()))) or type(reason).__name__
     return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
+def plural(n: int, noun: str) -> str:
+    """Return a number with its noun: "1 crystal", "2 crystals".
+
+    Args:
+        n: The number.
+        noun: The noun in the singular.
+    """
+    return f"{n} {noun}{'s' * (n != 1)}"

@@ -20,7 +20,7 @@ from csgcnn.data.record_reports import (
     report_warnings,
     write_rejected,
 )
-from csgcnn.errors import UserError
+from csgcnn.errors import UserError, plural
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,6 @@ def build(cfg: DictConfig) -> int:
 def _report(rejected: Sequence[Rejected], on_error: str, report: Path) -> int:
     write_rejected(rejected, report)
     if rejected:
-        records = f"{len(rejected)} record{'s' * (len(rejected) != 1)}"
-        reasons = first_reasons(rejected, len(rejected))
+        records, reasons = plural(len(rejected), "record"), first_reasons(rejected, len(rejected))
         log.warning("%s could not be used (%s): %s", records, reasons, report)
     return 1 if rejected and on_error != "skip" else 0

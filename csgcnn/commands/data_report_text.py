@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from csgcnn.crystals.structure_warnings import summary_lines
 from csgcnn.data.targets import with_unit
-from csgcnn.errors import one_line
+from csgcnn.errors import one_line, plural
 from csgcnn.evaluation.data_report import DataReport, Distribution, SplitReport, TargetReport
 
 WIDTH = 100
@@ -30,7 +30,7 @@ def format_report(report: DataReport) -> str:
 
 
 def _overview(report: DataReport) -> Iterator[str]:
-    facts = [_count(report.n_records, "record"), f"{report.n_usable} usable"]
+    facts = [plural(report.n_records, "record"), f"{report.n_usable} usable"]
     if report.rejected:
         facts.append(f"{len(report.rejected)} rejected")
     if warned := len({note.id for note in report.warnings}):
@@ -38,14 +38,14 @@ def _overview(report: DataReport) -> Iterator[str]:
     yield f"{report.source}: {', '.join(facts)}"
     yield f"columns: {', '.join(report.columns) or 'none'}"
     for reason, ids in _kinds(report.rejected):
-        yield f"rejected: {_count(len(ids), 'record')} ({_some(ids)}): {one_line(reason)}"
+        yield f"rejected: {plural(len(ids), 'record')} ({_some(ids)}): {one_line(reason)}"
     for line in summary_lines(report.warnings):
         yield f"warning: {line}"
 
 
 def _elements(report: DataReport) -> Iterator[str]:
-    compositions = _count(report.n_compositions, "composition")
-    yield f"{_count(len(report.elements), 'element')}, {compositions}; crystals, share of atoms"
+    compositions = plural(report.n_compositions, "composition")
+    yield f"{plural(len(report.elements), 'element')}, {compositions}; crystals, share of atoms"
     cells = [f"{e.symbol:<3}{e.n_crystals:>8} {e.share_of_atoms:>7.2%}" for e in report.elements]
     n_lines = -(-len(cells) // ELEMENTS_PER_LINE)
     for line in range(n_lines):
@@ -75,7 +75,7 @@ def _target(target: TargetReport) -> Iterator[str]:
     if target.distribution:
         yield from _histogram(target.distribution)
         if target.outliers:
-            yield f"  {_count(len(target.outliers), 'value')} far from the median:"
+            yield f"  {plural(len(target.outliers), 'value')} far from the median:"
         yield from (f"    {o.id}: {o.value:.4g} (z = {o.z:.1f})" for o in target.outliers[:SHOWN])
     if fit := target.composition:
         unit = f" {target.unit}" if target.unit else ""
@@ -84,7 +84,7 @@ def _target(target: TargetReport) -> Iterator[str]:
         errors = f"MAE {fit.mae:.4g}{unit}, R² {fit.r2:.2f}"
         yield f"  predicted from the compositions of {others}: {errors}"
         if fit.outliers:
-            yield f"  {_count(len(fit.outliers), 'value')} far from these predictions:"
+            yield f"  {plural(len(fit.outliers), 'value')} far from these predictions:"
         for o in fit.outliers[:SHOWN]:
             yield f"    {o.id}: {o.value:.4g}, predicted {o.expected:.4g} (z = {o.z:.1f})"
 
@@ -102,14 +102,14 @@ def _histogram(found: Distribution) -> Iterator[str]:
 def _duplicates(report: DataReport) -> Iterator[str]:
     n_rows = sum(map(len, report.duplicates))
     if report.duplicates:
-        yield f"{_count(len(report.duplicates), 'group')} of equal crystals, {n_rows} rows:"
+        yield f"{plural(len(report.duplicates), 'group')} of equal crystals, {n_rows} rows:"
     else:
         yield "no equal crystals"
     yield from (f"  {_cut(' = '.join(group))}" for group in report.duplicates[:SHOWN])
-    yield f"{_count(len(report.similar), 'pair')} of similar crystals of the same composition"
+    yield f"{plural(len(report.similar), 'pair')} of similar crystals of the same composition"
     if report.conflicts:
         limit = f"differ by more than {report.max_difference:g} standard deviations"
-        yield f"{_count(len(report.conflicts), 'pair')} whose labels {limit}:"
+        yield f"{plural(len(report.conflicts), 'pair')} whose labels {limit}:"
     for conflict in report.conflicts[:SHOWN]:
         values = (v if isinstance(v, str) else f"{v:.4g}" for v in conflict.values)
         ids = " and ".join(conflict.ids)
@@ -164,7 +164,3 @@ def _wrapped(line: str) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) < WIDTH else f"{text[: WIDTH - 4]}…"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'s' * (n != 1)}"

@@ -21,7 +21,7 @@ from csgcnn.data.cache import known_warnings
 from csgcnn.data.record_reports import RecordReports, first_reasons
 from csgcnn.data.store_files import is_store
 from csgcnn.data.targets import with_unit
-from csgcnn.errors import ConfigError
+from csgcnn.errors import ConfigError, plural
 from csgcnn.evaluation.calibration import interval_stds
 from csgcnn.hardware import cores, select_device
 from csgcnn.io import file_digest, write_csv
@@ -97,7 +97,7 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
             kept = f"; {output} is that of an earlier command" if output.exists() else ""
             log.error("no structure was predicted, and no table is written%s", kept)
         if partial.n_rejected:
-            unusable = _structures(partial.n_rejected)
+            unusable = plural(partial.n_rejected, "structure")
             reasons = first_reasons(partial.rejected(), partial.n_rejected)
             log.warning("%s could not be used (%s): %s", unusable, reasons, reports.rejected)
     return _exit_code(partial.n_rejected > 0, cfg.on_error) if partial.n_predicted else 1
@@ -156,7 +156,7 @@ class _Table:
             by_id = "" if self.has_fingerprints else ", by ids alone: the checkpoint is an old one"
             verb = "is" if self.n_in_training == 1 else "are"
             lines.append(
-                f"{_structures(self.n_in_training)} {verb} in the training set (column "
+                f"{plural(self.n_in_training, 'structure')} {verb} in the training set (column "
                 f"{IN_TRAINING}{by_id}); the errors of these predictions are optimistic"
             )
         return lines
@@ -260,11 +260,7 @@ def _log_predicted(
         log.warning("%s", line)
     n_left_out = partial.n_predicted - n_rows
     left_out = f", {n_left_out} left out by where and top" if n_left_out else ""
-    log.info("%s predicted%s: %s", _structures(partial.n_predicted), left_out, output)
-
-
-def _structures(n: int) -> str:
-    return f"{n} structure{'s' * (n != 1)}"
+    log.info("%s predicted%s: %s", plural(partial.n_predicted, "structure"), left_out, output)
 
 
 def _exit_code(any_rejected: bool, on_error: str) -> int:

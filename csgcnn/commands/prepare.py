@@ -27,7 +27,7 @@ from csgcnn.data.splits import Split, split_rows
 from csgcnn.data.store import GraphStore
 from csgcnn.data.store_files import is_store
 from csgcnn.data.targets import Target, check_labels, derive_columns, describe_targets
-from csgcnn.errors import ConfigError, UserError
+from csgcnn.errors import ConfigError, UserError, plural
 from csgcnn.hardware import select_device
 from csgcnn.nn.network import build_network
 from csgcnn.training.losses import build_loss
@@ -134,9 +134,8 @@ def report_data(data: Prepared) -> dict[str, Any]:
         log.warning("%s", warning)
     n_duplicates, example = count_duplicates(store, split)
     if example:
-        is_one = n_duplicates == 1
-        pairs = f"{n_duplicates} pair{'' if is_one else 's'} of identical structures"
-        lie = "lies" if is_one else "lie"
+        pairs = f"{plural(n_duplicates, 'pair')} of identical structures"
+        lie = "lies" if n_duplicates == 1 else "lie"
         log.warning("%s %s in different parts, e.g. %s and %s", pairs, lie, *example)
     return {
         "duplicates_across_splits": n_duplicates,

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from csgcnn.config.locations import CONF
 from csgcnn.config.settings.trainer import TrainerSettings
+from csgcnn.errors import plural
 from csgcnn.training.progress import readable_time
 from csgcnn.training.trainer import Trainer
 
@@ -22,14 +23,12 @@ def summary_line(trainer: Trainer, facts: Mapping[str, Any], recipe: str | None)
         facts: Entries `outcome` and `seconds` of metrics.json.
         recipe: Name of the recipe.
     """
-    epochs = f"{trainer.epoch} epoch{'s' * (trainer.epoch != 1)}"
     best = f"; best epoch {trainer.best_epoch}" if len(trainer.split["val"]) else ""
-    parts = [f"trained {epochs} in {readable_time(facts['seconds'])}{best}"]
+    parts = [f"trained {plural(trainer.epoch, 'epoch')} in {readable_time(facts['seconds'])}{best}"]
     if facts["outcome"] != "finished":
         parts.append(facts["outcome"])
     elif trainer.epoch < trainer.settings.max_epochs:
-        n_idle = trainer.settings.patience
-        idle = f"{n_idle} epoch{'s' * (n_idle != 1)}"
+        idle = plural(trainer.settings.patience or 0, "epoch")
         parts.append(f"stopped early, {idle} brought no improvement (trainer.patience)")
     elif (usual := recipe_epochs(recipe)) and trainer.epoch < usual:
         ended = "the schedule has ended; " if _has_ended(trainer) else ""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from csgcnn.crystals.records import Scalar, is_missing, parse_scalar
 from csgcnn.crystals.text_files import ONE_STRUCTURE, text_lines
-from csgcnn.errors import StructureError, UserError, one_line
+from csgcnn.errors import StructureError, UserError, one_line, plural
 
 # Lines that are read ahead to recognize the form of the table.
 _N_HEAD_LINES = 500
@@ -111,7 +111,7 @@ class CsvFile:
                     continue
                 length = length or len(row)
                 if is_checked and len(row) != length:
-                    fields = f"{len(row)} field{'s' * (len(row) != 1)}"
+                    fields = plural(len(row), "field")
                     found = f"line {reader.line_num} has {fields}, expected {length}"
                     raise UserError(f"{self.path}: {found}")
                 yield CsvRow(reader.line_num, row)

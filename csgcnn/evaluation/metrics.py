@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from csgcnn.errors import plural
 from csgcnn.evaluation.class_metrics import (
     NAN,
     accuracy,
@@ -287,7 +288,7 @@ def format_metrics(
             f"{compared.label} of {target.title}: {metrics[compared.name]:.4g}{suffix}",
             *(f"{metric.label} {metrics[metric.name]:.4g}" for metric in others),
             *_trained_text(target, metrics),
-            f"{n} crystal{'s' * (n != 1)} ({compared_with})",
+            f"{plural(int(n), 'crystal')} ({compared_with})",
         ]
     )
 

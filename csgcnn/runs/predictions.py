@@ -15,7 +15,7 @@ from csgcnn.data.domain import MEANINGS, Domain, unseen_elements
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.data.training_set import TrainingSet
-from csgcnn.errors import one_line
+from csgcnn.errors import one_line, plural
 from csgcnn.runs.tables import predicted_cells, predicted_columns
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ class DomainSummary:
         listed = [f"{detail} (first in {one_line(id_)})" for detail, id_ in details.items()]
         first = f": {_first(listed)}" if listed else ""
         return (
-            f"{code}: {n} prediction{'s' * (n != 1)} may be far off; {MEANINGS[code]}{first}; "
+            f"{code}: {plural(n, 'prediction')} may be far off; {MEANINGS[code]}{first}; "
             f"ids: {_first([*map(one_line, self._ids[code])])}"
         )
 

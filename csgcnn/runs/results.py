@@ -17,6 +17,7 @@ from csgcnn.data.split_files import PARTS
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
+from csgcnn.errors import plural
 from csgcnn.evaluation.baselines import (
     baseline_metrics,
     composition_features,
@@ -175,8 +176,8 @@ def _log_test(
 def _log_leaks(facts: Mapping[str, Any]) -> None:
     leaks = []
     if n_pairs := facts.get("duplicates_across_splits", 0):
-        pairs = f"pair{'s' * (n_pairs != 1)} of identical structures"
-        leaks.append(f"{n_pairs} {pairs} in different parts of the split")
+        pairs = f"{plural(n_pairs, 'pair')} of identical structures"
+        leaks.append(f"{pairs} in different parts of the split")
     if n_shared := facts.get("shared_compositions", {}).get("test", 0):
         n_test = facts["n_rows"]["test"]
         leaks.append(f"{n_shared} of {n_test} test crystals have a composition of the training set")
@@ -257,7 +258,7 @@ def read_fold(number: int, folder: Path, target: Target) -> Fold:
         epochs=metrics["epochs"],
         minutes=sum(float(row["seconds"]) for row in _read_csv(folder / "metrics.csv")) / 60,
         n_parameters=metrics["n_parameters"],
-        machine=f"{machine['device']}, {threads} thread{'s' * (threads > 1)}",
+        machine=f"{machine['device']}, {plural(threads, 'thread')}",
     )
 
 
