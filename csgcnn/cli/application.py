@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import logging
-import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -172,12 +171,24 @@ def _run(
             check = _checker(command, plugins, own, name)
             job = make_job(command, plugins, failures, check)
             cfg = _composed(hydra, name, overrides, options.multirun)
-            if cfg.hydra.mode == RunMode.MULTIRUN:
+            is_sweep = cfg.hydra.mode == RunMode.MULTIRUN
+            _check_place(overrides, is_sweep)
+            if is_sweep:
                 hydra.multirun(config_name=name, task_function=job, overrides=overrides)
                 return
             with plugins_loaded(plugins):
                 _check_before(cfg, check)
             hydra.run(config_name=name, task_function=job, overrides=overrides)
+
+
+def _check_place(overrides: Sequence[str], is_sweep: bool) -> None:
+    """Check that overrides of the node `hydra` are those of one run, or of a multirun."""
+    for name in given_keys(overrides):
+        if is_sweep and name == "hydra.run.dir":
+            raise ConfigError(f"{name} has no effect on a multirun; write hydra.sweep.dir=FOLDER")
+        of_sweeps = ("hydra.sweep", "hydra/sweep", "hydra.launcher", "hydra/launcher")
+        if not is_sweep and name.startswith(of_sweeps):
+            raise ConfigError(f"{name} has no effect without --multirun; omit it")
 
 
 def _checker(command: str, plugins: Sequence[str], folders: Sequence[Path], name: str) -> Check:
@@ -254,7 +265,8 @@ def _remove_if_empty(folder: Path) -> None:
     if any(path.stat().st_size for path in files if path.name != "train.log"):
         return
     shutil.rmtree(folder, ignore_errors=True)
-    for parent in folder.parents[:2]:
-        if re.fullmatch(r"\d{4}-\d\d-\d\d|runs", parent.name):
+    for parent in folder.parents:
+        # The folder of all runs is ours, and those within it.
+        if Path.cwd() / "runs" in (parent, *parent.parents):
             with suppress(OSError):
                 parent.rmdir()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from csgcnn.config.free_text import (
@@ -97,6 +98,9 @@ def resumed(arguments: Sequence[str]) -> list[str]:
             f"resume={given} resumes one run; for a sweep give resume=auto and its hydra.sweep.dir"
         )
     folder = str(find_run(user_path(given)))
+    places = [override.value for override in parsed if override.key == "hydra.run.dir"]
+    if any(user_path((place or "").strip("'\"")) != Path(folder) for place in places):
+        raise ConfigError(f"hydra.run.dir has no effect: resume={given} continues in {folder}")
     groups = {*group_names(), *ALIASES}
     has_config = any(override.key in groups for override in parsed) or any(
         text.startswith(CONFIG_FLAGS) for text in arguments

@@ -128,8 +128,9 @@ def report_data(data: Prepared) -> dict[str, Any]:
         )
     if not len(split["val"]):
         log.info("no validation rows: all epochs are trained, and the last one is kept")
-    if dataset.rejected:
-        log.warning("%d records were left out, see rejected.csv", len(dataset.rejected))
+    if n_rejected := len(dataset.rejected):
+        were = "record was" if n_rejected == 1 else "records were"
+        log.warning("%d %s left out, see rejected.csv", n_rejected, were)
     for warning in label_warnings(dataset, split["train"]):
         log.warning("%s", warning)
     n_duplicates, example = count_duplicates(store, split)

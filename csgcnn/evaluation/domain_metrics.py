@@ -44,20 +44,22 @@ def metrics_with_domain(
     return found
 
 
-def format_domain_metrics(target: Target, metrics: Metrics) -> str | None:
+def format_domain_metrics(target: Target, metrics: Metrics, part: str = "") -> str | None:
     """Return the line about rows outside the domain, or None if there are none.
 
     Args:
         target: The target.
         metrics: Its metrics, from `metrics_with_domain`.
+        part: Part of the split that the crystals belong to.
     """
+    outsiders = f"{part} {OUTSIDE}".strip()
     compared = TASKS[task_of(target)].baseline
     inside, outside = (metrics.get(f"{compared.name}_{part}_domain") for part in ("in", "out_of"))
     if inside is None or outside is None:
         n_outside = metrics.get("n_out_of_domain", 0)
-        return f"{n_outside} of {metrics['n']} {OUTSIDE}" if n_outside else None
+        return f"{n_outside} of {metrics['n']} {outsiders}" if n_outside else None
     unit = f" {target.unit}" if compared.has_unit and target.unit else ""
     return (
-        f"{metrics['n_out_of_domain']} of {metrics['n']} {OUTSIDE}: "
+        f"{metrics['n_out_of_domain']} of {metrics['n']} {outsiders}: "
         f"{compared.label} of {target.title} {outside:.4g}{unit}, of the others {inside:.4g}{unit}"
     )

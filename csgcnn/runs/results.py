@@ -169,8 +169,8 @@ def _log_test(
         log.info("test %s", format_metrics(target, tested, *simple))
         if target.name in covered and tested["n"]:
             log.info("test %s", format_coverage(covered[target.name], target.name))
-        if line := format_domain_metrics(target, tested):
-            log.info("test %s", line)
+        if line := format_domain_metrics(target, tested, "test"):
+            log.info("%s", line)
 
 
 def _log_leaks(facts: Mapping[str, Any]) -> None:
@@ -180,7 +180,9 @@ def _log_leaks(facts: Mapping[str, Any]) -> None:
         leaks.append(f"{pairs} in different parts of the split")
     if n_shared := facts.get("shared_compositions", {}).get("test", 0):
         n_test = facts["n_rows"]["test"]
-        leaks.append(f"{n_shared} of {n_test} test crystals have a composition of the training set")
+        verb = "has" if n_shared == 1 else "have"
+        shared = f"{n_shared} of {n_test} test crystals {verb}"
+        leaks.append(f"{shared} a composition of the training set")
     if leaks:
         log.info("leakage: %s", "; ".join(leaks))
 

@@ -115,6 +115,18 @@ def test_a_run_that_fails_at_once_leaves_no_folder(
     assert not list(tmp_path.glob("runs/*/*"))
 
 
+def test_a_benchmark_that_fails_at_once_leaves_no_folder(
+    replace_command: Replace, exit_code: Run, tmp_path: Path
+) -> None:
+    def benchmark(cfg: DictConfig) -> float:
+        raise StructureError("mp-1: unknown element Xx")
+
+    replace_command("benchmark", benchmark)
+    assert exit_code("benchmark", "folds=3", "dataset=elastic") == 1
+    assert exit_code("benchmark", "task=matbench_jdft2d") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_predict_leaves_nothing_but_its_output(
     replace_command: Replace, exit_code: Run, tmp_path: Path
 ) -> None:

@@ -59,6 +59,24 @@ def test_a_key_without_effect_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--multirun", "seed=0,1", "hydra.run.dir=a"], "write hydra.sweep.dir=FOLDER"),
+        (["hydra.sweep.dir=a"], "hydra.sweep.dir has no effect without --multirun"),
+        (["resume=run", "hydra.run.dir=a"], "hydra.run.dir has no effect: resume=run continues"),
+    ],
+)
+def test_a_folder_that_nothing_is_written_to_is_refused(
+    csgcnn: Command, tmp_path: Path, arguments: list[str], expected: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 1\n")
+    answer = csgcnn("train", *arguments)
+    assert (answer.returncode, expected in answer.stderr) == (2, True), answer.stderr
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
     ("override", "expected"),
     [
         ("dataset.split.method=random", "method=random has no folds; omit it"),
