@@ -173,18 +173,26 @@ def test_a_defaults_list_creates_no_folder(tmp_path: Path) -> None:
     assert not trap.exists()
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--config-dir", "{}"],
-        ["--config-dir={}"],
-        ["-cd", "{}"],
-        ["--config-d", "{}"],
-        ["--config-path", "{}"],
-    ],
-    ids=lambda flags: flags[0],
+FLAGS = (
+    ["--config-dir", "{}"],
+    ["--config-dir={}"],
+    ["-cd", "{}"],
+    ["--config-d", "{}"],
+    ["--config-path", "{}"],
 )
-@pytest.mark.parametrize("action", [[], ["--multirun", "seed=0,1"], ["--cfg", "job"], ["--help"]])
+ACTIONS = ([], ["--multirun", "seed=0,1"], ["--cfg", "job"], ["--help"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "action"),
+    [
+        # Each flag and each action once; all pairs are slow.
+        pytest.param(flags, action, marks=[] if 0 in (i, j) else pytest.mark.slow)
+        for i, flags in enumerate(FLAGS)
+        for j, action in enumerate(ACTIONS)
+    ],
+    ids=lambda words: " ".join(words) or "train",
+)
 def test_nothing_is_executed_by_the_command(
     flags: list[str],
     action: list[str],

@@ -13,7 +13,10 @@ from csgcnn.crystals.transforms import SAME_CRYSTAL
 Command = Callable[..., Any]
 
 
-@pytest.mark.parametrize("option", ["distance_noise", "[strain,distance_noise]"])
+@pytest.mark.parametrize(
+    "option",
+    [pytest.param("distance_noise", marks=pytest.mark.slow), "[strain,distance_noise]"],
+)
 def test_noise_acts_in_training_only(
     csgcnn: Command, small: list[str], run: Path, tmp_path: Path, option: str
 ) -> None:
