@@ -30,7 +30,7 @@ compose. Defaults below are those of the command without overrides."""
 
 # Groups whose options are classes with keys of their own.
 OPTION_GROUPS = (
-    *("model", "edge_calculator", "node_features", "pooling", "augment"),
+    *("model", "edge_calculator", "node_features", "pooling", "head", "augment"),
     *("loss", "optimizer", "scheduler"),
 )
 # Groups whose options set keys of other groups.

@@ -129,7 +129,7 @@ def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path]) -> float:
 def _facts(members: Sequence[Facts]) -> Facts:
     """Return the entries of metrics.json that describe the training of all members."""
     shared = ("units", "n_rows", "n_rejected", "duplicates_across_splits", "shared_compositions")
-    of_member = ("val", "test", "best_epoch", "seconds")
+    of_member = ("val", "test", "best_epoch", "seconds", "head")
     scores = [member["val_score"] for member in members]
     return {
         **{key: members[0][key] for key in shared},
@@ -140,7 +140,7 @@ def _facts(members: Sequence[Facts]) -> Facts:
         "seconds": sum(member["seconds"] for member in members),
         "n_skipped_batches": sum(member["n_skipped_batches"] for member in members),
         "outcome": "; ".join(dict.fromkeys(member["outcome"] for member in members)),
-        "members": [{key: member[key] for key in of_member} for member in members],
+        "members": [{key: member[key] for key in of_member if key in member} for member in members],
     }
 
 
@@ -149,6 +149,8 @@ def _join_metrics(folders: Sequence[Path], path: Path) -> None:
     rows: list[list[str]] = []
     header: list[str] = []
     for number, folder in enumerate(folders):
+        if not (folder / "metrics.csv").exists():
+            return  # trainer.max_epochs=0
         with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
             header, *of_member = csv.reader(file)
             rows += [[str(number), *row] for row in of_member]

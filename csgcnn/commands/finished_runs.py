@@ -1,8 +1,7 @@
 """Finished runs below folders, for `csgcnn table`."""
 
-import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from csgcnn.config.keys import described_key, has_effect, section_keys
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.tree import leaves
 from csgcnn.errors import UserError, one_line
+from csgcnn.runs.results import training_minutes
 
 RUN_KEYS = section_keys(RunSettings)
 # Runs of several folds are repetitions, as those of several seeds.
@@ -92,18 +92,9 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"it was {metrics['outcome']}")
     if "test" in metrics.get("not_measured", ()):
         raise UserError("it has no test rows")
-    own = dict(leaves({k: v for k, v in config.items() if k != "hydra"}))
-    return Run(own, metrics, _minutes(folder / "metrics.csv", metrics))
-
-
-def _minutes(path: Path, metrics: Mapping[str, Any]) -> float:
-    """Return the time of all epochs; metrics.json has that of the process that ended the run."""
-    if path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
-        if seconds:
-            return sum(seconds) / 60
-    return metrics["seconds"] / 60
+    # runs of earlier versions lack the group head
+    own = dict(leaves({"head": {}} | {k: v for k, v in config.items() if k != "hydra"}))
+    return Run(own, metrics, training_minutes(folder, metrics))
 
 
 def reason_left_out(error: Exception) -> str:

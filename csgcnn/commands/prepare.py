@@ -30,6 +30,7 @@ from csgcnn.data.targets import Target, check_labels, derive_columns, describe_t
 from csgcnn.errors import ConfigError, UserError, plural
 from csgcnn.hardware import select_device
 from csgcnn.nn.network import build_network
+from csgcnn.training.kernel_fit import check_kernel_head
 from csgcnn.training.losses import build_loss
 from csgcnn.training.trainer import Trainer
 
@@ -153,6 +154,8 @@ def build_trainer(cfg: DictConfig, data: Prepared) -> Trainer:
     """
     dataset, split = data.dataset, data.split
     network = build_network(cfg, [target.n_outputs for target in dataset.targets])
+    if head := network.kernel_head:
+        distributed.run_on_all_ranks(lambda: check_kernel_head(head, dataset, split))
     loss = build_loss(cfg, dataset.targets, dataset.values[split["train"]])
     return Trainer(
         network,

@@ -24,13 +24,18 @@ def summary_line(trainer: Trainer, facts: Mapping[str, Any], recipe: str | None)
         recipe: Name of the recipe.
     """
     best = f"; best epoch {trainer.best_epoch}" if len(trainer.split["val"]) else ""
-    parts = [f"trained {plural(trainer.epoch, 'epoch')} in {readable_time(facts['seconds'])}{best}"]
+    epochs = plural(trainer.epoch, "epoch")
+    parts = [f"trained {epochs} in {readable_time(facts['seconds'])}{best}"] * bool(trainer.epoch)
+    if head := facts.get("head"):
+        n_rows = max(found["n_rows"] for found in head["targets"].values())
+        fitted = f"head={head['option']} fitted to {plural(n_rows, 'crystal')}"
+        parts.append(f"{fitted} in {readable_time(head['seconds'])}")
     if facts["outcome"] != "finished":
         parts.append(facts["outcome"])
     elif trainer.epoch < trainer.settings.max_epochs:
         idle = plural(trainer.settings.patience or 0, "epoch")
         parts.append(f"stopped early, {idle} brought no improvement (trainer.patience)")
-    elif (usual := recipe_epochs(recipe)) and trainer.epoch < usual:
+    elif 0 < trainer.epoch < (usual := recipe_epochs(recipe) or 0):
         ended = "the schedule has ended; " if _has_ended(trainer) else ""
         parts.append(f"{ended}the recipe has {usual} epochs")
     return "; ".join(parts)

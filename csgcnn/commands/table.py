@@ -39,6 +39,7 @@ class Row:
         edge_calculator: With "+learnable" if its parameters are trained.
         node_features: Joined by +; * marks tables that are trained.
         pooling: Option of the group `pooling`.
+        head: Option of the group `head`.
         dataset: Name of the data file.
         split: Method of the split, with its column, and its fold or the number of folds.
         target: Name of the target.
@@ -60,6 +61,7 @@ class Row:
     edge_calculator: str
     node_features: str
     pooling: str
+    head: str
     dataset: str
     split: str
     target: str
@@ -153,6 +155,7 @@ def _rows(runs: Sequence[Run]) -> list[Row]:
                 + " +learnable" * config["edge_calculator.learnable"],
                 node_features=_node_features(config),
                 pooling=_option(config, "pooling") if "pooling._target_" in config else "mean",
+                head=_option(config, "head") if "head._target_" in config else "mlp",
                 dataset=Path(config["dataset.path"]).name.partition(".")[0],
                 split=_split(config, sorted({run.config[FOLD] for run in runs})),
                 target=target,
@@ -223,8 +226,8 @@ def _distinguished(rows: Sequence[tuple[Row, Config]]) -> list[Row]:
     """
     alike: dict[tuple[str, ...], list[tuple[Row, Config]]] = defaultdict(list)
     for row, config in rows:
-        options = (row.recipe, row.model, row.edge_calculator, row.node_features, row.pooling)
-        alike[options].append((row, config))
+        parts = (row.edge_calculator, row.node_features, row.pooling, row.head)
+        alike[row.recipe, row.model, *parts].append((row, config))
     return [
         replace(row, also=_difference(row, config, same))
         for same in alike.values()
@@ -274,6 +277,7 @@ def _cells(row: Row, labels: str) -> dict[str, str]:
         "edge calculator": row.edge_calculator,
         "node features": row.node_features,
         "pooling": "" if row.pooling == "mean" else row.pooling,
+        "head": "" if row.head == "mlp" else row.head,
         "data set": row.dataset,
         "split": row.split,
         "target": f"{target} [{row.unit}]" if row.unit else target,

@@ -33,6 +33,7 @@ from csgcnn.runs.results import write_results
 from csgcnn.training.checkpointing import Checkpointer, PrunedError
 from csgcnn.training.divergence import DivergenceError
 from csgcnn.training.interruption import Interruption
+from csgcnn.training.kernel_fit import fit_kernel_head
 from csgcnn.training.losses import MultiTaskLoss
 from csgcnn.training.progress import TrainingProgress
 from csgcnn.training.resume import check_same_run, data_digest, last_checkpoint
@@ -127,12 +128,14 @@ def _train(
     pruned = _fit(trainer, checkpointer, interruption, label)
     network = trainer.evaluated
     network.load_state_dict(trainer.best)
+    if network.kernel_head and not pruned:
+        facts["head"] = fit_kernel_head(trainer, cfg.seed)
     facts |= _summary(trainer, data.dataset)
     facts |= {"outcome": pruned or "finished", "seconds": time.perf_counter() - start}
     if pruned:
         _write_pruned(run, trainer, facts)
     else:
-        _calibrate(network, data, checkpointer)
+        _finish_best(network, data, checkpointer)
         _write_results(run, network, data, facts)
     log.info("%s. Results: %s", summary_line(trainer, facts, cfg.recipe), run.folder)
     return trainer.best_score
@@ -250,14 +253,15 @@ def _log_task_weights(trainer: Trainer) -> None:
         log.info("learned task weights: %s", text)
 
 
-def _calibrate(network: CrystalGraphNetwork, data: Prepared, checkpointer: Checkpointer) -> None:
-    """Calibrate predicted standard deviations on the val rows, and write best.ckpt with them."""
+def _finish_best(network: CrystalGraphNetwork, data: Prepared, checkpointer: Checkpointer) -> None:
+    """Calibrate predicted standard deviations on the val rows; write best.ckpt with what is new."""
+    changes = dict[str, Any]()
     if network.has_std:
-        dataset, rows = data.dataset, data.split["val"]
-        left_out = calibrate(
-            network, data.store, dataset.targets, dataset.values, rows, data.batch_size
-        )
-        checkpointer.save_best(network.state_dict(), uncalibrated=left_out)
+        values, rows = data.dataset.values, data.split["val"]
+        targets, size = data.dataset.targets, data.batch_size
+        changes["uncalibrated"] = calibrate(network, data.store, targets, values, rows, size)
+    if changes or network.kernel_head:
+        checkpointer.save_best(network.state_dict(), **changes)
 
 
 def _summary(trainer: Trainer, dataset: Dataset) -> dict[str, Any]:
@@ -284,7 +288,7 @@ def _write_results(
 ) -> None:
     dataset, split, figures = data.dataset, data.split, data.trainer.figures
     write_results(run, network, data.store, dataset, split, data.batch_size, facts, figures)
-    if figures and not distributed.rank():
+    if figures and facts["epochs"] and not distributed.rank():
         path, table = run.folder / "learning_curve.png", run.folder / "metrics.csv"
         plots.draw(lambda: plots.plot_learning_curve(table, dataset.targets, path))
 

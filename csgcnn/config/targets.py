@@ -22,6 +22,7 @@ PLACES = {
     "edge_calculator.radius": r"csgcnn\.crystals\.elements\.radii",
     "node_features.*": r"csgcnn\.nn\.node_features\.[A-Z]\w*",
     "node_features.*.table": r"csgcnn\.crystals\.elements\.(atom_init|onehot|bits|elemental)",
+    "head": r"csgcnn\.nn\.kernel_heads\.[A-Z]\w*",
     "pooling": r"csgcnn\.nn\.pooling\.[A-Z]\w*",
     "augment.*": r"csgcnn\.data\.augment\.[A-Z]\w*",
     "loss": r"csgcnn\.training\.losses\.[A-Z]\w*",
@@ -34,7 +35,7 @@ REQUIRED = (
     *("loss", "optimizer", "scheduler"),
 )
 SPECIAL = ("_target_", "_partial_")  # keys that are no arguments
-PARTIAL = ("model.convolution", "pooling", "optimizer", "scheduler")  # completed when built
+PARTIAL = ("model.convolution", "pooling", "head", "optimizer", "scheduler")  # completed when built
 _BUILT_IN = re.compile("|".join(PLACES.values()), re.ASCII)
 _PLUGIN_TARGET = re.compile(r"([A-Za-z]\w*)(\.[A-Za-z_]\w*)+", re.ASCII)
 

@@ -59,6 +59,7 @@ def validate(
         check_columns(plain, typed)
     if "loss" in cfg:
         _check_predict_std(cfg)
+        _check_head(cfg)
     if "init_from" in cfg and cfg.trainer.freeze_body and not cfg.init_from:
         raise ConfigError(
             "trainer.freeze_body=true needs init_from=CHECKPOINT, whose body it keeps"
@@ -120,6 +121,25 @@ def _check_predict_std(cfg: DictConfig) -> None:
         raise ConfigError(
             f"model.predict_std={str(not is_likelihood).lower()}: expected "
             f"{str(is_likelihood).lower()}, which the chosen option of loss sets"
+        )
+
+
+def _check_head(cfg: DictConfig) -> None:
+    inputs = cfg.head.get("inputs") or []
+    if not cfg.head and not cfg.trainer.max_epochs:
+        raise ConfigError(
+            "trainer.max_epochs=0: expected an integer of at least 1; only head=gp and head=svr "
+            "need no training"
+        )
+    if cfg.head and cfg.model.get("predict_std"):
+        raise ConfigError(
+            "a kernel head takes the place of the head that loss=gaussian or laplace trains for "
+            "standard deviations; use head=gp with another loss, or head=mlp"
+        )
+    if "crystal" in inputs and not (cfg.trainer.max_epochs or cfg.init_from):
+        raise ConfigError(
+            "head.inputs=crystal with trainer.max_epochs=0 is the vector of a network with random "
+            "weights; give init_from=CHECKPOINT, or other head.inputs"
         )
 
 

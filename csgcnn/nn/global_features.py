@@ -48,5 +48,9 @@ class GlobalFeatures(nn.Module):
         self.low.copy_(low)
         self.high.copy_(high)
 
+    def standardize(self, values: Tensor) -> Tensor:
+        """Return descriptors within the training range, with mean 0 and standard deviation 1."""
+        return (values.clamp(self.low, self.high) - self.mean) / self.std
+
     def forward(self, values: Tensor) -> Tensor:
-        return self.linear((values.clamp(self.low, self.high) - self.mean) / self.std)
+        return self.linear(self.standardize(values))

@@ -14,10 +14,11 @@ from csgcnn.data.batch import GraphBatch
 from csgcnn.nn.global_features import GlobalFeatures
 from csgcnn.nn.heads import Head, StdHead, TargetScaler
 from csgcnn.nn.interfaces import Convolution, EdgeCalculator, LayerConfig, NodeFeature, Pooling
+from csgcnn.nn.kernel_heads import GaussianProcessHead, KernelHead
 from csgcnn.nn.layers import Block, EdgeUpdate, LinearBeforeNorm
 from csgcnn.nn.node_features import NodeFeatures
 
-HEAD = ("head", "scaler", "std_head")
+HEAD = ("head", "scaler", "std_head", "kernel_head")
 READOUT = ("pooling", "global_features", *HEAD)
 
 # Keys of `model`.
@@ -64,7 +65,8 @@ class CrystalGraphNetwork(nn.Module):
     edge calculator to every block. The convolution makes the model: `GatedConvolution` CSGCNN,
     `AttentionConvolution` CSGANN, `IsomorphismConvolution` CSGINN. CSGCNN is the network of CGCNN
     (Xie & Grossman, PRL 120, 145301, 2018): with its settings (`atom_init`, Gaussians up to 8 Å,
-    hidden 64, 3 convolutions, head 128) it has its 80,833 parameters.
+    hidden 64, 3 convolutions, head 128) it has its 80,833 parameters. A kernel head, once it is
+    fitted, takes the place of the head.
 
     Shapes: GraphBatch -> [n_graphs, sum of n_outputs].
 
@@ -75,6 +77,8 @@ class CrystalGraphNetwork(nn.Module):
         pooling: Builds the pooling from the number of features per atom.
         n_outputs: Outputs per target: 1 for regression; for classification one per class.
         n_global: Number of global features.
+        kernel_head: Builds a kernel head from the widths of its possible inputs and the number of
+            targets.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class CrystalGraphNetwork(nn.Module):
         n_head_layers: HeadDepth = 1,
         predict_std: PredictStd = False,
         n_global: int = 0,
+        kernel_head: Callable[[Mapping[str, int], int], KernelHead] | None = None,
     ) -> None:
         super().__init__()
         layer = LayerConfig(hidden, edge_calculator.dim, norm, activation, message_layers, residual)
@@ -114,6 +119,8 @@ class CrystalGraphNetwork(nn.Module):
         self.scaler = TargetScaler(n_outputs)
         has_std = predict_std and 1 in n_outputs
         self.std_head = StdHead(widths, n_outputs, activation) if has_std else None
+        inputs = {"crystal": self.pooling.dim, "global": n_global}
+        self.kernel_head = kernel_head(inputs, sum(n_outputs)) if kernel_head else None
 
     def _mark_removed_biases(self, layer: LayerConfig) -> None:
         """Tell the embeddings whether batch norms remove every effect of their biases."""
@@ -142,14 +149,31 @@ class CrystalGraphNetwork(nn.Module):
     @property
     def has_std(self) -> bool:
         """Whether the network predicts standard deviations."""
-        return self.std_head is not None
+        head = self.fitted_kernel_head
+        return head.has_std if head else self.std_head is not None
+
+    @property
+    def fitted_kernel_head(self) -> KernelHead | None:
+        """The kernel head if it predicts: after its fit, which follows the training."""
+        return self.kernel_head if self.kernel_head and self.kernel_head.is_fitted else None
 
     @property
     def std_scale(self) -> Tensor:
         """Calibration factors of the standard deviations [sum of n_outputs]."""
-        if self.std_head is None:
+        head = self.fitted_kernel_head or self.std_head
+        if not isinstance(head, GaussianProcessHead | StdHead):
             raise RuntimeError("this network predicts no standard deviations")
-        return self.std_head.std_scale
+        return head.std_scale
+
+    def crystal_vector(self, graph: GraphBatch) -> Tensor:
+        """Return the vector of each crystal after the pooling [n_graphs, pooling.dim]."""
+        x = self.embedding(self.node_features(graph.atomic_number))
+        edge_attr = self.edge_calculator(graph)
+        for i, block in enumerate(self.blocks):
+            x = block(x, edge_attr, graph)
+            if i < len(self.edge_updates):
+                edge_attr = self.edge_updates[i](x, edge_attr, graph)
+        return self.pooling(x, graph)
 
     def standardized(self, graph: GraphBatch) -> Tensor:
         """Return what the loss compares with standardized targets.
@@ -162,13 +186,7 @@ class CrystalGraphNetwork(nn.Module):
             followed by the logarithms of the standardized standard deviations, one column per
             regression target.
         """
-        x = self.embedding(self.node_features(graph.atomic_number))
-        edge_attr = self.edge_calculator(graph)
-        for i, block in enumerate(self.blocks):
-            x = block(x, edge_attr, graph)
-            if i < len(self.edge_updates):
-                edge_attr = self.edge_updates[i](x, edge_attr, graph)
-        crystal = self.pooling(x, graph)
+        crystal = self.crystal_vector(graph)
         if self.global_features is not None:
             crystal = torch.cat([crystal, self.global_features(graph.global_features)], dim=1)
         outputs = self.head(crystal)
@@ -176,8 +194,20 @@ class CrystalGraphNetwork(nn.Module):
             return outputs
         return torch.cat([outputs, self.std_head(crystal)], dim=1)
 
+    def kernel_inputs(self, graph: GraphBatch) -> Tensor:
+        """Return the inputs of the kernel head [n_graphs, n_inputs]."""
+        parts = []
+        for name in self.kernel_head.inputs if self.kernel_head else ():
+            if name == "crystal":
+                parts.append(self.crystal_vector(graph))
+            elif self.global_features is not None:
+                parts.append(self.global_features.standardize(graph.global_features))
+        return torch.cat(parts, dim=1)
+
     def forward(self, graph: GraphBatch) -> Tensor:
         """Return values in physical units and class probabilities [n_graphs, sum of n_outputs]."""
+        if head := self.fitted_kernel_head:
+            return self.scaler(head(self.kernel_inputs(graph)).to(self.scaler.mean.dtype))
         return self.scaler(self.standardized(graph).to(self.scaler.mean.dtype))
 
     def with_std(self, graph: GraphBatch) -> tuple[Tensor, Tensor]:
@@ -190,6 +220,12 @@ class CrystalGraphNetwork(nn.Module):
             Predictions as from `forward`, and their standard deviations, NaN for class
             probabilities, both [n_graphs, sum of n_outputs].
         """
+        if head := self.fitted_kernel_head:
+            inputs = self.kernel_inputs(graph)
+            values = self.scaler(head(inputs).to(self.scaler.mean.dtype))
+            if not head.has_std:
+                return values, torch.full_like(values, torch.nan)
+            return values, head.std(inputs).to(values.dtype) * self.scaler.std
         outputs = self.standardized(graph).to(self.scaler.mean.dtype)
         values = self.scaler(outputs)
         if self.std_head is None:
@@ -202,7 +238,7 @@ def build_network(config: Mapping[str, Any], n_outputs: Sequence[int]) -> Crysta
 
     Args:
         config: A configuration with the groups model, node_features, edge_calculator, pooling and
-            graph.
+            graph; head may be absent, as in those of earlier versions.
         n_outputs: Outputs per target: 1 for regression; for classification one per class.
 
     Returns:
@@ -215,4 +251,10 @@ def build_network(config: Mapping[str, Any], n_outputs: Sequence[int]) -> Crysta
         name: instantiate(config[name]) for name in ("node_features", "edge_calculator", "pooling")
     }
     n_global = len(descriptor_names(GraphSettings(**config["graph"]).global_features))
-    return instantiate(config["model"], **parts, n_outputs=n_outputs, n_global=n_global)
+    return instantiate(
+        config["model"],
+        **parts,
+        n_outputs=n_outputs,
+        n_global=n_global,
+        kernel_head=instantiate(config.get("head") or {}) or None,
+    )

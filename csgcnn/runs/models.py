@@ -184,7 +184,7 @@ def _check_forward(network: CrystalGraphNetwork | Ensemble, n_global: int) -> No
     """Predict one atom with one neighbor: an error here would occur for every crystal."""
     one, first = torch.ones(1), torch.zeros(1, dtype=torch.long)
     edge_index = first.expand(2, 1)
-    network.eval()(
+    network.eval().with_std(
         GraphBatch(first + 1, one, first, edge_index, one, one, torch.zeros(1, n_global), 1)
     )
 

@@ -258,10 +258,25 @@ def read_fold(number: int, folder: Path, target: Target) -> Fold:
         n_rows=metrics["n_rows"],
         best_epoch=metrics["best_epoch"],
         epochs=metrics["epochs"],
-        minutes=sum(float(row["seconds"]) for row in _read_csv(folder / "metrics.csv")) / 60,
+        minutes=training_minutes(folder, metrics),
         n_parameters=metrics["n_parameters"],
         machine=f"{machine['device']}, {plural(threads, 'thread')}",
     )
+
+
+def training_minutes(folder: Path, metrics: Mapping[str, Any]) -> float:
+    """Return the time of all epochs and of the fit of a kernel head.
+
+    The entry `seconds` of metrics.json is that of the process that ended the run.
+
+    Args:
+        folder: Directory of the run.
+        metrics: Content of its metrics.json.
+    """
+    path, of_head = folder / "metrics.csv", metrics.get("head", {}).get("seconds", 0)
+    rows = _read_csv(path) if path.exists() else []
+    seconds = sum(float(row["seconds"]) for row in rows) + of_head
+    return (seconds or metrics["seconds"]) / 60
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:

@@ -70,7 +70,8 @@ def check_same_run(
         raise ConfigError(f"cannot resume: {'; '.join(removed)}")
     before, now = (dict(leaves(tree)) for tree in (checkpoint["config"], config))
     # keys that are newer than the run have their defaults
-    defaults = {"trainer": asdict(TrainerSettings()), "dataset": asdict(DatasetSettings())}
+    trainer, dataset = asdict(TrainerSettings()), asdict(DatasetSettings())
+    defaults = {"trainer": trainer, "dataset": dataset, "head": {}}
     before = {key: value for key, value in leaves(defaults) if key in now} | before
     differing = [
         f"{key}={_value(now, key)} (the run has {_value(before, key)})"

@@ -54,7 +54,13 @@ def initialize_from(trainer: Trainer, config: Config) -> None:
     if not (path := user_path(name)).exists():
         raise UserError(f"init_from={path}: there is no such file")
     path = find_checkpoint(path, "init_from")
-    content, state = load_checkpoint(path), trainer.model.state_dict()
+    content = load_checkpoint(path)
+    # a kernel head is fitted to the new training rows
+    state = {
+        key: tensor
+        for key, tensor in trainer.model.state_dict().items()
+        if not key.startswith("kernel_head.")
+    }
     try:
         weights, new_head = select_weights(
             content, state, config, trainer.targets, config["init_parts"]

@@ -20,7 +20,7 @@ from csgcnn.config.tree import leaves, select
 
 SETTINGS = PACKAGE / "config" / "settings"
 OPTION_GROUPS = (
-    *("model", "edge_calculator", "node_features", "pooling", "augment"),
+    *("model", "edge_calculator", "node_features", "pooling", "head", "augment"),
     *("loss", "optimizer", "scheduler"),
 )
 OPTIONS = [

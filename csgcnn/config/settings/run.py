@@ -65,6 +65,7 @@ class RunSettings:
     edge_calculator: Any = MISSING
     node_features: Any = MISSING
     pooling: Any = MISSING
+    head: Any = field(default_factory=dict)
     augment: Any = MISSING
     loss: Any = MISSING
     optimizer: Any = MISSING

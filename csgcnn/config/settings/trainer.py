@@ -25,7 +25,13 @@ class TrainerSettings:
     """Describe how a model is trained."""
 
     max_epochs: Annotated[
-        int, Setting("Passes over the training rows.", at_least=1, resumable=True, averaged=False)
+        int,
+        Setting(
+            "Passes over the training rows; 0 only with head=gp or head=svr.",
+            at_least=0,
+            resumable=True,
+            averaged=False,
+        ),
     ] = 200
     batch_size: Annotated[int, Setting("Crystals per training step.", at_least=1)] = 64
     patience: Annotated[

@@ -1,0 +1,197 @@
+"""Kernel heads: predict targets from the similarity of a crystal to the training crystals.
+
+scikit-learn fits them, see `csgcnn.training.kernel_fit`; torch predicts from the arrays it finds.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from csgcnn.config.settings import Setting
+from csgcnn.errors import ConfigError
+
+BLOCK = 4096  # training rows whose kernel is in memory at once
+NEGLIGIBLE_STD = 1e-5  # relative to 1 + |mean|
+
+Inputs = Annotated[
+    Any,
+    Setting(
+        "What the kernel compares, one or a list: the vector after the pooling, the global "
+        "features.",
+        choices=("crystal", "global"),
+    ),
+]
+NEEDED = {"global": "graph.global_features, such as graph.global_features=[density]"}
+
+
+class KernelHead(nn.Module):
+    r"""Predict standardized targets by a kernel between inputs x and training inputs x_i.
+
+    .. math:: f(x) = b + \sum_i \alpha_i a \exp(-\gamma |x - x_i|^2)
+
+    The inputs are standardized on the training rows, and those of each block are divided by the
+    square root of its width, so that the blocks weigh alike: the mean squared distance of two rows
+    is twice the number of blocks. a, b, α and γ differ by target. A state has any number of rows.
+
+    Shapes: [n_graphs, n_inputs] -> [n_graphs, n_targets].
+
+    Args:
+        widths: Width of each block of inputs that the network has.
+        n_targets: Number of targets.
+        inputs: Names of the blocks to use.
+    """
+
+    option: ClassVar[str]  # of the group `head`
+    has_std: ClassVar[bool] = False
+    of_rows: ClassVar[Sequence[str]] = ("rows", "dual")  # buffers with an entry per training row
+
+    mean: Tensor
+    scale: Tensor
+    rows: Tensor
+    dual: Tensor
+    amplitude: Tensor
+    gamma: Tensor
+    offset: Tensor
+
+    def __init__(self, widths: Mapping[str, int], n_targets: int, inputs: Any) -> None:
+        super().__init__()
+        self.inputs = list(dict.fromkeys([inputs] if isinstance(inputs, str) else inputs or ()))
+        if not self.inputs:
+            raise ConfigError(f"head.inputs=[]: expected one or several of {', '.join(widths)}")
+        for name in self.inputs:
+            if not widths[name]:
+                raise ConfigError(f"head.inputs={name} needs {NEEDED[name]}")
+        self.widths = [widths[name] for name in self.inputs]
+        n_inputs = sum(self.widths)
+        self.register_buffer("mean", torch.zeros(n_inputs))
+        self.register_buffer("scale", torch.ones(n_inputs))
+        self.register_buffer("rows", torch.empty(0, n_inputs))
+        self.register_buffer("dual", torch.empty(0, n_targets, dtype=torch.float64))
+        for name in ("amplitude", "gamma", "offset"):
+            self.register_buffer(name, torch.ones(n_targets, dtype=torch.float64))
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there are training rows; before, the network predicts with its own head."""
+        return len(self.rows) > 0
+
+    def fit_inputs(self, inputs: Tensor) -> None:
+        """Set mean and scale to those of training inputs [n_rows, n_inputs]."""
+        std, mean = torch.std_mean(inputs.double(), dim=0, correction=0)
+        std = torch.where(std > NEGLIGIBLE_STD * (1 + mean.abs()), std, 1.0)
+        roots = [width**0.5 for width in self.widths for _ in range(width)]
+        self.mean.copy_(mean)
+        self.scale.copy_(std * std.new_tensor(roots))
+
+    def standardize(self, inputs: Tensor) -> Tensor:
+        """Return inputs as the kernel compares them."""
+        return (inputs - self.mean) / self.scale
+
+    def keep(self, **values: Tensor) -> None:
+        """Set the buffers with an entry per training row, without rows that no target needs."""
+        used = values["dual"].ne(0).any(1)
+        used[0] |= not used.any()  # of constant targets only the offset is needed
+        for name in self.of_rows:
+            own = getattr(self, name)
+            setattr(self, name, values[name][used].to(own.device, own.dtype))
+
+    def kernel(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Return the kernel between standardized inputs, in float64.
+
+        Args:
+            x: [n_graphs, n_inputs].
+            rows: [n_rows, n_inputs].
+
+        Returns:
+            [n_targets, n_graphs, n_rows].
+        """
+        squared = torch.cdist(x.double(), rows.double()).square()
+        return self.amplitude.view(-1, 1, 1) * (-self.gamma.view(-1, 1, 1) * squared).exp()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        x = self.standardize(inputs)
+        blocks = zip(self.rows.split(BLOCK), self.dual.split(BLOCK), strict=True)
+        sums = (torch.einsum("tgr,rt->gt", self.kernel(x, rows), dual) for rows, dual in blocks)
+        return sum(sums, self.offset)
+
+    def std(self, inputs: Tensor) -> Tensor:
+        """Return the standard deviations of standardized targets [n_graphs, n_targets]."""
+        raise NotImplementedError
+
+    def _load_from_state_dict(self, state: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        """Make room for as many training rows as the state has."""
+        for name in self.of_rows:
+            if (saved := state.get(prefix + name)) is not None:
+                own = getattr(self, name)
+                setattr(self, name, own.new_empty(len(saved), *own.shape[1:]))
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
+class SupportVectorHead(KernelHead):
+    """Support vector regression (Drucker et al., NeurIPS 1996); `rows` are the support vectors."""
+
+    option = "svr"
+
+    def __init__(
+        self, widths: Mapping[str, int], n_targets: int, inputs: Inputs = ("crystal",)
+    ) -> None:
+        super().__init__(widths, n_targets, inputs)
+
+
+class GaussianProcessHead(KernelHead):
+    r"""Exact Gaussian process regression (Rasmussen & Williams, 2006), with standard deviations.
+
+    .. math:: \sigma^2(x) = a + s - k(x)^T (K + s)^{-1} k(x)
+
+    with the noise s of a target, which is part of the standard deviation. They are multiplied by
+    `std_scale`, which `csgcnn.evaluation.calibration` determines on validation rows.
+    """
+
+    option = "gp"
+    has_std = True
+    of_rows = ("rows", "dual", "known")
+
+    noise: Tensor
+    known: Tensor  # 1 where a training row has a value of a target, else 0
+    std_scale: Tensor
+    factor: Tensor | None
+
+    def __init__(
+        self,
+        widths: Mapping[str, int],
+        n_targets: int,
+        inputs: Inputs = ("crystal",),
+        restarts: Annotated[
+            int,
+            Setting(
+                "Further random starts of the search for the parameters of the kernel.",
+                at_least=0,
+                at_most=1000,
+            ),
+        ] = 1,
+    ) -> None:
+        super().__init__(widths, n_targets, inputs)
+        self.restarts = restarts
+        self.register_buffer("noise", torch.ones(n_targets, dtype=torch.float64))
+        self.register_buffer("known", torch.empty(0, n_targets, dtype=torch.float64))
+        self.register_buffer("std_scale", torch.ones(n_targets))
+        self.register_buffer("factor", None, persistent=False)
+
+    def cholesky(self) -> Tensor:
+        """Return the Cholesky factor of K + s of each target [n_targets, n_rows, n_rows]."""
+        if self.factor is None:
+            # rows without a value become rows of a unit matrix
+            known = self.known.T
+            pairs = known.unsqueeze(1) * known.unsqueeze(2)
+            diagonal = torch.where(known > 0, self.noise.unsqueeze(1), 1.0)
+            matrix = self.kernel(self.rows, self.rows) * pairs + torch.diag_embed(diagonal)
+            self.factor = torch.linalg.cholesky(matrix)
+        return self.factor
+
+    def std(self, inputs: Tensor) -> Tensor:
+        kernel = self.kernel(self.standardize(inputs), self.rows) * self.known.T.unsqueeze(1)
+        solved = torch.linalg.solve_triangular(self.cholesky(), kernel.mT, upper=False)
+        explained = solved.square().sum(1).T
+        return ((self.amplitude - explained).clamp(min=0) + self.noise).sqrt() * self.std_scale
