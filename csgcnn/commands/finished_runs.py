@@ -14,7 +14,7 @@ from csgcnn.config.keys import described_key, has_effect, section_keys
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.tree import leaves
 from csgcnn.errors import UserError, one_line
-from csgcnn.runs.results import training_minutes
+from csgcnn.runs.duration import training_minutes
 
 RUN_KEYS = section_keys(RunSettings)
 # Runs of several folds are repetitions, as those of several seeds.

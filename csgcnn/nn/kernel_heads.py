@@ -55,7 +55,7 @@ class KernelHead(nn.Module):
     gamma: Tensor
     offset: Tensor
 
-    def __init__(self, widths: Mapping[str, int], n_targets: int, inputs: Any) -> None:
+    def __init__(self, widths: Mapping[str, int], n_targets: int, inputs: Inputs) -> None:
         super().__init__()
         self.inputs = list(dict.fromkeys([inputs] if isinstance(inputs, str) else inputs or ()))
         if not self.inputs:
@@ -134,11 +134,6 @@ class SupportVectorHead(KernelHead):
 
     option = "svr"
 
-    def __init__(
-        self, widths: Mapping[str, int], n_targets: int, inputs: Inputs = ("crystal",)
-    ) -> None:
-        super().__init__(widths, n_targets, inputs)
-
 
 class GaussianProcessHead(KernelHead):
     r"""Exact Gaussian process regression (Rasmussen & Williams, 2006), with standard deviations.
@@ -162,7 +157,7 @@ class GaussianProcessHead(KernelHead):
         self,
         widths: Mapping[str, int],
         n_targets: int,
-        inputs: Inputs = ("crystal",),
+        inputs: Inputs,
         restarts: Annotated[
             int,
             Setting(

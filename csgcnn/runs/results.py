@@ -36,6 +36,7 @@ from csgcnn.evaluation.metrics import (
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.directory import RunDirectory
+from csgcnn.runs.duration import training_minutes
 from csgcnn.runs.predictions import OUT_OF_DOMAIN, domain_cells, domain_columns
 from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions
 
@@ -262,21 +263,6 @@ def read_fold(number: int, folder: Path, target: Target) -> Fold:
         n_parameters=metrics["n_parameters"],
         machine=f"{machine['device']}, {plural(threads, 'thread')}",
     )
-
-
-def training_minutes(folder: Path, metrics: Mapping[str, Any]) -> float:
-    """Return the time of all epochs and of the fit of a kernel head.
-
-    The entry `seconds` of metrics.json is that of the process that ended the run.
-
-    Args:
-        folder: Directory of the run.
-        metrics: Content of its metrics.json.
-    """
-    path, of_head = folder / "metrics.csv", metrics.get("head", {}).get("seconds", 0)
-    rows = _read_csv(path) if path.exists() else []
-    seconds = sum(float(row["seconds"]) for row in rows) + of_head
-    return (seconds or metrics["seconds"]) / 60
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:

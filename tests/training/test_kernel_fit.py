@@ -1,0 +1,115 @@
+"""Kernel heads predict what scikit-learn predicts with the parameters that were found."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from sklearn.svm import SVR
+from torch import Tensor
+
+from csgcnn.data.splits import Split
+from csgcnn.data.store import GraphStore
+from csgcnn.nn.kernel_heads import GaussianProcessHead, KernelHead, SupportVectorHead
+from csgcnn.training.kernel_fit import fit_kernel_head
+from csgcnn.training.trainer import Trainer
+
+Make = Callable[..., Trainer]
+HIDDEN = 8
+WIDTHS = {"crystal": HIDDEN, "global": 0}
+
+
+def fitted(trainer: Trainer, head: KernelHead) -> tuple[Any, dict[str, Any]]:
+    """Fit the head of a trained network; return the network and what was chosen."""
+    trainer.fit(lambda: None)
+    trainer.model.kernel_head = head
+    facts = fit_kernel_head(trainer, seed=0)["targets"]["band_gap"]
+    return trainer.model.eval(), facts
+
+
+def inputs_of(network: Any, store: GraphStore, rows: Tensor) -> Any:
+    with torch.no_grad():
+        inputs = network.kernel_inputs(store.batch(rows))
+        return network.kernel_head.standardize(inputs).double().numpy()
+
+
+@pytest.mark.parametrize("n_missing", [0, 5])
+def test_a_gaussian_process_predicts_as_scikit_learn(
+    trainer: Make, store: GraphStore, split: Split, targets: Tensor, n_missing: int
+) -> None:
+    values = targets.clone()
+    values[split["train"][:n_missing]] = torch.nan
+    made = trainer(max_epochs=1, ema=None, values=values)
+    network, facts = fitted(made, GaussianProcessHead(WIDTHS, 1, ["crystal"]))
+    assert facts["n_rows"] == 40 - n_missing
+    kernel = ConstantKernel(facts["amplitude"]) * RBF(facts["length_scale"])
+    process = GaussianProcessRegressor(kernel + WhiteKernel(facts["noise"]), optimizer=None)
+    train = split["train"][n_missing:]
+    scaler = network.scaler
+    y = scaler.standardize(values[train])[:, 0].double().numpy()
+    process.fit(inputs_of(network, store, train), y)
+    mean, std = process.predict(inputs_of(network, store, split["test"]), return_std=True)
+    with torch.no_grad():
+        values_, stds = network.with_std(store.batch(split["test"]))
+    np.testing.assert_allclose(scaler.standardize(values_)[:, 0], mean, atol=1e-5)
+    np.testing.assert_allclose((stds / scaler.std)[:, 0], std, atol=1e-5)
+
+
+def test_support_vectors_predict_as_scikit_learn(
+    trainer: Make, store: GraphStore, split: Split, targets: Tensor
+) -> None:
+    made = trainer(max_epochs=1, ema=None)
+    network, facts = fitted(made, SupportVectorHead(WIDTHS, 1, ["crystal"]))
+    model = SVR(gamma=facts["gamma"], C=facts["C"], epsilon=facts["epsilon"])
+    y = network.scaler.standardize(targets[split["train"]])[:, 0].double().numpy()
+    model.fit(inputs_of(network, store, split["train"]), y)
+    expected = model.predict(inputs_of(network, store, split["test"]))
+    with torch.no_grad():
+        found = network(store.batch(split["test"]))
+    np.testing.assert_allclose(network.scaler.standardize(found)[:, 0], expected, atol=1e-5)
+    assert len(network.kernel_head.rows) == facts["n_support_vectors"] == len(model.support_)
+    assert not network.has_std
+
+
+def test_targets_lack_values_of_different_rows(
+    trainer: Make, store: GraphStore, split: Split, targets: Tensor
+) -> None:
+    """The coefficients of two targets share the training rows, but not their values."""
+    values = torch.cat([targets, targets.square()], dim=1)
+    values[split["train"][:5], 0] = torch.nan
+    values[split["train"][10:17], 1] = torch.nan
+    head = GaussianProcessHead(WIDTHS, 2, ["crystal"])
+    inputs = torch.randn(60, HIDDEN)
+    head.fit_inputs(inputs)
+    known = values[:40].isfinite()
+    dual = torch.where(known, values[:40].double(), 0.0)
+    head.keep(rows=head.standardize(inputs[:40]), dual=dual, known=known)
+    alone = GaussianProcessHead(WIDTHS, 1, ["crystal"])
+    alone.fit_inputs(inputs)
+    rows = known[:, 1]
+    parts = {"dual": dual[rows, 1:], "known": torch.ones(int(rows.sum()), 1)}
+    alone.keep(rows=head.standardize(inputs[:40][rows]), **parts)
+    test = inputs[50:]
+    torch.testing.assert_close(head(test)[:, 1:], alone(test))
+    torch.testing.assert_close(head.std(test)[:, 1:], alone.std(test))
+
+
+def test_the_same_seed_gives_the_same_head(trainer: Make) -> None:
+    states = []
+    for _ in range(2):
+        network, _facts = fitted(
+            trainer(max_epochs=1, ema=None), GaussianProcessHead(WIDTHS, 1, ["crystal"], 2)
+        )
+        states.append(network.kernel_head.state_dict())
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+def test_without_validation_rows_the_training_rows_choose(trainer: Make, split: Split) -> None:
+    parts = {**split, "val": split["val"][:0]}
+    made = trainer(max_epochs=1, ema=None, split=parts)
+    network, facts = fitted(made, SupportVectorHead(WIDTHS, 1, ["crystal"]))
+    assert facts["n_support_vectors"] > 0
+    assert network.fitted_kernel_head is not None
