@@ -143,8 +143,8 @@ def test_a_benchmark_has_kernel_heads(csgcnn: Command, small: list[str], tmp_pat
         (["head=svr", "head.inputs=global", "global_features=none"], "needs graph.global_features"),
         (["head=gp", "loss=gaussian"], "use head=gp with another loss"),
         (
-            ["head=svr", "dataset.derived.wide='band_gap > 4'", "dataset.targets=[wide]"],
-            "head=svr predicts numbers, and wide has classes",
+            ["head=svr", "dataset.tasks.band_gap=classification"],
+            "head=svr predicts numbers, and band_gap has classes",
         ),
         (
             ["head=gp", "dataset.weight_column=refractive_index"],
