@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from csgcnn.config.settings import Setting
 from csgcnn.errors import ConfigError
 
+MAX_ROWS = 20_000  # training rows; memory grows with their square
 BLOCK = 4096  # training rows whose kernel is in memory at once
 NEGLIGIBLE_STD = 1e-5  # relative to 1 + |mean|
 
@@ -125,6 +126,8 @@ class KernelHead(nn.Module):
         for name in self.of_rows:
             if (saved := state.get(prefix + name)) is not None:
                 own = getattr(self, name)
+                if len(saved) > MAX_ROWS:
+                    raise ValueError(f"{prefix}{name} has {len(saved):,} rows")
                 setattr(self, name, own.new_empty(len(saved), *own.shape[1:]))
         super()._load_from_state_dict(state, prefix, *rest)
 
@@ -178,12 +181,16 @@ class GaussianProcessHead(KernelHead):
         """Return the Cholesky factor of K + s of each target [n_targets, n_rows, n_rows]."""
         if self.factor is None:
             # rows without a value become rows of a unit matrix
-            known = self.known.T
-            pairs = known.unsqueeze(1) * known.unsqueeze(2)
-            diagonal = torch.where(known > 0, self.noise.unsqueeze(1), 1.0)
-            matrix = self.kernel(self.rows, self.rows) * pairs + torch.diag_embed(diagonal)
+            known, matrix = self.known.T, self.kernel(self.rows, self.rows)
+            matrix.mul_(known.unsqueeze(1)).mul_(known.unsqueeze(2))
+            noise = torch.where(known > 0, self.noise.unsqueeze(1), 1.0)
+            matrix.diagonal(dim1=1, dim2=2).add_(noise)
             self.factor = torch.linalg.cholesky(matrix)
         return self.factor
+
+    def _load_from_state_dict(self, *of_state: Any) -> None:
+        self.factor = None
+        super()._load_from_state_dict(*of_state)
 
     def std(self, inputs: Tensor) -> Tensor:
         kernel = self.kernel(self.standardize(inputs), self.rows) * self.known.T.unsqueeze(1)

@@ -19,14 +19,13 @@ from csgcnn.data.splits import Split
 from csgcnn.errors import ConfigError
 from csgcnn.evaluation.inference import in_batches
 from csgcnn.evaluation.metrics import target_metrics
-from csgcnn.nn.kernel_heads import GaussianProcessHead, KernelHead
+from csgcnn.nn.kernel_heads import MAX_ROWS, GaussianProcessHead, KernelHead
 from csgcnn.training.trainer import Trainer
 from csgcnn.training.validation import validation_score
 
 log = logging.getLogger(__name__)
 
-MAX_ROWS = 20_000
-MAX_TUNED = 2000  # rows that choose the parameters of the kernel; the final fit takes all
+MAX_TUNED = 1000  # rows that choose the parameters of the kernel; the final fit takes all
 # Grid of svr, for targets of variance 1; γ is divided by the number of blocks of inputs.
 GAMMA, C, EPSILON = (0.03, 0.1, 0.3, 1.0, 3.0), (1.0, 10.0, 100.0), (0.01, 0.1)
 FOLDS = 5

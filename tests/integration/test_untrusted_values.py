@@ -47,6 +47,8 @@ def with_value(content: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
         ("model", "csgcnn", ""),
         ("model.norm", 7, ""),
         ("model.activation", {"_target_": "os.system"}, "refused"),
+        ("head", [1, 2], ""),
+        ("head", {"_target_": "os.system"}, "refused"),
         ("node_features", {}, ""),
         ("node_features.learned.dim", 5, "size mismatch"),
     ],

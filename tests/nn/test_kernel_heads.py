@@ -61,3 +61,10 @@ def test_many_rows_are_summed_in_blocks() -> None:
 def test_inputs_that_do_not_exist_are_refused(inputs: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         SupportVectorHead({"crystal": 9, "global": 0}, 1, inputs)
+
+
+def test_a_state_with_too_many_rows_is_refused() -> None:
+    head = SupportVectorHead(WIDTHS, 1, "global")
+    rows = {"rows": torch.zeros(20_001, 2), "dual": torch.zeros(20_001, 1)}
+    with pytest.raises(ValueError, match="20,001 rows"):
+        head.load_state_dict(head.state_dict() | rows)

@@ -88,3 +88,11 @@ def test_keys_of_the_data_set_that_a_run_lacks_have_their_defaults(config: dict[
     changed["dataset"]["split"]["duplicates"] = "together"
     with pytest.raises(ConfigError, match=r"dataset\.split\.duplicates=together"):
         check_same_run(checkpoint, changed, "digest")
+
+
+def test_a_run_without_the_group_head_has_the_head_of_the_network(config: dict[str, Any]) -> None:
+    before = {key: value for key, value in config.items() if key != "head"}
+    check_same_run({"config": before, "data": "digest"}, config, "digest")
+    kernel: Any = OmegaConf.to_container(compose("train", ["seed=0", "head=svr"]))
+    with pytest.raises(ConfigError, match=r"head\._target_=.*\(the run has nothing\)"):
+        check_same_run({"config": before, "data": "digest"}, kernel, "digest")
