@@ -12,7 +12,9 @@ from omegaconf import DictConfig, ListConfig
 from csgcnn import __version__
 from csgcnn.commands.counting import counted
 from csgcnn.commands.outputs import check_output
+from csgcnn.config.keys import section_keys
 from csgcnn.config.paths import user_path
+from csgcnn.config.settings.commands import PredictSettings
 from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.crystals.records import ReadOptions
 from csgcnn.crystals.structure_inputs import iter_structures
@@ -78,6 +80,7 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
     table = _Table(predictor, cfg)
     for note in model_notes(predictor.domain, predictor.uncalibrated):
         log.warning("%s", note)
+    _check_read(cfg, predictor, sources)
     chunks = _chunks(predictor, checkpoints, sources, cfg, chunk_size)
     identity = _identity(cfg, checkpoints, sources)
     n_stds = interval_stds(cfg.level, predictor.is_laplace)
@@ -101,6 +104,20 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
             reasons = first_reasons(partial.rejected(), partial.n_rejected)
             log.warning("%s could not be used (%s): %s", unusable, reasons, reports.rejected)
     return _exit_code(partial.n_rejected > 0, cfg.on_error) if partial.n_predicted else 1
+
+
+def _check_read(cfg: DictConfig, predictor: Predictor, sources: Sequence[str]) -> None:
+    """Check that the model or the structures leave no value that was given without effect."""
+    unread = []
+    if not predictor.has_std:
+        unread.append(("level", "this model, which predicts no standard deviation"))
+    if any(is_store(user_path(source)) for source in sources):
+        of_records = ("id_column", "structure_column", "all_blocks", "formula_mismatch")
+        unread += [(key, "built graphs") for key in of_records]
+    keys = section_keys(PredictSettings)
+    for key, place in unread:
+        if cfg[key] != keys[key].default:
+            raise ConfigError(f"{key}={cfg[key]} has no effect on {place}; omit it")
 
 
 def _identity(

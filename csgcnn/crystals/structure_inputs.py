@@ -17,7 +17,7 @@ from csgcnn.crystals.records import DEFAULT_OPTIONS, ReadOptions, Record
 from csgcnn.crystals.structure_files import structure_format, structure_name
 from csgcnn.crystals.structures import StructureText
 from csgcnn.crystals.text_files import ONE_STRUCTURE, text_pieces
-from csgcnn.errors import StructureError, UserError
+from csgcnn.errors import ConfigError, StructureError, UserError
 
 
 def iter_structures(
@@ -37,12 +37,15 @@ def iter_structures(
 
     Raises:
         UserError: A path leads to no structure; raised before the first record.
+        ConfigError: The options name columns, but no path is a data set.
     """
     inputs = [found for path in paths for found in _expand(Path(os.path.expanduser(path)))]
     if not inputs:
         raise UserError(
             "no structures given; expected files, folders or patterns such as 'cifs/*.cif'"
         )
+    if options.id_column or options.structure_column:
+        _check_columns(inputs)
     counts = Counter(structure_name(path.name) for path in inputs)
 
     def records_of(path: Path) -> Iterator[Record]:
@@ -54,6 +57,15 @@ def iter_structures(
 
     records = chain.from_iterable(map(records_of, inputs))
     return chain.from_iterable(map(_blocks, records)) if options.all_blocks else records
+
+
+def _check_columns(inputs: Sequence[Path]) -> None:
+    """Check that a file may have columns, which the user named."""
+    if all(_is_structure_folder(path) or find_reader(path) is None for path in inputs):
+        raise ConfigError(
+            f"{inputs[0]} has no columns; omit id_column and structure_column, which name those of "
+            "data files"
+        )
 
 
 def _expand(path: Path) -> list[Path]:

@@ -44,6 +44,16 @@ def test_the_refusal_comes_before_any_work(csgcnn: Command, tmp_path: Path) -> N
     assert (answer.code, "p.csv exists" in answer.err) == (2, True)
 
 
+def test_columns_of_structure_files_are_refused(
+    csgcnn: Command, ckpt: Path, cifs: Path, tmp_path: Path
+) -> None:
+    words = ["predict", f"ckpt={ckpt}", f"structures={cifs}", "workers=1"]
+    for key in ("id_column", "structure_column"):
+        answer = csgcnn(*words, f"{key}=x", cwd=tmp_path)
+        assert (answer.code, "has no columns; omit" in answer.err) == (2, True), answer.said
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_lists_of_another_table_are_kept(
     csgcnn: Command, ckpt: Path, some_bad: Path, cifs: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +140,9 @@ def test_deviations_come_with_an_interval(
             expected = [value - n_stds * std, value + n_stds * std]
             found = [float(row[f"band_gap_{end} [eV]"]) for end in ("lower", "upper")]
             assert found == pytest.approx(expected, abs=1e-5)
+    words[1] = f"ckpt={ckpts[0]}"
+    answer = csgcnn(*words, "level=0.5", "output=c.csv", cwd=tmp_path)
+    assert (answer.code, "level=0.5 has no effect" in answer.err) == (2, True), answer.said
     answer = csgcnn(*words, "level=90", "output=c.csv", cwd=tmp_path)
     assert (answer.code, "level" in answer.err) == (2, True), answer.said
     frame = load(ckpts).predict([*cifs.iterdir()], as_frame=True, level=0.5)
