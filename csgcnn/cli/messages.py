@@ -81,6 +81,11 @@ def print_hydra_error(command: str, error: Exception, arguments: Sequence[str]) 
     if type(error).__module__.startswith("submitit.") and not wants_tracebacks():
         print(f"csgcnn {command}: the launcher reports: {first_line(error)}", file=sys.stderr)
         return 1
+    if isinstance(error, OSError) and error.filename and not wants_tracebacks():
+        # No folder can be made for the run.
+        reason = f"cannot write {error.filename}: {error.strerror}"
+        print(f"csgcnn {command}: {reason}; give another folder", file=sys.stderr)
+        return 1
     expected = HydraException | OmegaConfBaseException | ValueError | yaml.YAMLError
     is_expected = isinstance(error, expected)
     if wants_tracebacks() or not is_expected:

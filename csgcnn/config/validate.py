@@ -7,12 +7,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from csgcnn.config.keys import described_keys, section_keys
+from csgcnn.config.locations import CONF
 from csgcnn.config.names import check_columns, check_given, check_names
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.setting import Key
 from csgcnn.config.targets import check_targets
 from csgcnn.config.tree import select
-from csgcnn.config.upgrade import removed_keys_in
+from csgcnn.config.upgrade import read_config, removed_keys_in
 from csgcnn.errors import CombinationError, ConfigError, first_line, nearest, one_line
 
 LEARNED_WEIGHTS_OF_LIKELIHOOD = (
@@ -160,6 +161,9 @@ def _check_folds(plain: dict[str, Any], typed: Sequence[str]) -> None:
         is_read = name != "fold" and not (other in typed and (is_number or other == "repeats"))
         if f"dataset.split.{name}" in typed and not is_read:
             raise ConfigError(f"dataset.split.{name} has no effect; {other}=… chooses the {other}")
+    task = read_config(CONF / "task" / f"{plain['task']['name']}.yaml")
+    if "dataset" in typed and "path" in task.get("dataset", {}):
+        raise ConfigError("dataset=… has no effect beside task=…, which names its data; omit it")
     if plain["task"]["name"] or not is_number or split["method"] != "random":
         return
     if "dataset.split.method" in typed:

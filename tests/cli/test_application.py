@@ -115,6 +115,19 @@ def test_a_run_that_fails_at_once_leaves_no_folder(
     assert not list(tmp_path.glob("runs/*/*"))
 
 
+@pytest.mark.parametrize("folder", ["/proc/absent/run", "file/run"])
+def test_a_folder_that_cannot_be_made_is_named(
+    folder: str, replace_command: Replace, exit_code: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace_command("train", lambda cfg: 0)
+    Path("file").touch()
+    assert exit_code("train", f"hydra.run.dir={folder}") == 1
+    assert exit_code("train", "--multirun", "seed=0,1", f"hydra.sweep.dir={folder}") == 1
+    error = capsys.readouterr().err
+    assert error.count("csgcnn train: cannot write ") == 2
+    assert "Traceback" not in error
+
+
 def test_a_benchmark_that_fails_at_once_leaves_no_folder(
     replace_command: Replace, exit_code: Run, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ Command = Callable[..., Any]
         ("train", "dataset.units.refractive_index=1", "refractive_index is not a target"),
         ("train", "dataset.derived.wide=band_gap > 3", "wide is not a target"),
         ("benchmark", "dataset.split.fold=1", "folds=… chooses the folds"),
+        ("benchmark", "dataset=elastic", "dataset=… has no effect beside task=…"),
     ],
 )
 def test_a_key_without_effect_is_refused(
