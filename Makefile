@@ -6,8 +6,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
+POTENTIALS := $(VENV)/.installed-potentials
 
-.PHONY: train test test-slow lint format docs reference clean
+.PHONY: train potentials test test-slow lint format docs reference clean
 
 train: $(RUNTIME)
 	$(BIN)/csgcnn train
@@ -19,6 +20,9 @@ test: $(DEV)
 # torchrun, search, kills, SLURM, wheel and sdist, notebook, documentation site.
 test-slow: $(DEV) $(DOCS)
 	$(PYTEST) -m "slow or slurm"
+
+# The pretrained potentials, whose tests are skipped without them.
+potentials: $(POTENTIALS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -50,6 +54,10 @@ $(DEV): $(RUNTIME)
 
 $(DOCS): $(RUNTIME)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+$(POTENTIALS): $(RUNTIME)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[sevennet,chgnet]'
 	touch $@
 
 clean:

@@ -92,6 +92,7 @@ def read_stores(
     from itertools import islice
 
     from csgcnn.crystals.graphs import find_neighbors, to_graphs
+    from csgcnn.crystals.site_features.compute import site_features
     from csgcnn.crystals.structure_inputs import iter_structures
     from csgcnn.crystals.structures import to_crystal
     from csgcnn.data.store import GraphStore
@@ -108,7 +109,7 @@ def read_stores(
         crystals = [to_crystal(record.source) for record in chunk]
         watch.lap("read")
         neighbors = [find_neighbors(crystal, settings) for crystal in crystals]
-        graphs = to_graphs(crystals, neighbors, settings)
+        graphs = to_graphs(crystals, neighbors, settings, site_features(crystals, settings))
         store = GraphStore(graphs, [record.id for record in chunk], {}, settings)
         watch.lap("graph")
         yield store

@@ -16,6 +16,7 @@ from csgcnn import __version__
 from csgcnn.commands.ensemble import minutes_left
 from csgcnn.commands.job import Job
 from csgcnn.commands.prepare import dataset_settings, plain, read_dataset
+from csgcnn.commands.site_features import pin_site_features
 from csgcnn.commands.train import train
 from csgcnn.config.paths import overrides_of_result
 from csgcnn.data.dataset import Dataset
@@ -80,6 +81,7 @@ def benchmark(cfg: DictConfig, job: Job) -> None:
     start = time.monotonic()
     cfg = cfg if cfg.task.name else cross_validation(cfg)
     _check(cfg)
+    pin_site_features(cfg)
     n_folds = cfg.task.n_folds
     folds = _folds_to_run(cfg.folds, n_folds)
     select_device(cfg.trainer.device, cfg.trainer.threads, cfg.trainer.deterministic)

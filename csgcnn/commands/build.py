@@ -2,18 +2,18 @@
 
 import logging
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from csgcnn.commands.counting import counted
 from csgcnn.commands.prepare import dataset_settings, plain, read_options
+from csgcnn.commands.site_features import pin_site_features
 from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import iter_records
-from csgcnn.crystals.graph_builder import Rejected, build_graphs
-from csgcnn.data.cache import build_or_wait, content_key
+from csgcnn.crystals.graph_builder import Rejected
+from csgcnn.data.cache import build_or_wait, content_key, graph_builder
 from csgcnn.data.record_reports import (
     RecordReports,
     first_reasons,
@@ -37,6 +37,7 @@ def build(cfg: DictConfig) -> int:
     Raises:
         UserError: The output exists, or cannot be written.
     """
+    pin_site_features(cfg)
     output, settings = user_path(cfg.output), GraphSettings(**plain(cfg.graph))
     if output.exists():
         raise UserError(f"output={output} exists; choose another folder, or remove it")
@@ -55,7 +56,7 @@ def build(cfg: DictConfig) -> int:
                 path,
                 cfg.workers,
                 count,
-                partial(build_graphs, formula_mismatch=options.formula_mismatch),
+                graph_builder(options),
             )
             unfinished.rename(output)
         except OSError as error:

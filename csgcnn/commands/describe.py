@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from csgcnn.commands.data_report_text import format_report
 from csgcnn.commands.outputs import check_output
 from csgcnn.commands.prepare import dataset_settings, open_graphs, plain
+from csgcnn.commands.site_features import pin_site_features
 from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.config.settings.graph import GraphSettings
@@ -40,6 +41,7 @@ def describe(cfg: DictConfig) -> DataReport:
     Raises:
         UserError: The data cannot be read, or the output cannot be written.
     """
+    pin_site_features(cfg)
     output = _output(cfg)
     settings = dataset_settings(cfg)
     opened = open_graphs(settings, GraphSettings(**plain(cfg.graph)), cfg.workers)

@@ -1,13 +1,14 @@
 """The last line of a training: how long it was and how it ended."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
 from csgcnn.config.locations import CONF
 from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.errors import plural
+from csgcnn.training.losses import MultiTaskLoss
 from csgcnn.training.progress import readable_time
 from csgcnn.training.trainer import Trainer
 
@@ -64,3 +65,10 @@ def recipe_epochs(name: str | None) -> int | None:
 def _has_ended(trainer: Trainer) -> bool:
     rates = [row["lr"] for row in trainer.history]
     return trainer.optimizer.param_groups[0]["lr"] <= ENDED * max(rates)
+
+
+def learned_weights(trainer: Trainer) -> str:
+    """Return the learned weight of each target in words."""
+    weights = cast(MultiTaskLoss, trainer.loss).task_weights.tolist()
+    learned = zip(trainer.targets, weights, strict=True)
+    return ", ".join(f"{target.name} {weight:.3g}" for target, weight in learned)

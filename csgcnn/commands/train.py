@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -15,7 +15,8 @@ from csgcnn.commands.ensemble import train_ensemble
 from csgcnn.commands.job import Job
 from csgcnn.commands.prepare import Prepared, build_trainer, plain, prepare, report_data
 from csgcnn.commands.ranks import follow_rank_0, leading
-from csgcnn.commands.run_summary import how_ended, summary_line
+from csgcnn.commands.run_summary import how_ended, learned_weights, summary_line
+from csgcnn.commands.site_features import pin_site_features
 from csgcnn.config.resolved import save_resolved
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.domain import Domain
@@ -34,7 +35,6 @@ from csgcnn.training.checkpointing import Checkpointer, PrunedError
 from csgcnn.training.divergence import DivergenceError
 from csgcnn.training.interruption import Interruption
 from csgcnn.training.kernel_fit import fit_kernel_head
-from csgcnn.training.losses import MultiTaskLoss
 from csgcnn.training.progress import TrainingProgress
 from csgcnn.training.resume import check_same_run, data_digest, last_checkpoint
 from csgcnn.training.state import load_training_state
@@ -55,6 +55,7 @@ def train(cfg: DictConfig, job: Job) -> float:
         job: Its folder. A run that is there is resumed if `resume` is set.
     """
     use_present_device(cfg, job)
+    pin_site_features(cfg)
     if cfg.ensemble > 1:
         return train_ensemble(cfg, job, train_network)
     return train_network(cfg, job)
@@ -241,16 +242,9 @@ def _fit(
         raise distributed.CollectiveError(
             f"{error}. The crystals of these batches are in {run.folder / 'diverged.json'}{kept}"
         ) from error
-    _log_task_weights(trainer)
-    return ""
-
-
-def _log_task_weights(trainer: Trainer) -> None:
     if trainer.settings.learn_task_weights:
-        weights = cast(MultiTaskLoss, trainer.loss).task_weights.tolist()
-        learned = zip(trainer.targets, weights, strict=True)
-        text = ", ".join(f"{target.name} {weight:.3g}" for target, weight in learned)
-        log.info("learned task weights: %s", text)
+        log.info("learned task weights: %s", learned_weights(trainer))
+    return ""
 
 
 def _finish_best(network: CrystalGraphNetwork, data: Prepared, checkpointer: Checkpointer) -> None:

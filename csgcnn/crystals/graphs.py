@@ -13,6 +13,7 @@ from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.descriptors import descriptors
 from csgcnn.crystals.fingerprints import fingerprints
 from csgcnn.crystals.neighbors import SHELL_TOLERANCE, search_neighbors
+from csgcnn.crystals.site_features.compute import site_features
 from csgcnn.errors import StructureError
 
 # Sites for which spglib finds the symmetry within seconds.
@@ -24,6 +25,7 @@ Array = NDArray[Any]
 _COUNTED_BY = {
     "atomic_number": "n_atoms",
     "atom_multiplicity": "n_atoms",
+    "site_features": "n_atoms",
     "site_node": "n_sites",
     "edge_index": "n_edges",
     "distance": "n_edges",
@@ -46,6 +48,7 @@ class CrystalGraphs:
     fingerprint: Array  # [n_graphs, N_HASHES] uint64, equal crystals agree in one column
     atomic_number: Array  # [n_atoms] uint8
     atom_multiplicity: Array  # [n_atoms] float32, number of sites of the node
+    site_features: Array  # [n_atoms, n_site_features] float16, mean over the sites of the node
     site_node: Array  # [n_sites] int32, node of the site
     edge_index: Array  # [2, n_edges] int32, (neighbor, center)
     distance: Array  # [n_edges] float32, Å
@@ -111,7 +114,7 @@ def connect(crystals: Sequence[Crystal], settings: GraphSettings) -> CrystalGrap
         StructureError: Two atoms of a crystal have the same position, or it has too many neighbors.
     """
     found = [find_neighbors(crystal, settings) for crystal in crystals]
-    return to_graphs(crystals, found, settings)
+    return to_graphs(crystals, found, settings, site_features(crystals, settings))
 
 
 def find_neighbors(crystal: Crystal, settings: GraphSettings) -> NeighborList:
@@ -139,7 +142,10 @@ def find_neighbors(crystal: Crystal, settings: GraphSettings) -> NeighborList:
 
 
 def to_graphs(
-    crystals: Sequence[Crystal], found: Sequence[NeighborList], settings: GraphSettings
+    crystals: Sequence[Crystal],
+    found: Sequence[NeighborList],
+    settings: GraphSettings,
+    features: Sequence[Array],
 ) -> CrystalGraphs:
     """Return the graphs of crystals: nearest shells kept, equivalent atoms merged.
 
@@ -147,6 +153,7 @@ def to_graphs(
         crystals: The crystals.
         found: Their neighbors, from `find_neighbors` with the same settings.
         settings: Shells and compression.
+        features: Their site features [n_sites, n_site_features], from `site_features`.
     """
     n_sites = np.array([len(c.atomic_number) for c in crystals], dtype=np.int64)
     first_site = np.cumsum(n_sites) - n_sites
@@ -187,12 +194,22 @@ def to_graphs(
         fingerprint=fingerprint,
         atomic_number=atomic_number[first_site_of_node],
         atom_multiplicity=multiplicity.astype(np.float32),
+        site_features=_mean_of_nodes(np.concatenate(features), site_node, multiplicity),
         site_node=(site_node - first_atom[graph_of_site]).astype(np.int32),
         edge_index=(np.stack([neighbor, center]) - first_atom[graph_of_edge]).astype(np.int32),
         distance=distance.astype(np.float32),
         edge_multiplicity=edge_multiplicity.astype(np.float32),
         global_features=np.stack([one.global_features for one in found]),
     )
+
+
+def _mean_of_nodes(features: Array, site_node: Array, multiplicity: Array) -> Array:
+    """Return the mean of features over the sites of each node: [n_nodes, n_features] float16."""
+    if len(multiplicity) == len(site_node):
+        return features
+    total = np.zeros((len(multiplicity), features.shape[1]), np.float32)
+    np.add.at(total, site_node, features)
+    return (total / multiplicity[:, None]).astype(np.float16)
 
 
 def _nearest(

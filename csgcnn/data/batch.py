@@ -36,6 +36,7 @@ class GraphBatch:
     Attributes:
         atomic_number: [n_atoms] int64.
         atom_multiplicity: [n_atoms] float, number of equal sites that the node stands for.
+        site_features: [n_atoms, n_site_features] float16, from pretrained potentials.
         graph_index: [n_atoms] int64, crystal of each node.
         edge_index: [2, n_edges] int64, (neighbor, center).
         distance: [n_edges] float, in Å.
@@ -48,6 +49,7 @@ class GraphBatch:
 
     atomic_number: Tensor
     atom_multiplicity: Tensor
+    site_features: Tensor
     graph_index: Tensor
     edge_index: Tensor
     distance: Tensor

@@ -88,7 +88,7 @@ def open_dataset(
         return iter_records(path, options)
 
     if builder is build_graphs:
-        builder = partial(build_graphs, formula_mismatch=options.formula_mismatch)
+        builder = graph_builder(options, cache_folder)
 
     folder = None
     try:
@@ -107,6 +107,20 @@ def open_dataset(
         chunks.append(chunk)
         progress(len(chunk.records) + len(chunk.rejected))
     return pack_store(chunks, settings, path)
+
+
+def graph_builder(options: ReadOptions, cache_folder: Path | None = None) -> Builder:
+    """Return what builds the graphs of a data set.
+
+    Args:
+        options: How its records are read.
+        cache_folder: The cache, where site features are looked up; None for the default folder.
+    """
+    if cache_folder is None:
+        with suppress(OSError):
+            cache_folder = default_cache_folder()
+    site_cache = cache_folder and cache_folder / "site_features"
+    return partial(build_graphs, formula_mismatch=options.formula_mismatch, site_cache=site_cache)
 
 
 def build_or_wait(

@@ -109,6 +109,7 @@ def _collate(
     return GraphBatch(
         atomic_number=packed["atomic_number"].index_select(0, atoms).long(),
         atom_multiplicity=packed["atom_multiplicity"].index_select(0, atoms),
+        site_features=packed["site_features"].index_select(0, atoms),
         graph_index=graph_index,
         edge_index=packed["edge_index"].index_select(1, edges) + first_atom,
         distance=packed["distance"].index_select(0, edges),

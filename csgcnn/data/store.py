@@ -31,7 +31,10 @@ AHEAD = 2
 # Bytes that batches read from files before their memory is returned to the system.
 MAPPED_BYTES = 2**26
 
-_PACKED = ("atomic_number", "atom_multiplicity", "edge_index", "distance", "edge_multiplicity")
+_PACKED = (
+    *("atomic_number", "atom_multiplicity", "site_features"),
+    *("edge_index", "distance", "edge_multiplicity"),
+)
 
 
 class GraphStore:
@@ -175,7 +178,8 @@ class GraphStore:
         if self.is_resident:
             return batch
         # Bytes per edge and per node in the files.
-        self._mapped_bytes += 16 * len(batch.distance) + 5 * len(batch.atomic_number)
+        per_atom = 5 + batch.site_features.shape[1] * batch.site_features.itemsize
+        self._mapped_bytes += 16 * len(batch.distance) + per_atom * len(batch.atomic_number)
         if self._mapped_bytes > self._max_mapped_bytes:
             self._mapped_bytes = 0
             self.release()

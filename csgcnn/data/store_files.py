@@ -29,6 +29,7 @@ from csgcnn.crystals.descriptors import descriptor_names
 from csgcnn.crystals.fingerprints import N_HASHES
 from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.crystals.records import Scalar
+from csgcnn.crystals.site_features.potential import n_site_features
 
 # 2: global_features; 3: checksums; 4: rows.jsonl; 5: truncate as in CGCNN; 6: no edge vectors;
 # 7: warnings.json, fingerprints for any cell
@@ -57,6 +58,8 @@ _LAYOUT: dict[str, Layout] = {
     "edge_multiplicity": ("float32", ("n_edges",)),
     "global_features": ("float32", ("n_graphs", "n_global")),
 }
+# The array of stores with site features.
+_SITE_LAYOUT: dict[str, Layout] = {"site_features": ("float16", ("n_atoms", "n_site_features"))}
 # Format 6 had one hash of each crystal, which recognizes duplicates in the same cell only.
 _LAYOUT_6: dict[str, Layout] = {"fingerprint": ("uint64", ("n_graphs",))}
 
@@ -101,7 +104,7 @@ def save_content(content: StoreContent, folder: Path) -> None:
     """
     sums = {
         f"{name}.npy": _write_array(folder / f"{name}.npy", [getattr(content.graphs, name)])
-        for name in _LAYOUT
+        for name in _layout(content.settings)
     }
     line = json.dumps({"ids": content.ids, "columns": content.columns}) + "\n"
     sums["rows.jsonl"] = write_pieces(folder / "rows.jsonl", [line.encode()])
@@ -116,13 +119,13 @@ def merge_stores(parts: Sequence[Path], folder: Path) -> None:
         folder: An existing folder; the checksums of other files in it are recorded, too.
     """
     sums = {}
-    for name in _LAYOUT:
+    meta = json.loads((parts[0] / "meta.json").read_text(encoding="utf-8"))
+    for name in _layout(GraphSettings(**meta["settings"])):
         file = f"{name}.npy"
         arrays = [np.load(part / file, mmap_mode="r", allow_pickle=False) for part in parts]
         sums[file] = _write_array(folder / file, arrays)
     rows = ((part / "rows.jsonl").read_bytes() for part in parts)
     sums["rows.jsonl"] = write_pieces(folder / "rows.jsonl", rows)
-    meta = json.loads((parts[0] / "meta.json").read_text(encoding="utf-8"))
     _write_meta(folder, meta["settings"], sums)
 
 
@@ -140,8 +143,8 @@ def load_content(folder: Path) -> StoreContent:
         if meta["format"] not in READABLE:
             raise ValueError(f"format {meta['format']!r:.20}, expected {FORMAT}")
         settings, sums = GraphSettings(**meta["settings"]), dict(meta["crc32"])
-        layout = _LAYOUT if meta["format"] == FORMAT else _LAYOUT | _LAYOUT_6
-    required = {"rows.jsonl", *(f"{name}.npy" for name in _LAYOUT)}
+        layout = _layout(settings) | (_LAYOUT_6 if meta["format"] != FORMAT else {})
+    required = {"rows.jsonl", *(f"{name}.npy" for name in layout)}
     for name in sorted(required | (sums.keys() & set(os.listdir(folder)))):
         with reading(folder / name) as path:
             if sums.get(name) != _checksum(path):
@@ -197,12 +200,19 @@ def reading(path: Path) -> Iterator[Path]:
         raise ValueError(f"{path}: {error}") from error
 
 
+def _layout(settings: GraphSettings) -> dict[str, Layout]:
+    return _LAYOUT | (_SITE_LAYOUT if settings.site_features else {})
+
+
 def _map_graphs(
     folder: Path, n_graphs: int, settings: GraphSettings, layout: Mapping[str, Layout]
 ) -> CrystalGraphs:
     with reading(folder / "meta.json"):
-        n_global = len(descriptor_names(settings.global_features))
-    sizes: dict[str | int, int] = {"n_graphs": n_graphs, "n_global": n_global}
+        sizes: dict[str | int, int] = {
+            "n_graphs": n_graphs,
+            "n_global": len(descriptor_names(settings.global_features)),
+            "n_site_features": n_site_features(settings),
+        }
     arrays: dict[str, Array] = {}
     for name, (dtype, shape) in layout.items():
         with reading(folder / f"{name}.npy") as path:
@@ -217,6 +227,8 @@ def _map_graphs(
         arrays[name] = array
     if arrays["fingerprint"].ndim == 1:
         arrays["fingerprint"] = np.repeat(arrays["fingerprint"][:, None], N_HASHES, axis=1)
+    if "site_features" not in layout:
+        arrays["site_features"] = np.empty((sizes["n_atoms"], 0), np.float16)
     return CrystalGraphs(**arrays)
 
 

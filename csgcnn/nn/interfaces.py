@@ -123,7 +123,7 @@ class EdgeCalculator(Protocol):
 
 
 class NodeFeature(Protocol):
-    """Compute features of the atoms from their elements.
+    """Compute features of the atoms, in general from their elements.
 
     The constructor's arguments are keys of `node_features.NAME`.
 
@@ -133,11 +133,11 @@ class NodeFeature(Protocol):
 
     dim: int
 
-    def __call__(self, atomic_number: Tensor) -> Tensor:
+    def __call__(self, graph: GraphBatch) -> Tensor:
         """Return features of the atoms.
 
         Args:
-            atomic_number: Elements of the atoms [n_atoms], int64, from 1 to 100.
+            graph: The crystals, with `atomic_number` [n_atoms], int64, from 1 to 100.
 
         Returns:
             Features [n_atoms, dim].

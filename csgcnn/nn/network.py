@@ -10,6 +10,7 @@ from csgcnn.config.instantiate import instantiate
 from csgcnn.config.settings import Setting
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.descriptors import descriptor_names
+from csgcnn.crystals.site_features.potential import site_columns
 from csgcnn.data.batch import GraphBatch
 from csgcnn.nn.global_features import GlobalFeatures
 from csgcnn.nn.heads import Head, StdHead, TargetScaler
@@ -167,7 +168,7 @@ class CrystalGraphNetwork(nn.Module):
 
     def crystal_vector(self, graph: GraphBatch) -> Tensor:
         """Return the vector of each crystal after the pooling [n_graphs, pooling.dim]."""
-        x = self.embedding(self.node_features(graph.atomic_number))
+        x = self.embedding(self.node_features(graph))
         edge_attr = self.edge_calculator(graph)
         for i, block in enumerate(self.blocks):
             x = block(x, edge_attr, graph)
@@ -247,14 +248,24 @@ def build_network(config: Mapping[str, Any], n_outputs: Sequence[int]) -> Crysta
     Raises:
         ConfigError: An option is unknown or a value is wrong.
     """
-    parts = {
-        name: instantiate(config[name]) for name in ("node_features", "edge_calculator", "pooling")
+    settings = GraphSettings(**config["graph"])
+    columns = site_columns(settings)
+    node_features = {
+        name: instantiate(part, **_columns(part, columns))
+        for name, part in config["node_features"].items()
     }
-    n_global = len(descriptor_names(GraphSettings(**config["graph"]).global_features))
+    parts = {name: instantiate(config[name]) for name in ("edge_calculator", "pooling")}
+    n_global = len(descriptor_names(settings.global_features))
     return instantiate(
         config["model"],
         **parts,
+        node_features=node_features,
         n_outputs=n_outputs,
         n_global=n_global,
         kernel_head=instantiate(config.get("head") or {}) or None,
     )
+
+
+def _columns(part: Mapping[str, Any], columns: Mapping[str, slice]) -> dict[str, slice]:
+    """Return the columns of the site features that a node feature reads, if it reads some."""
+    return {"columns": columns[part["potential"]]} if "potential" in part else {}

@@ -16,6 +16,7 @@ from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.targets import allowed_plugins, plugins_in
 from csgcnn.config.validate import check_values
 from csgcnn.crystals.descriptors import descriptor_names
+from csgcnn.crystals.site_features.potential import check_installed, n_site_features
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.domain import Domain
 from csgcnn.data.targets import Target
@@ -134,9 +135,10 @@ def _load_one(path: Path) -> TrainedModel:
         check_values(config, section_keys(RunSettings))
         targets = [Target(**target) for target in content["targets"]]
         graph = GraphSettings(**config["graph"])
+        check_installed(graph)
         n_outputs = [target.n_outputs for target in targets]
         network = _network(config, n_outputs, content["state_dict"])
-        _check_forward(network, len(descriptor_names(graph.global_features)))
+        _check_forward(network, graph)
     except _MISFITS as error:
         raise UserError(
             f"{path}: its weights do not fit its own configuration: {one_line(error)}"
@@ -180,12 +182,14 @@ def _network(
 
 
 @torch.inference_mode()
-def _check_forward(network: CrystalGraphNetwork | Ensemble, n_global: int) -> None:
+def _check_forward(network: CrystalGraphNetwork | Ensemble, settings: GraphSettings) -> None:
     """Predict one atom with one neighbor: an error here would occur for every crystal."""
     one, first = torch.ones(1), torch.zeros(1, dtype=torch.long)
+    sites = torch.zeros(1, n_site_features(settings), dtype=torch.float16)
+    descriptors = torch.zeros(1, len(descriptor_names(settings.global_features)))
     edge_index = first.expand(2, 1)
     network.eval().with_std(
-        GraphBatch(first + 1, one, first, edge_index, one, one, torch.zeros(1, n_global), 1)
+        GraphBatch(first + 1, one, sites, first, edge_index, one, one, descriptors, 1)
     )
 
 

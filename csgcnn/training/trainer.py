@@ -75,9 +75,9 @@ class Trainer:
         self.values = dataset.values.to(device)
         self.weights = dataset.loss_weights(train_rows, device)
         self.loss = loss.to(device)
-        self.settings = settings
-        self.augment = augment
+        self.settings, self.augment = settings, augment
         model.scaler.fit(dataset.values[train_rows].to(device))
+        model.node_features.fit(self.store, train_rows)
         if model.global_features is not None:
             descriptors = torch.from_numpy(self.store.graphs.global_features)
             model.global_features.fit(descriptors[train_rows])

@@ -9,7 +9,8 @@ import pytest
 from structure_text import CIF, CSCL, Write
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.graph_builder import MAX_NOTES, GraphChunk, Rejected, build_graphs
+from csgcnn.crystals.chunk_graphs import MAX_NOTES
+from csgcnn.crystals.graph_builder import GraphChunk, Rejected, build_graphs
 from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structure_warnings import StructureNote, StructureWarning, warn

@@ -27,6 +27,7 @@ def concatenated(singles: list[GraphBatch]) -> GraphBatch:
         for name in (
             "atomic_number",
             "atom_multiplicity",
+            "site_features",
             "distance",
             "edge_multiplicity",
             "global_features",

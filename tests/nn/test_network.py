@@ -117,7 +117,7 @@ def test_the_network_with_the_settings_of_cgcnn_is_the_published_one(
     centers = torch.arange(len(graph.atomic_number)).unsqueeze(1)
     assert (graph.edge_index[1].view(-1, N_NEIGHBORS) == centers).all()
 
-    features = ours.node_features(graph.atomic_number)
+    features = ours.node_features(graph)
     mu = torch.arange(0, 8.1, 0.2)
     edge_attr = torch.exp(-((graph.distance.unsqueeze(1) - mu) ** 2) / 0.2**2)
     published = PublishedNetwork(features.shape[1], len(mu))

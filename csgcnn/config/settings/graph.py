@@ -46,11 +46,25 @@ class GraphSettings:
             "Descriptors of the whole crystal, one or a list.", choices=("none", *GLOBAL_FEATURES)
         ),
     ] = field(default_factory=lambda: ["density"])
+    site_features: Annotated[
+        Any,
+        Setting(
+            "Pretrained potentials whose features of each site are stored with the graphs, one or "
+            "a list: sevennet, chgnet, or that of a plugin; node_features that need one add it."
+        ),
+    ] = field(default_factory=list)
+    site_layers: Annotated[
+        list[int] | None,
+        Setting(
+            "Layers of the potentials whose features are stored, from 1.",
+            null="all",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
-        given = self.global_features
-        names = (given,) if isinstance(given, str) else tuple(given or ())
-        self.global_features = tuple(sorted({str(name) for name in names} - {"none"}))
+        self.global_features = tuple(sorted({*_names(self.global_features)} - {"none"}))
+        self.site_features = _names(self.site_features)
+        self.site_layers = self.site_layers and sorted(set(self.site_layers))
         for name, is_right, expected in (
             ("cutoff", type(self.cutoff) in (int, float), "a number"),
             ("max_neighbors", type(self.max_neighbors) is int, "an integer"),
@@ -60,3 +74,9 @@ class GraphSettings:
                 raise ConfigError(
                     f"graph.{name} is {getattr(self, name)!r:.60}, expected {expected}"
                 )
+        if self.site_layers and not all(type(n) is int and n > 0 for n in self.site_layers):
+            raise ConfigError(f"graph.site_layers={self.site_layers}: expected integers from 1")
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    return tuple(map(str, (given,) if isinstance(given, str) else given or ()))

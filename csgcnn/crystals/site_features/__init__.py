@@ -1,0 +1,1 @@
+"""Site features of pretrained interatomic potentials: what a potential knows of each site."""

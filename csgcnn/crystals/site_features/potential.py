@@ -1,0 +1,239 @@
+"""Pretrained interatomic potentials, whose layers describe the surroundings of each site.
+
+A potential is named by `graph.site_features`. Before graphs are built its name is pinned to what is
+installed, "sevennet 0.13.0 a7ff190d41ef": name, version of its package and hash of its weights. The
+pinned name is a part of the graph settings, so that stores and checkpoints say whose features they
+hold, and other ones are refused.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from numpy.typing import NDArray
+
+from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.crystals.crystal import Crystal
+from csgcnn.crystals.elements import SYMBOLS
+from csgcnn.errors import ConfigError, StructureError, UserError, nearest
+from csgcnn.io import file_digest
+
+Array = NDArray[Any]
+HASH_LENGTH = 12
+
+
+class Potential(ABC):
+    """A pretrained potential whose weights lie in an installed package.
+
+    A plugin derives its own class and registers it with `register_potential`. Class and instance
+    are imported and made before anything is computed, so that heavy packages are imported by
+    `compute` only.
+
+    Attributes:
+        name: Name in `graph.site_features`.
+        package: Distribution that holds code and weights.
+        install: What to install: an extra of csgcnn, or the package.
+        weights_hash: SHA-256 of the file of the weights; other files are refused.
+        n_layers: Layers whose features can be chosen.
+        n_channels: Features per site and layer, which rotations do not change.
+        elements: Atomic numbers that the potential knows.
+    """
+
+    name: ClassVar[str]
+    package: ClassVar[str]
+    install: ClassVar[str]
+    weights_hash: ClassVar[str]
+    n_layers: ClassVar[int]
+    n_channels: ClassVar[int]
+    elements: ClassVar[frozenset[int]]
+
+    @abstractmethod
+    def weights_file(self) -> Path:
+        """Return the file of the weights within the installed package."""
+
+    @abstractmethod
+    def compute(self, crystals: Sequence[Crystal], device: str) -> Array:
+        """Compute the features of all sites of some crystals.
+
+        Args:
+            crystals: The crystals, of elements that the potential knows.
+            device: Device that computes.
+
+        Returns:
+            Features [n_sites, n_layers, n_channels] float32, crystal after crystal.
+        """
+
+    def check_elements(self, crystal: Crystal) -> None:
+        """Check that the potential knows all elements of a crystal.
+
+        Raises:
+            StructureError: It does not.
+        """
+        if unknown := sorted({*crystal.atomic_number.tolist()} - self.elements):
+            symbols = ", ".join(SYMBOLS[z] for z in unknown)
+            raise StructureError(f"{self.name} does not know {symbols}, so it has no site features")
+
+
+class Pinned(NamedTuple):
+    """Name of a potential, with what its features depend on.
+
+    Attributes:
+        name: Name of the potential.
+        version: Version of its package.
+        weights: First digits of the SHA-256 of its weights.
+    """
+
+    name: str
+    version: str
+    weights: str
+
+    def __str__(self) -> str:
+        return " ".join(self)
+
+
+_registered: dict[str, Potential] = {}
+
+
+def register_potential(potential: type[Potential]) -> type[Potential]:
+    """Make a potential known by its name; a decorator of its class.
+
+    Args:
+        potential: The class.
+
+    Returns:
+        The same class.
+    """
+    _registered[potential.name] = potential()
+    return potential
+
+
+def pinned(names: Sequence[str]) -> list[str]:
+    """Return the names of potentials with the versions and the weights that are installed.
+
+    Args:
+        names: Names, which may be pinned already.
+
+    Raises:
+        ConfigError: A potential is unknown or not installed, or it is pinned to another version.
+    """
+    return [str(_installed(potential_of(name), name)) for name in names]
+
+
+def potential_of(name: str) -> Potential:
+    """Return a potential.
+
+    Args:
+        name: Its name, which may be pinned.
+
+    Raises:
+        ConfigError: There is no such potential.
+    """
+    known, short = _known(), name.partition(" ")[0]
+    if short not in known:
+        hint = nearest(short, list(known)) or f"; expected {', '.join(sorted(known))}"
+        raise ConfigError(
+            f"graph.site_features: there is no potential {short}{hint}. Weights are loaded from "
+            "installed packages only; a potential of a plugin needs plugins=[PACKAGE]"
+        )
+    return known[short]
+
+
+def check_installed(settings: GraphSettings) -> None:
+    """Check that the potentials of graph settings are installed as they were pinned.
+
+    Args:
+        settings: Settings of a model or of graphs.
+
+    Raises:
+        UserError: One is not; the message names both versions.
+    """
+    for name in settings.site_features:
+        _installed(potential_of(name), name)
+
+
+def site_columns(settings: GraphSettings) -> dict[str, slice]:
+    """Return which columns of the site features belong to which potential.
+
+    Args:
+        settings: Settings of the graphs.
+
+    Returns:
+        Columns by the names of the potentials.
+
+    Raises:
+        ConfigError: A potential is unknown, or has no such layer.
+    """
+    columns, start = {}, 0
+    for name in settings.site_features:
+        potential = potential_of(name)
+        width = len(chosen_layers(potential, settings)) * potential.n_channels
+        columns[potential.name] = slice(start, start + width)
+        start += width
+    return columns
+
+
+def n_site_features(settings: GraphSettings) -> int:
+    """Return the number of site features of graphs."""
+    return max((columns.stop for columns in site_columns(settings).values()), default=0)
+
+
+def chosen_layers(potential: Potential, settings: GraphSettings) -> list[int]:
+    """Return the layers whose features are used, counted from 0.
+
+    Args:
+        potential: The potential.
+        settings: Settings of the graphs.
+
+    Raises:
+        ConfigError: The potential has no such layer.
+    """
+    if settings.site_layers is None:
+        return [*range(potential.n_layers)]
+    if above := [layer for layer in settings.site_layers if layer > potential.n_layers]:
+        raise ConfigError(
+            f"graph.site_layers={list(settings.site_layers)}: {potential.name} has the layers 1 to "
+            f"{potential.n_layers}, and no layer {above[0]}"
+        )
+    return [layer - 1 for layer in settings.site_layers]
+
+
+def _known() -> dict[str, Potential]:
+    from csgcnn.crystals.site_features.chgnet import CHGNet
+    from csgcnn.crystals.site_features.sevennet import SevenNet
+
+    return {potential.name: potential() for potential in (SevenNet, CHGNet)} | _registered
+
+
+@cache
+def _pin(potential: Potential) -> Pinned:
+    try:
+        installed = version(potential.package)
+    except PackageNotFoundError:
+        raise ConfigError(
+            f"graph.site_features={potential.name} needs the package {potential.package}: "
+            f"pip install '{potential.install}'"
+        ) from None
+    found = file_digest(potential.weights_file())
+    if found != potential.weights_hash:
+        raise UserError(
+            f"the weights of {potential.name} in {potential.package} {installed} are not those "
+            f"that are known (SHA-256 {found[:HASH_LENGTH]}, expected "
+            f"{potential.weights_hash[:HASH_LENGTH]}); install the package again"
+        )
+    return Pinned(potential.name, installed, found[:HASH_LENGTH])
+
+
+def _installed(potential: Potential, name: str) -> Pinned:
+    """Return what is installed of a potential, if its name is not pinned to something else."""
+    found = _pin(potential)
+    if " " in name and name != str(found):
+        wanted = Pinned(*name.split(" ")) if name.count(" ") == 2 else Pinned(name, "?", "?")
+        raise ConfigError(
+            f"site features of {wanted.name} {wanted.version} (weights {wanted.weights}) are "
+            f"needed, and {found.version} (weights {found.weights}) is installed: "
+            f"pip install {potential.package}=={wanted.version}"
+        )
+    return found
