@@ -64,7 +64,7 @@ def test_several_features_are_concatenated_in_order(composed: Callable[..., Dict
 
 
 def test_site_features_are_standardized_on_sites_not_on_nodes() -> None:
-    features = SiteFeatures(slice(0, 2), dim=2)
+    features = SiteFeatures(slice(0, 2), "coordination", dim=2)
     features.fit([GRAPH])
     # 0, 4, 4, 4, 4, 0 of the six sites; the second column is constant.
     assert features.mean.tolist() == pytest.approx([16 / 6, 5])
@@ -78,6 +78,6 @@ def test_site_features_are_standardized_on_sites_not_on_nodes() -> None:
 
 
 def test_each_potential_reads_its_own_columns() -> None:
-    features = SiteFeatures(slice(2, 3), dim=1)
+    features = SiteFeatures(slice(2, 3), "coordination", dim=1)
     features.fit([GRAPH, GRAPH])
     assert features.mean.tolist() == pytest.approx([7 / 6])
