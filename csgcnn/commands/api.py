@@ -21,7 +21,7 @@ from csgcnn.commands.train import train as run_train
 from csgcnn.config.compose import to_overrides
 from csgcnn.config.paths import claim_directory
 from csgcnn.config.plugins import check_opt_in, plugins_loaded
-from csgcnn.config.schema import COMMANDS
+from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.validate import validate
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.evaluation.data_report import DataReport

@@ -13,7 +13,7 @@ from csgcnn.config.compose import compose, to_overrides
 from csgcnn.config.keys import section_keys
 from csgcnn.config.locations import group_names, option_names
 from csgcnn.config.override import ALIASES, SHORT_NAMES
-from csgcnn.config.schema import COMMANDS
+from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.tree import leaves
 from csgcnn.errors import ConfigError, first_line, nearest
 

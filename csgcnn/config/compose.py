@@ -11,6 +11,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -19,11 +20,13 @@ from csgcnn.config.free_text import TextLoader, as_dict_key, quoted
 from csgcnn.config.hydra_guard import GuardedConfigLoader, check_folder_size
 from csgcnn.config.locations import CONF
 from csgcnn.config.override import full_key
-from csgcnn.config.schema import register_schemas
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.errors import ConfigError
 
-register_schemas()
+# The settings classes give keys their types and defaults. At the root of the store no group lists
+# them.
+for _command, _settings in COMMANDS.items():
+    ConfigStore.instance().store(f"{_command}_schema", _settings)
 
 
 def compose(

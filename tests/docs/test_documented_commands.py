@@ -16,7 +16,7 @@ from csgcnn.cli.overrides import canonical
 from csgcnn.cli.usage import USAGES
 from csgcnn.config.compose import compose, full_key
 from csgcnn.config.keys import described_keys, section_keys
-from csgcnn.config.schema import COMMANDS as SETTINGS
+from csgcnn.config.settings.commands import COMMANDS as SETTINGS
 from csgcnn.config.settings.removed import REMOVED_KEYS
 from csgcnn.config.validate import check_values
 
