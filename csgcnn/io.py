@@ -128,6 +128,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(strict, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 @contextmanager
 def replacing_csv(path: Path, header: Sequence[str]) -> Iterator[Any]:
     """Open a csv writer of a file that is written atomically, see `replacing`.

@@ -1,6 +1,5 @@
 """`csgcnn.train`, `evaluate` and `describe`: commands as functions, for scripts and notebooks."""
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.validate import validate
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.evaluation.data_report import DataReport
+from csgcnn.io import read_json
 from csgcnn.predictor import Predictor, load
 from csgcnn.runs.locate import find_run
 
@@ -46,7 +46,7 @@ class TrainingResult:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Content of metrics.json: errors by part and target, best epoch, sizes, time."""
-        return json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+        return read_json(self.folder / "metrics.json")
 
     @cached_property
     def predictions(self) -> "pd.DataFrame":

@@ -1,7 +1,6 @@
 """`csgcnn train ensemble=N`: train N members and join them in one checkpoint."""
 
 import csv
-import json
 import logging
 import math
 import time
@@ -18,7 +17,7 @@ from csgcnn.config.resolved import save_resolved
 from csgcnn.data.record_reports import RecordReports
 from csgcnn.errors import ConfigError
 from csgcnn.evaluation.calibration import calibrate
-from csgcnn.io import write_csv
+from csgcnn.io import read_json, write_csv
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.predictor import Predictor
@@ -98,7 +97,7 @@ def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path]) -> float:
     uncalibrated = calibrate(
         network, data.store, dataset.targets, dataset.values, rows, data.batch_size
     )
-    members = [json.loads((folder / "metrics.json").read_text("utf-8")) for folder in folders]
+    members = [read_json(folder / "metrics.json") for folder in folders]
     facts = _facts(members)
     content = load_checkpoint(checkpoints[0])
     changes = {

@@ -1,6 +1,5 @@
 """Finished runs below folders, for `csgcnn table`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from csgcnn.config.keys import described_key, has_effect, section_keys
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.tree import leaves
 from csgcnn.errors import UserError, one_line
+from csgcnn.io import read_json
 from csgcnn.runs.duration import training_minutes
 
 RUN_KEYS = section_keys(RunSettings)
@@ -86,7 +86,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         UserError: It has no test results. Damaged files raise others of `UNUSABLE`.
     """
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_json(folder / "metrics.json")
     config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     if "test" not in metrics:
         raise UserError(f"it was {metrics['outcome']}")

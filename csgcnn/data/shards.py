@@ -22,7 +22,7 @@ from csgcnn.crystals.structure_warnings import StructureNote
 from csgcnn.data.store import GraphStore
 from csgcnn.data.store_files import merge_stores, reading, write_pieces
 from csgcnn.errors import UserError
-from csgcnn.io import flush_files, whole_folder
+from csgcnn.io import flush_files, read_json, whole_folder
 
 REJECTED, WARNINGS = "rejected.json", "warnings.json"
 
@@ -267,7 +267,7 @@ def _none_usable(source: Path, rejected: Sequence[Rejected]) -> UserError:
 
 def _read_rows(path: Path, fields: Sequence[str]) -> list[list[str]]:
     with reading(path):
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = read_json(path)
         expected = [str] * len(fields)
         if not isinstance(rows, list) or any(list(map(type, row)) != expected for row in rows):
             raise ValueError(f"expected a list of [{', '.join(fields)}]")

@@ -1,11 +1,11 @@
 """Files that name the ids of each part of a split."""
 
-import json
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
 from csgcnn.errors import UserError
+from csgcnn.io import read_json
 
 PARTS = ("train", "val", "test")
 
@@ -17,7 +17,7 @@ def read_split(path: Path) -> dict[str, list[str]]:
         UserError: The file cannot be read, or an id occurs twice.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         ids = {part: [str(entry) for entry in content[part]] for part in PARTS}
     except OSError as error:
         raise UserError(f"dataset.split.file={path}: {error.strerror}") from error

@@ -30,6 +30,7 @@ from csgcnn.crystals.fingerprints import N_HASHES
 from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.crystals.records import Scalar
 from csgcnn.crystals.site_features.potential import n_site_features
+from csgcnn.io import read_json
 
 # 2: global_features; 3: checksums; 4: rows.jsonl; 5: truncate as in CGCNN; 6: no edge vectors;
 # 7: warnings.json, fingerprints for any cell
@@ -84,7 +85,7 @@ class StoreContent:
 def is_store(path: Path) -> bool:
     """Return whether a folder holds a store of any format, judged by its meta.json."""
     try:
-        meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+        meta = read_json(path / "meta.json")
     except (OSError, ValueError):
         return False
     return isinstance(meta, dict) and {"format", "settings"} <= meta.keys()
@@ -92,7 +93,7 @@ def is_store(path: Path) -> bool:
 
 def store_format(folder: Path) -> object:
     """Return the format of a store."""
-    return json.loads((folder / "meta.json").read_text(encoding="utf-8"))["format"]
+    return read_json(folder / "meta.json")["format"]
 
 
 def save_content(content: StoreContent, folder: Path) -> None:
@@ -119,7 +120,7 @@ def merge_stores(parts: Sequence[Path], folder: Path) -> None:
         folder: An existing folder; the checksums of other files in it are recorded, too.
     """
     sums = {}
-    meta = json.loads((parts[0] / "meta.json").read_text(encoding="utf-8"))
+    meta = read_json(parts[0] / "meta.json")
     for name in _layout(GraphSettings(**meta["settings"])):
         file = f"{name}.npy"
         arrays = [np.load(part / file, mmap_mode="r", allow_pickle=False) for part in parts]
@@ -139,7 +140,7 @@ def load_content(folder: Path) -> StoreContent:
         ValueError: A file is missing, damaged or of another format; the message names it.
     """
     with reading(folder / "meta.json") as path:
-        meta = json.loads(path.read_text(encoding="utf-8"))
+        meta = read_json(path)
         if meta["format"] not in READABLE:
             raise ValueError(f"format {meta['format']!r:.20}, expected {FORMAT}")
         settings, sums = GraphSettings(**meta["settings"]), dict(meta["crc32"])

@@ -1,7 +1,6 @@
 """Run directories: never overwritten, used by one process at a time, with complete files."""
 
 import csv
-import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from csgcnn.errors import UserError
-from csgcnn.io import exclusive, write_csv, write_json
+from csgcnn.io import exclusive, read_json, write_csv, write_json
 from csgcnn.runs.checkpoint import save_checkpoint
 from csgcnn.runs.tables import format_cell
 
@@ -122,7 +121,7 @@ class RunDirectory:
 def finished_epochs(folder: Path) -> int | None:
     """Return the number of epochs of a finished run, as metrics.json says, or None."""
     try:
-        return int(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["epochs"])
+        return int(read_json(folder / "metrics.json")["epochs"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

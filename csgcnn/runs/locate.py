@@ -1,6 +1,5 @@
 """Find the checkpoint, or the run, that a path stands for: a file, a run or a folder of runs."""
 
-import json
 import logging
 import math
 from collections.abc import Iterable, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from csgcnn.errors import UserError
+from csgcnn.io import read_json
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def _runs(folder: Path) -> list[Path]:
 
 def _read(folder: Path) -> _Run:
     try:
-        metrics: Any = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        metrics: Any = read_json(folder / "metrics.json")
         split = (folder / "splits.json").read_text(encoding="utf-8")
         return _Run(folder, (metrics["units"], split), float(metrics["val_score"]))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

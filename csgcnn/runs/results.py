@@ -1,7 +1,6 @@
 """Results of a finished training: predictions.csv, metrics.json and figures."""
 
 import csv
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from csgcnn.evaluation.metrics import (
     format_metrics,
     task_of,
 )
+from csgcnn.io import read_json
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.directory import RunDirectory
@@ -245,7 +245,7 @@ def read_fold(number: int, folder: Path, target: Target) -> Fold:
     truth, predicted, *probabilities = compared_columns([target])
     outputs = probabilities if target.classes else [predicted]
     rows = [row for row in _read_csv(folder / "predictions.csv") if row["split"] == "test"]
-    metrics, machine = (_read_json(folder / name) for name in ("metrics.json", "environment.json"))
+    metrics, machine = (read_json(folder / name) for name in ("metrics.json", "environment.json"))
     known = [row[truth] if target.classes else float(row[truth]) for row in rows]
     threads = machine["threads"]
     return Fold(
@@ -268,7 +268,3 @@ def read_fold(number: int, folder: Path, target: Target) -> Fold:
 def _read_csv(path: Path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ from typing import Any
 
 from csgcnn.crystals.structure_warnings import StructureNote, WarningSummary
 from csgcnn.errors import UserError
-from csgcnn.io import exclusive, move_into_place, write_text
+from csgcnn.io import exclusive, move_into_place, read_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ class PartialTable:
     def _check_inputs(self) -> None:
         path = self.folder / "manifest.json"
         try:
-            before = dict(json.loads(path.read_text(encoding="utf-8")))
+            before = dict(read_json(path))
         except (OSError, ValueError, TypeError) as error:
             raise _damaged(path, error) from error
         if differing := [key for key in self._inputs if before.get(key) != self._inputs[key]]:
@@ -223,7 +223,7 @@ def _write(part: Part, path: Path) -> None:
 
 def _read(path: Path) -> Part:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         notes = [StructureNote(*note) for note in content["warnings"]]
         return Part(**{**content, "warnings": notes})
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:

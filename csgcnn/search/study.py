@@ -1,6 +1,5 @@
 """A hyperparameter search: an Optuna study in study.db, and a run directory for each trial."""
 
-import json
 import logging
 import shlex
 from collections import Counter
@@ -16,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from csgcnn.config.keys import has_effect, section_keys
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.errors import ConfigError, UserError, one_line
-from csgcnn.io import exclusive, exclusive_when_free, write_csv, write_text
+from csgcnn.io import exclusive, exclusive_when_free, read_json, write_csv, write_text
 from csgcnn.search.sampling import Check, PossibleSampler
 from csgcnn.search.space import Space, value_in
 from csgcnn.search.storage import STUDY, open_storage, storage_errors
@@ -267,7 +266,7 @@ def _trial(trial: FrozenTrial) -> Trial:
 def _result(folder: Path) -> tuple[float | None, bool]:
     """Return the validation score of a run, and whether it was pruned."""
     try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_json(folder / "metrics.json")
         return metrics["val_score"], metrics["outcome"].startswith("pruned")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
