@@ -25,7 +25,7 @@ def divides(values: Mapping[str, Any]) -> None:
 
 def test_only_possible_combinations_are_chosen() -> None:
     study = optuna.create_study(sampler=PossibleSampler(0, SPACE, divides))
-    for _ in range(30):
+    for _ in range(15):
         trial = study.ask(SPACE)
         assert trial.params["hidden"] % int(trial.params["heads"]) == 0
         study.tell(trial, trial.params["hidden"])
