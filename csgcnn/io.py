@@ -18,6 +18,19 @@ from csgcnn.errors import UserError
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise the errors of the operating system as UserError, in a block that writes to a path.
+
+    Raises:
+        UserError: The block raised OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` when the block succeeds.
 

@@ -24,7 +24,7 @@ from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.validate import validate
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.evaluation.data_report import DataReport
-from csgcnn.io import read_json
+from csgcnn.io import read_json, writing
 from csgcnn.predictor import Predictor, load
 from csgcnn.runs.locate import find_run
 
@@ -225,10 +225,8 @@ def _new_folder(folder: str | Path | None, model: str | None) -> Path:
         name = f"{datetime.now():runs/%Y-%m-%d/%H-%M-%S}_{model or 'csgann'}"
         return Path(claim_directory(name))
     path = Path(folder).expanduser()
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     if (path / "config.yaml").exists():
         raise UserError(
             f"{path} already holds a run, which is never overwritten: resume it with "

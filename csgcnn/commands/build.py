@@ -21,6 +21,7 @@ from csgcnn.data.record_reports import (
     write_rejected,
 )
 from csgcnn.errors import UserError, plural
+from csgcnn.io import writing
 
 log = logging.getLogger(__name__)
 
@@ -47,20 +48,17 @@ def build(cfg: DictConfig) -> int:
     options = read_options(dataset_settings(cfg))
     # The name identifies data and settings, so that an interrupted build is resumed only for them.
     unfinished = output.with_name(f".{output.name}.{content_key(path, settings, options)}")
-    with counted("building graphs") as count:
-        try:
-            store, rejected, warnings = build_or_wait(
-                lambda: iter_records(path, options),
-                settings,
-                unfinished,
-                path,
-                cfg.workers,
-                count,
-                graph_builder(options),
-            )
-            unfinished.rename(output)
-        except OSError as error:
-            raise UserError(f"cannot write {output}: {error.strerror or error}") from error
+    with counted("building graphs") as count, writing(output):
+        store, rejected, warnings = build_or_wait(
+            lambda: iter_records(path, options),
+            settings,
+            unfinished,
+            path,
+            cfg.workers,
+            count,
+            graph_builder(options),
+        )
+        unfinished.rename(output)
     log.info("%d crystals, %.3g MB of graphs: %s", len(store), store.n_bytes / 1e6, output)
     reports = RecordReports.beside(output)
     report_warnings(warnings, reports.warnings)

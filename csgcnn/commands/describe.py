@@ -24,7 +24,7 @@ from csgcnn.data.transforms import labels_in_unit
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.evaluation.data_report import DataReport
 from csgcnn.evaluation.data_summary import report_data
-from csgcnn.io import write_csv, write_json
+from csgcnn.io import write_csv, write_json, writing
 from csgcnn.runs.tables import format_cell
 
 log = logging.getLogger(__name__)
@@ -110,10 +110,8 @@ def _is_number(store: GraphStore, name: str) -> bool:
 
 
 def _write(report: DataReport, output: Path) -> None:
-    try:
+    with writing(output):
         if output.suffix == ".json":
             write_json(output, report.to_dict())
         else:
             write_csv(output, FINDINGS, (list(map(format_cell, row)) for row in findings(report)))
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}") from error

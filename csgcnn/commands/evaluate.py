@@ -29,7 +29,7 @@ from csgcnn.evaluation.invariance import Changes, largest_changes
 from csgcnn.evaluation.metrics import Metrics, format_metrics
 from csgcnn.evaluation.unit_metrics import reported_metrics
 from csgcnn.hardware import select_device
-from csgcnn.io import write_json
+from csgcnn.io import write_json, writing
 from csgcnn.predictor import Predictor
 from csgcnn.runs.predictions import OUT_OF_DOMAIN, domain_cells, model_notes
 from csgcnn.runs.results import baseline_entries, draw_figures
@@ -125,10 +125,8 @@ def _is_folder(output: Path, overwrite: bool) -> bool:
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[None]:
     """Make a folder for the block; remove it if the block fails before it writes anything."""
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
     try:
         yield
     except BaseException:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from csgcnn.errors import UserError
-from csgcnn.io import exclusive, read_json, write_csv, write_json
+from csgcnn.io import exclusive, read_json, write_csv, write_json, writing
 from csgcnn.runs.checkpoint import save_checkpoint
 from csgcnn.runs.tables import format_cell
 
@@ -100,13 +100,10 @@ class RunDirectory:
             UserError: The file cannot be written.
         """
         path = self.folder / "metrics.csv"
-        try:
-            with open(path, "a", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows(map(_cells, rows))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
+        with writing(path), open(path, "a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(map(_cells, rows))
+            file.flush()
+            os.fsync(file.fileno())
 
     def save(self, content: Mapping[str, Any], name: str) -> None:
         """Write checkpoints/NAME.ckpt.

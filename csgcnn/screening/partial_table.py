@@ -14,7 +14,7 @@ from typing import Any
 
 from csgcnn.crystals.structure_warnings import StructureNote, WarningSummary
 from csgcnn.errors import UserError
-from csgcnn.io import exclusive, move_into_place, read_json, write_text
+from csgcnn.io import exclusive, move_into_place, read_json, write_text, writing
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +84,8 @@ class PartialTable:
         return self.n_records - self.n_rejected
 
     def __enter__(self) -> "PartialTable":
-        try:
+        with writing(self.folder):
             self.folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write {self.folder}: {error.strerror or error}") from error
         with ExitStack() as stack:
             message = f"{self.folder}: another process is writing there; wait for it or stop it"
             stack.enter_context(exclusive(self.folder / ".lock", message))
@@ -171,10 +169,8 @@ class PartialTable:
             name: Name of the file in the folder.
             path: Its place.
         """
-        try:
+        with writing(path):
             move_into_place(self.folder / name, path)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
     def _start(self) -> None:
         # The manifest is removed first and written last: no part belongs to other inputs.
