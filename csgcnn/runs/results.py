@@ -79,8 +79,8 @@ def write_results(
     std = {part: of_part.cpu() for part, (_, of_part) in predicted.items() if of_part is not None}
     domain = Domain.of(store, split["train"])
     outside = {part: domain_cells(domain, store, split[part]) for part in prediction}
-    not_measured = [part for part in PARTS[1:] if part not in prediction]
-    for part in not_measured:
+    entries: dict[str, Any] = {"not_measured": [p for p in PARTS[1:] if p not in prediction]}
+    for part in entries["not_measured"]:
         prediction[part] = torch.empty(0, sum(target.n_outputs for target in targets))
         std |= {part: prediction[part]} if model.has_std else {}
         outside[part] = {name: [] for name in domain_columns(domain)}
@@ -96,7 +96,6 @@ def write_results(
     baselines = _baselines(dataset, split)
     covered = coverage(prediction["test"], std["test"], values["test"], targets) if std else {}
     scales = _scale_entries(model, targets, covered, values["val"]) if std else {}
-    entries: dict[str, Any] = {"not_measured": not_measured}
     for name, found in baselines.items():
         entries |= baseline_entries(found, targets, prefix=name)
     run.write_json("metrics.json", {**metrics, **entries, **scales, **facts})
