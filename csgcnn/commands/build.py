@@ -13,7 +13,7 @@ from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import iter_records
 from csgcnn.crystals.graph_builder import Rejected
-from csgcnn.data.cache import build_or_wait, content_key, graph_builder
+from csgcnn.data.cache import build_or_wait, check_options, content_key, graph_builder
 from csgcnn.data.record_reports import (
     RecordReports,
     first_reasons,
@@ -46,6 +46,7 @@ def build(cfg: DictConfig) -> int:
         raise UserError(f"output={output}: there is no folder {output.parent}")
     path = data_path(cfg.dataset.path, cfg.dataset.hint)
     options = read_options(dataset_settings(cfg))
+    check_options(path, options, "dataset.")
     # The name identifies data and settings, so that an interrupted build is resumed only for them.
     unfinished = output.with_name(f".{output.name}.{content_key(path, settings, options)}")
     with counted("building graphs") as count, writing(output):

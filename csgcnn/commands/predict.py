@@ -19,7 +19,7 @@ from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.crystals.records import ReadOptions
 from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.crystals.structure_warnings import WARNING_COLUMNS, StructureNote, warning_rows
-from csgcnn.data.cache import known_warnings
+from csgcnn.data.cache import check_options, known_warnings
 from csgcnn.data.record_reports import RecordReports, first_reasons
 from csgcnn.data.store_files import is_store
 from csgcnn.data.targets import with_unit
@@ -193,7 +193,14 @@ def _chunks(
         raise ConfigError(
             f"structures: {folders[0]} is a folder of built graphs; predict it by itself"
         )
+    options = ReadOptions(
+        cfg.id_column,
+        cfg.structure_column,
+        all_blocks=cfg.all_blocks,
+        formula_mismatch=cfg.formula_mismatch,
+    )
     if folders:
+        check_options(folders[0], options)
         source = Source(tuple(checkpoints), folders[0], tuple(cfg.plugins))
         notes = _by_id(known_warnings(source.store))
         # A network gains more from two threads than from a second process.
@@ -207,7 +214,6 @@ def _chunks(
                 yield replace(chunk, warnings=warnings)
 
         return of_store
-    options = ReadOptions(cfg.id_column, cfg.structure_column, all_blocks=cfg.all_blocks)
     records = iter_structures(sources, options)
 
     def of_records(partial: PartialTable) -> Iterator[Prediction]:

@@ -140,7 +140,8 @@ def check_given(config: Mapping[str, Any], command: str, given: Sequence[str]) -
             raise unread_key(name, command)
         parent = name.rpartition(".")[0]
         section, value = select(config, parent) if parent else config, select(config, name)
-        if name in keys and value is not None and not key.setting.is_read(section):
+        asks_for_nothing = value is None or value is False
+        if name in keys and not asks_for_nothing and not key.setting.is_read(section):
             raise ConfigError(f"{name}={value} needs {_needed(parent, key, section)}")
 
 

@@ -51,6 +51,7 @@ class DatasetReader(Protocol):
     Attributes:
         name: Name of the format in messages.
         version: Part of the cache key; change it when `read` returns other records than before.
+        columns_read: Optional: names of the `COLUMN_OPTIONS` that it reads; without it, all.
     """
 
     name: str

@@ -29,6 +29,7 @@ class IdPropFolder:
 
     name = "a folder with id_prop.csv"
     version = ""
+    columns_read = ("columns",)
 
     def matches(self, path: Path) -> bool:
         """Return whether the folder has the table."""

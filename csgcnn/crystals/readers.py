@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,6 +40,7 @@ class JsonTable:
 
     name = ".json"
     version = ""
+    columns_read: Sequence[str] = ("id_column", "structure_column")
     _format: ClassVar = "json"
     # Records that are searched for structure files, unless one has a file.
     _n_searched: ClassVar[int | None] = 100
@@ -193,6 +194,7 @@ class StructureFolder:
 
     name = "a folder of structure files"
     version = ""
+    columns_read: Sequence[str] = ()
 
     def matches(self, path: Path) -> bool:
         """Return whether it is a folder."""

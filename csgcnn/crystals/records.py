@@ -61,6 +61,8 @@ class ReadOptions:
 
 
 DEFAULT_OPTIONS = ReadOptions()
+# Options that name columns.
+COLUMN_OPTIONS = ("id_column", "structure_column", "columns")
 
 
 def none_if_missing(value: Any) -> Scalar:

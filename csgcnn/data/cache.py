@@ -12,9 +12,15 @@ from functools import partial
 from pathlib import Path
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.datasets import iter_records, mark_repeated, reader_version, source_files
+from csgcnn.crystals.datasets import (
+    find_reader,
+    iter_records,
+    mark_repeated,
+    reader_version,
+    source_files,
+)
 from csgcnn.crystals.graph_builder import GraphChunk, build_graphs
-from csgcnn.crystals.records import DEFAULT_OPTIONS, ReadOptions, Record
+from csgcnn.crystals.records import COLUMN_OPTIONS, DEFAULT_OPTIONS, ReadOptions, Record
 from csgcnn.crystals.structure_warnings import StructureNote
 from csgcnn.data.shards import (
     SHARD_SIZE,
@@ -78,8 +84,9 @@ def open_dataset(
 
     Raises:
         UserError: The data cannot be read, or no record can be used.
-        ConfigError: The data set is a store with other graph settings.
+        ConfigError: The data set is a store with other graph settings, or an option has no effect.
     """
+    check_options(path, options, "dataset.")
     if is_store(path):
         return _open_built(path, settings)
     key = content_key(path, settings, options)
@@ -121,6 +128,28 @@ def graph_builder(options: ReadOptions, cache_folder: Path | None = None) -> Bui
             cache_folder = default_cache_folder()
     site_cache = cache_folder and cache_folder / "site_features"
     return partial(build_graphs, formula_mismatch=options.formula_mismatch, site_cache=site_cache)
+
+
+def check_options(path: Path, options: ReadOptions, section: str = "") -> None:
+    """Check that reading a data set depends on the options that the user gave.
+
+    Args:
+        path: A data file, a folder of structure files, or a store, which depends on none.
+        options: Options that differ from the default.
+        section: What precedes the names of the keys in the message.
+
+    Raises:
+        ConfigError: It does not depend on one of them.
+    """
+    given, defaults = asdict(options), asdict(DEFAULT_OPTIONS)
+    names, reader = [name for name in given if given[name] != defaults[name]], find_reader(path)
+    kind = "a folder of built graphs"
+    if not is_store(path):
+        kind = reader.name if reader else ""
+        read = getattr(reader, "columns_read", COLUMN_OPTIONS)
+        names = [name for name in names if name in COLUMN_OPTIONS and name not in read]
+    for name in names:
+        raise ConfigError(f"{section}{name} has no effect on {path} ({kind}); omit it")
 
 
 def build_or_wait(

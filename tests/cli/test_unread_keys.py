@@ -96,6 +96,36 @@ def test_a_split_that_a_cross_validation_does_not_use_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (["trainer.device=cpu", "trainer.cuda_graphs=true"], "device=auto or cuda, not cpu"),
+        (["trainer.device=cpu", "trainer.deterministic=true"], "device=auto or cuda, not cpu"),
+    ],
+)
+def test_a_key_that_other_choices_leave_unread_is_refused(
+    csgcnn: Command, tmp_path: Path, arguments: list[str], expected: str
+) -> None:
+    answer = csgcnn("train", *arguments)
+    assert (answer.returncode, expected in answer.stderr) == (2, True), answer.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "auto", "cpu"])
+def test_keys_of_another_device_that_ask_for_nothing_are_accepted(
+    exit_code: Callable[..., object],
+    replace_command: Callable[..., None],
+    device: str,
+) -> None:
+    seen = []
+    replace_command("train", seen.append)
+    value = "false" if device == "cpu" else "true"
+    keys = ("trainer.cuda_graphs", "trainer.deterministic")
+    words = [f"trainer.device={device}", *(f"{key}={value}" for key in keys)]
+    assert exit_code("train", *words) == 0
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
         (["--epochs", "10"], "trainer.max_epochs=10"),
         (["epochs=10"], "trainer.max_epochs=10"),
         (["--lr=1e-3"], "optimizer.lr=1e-3"),

@@ -248,3 +248,34 @@ def test_a_run_can_use_the_split_of_another(
     answer = csgcnn("train", *small, *overrides, cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert (tmp_path / "run" / "splits.json").read_bytes() == (run / "splits.json").read_bytes()
+
+
+def test_columns_that_a_format_does_not_read_are_refused(
+    csgcnn: Command, cifs: Path, data_file: Path, graph_store: Path, run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(cifs, tmp_path / "my_cifs")
+    (tmp_path / "my_cifs" / "id_prop.csv").write_text(
+        "".join(f"{path.stem},{i}\n" for i, path in enumerate(sorted(cifs.iterdir())))
+    )
+    built = "a folder of built graphs"
+    for path, key, kind in [
+        ("my_cifs", "id_column=id", "a folder with id_prop.csv"),
+        ("my_cifs", "structure_column=file", "a folder with id_prop.csv"),
+        (data_file, "columns=[a,b]", ".json"),
+        (graph_store, "id_column=id", built),
+        (graph_store, "formula_mismatch=warn", built),
+    ]:
+        words = ["train", f"dataset.path={path}", f"dataset.{key}", "hydra.run.dir=run"]
+        answer = csgcnn(*words, cwd=tmp_path)
+        expected = f"{Path(path).name} ({kind}); omit it"
+        assert (answer.code, expected in answer.err) == (2, True), answer.said
+        assert not (tmp_path / "run").exists()
+    answer = csgcnn(
+        "build", "dataset.path=my_cifs", "dataset.id_column=id", "output=a", cwd=tmp_path
+    )
+    assert (answer.code, "dataset.id_column has no effect" in answer.err) == (2, True), answer.said
+    for key in ("id_column=id", "all_blocks=true", "formula_mismatch=warn"):
+        words = ["predict", f"ckpt={run}", f"structures={graph_store}", key]
+        answer = csgcnn(*words, cwd=tmp_path)
+        assert (answer.code, "has no effect on" in answer.err) == (2, True), answer.said
+    assert [path.name for path in tmp_path.iterdir()] == ["my_cifs"]

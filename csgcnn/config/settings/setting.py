@@ -81,7 +81,8 @@ class Setting:
         found = section.get(name)
         given = found.values() if isinstance(found, Mapping) else [found]
         if values:
-            return any(str(value) in values.split(",") for value in given)
+            # cuda:1 is a device cuda
+            return any(str(value).partition(":")[0] in values.split(",") for value in given)
         return not self.read_by or any(value not in (None, False, "") for value in given)
 
     @property

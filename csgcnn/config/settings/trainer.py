@@ -125,7 +125,10 @@ class TrainerSettings:
         ),
     ] = 0
     deterministic: Annotated[
-        bool, Setting("Use deterministic algorithms on a GPU; they are slower.")
+        bool,
+        Setting(
+            "Use deterministic algorithms on a GPU; they are slower.", read_by="device=auto,cuda"
+        ),
     ] = False
     compile: Annotated[
         bool,
@@ -135,7 +138,11 @@ class TrainerSettings:
     ] = False
     cuda_graphs: Annotated[
         bool,
-        Setting("Record training steps on a GPU as CUDA graphs and replay them.", resumable=True),
+        Setting(
+            "Record training steps on a GPU as CUDA graphs and replay them.",
+            resumable=True,
+            read_by="device=auto,cuda",
+        ),
     ] = True
     freeze_body: Annotated[bool, Setting("Train the head only; requires init_from.")] = False
     layer_decay: Annotated[
