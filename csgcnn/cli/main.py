@@ -235,6 +235,7 @@ def run_import_cgcnn(command: str, arguments: Sequence[str]) -> int:
         "settings",
         metavar="key=value",
         nargs="*",
+        default=[],
         help="output: the checkpoint to write, by default FILE.ckpt; name and unit of the "
         "property, by default those of the published model; overwrite=true replaces a file",
     )

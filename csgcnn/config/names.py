@@ -177,5 +177,7 @@ def _needed(parent: str, key: Key, section: Mapping[str, Any]) -> str:
     if not values:
         return f"{name}=…, without which it has no effect"
     found = section.get(other)
+    if isinstance(found, Mapping):
+        name += ".TARGET"
     is_value = isinstance(found, str | int | float)
     return f"{name}={key.setting.readers}" + (f", not {found}" if is_value else "")

@@ -51,6 +51,8 @@ def validate(
         raise ConfigError(first_line(error)) from error
     plain.pop("hydra", None)
     command = next(name for name, known in COMMANDS.items() if known is settings)
+    # Names of arguments are those of classes that are allowed.
+    check_targets(plain)
     check_names(plain, command)
     check_values(plain, keys)
     if command == "benchmark":
