@@ -35,9 +35,12 @@ def check_sizes(sizes: Mapping[str, int], n_rows: int, settings: SplitSettings) 
     if settings.method in FRACTIONS:
         known = [part for part in empty if part in FRACTIONS[settings.method]]
         zeros = "".join(f" dataset.split.{part}=0" for part in known if part != "train")
-        wanted = f"enlarge dataset.split.{known[0]}, " if known else "change dataset.split, "
-        none = f"ask for none with{zeros}, " if zeros else ""
-        advice = f"{wanted}{none}or test every row once with dataset.split.method=kfold"
+        ways = [f"enlarge dataset.split.{known[0]}" if known else advice]
+        ways += [f"ask for none with{zeros}"] if zeros else []
+        if settings.method != "kfold":
+            ways += ["omit the fractions and test every row once with dataset.split.method=kfold"]
+        *others, last = ways
+        advice = f"{', '.join(others)}, or {last}" if others else last
     raise UserError(
         f"the {settings.method} split of {n_rows} rows leaves {parts} empty "
         f"({', '.join(f'{part} {n}' for part, n in sizes.items())}); {advice}"

@@ -59,11 +59,11 @@ OF_WORDS = [
     ),
     Case(f"{TRAIN} model=csgan", r"did you mean (csgann)", {"csgann": "model=csgann"}),
     Case(f"{TRAIN} dataset.targets=gap", r"expected a list: (\S+)"),
-    Case(f"{TRAIN} dataset.hint=a(b", r'"(dataset.hint=\S+)"'),
+    Case(f"{TRAIN} dataset.hint=a(b", r'("dataset.hint=\S+")'),
     Case(f"{TRAIN} seed=0,1", r"several values need (--multirun)"),
-    Case(f"{TRAIN} --config-name mine", r"with (--config-dir FOLDER)", {"FOLDER": "."}),
+    Case(f"{TRAIN} --config-name mine", r"(--config-dir FOLDER) names", {"FOLDER": "."}),
     Case(f"{TRAIN} trainer.device=cuda:77", r"; use .*(cpu)", {"cpu": "trainer.device=cpu"}),
-    Case(f"{TRAIN} hydra.sweep.dir=sweeps", r"add (--multirun)"),
+    Case(f"{TRAIN} hydra.sweep.dir=sweeps", r"without (--multirun)"),
     Case(f"{TRAIN} hydra.sweep.dir=sweeps", OMIT, instead="hydra.sweep.dir=sweeps"),
     Case(
         "train -sc install=bash",
@@ -73,8 +73,8 @@ OF_WORDS = [
     Case("--install-completion tcsh", r"expected (bash),", instead="tcsh"),
     Case(
         f"{TRAIN} --multirun seed=0,1 hydra.run.dir=a",
-        r"give (hydra.sweep.dir)",
-        {"hydra.sweep.dir": "hydra.sweep.dir=a"},
+        r"write (hydra.sweep.dir=FOLDER)",
+        {"FOLDER": "a"},
         "hydra.run.dir=a",
     ),
 ]
@@ -84,7 +84,15 @@ OF_THE_SPLIT = [
     Case(f"{TRAIN} dataset.split.method=column", r": (dataset.split.column=…)", {"…": "part"}),
     Case(f"{TRAIN} dataset.split.folds=4", r"needs (dataset.split.method=kfold)"),
     Case(f"{TRAIN} dataset.split.val=0.01", r"none with (dataset.split.val=0),"),
-    Case(f"{TRAIN} dataset.split.val=0.01", r"once with (dataset.split.method=kfold)"),
+    Case(
+        f"{TRAIN} dataset.split.method=kfold dataset.split.val=0.01",
+        r"or ask for none with (dataset.split.val=0)\n",
+    ),
+    Case(
+        f"{TRAIN} dataset.split.test=0.01",
+        r"omit the fractions and .* with (dataset.split.method=kfold)",
+        instead="dataset.split.test=0.01",
+    ),
     Case(f"{TRAIN} dataset.split.val=0 trainer.patience=2", r"give (dataset.split.val=0.1)"),
     Case(f"{TRAIN} dataset.split.val=0 trainer.patience=2", OMIT, instead="trainer.patience=2"),
     Case(
@@ -178,14 +186,15 @@ CASES = [*OF_WORDS, *OF_THE_SPLIT, *OF_THE_DATA, *OF_MODELS, *OF_OTHER_COMMANDS]
 
 
 def write_inputs(folder: Path) -> None:
-    """Write sixteen crystals in several forms, and what else the commands read."""
+    """Write 21 crystals in several forms, and what else the commands read."""
     with gzip.open(DATA, "rt") as file:
-        found = [r for r in json.load(file) if len(r["crystal_structure"]["species"]) <= 4][:16]
+        found = [r for r in json.load(file) if len(r["crystal_structure"]["species"]) <= 4][:21]
     rows: list[dict[str, Any]] = [
         {
             "id": record["material_id"],
             "crystal_structure": record["crystal_structure"],
             "gap": record["band_gap"],
+            "n": record["refractive_index"],
             "kind": "wide" if number % 3 else "narrow",
             "part": ["train", "train", "val", "test"][number % 4],
         }
@@ -204,8 +213,9 @@ def write_inputs(folder: Path) -> None:
         text = json.dumps({key: crystal[key] for key in ("lattice", "species", "frac_coords")})
         (folder / f"{row['id']}.json").write_text(text)
         lines.append(f"{row['id']},{row['id']}.json,{row['gap']}\n")
-    for name, header in {"table": "id,file,gap\n", "renamed": "id,where,gap\n", "bare": ""}.items():
-        (folder / f"{name}.csv").write_text("".join([header, *lines]))
+    headers = {"table": ["id,file,gap\n"], "renamed": ["id,where,gap\n"], "bare": []}
+    for name, header in headers.items():
+        (folder / f"{name}.csv").write_text("".join([*header, *lines]))
     (folder / "sweep" / "empty").mkdir(parents=True)
 
 
