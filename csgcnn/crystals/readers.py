@@ -20,7 +20,7 @@ from csgcnn.crystals.data_tables import (
 from csgcnn.crystals.extxyz import frames
 from csgcnn.crystals.json_stream import JsonStream
 from csgcnn.crystals.parquet import parquet_table
-from csgcnn.crystals.records import ReadOptions, Record
+from csgcnn.crystals.records import COLUMN_OPTIONS, ReadOptions, Record
 from csgcnn.crystals.structure_files import structure_format, structure_name
 from csgcnn.crystals.table_records import (
     file_records,
@@ -102,6 +102,7 @@ class CsvTable(JsonTable):
     """
 
     name = ".csv"
+    columns_read = COLUMN_OPTIONS
     _format = "csv"
     _n_searched = None
 
