@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from csgcnn.config.settings import Setting
+from csgcnn.data.batch import GraphBatch
 from csgcnn.errors import ConfigError
+from csgcnn.nn.pooling import MaxPooling, MeanPooling
 
 MAX_ROWS = 20_000  # training rows; memory grows with their square
 BLOCK = 4096  # training rows whose kernel is in memory at once
@@ -19,12 +21,33 @@ NEGLIGIBLE_STD = 1e-5  # relative to 1 + |mean|
 Inputs = Annotated[
     Any,
     Setting(
-        "What the kernel compares, one or a list: the vector after the pooling, the global "
-        "features.",
-        choices=("crystal", "global"),
+        "What the kernel compares, one or a list: the vector after the pooling, the pooled site "
+        "features, the global features.",
+        choices=("crystal", "sites", "global"),
     ),
 ]
-NEEDED = {"global": "graph.global_features, such as graph.global_features=[density]"}
+NEEDED = {
+    "sites": "graph.site_features, such as graph.site_features=[sevennet]",
+    "global": "graph.global_features, such as graph.global_features=[density]",
+}
+N_STATISTICS = 3  # of `pooled_sites`
+
+
+def pooled_sites(graph: GraphBatch) -> Tensor:
+    """Return mean, standard deviation and maximum of the site features over each crystal's sites.
+
+    Args:
+        graph: The crystals.
+
+    Returns:
+        [n_graphs, 3 n_site_features], the same for every cell of a crystal.
+    """
+    features = graph.site_features.to(graph.atom_multiplicity.dtype)
+    n_features = features.shape[1]
+    mean_of, max_of = MeanPooling(n_features), MaxPooling(n_features)
+    mean = mean_of(features, graph)
+    squared = (features - mean.index_select(0, graph.graph_index)).square()
+    return torch.cat([mean, mean_of(squared, graph).sqrt(), max_of(features, graph)], dim=1)
 
 
 class KernelHead(nn.Module):

@@ -10,12 +10,12 @@ from csgcnn.config.instantiate import instantiate
 from csgcnn.config.settings import Setting
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.descriptors import descriptor_names
-from csgcnn.crystals.site_features.potential import site_columns
+from csgcnn.crystals.site_features.potential import n_site_features, site_columns
 from csgcnn.data.batch import GraphBatch
 from csgcnn.nn.global_features import GlobalFeatures
 from csgcnn.nn.heads import Head, StdHead, TargetScaler
 from csgcnn.nn.interfaces import Convolution, EdgeCalculator, LayerConfig, NodeFeature, Pooling
-from csgcnn.nn.kernel_heads import GaussianProcessHead, KernelHead
+from csgcnn.nn.kernel_heads import N_STATISTICS, GaussianProcessHead, KernelHead, pooled_sites
 from csgcnn.nn.layers import Block, EdgeUpdate, LinearBeforeNorm
 from csgcnn.nn.node_features import NodeFeatures
 
@@ -78,6 +78,7 @@ class CrystalGraphNetwork(nn.Module):
         pooling: Builds the pooling from the number of features per atom.
         n_outputs: Outputs per target: 1 for regression; for classification one per class.
         n_global: Number of global features.
+        n_site_features: Number of site features of pretrained potentials.
         kernel_head: Builds a kernel head from the widths of its possible inputs and the number of
             targets.
     """
@@ -100,6 +101,7 @@ class CrystalGraphNetwork(nn.Module):
         n_head_layers: HeadDepth = 1,
         predict_std: PredictStd = False,
         n_global: int = 0,
+        n_site_features: int = 0,
         kernel_head: Callable[[Mapping[str, int], int], KernelHead] | None = None,
     ) -> None:
         super().__init__()
@@ -120,7 +122,8 @@ class CrystalGraphNetwork(nn.Module):
         self.scaler = TargetScaler(n_outputs)
         has_std = predict_std and 1 in n_outputs
         self.std_head = StdHead(widths, n_outputs, activation) if has_std else None
-        inputs = {"crystal": self.pooling.dim, "global": n_global}
+        n_pooled = N_STATISTICS * n_site_features
+        inputs = {"crystal": self.pooling.dim, "sites": n_pooled, "global": n_global}
         self.kernel_head = kernel_head(inputs, sum(n_outputs)) if kernel_head else None
 
     def _mark_removed_biases(self, layer: LayerConfig) -> None:
@@ -201,6 +204,8 @@ class CrystalGraphNetwork(nn.Module):
         for name in self.kernel_head.inputs if self.kernel_head else ():
             if name == "crystal":
                 parts.append(self.crystal_vector(graph))
+            elif name == "sites":
+                parts.append(pooled_sites(graph))
             elif self.global_features is not None:
                 parts.append(self.global_features.standardize(graph.global_features))
         return torch.cat(parts, dim=1)
@@ -262,6 +267,7 @@ def build_network(config: Mapping[str, Any], n_outputs: Sequence[int]) -> Crysta
         node_features=node_features,
         n_outputs=n_outputs,
         n_global=n_global,
+        n_site_features=n_site_features(settings),
         kernel_head=instantiate(config.get("head") or {}) or None,
     )
 

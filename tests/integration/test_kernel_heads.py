@@ -125,6 +125,21 @@ def test_no_epoch_is_needed(
     assert "body and head" in answer.said
 
 
+def test_site_features_alone_need_no_epoch(
+    csgcnn: Command, small: list[str], tmp_path: Path, records: list[dict[str, Any]], table: Table
+) -> None:
+    words = ["trainer.max_epochs=0", "head=svr", "head.inputs=sites", "plugins=[coordination]"]
+    potential = "graph.site_features=[coordination]"
+    answer = csgcnn("train", *small, *words, potential, "hydra.run.dir=run", cwd=tmp_path)
+    assert answer.code == 0, answer.said
+    model = load(tmp_path / "run", plugins=["coordination"])
+    rows = {row["id"]: row for row in table(tmp_path / "run" / "predictions.csv")}
+    known = [record for record in records if record["material_id"] in rows]
+    values = model.predict([record["crystal_structure"] for record in known])[:, 0]
+    expected = [float(rows[record["material_id"]]["band_gap_prediction [eV]"]) for record in known]
+    np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_a_benchmark_has_kernel_heads(csgcnn: Command, small: list[str], tmp_path: Path) -> None:
     words = [*small, "trainer.max_epochs=0", "head=gp", "head.restarts=0", "head.inputs=global"]
     quick = ["trainer.threads=1", "trainer.workers=1", "trainer.device=cpu"]
@@ -141,6 +156,7 @@ def test_a_benchmark_has_kernel_heads(csgcnn: Command, small: list[str], tmp_pat
         (["head=gp", "head.inputs=[]"], "head.inputs=[]: expected one or several of crystal"),
         (["head=gp", "head.inputs=sites2"], "head.inputs=sites2: expected crystal"),
         (["head=svr", "head.inputs=global", "global_features=none"], "needs graph.global_features"),
+        (["head=svr", "head.inputs=sites"], "head.inputs=sites needs graph.site_features"),
         (["head=gp", "loss=gaussian"], "use head=gp with another loss"),
         (
             ["head=svr", "dataset.tasks.band_gap=classification"],

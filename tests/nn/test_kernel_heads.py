@@ -1,12 +1,44 @@
 """The inputs of kernel heads, and their states, which have any number of rows."""
 
+from typing import Any
+
 import pytest
 import torch
 
+from csgcnn.data.batch import GraphBatch
 from csgcnn.errors import ConfigError
-from csgcnn.nn.kernel_heads import GaussianProcessHead, KernelHead, SupportVectorHead
+from csgcnn.nn.kernel_heads import (
+    GaussianProcessHead,
+    KernelHead,
+    SupportVectorHead,
+    pooled_sites,
+)
 
 WIDTHS = {"crystal": 9, "global": 2}
+
+
+def batch_of(features: list[list[float]], multiplicity: list[float], index: list[int]) -> Any:
+    """Crystals of which only what `pooled_sites` reads is given."""
+    empty = torch.zeros(0)
+    return GraphBatch(
+        torch.ones(len(index), dtype=torch.long),
+        torch.tensor(multiplicity),
+        torch.tensor(features, dtype=torch.float16),
+        torch.tensor(index),
+        torch.zeros(2, 0, dtype=torch.long),
+        *(empty, empty, torch.zeros(2, 0)),
+        n_graphs=2,
+    )
+
+
+def test_site_features_are_pooled_over_sites() -> None:
+    merged = batch_of([[1, 8], [4, 2], [7, 7], [99, 99]], [2, 1, 1, 0], [0, 0, 1, 1])
+    sites = batch_of([[1, 8], [1, 8], [4, 2], [7, 7]], [1, 1, 1, 1], [0, 0, 0, 1])
+    found = pooled_sites(merged)
+    torch.testing.assert_close(found, pooled_sites(sites))
+    std = torch.tensor([1.0, 1, 4]).std(correction=0).item()
+    torch.testing.assert_close(found[0], torch.tensor([2, 6, std, 2 * std, 4, 8]))
+    torch.testing.assert_close(found[1], torch.tensor([7.0, 7, 0, 0, 7, 7]))
 
 
 def made(head: KernelHead, n_rows: int = 12) -> KernelHead:
