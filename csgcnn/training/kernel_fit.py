@@ -114,6 +114,8 @@ def fit_kernel_head(trainer: Trainer, seed: int) -> dict[str, Any]:
     y = network.scaler.standardize(values.to(inputs.device)).cpu()
     weight = torch.ones(len(rows)) if trainer.weights is None else trainer.weights.cpu()[rows, 0]
     known = y.isfinite()
+    # scikit-learn returns wrong indices of support vectors if rows have the weight 0
+    known[:n_train] &= weight[:n_train].unsqueeze(1) > 0
     dual, facts = torch.zeros(n_train, y.shape[1], dtype=torch.float64), {}
     fit = _fit_process if isinstance(head, GaussianProcessHead) else _fit_vectors
     for i, target in enumerate(trainer.targets):

@@ -113,3 +113,23 @@ def test_without_validation_rows_the_training_rows_choose(trainer: Make, split: 
     network, facts = fitted(made, SupportVectorHead(WIDTHS, 1, ["crystal"]))
     assert facts["n_support_vectors"] > 0
     assert network.fitted_kernel_head is not None
+
+
+def test_rows_of_weight_0_are_left_out(trainer: Make, store: GraphStore, targets: Tensor) -> None:
+    found = []
+    for is_weighted in (True, False):
+        values, weights = targets.clone(), torch.ones(60, 1)
+        made = trainer(max_epochs=1, ema=None)
+        # the network is that of all rows
+        made.fit(lambda: None)
+        if is_weighted:
+            weights[:9] = 0
+            made.weights = weights
+        else:
+            values[:9] = torch.nan
+            made.values = values
+        made.model.kernel_head = SupportVectorHead(WIDTHS, 1, ["crystal"])
+        fit_kernel_head(made, seed=0)
+        with torch.no_grad():
+            found.append(made.model.eval()(store.batch(torch.arange(50, 60))))
+    torch.testing.assert_close(*found)
