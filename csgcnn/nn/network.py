@@ -260,15 +260,15 @@ def build_network(config: Mapping[str, Any], n_outputs: Sequence[int]) -> Crysta
         for name, part in config["node_features"].items()
     }
     parts = {name: instantiate(config[name]) for name in ("edge_calculator", "pooling")}
-    n_global = len(descriptor_names(settings.global_features))
+    parts["kernel_head"] = instantiate(config.get("head") or {})
+    parts["n_site_features"] = n_site_features(settings)
     return instantiate(
         config["model"],
-        **parts,
+        # models of plugins need not know what is not used
+        **{name: part for name, part in parts.items() if part},
         node_features=node_features,
         n_outputs=n_outputs,
-        n_global=n_global,
-        n_site_features=n_site_features(settings),
-        kernel_head=instantiate(config.get("head") or {}) or None,
+        n_global=len(descriptor_names(settings.global_features)),
     )
 
 
