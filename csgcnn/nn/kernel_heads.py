@@ -1,6 +1,6 @@
 """Kernel heads: predict targets from the similarity of a crystal to the training crystals.
 
-scikit-learn fits them, see `csgcnn.training.kernel_fit`; torch predicts from the arrays it finds.
+`csgcnn.training.kernel_fit` fits them; torch predicts from the arrays that it finds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,8 @@ NEEDED = {
     "sites": "graph.site_features, such as graph.site_features=[sevennet]",
     "global": "graph.global_features, such as graph.global_features=[density]",
 }
-N_STATISTICS = 3  # of `pooled_sites`
+# Statistics over the sites of `pooled_sites`: each layer of a potential is a block for each.
+N_STATISTICS = 3
 
 
 def pooled_sites(graph: GraphBatch) -> Tensor:
@@ -53,16 +54,19 @@ def pooled_sites(graph: GraphBatch) -> Tensor:
 class KernelHead(nn.Module):
     r"""Predict standardized targets by a kernel between inputs x and training inputs x_i.
 
-    .. math:: f(x) = b + \sum_i \alpha_i a \exp(-\gamma |x - x_i|^2)
+    .. math:: f(x) = b + \sum_i \alpha_i k(x, x_i), \quad
+              k = a (1 + r + r^2 / 3) e^{-r}, \quad r^2 = 5 \sum_B w_B |x_B - x_{iB}|^2
 
-    The inputs are standardized on the training rows, and those of each block are divided by the
-    square root of its width, so that the blocks weigh alike: the mean squared distance of two rows
-    is twice the number of blocks. a, b, α and γ differ by target. A state has any number of rows.
+    the Matérn kernel of order 5/2 (Rasmussen & Williams, 2006, section 4.2). The inputs are
+    standardized on the training rows, and those of each block B are divided by the square root of
+    its width: the mean squared distance of two rows is 2 in each block. Weights w of the blocks
+    say which layer of a potential, and which statistic over the sites, matters for a target. a, b,
+    α and w differ by target. A state has any number of rows.
 
     Shapes: [n_graphs, n_inputs] -> [n_graphs, n_targets].
 
     Args:
-        widths: Width of each block of inputs that the network has.
+        widths: Widths of the blocks of each input that the network has.
         n_targets: Number of targets.
         inputs: Names of the blocks to use.
     """
@@ -76,24 +80,25 @@ class KernelHead(nn.Module):
     rows: Tensor
     dual: Tensor
     amplitude: Tensor
-    gamma: Tensor
+    block_weight: Tensor
     offset: Tensor
 
-    def __init__(self, widths: Mapping[str, int], n_targets: int, inputs: Inputs) -> None:
+    def __init__(self, widths: Mapping[str, Sequence[int]], n_targets: int, inputs: Inputs) -> None:
         super().__init__()
         self.inputs = list(dict.fromkeys([inputs] if isinstance(inputs, str) else inputs or ()))
         if not self.inputs:
             raise ConfigError(f"head.inputs=[]: expected one or several of {', '.join(widths)}")
         for name in self.inputs:
-            if not widths[name]:
+            if not sum(widths[name]):
                 raise ConfigError(f"head.inputs={name} needs {NEEDED[name]}")
-        self.widths = [widths[name] for name in self.inputs]
+        self.widths = [width for name in self.inputs for width in widths[name]]
         n_inputs = sum(self.widths)
         self.register_buffer("mean", torch.zeros(n_inputs))
         self.register_buffer("scale", torch.ones(n_inputs))
         self.register_buffer("rows", torch.empty(0, n_inputs))
         self.register_buffer("dual", torch.empty(0, n_targets, dtype=torch.float64))
-        for name in ("amplitude", "gamma", "offset"):
+        self.register_buffer("block_weight", torch.ones(len(self.widths), n_targets).double())
+        for name in ("amplitude", "offset"):
             self.register_buffer(name, torch.ones(n_targets, dtype=torch.float64))
 
     @property
@@ -131,8 +136,10 @@ class KernelHead(nn.Module):
         Returns:
             [n_targets, n_graphs, n_rows].
         """
-        squared = torch.cdist(x.double(), rows.double()).square()
-        return self.amplitude.view(-1, 1, 1) * (-self.gamma.view(-1, 1, 1) * squared).exp()
+        widths = torch.tensor(self.widths, device=x.device)
+        factors = self.block_weight.sqrt().repeat_interleave(widths, dim=0).T
+        squared = [torch.cdist(x * factor, rows * factor).square() for factor in factors]
+        return self.amplitude.view(-1, 1, 1) * matern(torch.stack(squared))
 
     def forward(self, inputs: Tensor) -> Tensor:
         x = self.standardize(inputs)
@@ -153,6 +160,13 @@ class KernelHead(nn.Module):
                     raise ValueError(f"{prefix}{name} has {len(saved):,} rows")
                 setattr(self, name, own.new_empty(len(saved), *own.shape[1:]))
         super()._load_from_state_dict(state, prefix, *rest)
+
+
+def matern(squared: Tensor) -> Tensor:
+    """Return the Matérn kernel of order 5/2 of squared distances, of amplitude 1."""
+    # The gradient of a square root at 0 is infinite.
+    r = (5 * squared + 1e-12).sqrt()
+    return (1 + r + r.square() / 3) * (-r).exp()
 
 
 class SupportVectorHead(KernelHead):
@@ -179,22 +193,8 @@ class GaussianProcessHead(KernelHead):
     std_scale: Tensor
     factor: Tensor | None
 
-    def __init__(
-        self,
-        widths: Mapping[str, int],
-        n_targets: int,
-        inputs: Inputs,
-        restarts: Annotated[
-            int,
-            Setting(
-                "Further random starts of the search for the parameters of the kernel.",
-                at_least=0,
-                at_most=1000,
-            ),
-        ] = 1,
-    ) -> None:
+    def __init__(self, widths: Mapping[str, Sequence[int]], n_targets: int, inputs: Inputs) -> None:
         super().__init__(widths, n_targets, inputs)
-        self.restarts = restarts
         self.register_buffer("noise", torch.ones(n_targets, dtype=torch.float64))
         self.register_buffer("known", torch.empty(0, n_targets, dtype=torch.float64))
         self.register_buffer("std_scale", torch.ones(n_targets))

@@ -10,7 +10,7 @@ from csgcnn.config.instantiate import instantiate
 from csgcnn.config.settings import Setting
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.descriptors import descriptor_names
-from csgcnn.crystals.site_features.potential import n_site_features, site_columns
+from csgcnn.crystals.site_features.potential import site_columns, site_widths
 from csgcnn.data.batch import GraphBatch
 from csgcnn.nn.global_features import GlobalFeatures
 from csgcnn.nn.heads import Head, StdHead, TargetScaler
@@ -78,7 +78,7 @@ class CrystalGraphNetwork(nn.Module):
         pooling: Builds the pooling from the number of features per atom.
         n_outputs: Outputs per target: 1 for regression; for classification one per class.
         n_global: Number of global features.
-        n_site_features: Number of site features of pretrained potentials.
+        site_widths: Number of site features of each layer of pretrained potentials.
         kernel_head: Builds a kernel head from the widths of its possible inputs and the number of
             targets.
     """
@@ -101,8 +101,8 @@ class CrystalGraphNetwork(nn.Module):
         n_head_layers: HeadDepth = 1,
         predict_std: PredictStd = False,
         n_global: int = 0,
-        n_site_features: int = 0,
-        kernel_head: Callable[[Mapping[str, int], int], KernelHead] | None = None,
+        site_widths: Sequence[int] = (),
+        kernel_head: Callable[[Mapping[str, Sequence[int]], int], KernelHead] | None = None,
     ) -> None:
         super().__init__()
         layer = LayerConfig(hidden, edge_calculator.dim, norm, activation, message_layers, residual)
@@ -122,8 +122,11 @@ class CrystalGraphNetwork(nn.Module):
         self.scaler = TargetScaler(n_outputs)
         has_std = predict_std and 1 in n_outputs
         self.std_head = StdHead(widths, n_outputs, activation) if has_std else None
-        n_pooled = N_STATISTICS * n_site_features
-        inputs = {"crystal": self.pooling.dim, "sites": n_pooled, "global": n_global}
+        inputs = {
+            "crystal": [self.pooling.dim],
+            "sites": N_STATISTICS * list(site_widths),
+            "global": [n_global],
+        }
         self.kernel_head = kernel_head(inputs, sum(n_outputs)) if kernel_head else None
 
     def _mark_removed_biases(self, layer: LayerConfig) -> None:
@@ -261,7 +264,7 @@ def build_network(config: Mapping[str, Any], n_outputs: Sequence[int]) -> Crysta
     }
     parts = {name: instantiate(config[name]) for name in ("edge_calculator", "pooling")}
     parts["kernel_head"] = instantiate(config.get("head") or {})
-    parts["n_site_features"] = n_site_features(settings)
+    parts["site_widths"] = site_widths(settings)
     return instantiate(
         config["model"],
         # models of plugins need not know what is not used

@@ -1,40 +1,41 @@
-"""Fit the kernel head of a network with scikit-learn, which an extra installs.
-
-It is imported here only: predictions need the arrays that are found, and torch.
-"""
+"""Fit the kernel head of a network, without gradients in the network."""
 
 import logging
 import time
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.splits import Split
 from csgcnn.errors import ConfigError
 from csgcnn.evaluation.inference import in_batches
 from csgcnn.evaluation.metrics import target_metrics
-from csgcnn.nn.kernel_heads import MAX_ROWS, GaussianProcessHead, KernelHead
+from csgcnn.nn.kernel_heads import (
+    MAX_ROWS,
+    GaussianProcessHead,
+    KernelHead,
+    SupportVectorHead,
+)
+from csgcnn.training.kernel_scales import learn_scales
 from csgcnn.training.trainer import Trainer
 from csgcnn.training.validation import validation_score
 
 log = logging.getLogger(__name__)
 
-MAX_TUNED = 1000  # rows that choose the parameters of the kernel; the final fit takes all
-# Grid of svr, for targets of variance 1; γ is divided by the number of blocks of inputs.
-GAMMA, C, EPSILON = (0.03, 0.1, 0.3, 1.0, 3.0), (1.0, 10.0, 100.0), (0.01, 0.1)
+MAX_TUNED = 1500  # rows that choose the parameters of the kernel; the final fit takes all
+# Grid of svr, for targets of variance 1; C is divided by the amplitude of the kernel.
+C, EPSILON = (1.0, 3.0, 10.0, 30.0, 100.0), (0.01, 0.03, 0.1)
 FOLDS = 5
-
-Array = np.ndarray[Any, Any]
 
 
 class Rows(NamedTuple):
-    """Rows with a value of one target.
+    """Training rows with a value of one target.
 
     Attributes:
         x: Standardized inputs [n_rows, n_inputs].
@@ -42,13 +43,9 @@ class Rows(NamedTuple):
         weight: Weights in the fit [n_rows].
     """
 
-    x: Array
-    y: Array
-    weight: Array
-
-    def take(self, index: Array) -> "Rows":
-        """Return some of the rows."""
-        return Rows(self.x[index], self.y[index], self.weight[index])
+    x: Tensor
+    y: Tensor
+    weight: Tensor
 
 
 class Fitted(NamedTuple):
@@ -56,13 +53,13 @@ class Fitted(NamedTuple):
 
     Attributes:
         dual: Coefficients of the training rows [n_rows].
-        buffers: Values of buffers of the head.
+        offset: Constant of the prediction.
         facts: Entries of metrics.json.
     """
 
-    dual: Array
-    buffers: Mapping[str, float]
-    facts: dict[str, float]
+    dual: Tensor
+    offset: float
+    facts: dict[str, Any]
 
 
 def check_kernel_head(head: KernelHead, dataset: Dataset, split: Split) -> None:
@@ -77,7 +74,7 @@ def check_kernel_head(head: KernelHead, dataset: Dataset, split: Split) -> None:
         ConfigError: There are too many rows, classes or weights, or scikit-learn is not installed.
     """
     name = f"head={head.option}"
-    if find_spec("sklearn") is None:
+    if isinstance(head, SupportVectorHead) and find_spec("sklearn") is None:
         raise ConfigError(f"{name} needs an extra: pip install 'csgcnn[kernel]'")
     if (n_rows := len(split["train"])) > MAX_ROWS:
         raise ConfigError(
@@ -102,41 +99,34 @@ def fit_kernel_head(trainer: Trainer, seed: int) -> dict[str, Any]:
     Returns:
         What was chosen, for metrics.json.
     """
-    start, network, split = time.perf_counter(), trainer.evaluated, trainer.split
+    start, network, train = time.perf_counter(), trainer.evaluated, trainer.split["train"]
     head = network.kernel_head
     assert head is not None, "the network has no kernel head"
-    rows, n_train = torch.cat([split["train"], split["val"]]), len(split["train"])
-    log.info("fitting head=%s to %d crystals", head.option, n_train)
+    log.info("fitting head=%s to %d crystals", head.option, len(train))
     batch_size = 4 * trainer.settings.batch_size
-    inputs = in_batches(network, network.kernel_inputs, trainer.store, rows, batch_size)
-    head.fit_inputs(inputs[:n_train])
-    x, values = head.standardize(inputs).cpu(), trainer.values.cpu()[rows]
-    y = network.scaler.standardize(values.to(inputs.device)).cpu()
-    weight = torch.ones(len(rows)) if trainer.weights is None else trainer.weights.cpu()[rows, 0]
-    known = y.isfinite()
+    inputs = in_batches(network, network.kernel_inputs, trainer.store, train, batch_size)
+    head.fit_inputs(inputs)
+    x, values = head.standardize(inputs), trainer.values[train.to(inputs.device)]
+    y = network.scaler.standardize(values)
+    weight = torch.ones_like(y[:, :1]) if trainer.weights is None else trainer.weights[train]
     # scikit-learn returns wrong indices of support vectors if rows have the weight 0
-    known[:n_train] &= weight[:n_train].unsqueeze(1) > 0
-    dual, facts = torch.zeros(n_train, y.shape[1], dtype=torch.float64), {}
-    fit = _fit_process if isinstance(head, GaussianProcessHead) else _fit_vectors
+    known, dual, facts = y.isfinite() & (weight > 0), torch.zeros_like(y).double(), {}
     for i, target in enumerate(trainer.targets):
-        train, val = (
-            Rows(*(of[part][known[part, i]].double().numpy() for of in (x, y[:, i], weight)))
-            for part in (slice(n_train), slice(n_train, None))
-        )
-        fitted = fit(head, train, val, seed)
-        dual[known[:n_train, i], i] = torch.from_numpy(fitted.dual)
-        for name, value in fitted.buffers.items():
-            getattr(head, name)[i] = value
-        facts[target.name] = {"n_rows": len(train.y), **fitted.facts}
-        chosen = ", ".join(
-            f"{name} {value if isinstance(value, int) else format(value, '.3g')}"
-            for name, value in fitted.facts.items()
-        )
-        log.info("head=%s of %s: %s", head.option, target.name, chosen)
-    head.keep(rows=x[:n_train], dual=dual, known=known[:n_train])
+        rows = Rows(*(of[known[:, i]] for of in (x, y[:, i], weight.squeeze(1))))
+        fitted = _fit_target(head, i, rows, seed)
+        dual[known[:, i], i], head.offset[i] = fitted.dual, fitted.offset
+        facts[target.name] = {"n_rows": len(rows.y), **fitted.facts}
+        log.info("head=%s of %s: %s", head.option, target.name, _in_words(fitted.facts))
+    head.keep(rows=x, dual=dual, known=known)
     trainer.best_score = _score(trainer)
     seconds = time.perf_counter() - start
     return {"option": head.option, "inputs": head.inputs, "targets": facts, "seconds": seconds}
+
+
+def _in_words(facts: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.3g}" for name, value in facts.items() if not isinstance(value, list)
+    )
 
 
 def _score(trainer: Trainer) -> float:
@@ -148,77 +138,55 @@ def _score(trainer: Trainer) -> float:
     return validation_score(metrics, targets, trainer.model.scaler.std.tolist())
 
 
-def _fit_process(head: KernelHead, train: Rows, val: Rows, seed: int) -> Fitted:
-    """Maximize the marginal likelihood of at most MAX_TUNED rows, then condition on all."""
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-
-    assert isinstance(head, GaussianProcessHead)
-    size = len(head.inputs) ** 0.5  # of the distance of two rows
-    kernel = ConstantKernel(1.0, (1e-2, 1e3)) * RBF(size, (0.05 * size, 50 * size)) + WhiteKernel(
-        0.1, (1e-4, 10.0)
-    )
-    process = GaussianProcessRegressor(
-        kernel, n_restarts_optimizer=head.restarts, random_state=seed
-    )
-    few = _few(train, seed)
-    with warnings.catch_warnings():
-        # parameters at their bounds
-        warnings.simplefilter("ignore")
-        process.fit(few.x, few.y)
-    if len(few.y) < len(train.y):
-        process = GaussianProcessRegressor(process.kernel_, optimizer=None).fit(train.x, train.y)
-    product_kernel, white = process.kernel_.k1, process.kernel_.k2
-    amplitude, length = product_kernel.k1.constant_value, product_kernel.k2.length_scale
-    noise = white.noise_level
-    return Fitted(
-        process.alpha_,
-        {"amplitude": amplitude, "gamma": 0.5 / length**2, "offset": 0.0, "noise": noise},
-        {"amplitude": amplitude, "length_scale": length, "noise": noise},
-    )
+def _fit_target(head: KernelHead, i: int, rows: Rows, seed: int) -> Fitted:
+    """Choose the kernel of target i on at most MAX_TUNED rows, then fit to all of them."""
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(rows.y)))[:MAX_TUNED]
+    few = Rows(*(of[order.to(of.device)] for of in rows))
+    scales = learn_scales(list(few.x.split(head.widths, dim=1)), few.y)
+    head.block_weight[:, i], head.amplitude[i] = scales.weight, scales.amplitude
+    facts: dict[str, Any] = {"amplitude": scales.amplitude, "noise": scales.noise}
+    facts["block_weights"] = [float(f"{weight:.4g}") for weight in scales.weight]
+    if isinstance(head, GaussianProcessHead):
+        head.noise[i] = scales.noise
+        kernel = head.kernel(rows.x, rows.x)[i]
+        kernel.diagonal().add_(scales.noise)
+        factor = torch.linalg.cholesky(kernel)
+        dual = torch.cholesky_solve(rows.y.double().unsqueeze(1), factor).squeeze(1)
+        return Fitted(dual, 0.0, facts)
+    return _fit_vectors(head, i, rows, few, facts)
 
 
-def _fit_vectors(head: KernelHead, train: Rows, val: Rows, seed: int) -> Fitted:
-    """Choose C, γ and ε by the MAE of the val rows, or by cross-validation without any."""
-    from sklearn.metrics.pairwise import rbf_kernel
+def _fit_vectors(head: KernelHead, i: int, rows: Rows, few: Rows, facts: dict[str, Any]) -> Fitted:
+    """Choose C and ε by cross-validation within the few rows; return the fit to all rows."""
     from sklearn.svm import SVR
 
-    few, n_blocks, errors = _few(train, seed), len(head.inputs), dict[tuple[float, ...], float]()
-    folds = list(_folds(few, val, seed))
-    for gamma in GAMMA:
-        for part, other in folds:
-            own, cross = (rbf_kernel(rows.x, part.x, gamma / n_blocks) for rows in (part, other))
-            for c, epsilon in product(C, EPSILON):
-                model = SVR(kernel="precomputed", C=c, epsilon=epsilon)
-                found = model.fit(own, part.y, part.weight).predict(cross)
-                error = float(np.abs(found - other.y).sum())
-                key = (gamma / n_blocks, c, epsilon)
-                errors[key] = errors.get(key, 0.0) + error
-    gamma, c, epsilon = min(errors, key=lambda key: errors[key])
-    model = SVR(gamma=gamma, C=c, epsilon=epsilon, cache_size=500)
-    model.fit(train.x, train.y, train.weight)
-    dual = np.zeros(len(train.y))
-    dual[model.support_] = model.dual_coef_[0]
-    return Fitted(
-        dual,
-        {"amplitude": 1.0, "gamma": gamma, "offset": model.intercept_[0]},
-        {"C": c, "gamma": gamma, "epsilon": epsilon, "n_support_vectors": len(model.support_)},
-    )
+    def kernel_of(chosen: Rows) -> Any:
+        return head.kernel(chosen.x, chosen.x)[i].cpu().numpy()
+
+    kernel, (y, weight) = kernel_of(few), (of.double().cpu().numpy() for of in few[1:])
+    best = (np.inf, C[0], EPSILON[0])
+    for c, epsilon in product(C, EPSILON):
+        error = 0.0
+        for part, other in _folds(len(y)):
+            model = SVR(kernel="precomputed", C=c / facts["amplitude"], epsilon=epsilon)
+            model.fit(kernel[np.ix_(part, part)], y[part], weight[part])
+            error += float(np.abs(model.predict(kernel[np.ix_(other, part)]) - y[other]).sum())
+        best = min(best, (error, c, epsilon))
+    _, c, epsilon = best
+    kernel, (y, weight) = kernel_of(rows), (of.double().cpu().numpy() for of in rows[1:])
+    model = SVR(kernel="precomputed", C=c / facts["amplitude"], epsilon=epsilon)
+    model.fit(kernel, y, weight)
+    dual = torch.zeros(len(y), dtype=torch.float64)
+    dual[torch.from_numpy(model.support_).long()] = torch.from_numpy(model.dual_coef_[0])
+    found = {"C": model.C, "epsilon": epsilon, "n_support_vectors": len(model.support_)}
+    return Fitted(dual.to(rows.x.device), float(model.intercept_[0]), facts | found)
 
 
-def _few(rows: Rows, seed: int) -> Rows:
-    """Return all rows, or MAX_TUNED random ones."""
-    if len(rows.y) <= MAX_TUNED:
-        return rows
-    return rows.take(np.random.default_rng(seed).permutation(len(rows.y))[:MAX_TUNED])
-
-
-def _folds(train: Rows, val: Rows, seed: int) -> Iterator[tuple[Rows, Rows]]:
-    """Yield rows to fit and rows to compare with."""
-    if len(val.y) or len(train.y) < 2:
-        yield train, val if len(val.y) else train
+def _folds(n_rows: int) -> Iterator[tuple[Any, Any]]:
+    """Yield rows to fit and rows to compare with; the rows are in random order."""
+    rows = np.arange(n_rows)
+    if n_rows < 2:
+        yield rows, rows
         return
-    order = np.random.default_rng(seed).permutation(len(train.y))
-    folds = np.array_split(order, min(FOLDS, len(order)))
-    for fold in folds:
-        yield train.take(np.setdiff1d(order, fold)), train.take(fold)
+    for fold in np.array_split(rows, min(FOLDS, n_rows)):
+        yield np.setdiff1d(rows, fold), fold

@@ -175,9 +175,15 @@ def site_columns(settings: GraphSettings) -> dict[str, slice]:
     return columns
 
 
+def site_widths(settings: GraphSettings) -> list[int]:
+    """Return the number of site features of each layer, potential after potential."""
+    potentials = map(potential_of, settings.site_features)
+    return [one.n_channels for one in potentials for _ in chosen_layers(one, settings)]
+
+
 def n_site_features(settings: GraphSettings) -> int:
     """Return the number of site features of graphs."""
-    return max((columns.stop for columns in site_columns(settings).values()), default=0)
+    return sum(site_widths(settings))
 
 
 def chosen_layers(potential: Potential, settings: GraphSettings) -> list[int]:
