@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("without_figures")
 
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
-SHORT = ["trainer.max_epochs=1", "head.restarts=0"]
+SHORT = ["trainer.max_epochs=1"]
 
 
 def read(path: Path) -> Any:
@@ -38,7 +38,7 @@ def process(csgcnn: Command, small: list[str], tmp_path_factory: pytest.TempPath
 def test_metrics_name_what_was_chosen(process: Path) -> None:
     head = read(process / "metrics.json")["head"]
     assert (head["option"], head["inputs"]) == ("gp", ["crystal"])
-    assert head["targets"]["band_gap"].keys() == {"n_rows", "amplitude", "length_scale", "noise"}
+    assert head["targets"]["band_gap"].keys() == {"n_rows", "amplitude", "noise", "block_weights"}
     assert read(process / "metrics.json")["std_scale"]["band_gap"] != 1
 
 
@@ -102,7 +102,7 @@ def test_support_vectors_alone_and_as_an_ensemble(
     np.testing.assert_allclose(ensemble.predict(structures), np.mean(each, 0), atol=1e-5)
     metrics = read(tmp_path / "two" / "metrics.json")
     chosen = metrics["members"][0]["head"]["targets"]["band_gap"]
-    assert chosen.keys() >= {"C", "gamma", "epsilon", "n_support_vectors"}
+    assert chosen.keys() >= {"C", "block_weights", "epsilon", "n_support_vectors"}
     single = load(tmp_path / "two" / "member-0")
     assert not single.has_std
 
@@ -110,7 +110,7 @@ def test_support_vectors_alone_and_as_an_ensemble(
 def test_no_epoch_is_needed(
     csgcnn: Command, small: list[str], tmp_path: Path, process: Path
 ) -> None:
-    words = [*small, "trainer.max_epochs=0", "head=gp", "head.restarts=0", "head.inputs=global"]
+    words = [*small, "trainer.max_epochs=0", "head=gp", "head.inputs=global"]
     answer = csgcnn("train", *words, "hydra.run.dir=none", cwd=tmp_path)
     assert answer.code == 0, answer.said
     assert "\nhead=gp fitted to 48 crystals in" in answer.said
@@ -141,7 +141,7 @@ def test_site_features_alone_need_no_epoch(
 
 
 def test_a_benchmark_has_kernel_heads(csgcnn: Command, small: list[str], tmp_path: Path) -> None:
-    words = [*small, "trainer.max_epochs=0", "head=gp", "head.restarts=0", "head.inputs=global"]
+    words = [*small, "trainer.max_epochs=0", "head=gp", "head.inputs=global"]
     quick = ["trainer.threads=1", "trainer.workers=1", "trainer.device=cpu"]
     answer = csgcnn("benchmark", *quick, *words, "folds=2", "hydra.run.dir=b", cwd=tmp_path)
     assert answer.code == 0, answer.said

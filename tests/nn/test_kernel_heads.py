@@ -11,10 +11,11 @@ from csgcnn.nn.kernel_heads import (
     GaussianProcessHead,
     KernelHead,
     SupportVectorHead,
+    matern,
     pooled_sites,
 )
 
-WIDTHS = {"crystal": 9, "global": 2}
+WIDTHS = {"crystal": [9], "global": [2]}
 
 
 def batch_of(features: list[list[float]], multiplicity: list[float], index: list[int]) -> Any:
@@ -84,7 +85,19 @@ def test_many_rows_are_summed_in_blocks() -> None:
     rows, dual, test = torch.randn(9000, 2), torch.randn(9000, 1), torch.randn(4, 2)
     head.keep(rows=rows, dual=dual)
     squared = (test.unsqueeze(1).double() - rows).square().sum(2)
-    torch.testing.assert_close(head(test), 1 + (-squared).exp() @ dual.double())
+    r = (5 * squared).sqrt()
+    kernel = (1 + r + r**2 / 3) * (-r).exp()
+    torch.testing.assert_close(head(test), 1 + kernel @ dual.double())
+
+
+def test_each_target_weighs_the_blocks_by_itself() -> None:
+    head = SupportVectorHead(WIDTHS, 2, ["crystal", "global"])
+    head.block_weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 4.0]]))
+    x, rows = torch.randn(3, 11), torch.randn(5, 11)
+    first, second = head.kernel(x, rows)
+    torch.testing.assert_close(first, matern(torch.cdist(x[:, :9], rows[:, :9]).double() ** 2))
+    squared = 4 * torch.cdist(x[:, 9:], rows[:, 9:]).double() ** 2
+    torch.testing.assert_close(second, matern(squared))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +105,7 @@ def test_many_rows_are_summed_in_blocks() -> None:
 )
 def test_inputs_that_do_not_exist_are_refused(inputs: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        SupportVectorHead({"crystal": 9, "global": 0}, 1, inputs)
+        SupportVectorHead({"crystal": [9], "global": [0]}, 1, inputs)
 
 
 def test_a_state_with_too_many_rows_is_refused() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.svm import SVR
 from torch import Tensor
 
@@ -15,11 +15,12 @@ from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.nn.kernel_heads import GaussianProcessHead, KernelHead, SupportVectorHead
 from csgcnn.training.kernel_fit import fit_kernel_head
+from csgcnn.training.kernel_scales import learn_scales
 from csgcnn.training.trainer import Trainer
 
 Make = Callable[..., Trainer]
 HIDDEN = 8
-WIDTHS = {"crystal": HIDDEN, "global": 0}
+WIDTHS = {"crystal": [HIDDEN], "global": [0]}
 
 
 def fitted(trainer: Trainer, head: KernelHead) -> tuple[Any, dict[str, Any]]:
@@ -28,6 +29,11 @@ def fitted(trainer: Trainer, head: KernelHead) -> tuple[Any, dict[str, Any]]:
     trainer.model.kernel_head = head
     facts = fit_kernel_head(trainer, seed=0)["targets"]["band_gap"]
     return trainer.model.eval(), facts
+
+
+def kernel_of(network: Any) -> Matern:
+    """Return the kernel of one block in the words of scikit-learn."""
+    return Matern(network.kernel_head.block_weight.item() ** -0.5, nu=2.5)
 
 
 def inputs_of(network: Any, store: GraphStore, rows: Tensor) -> Any:
@@ -45,7 +51,7 @@ def test_a_gaussian_process_predicts_as_scikit_learn(
     made = trainer(max_epochs=1, ema=None, values=values)
     network, facts = fitted(made, GaussianProcessHead(WIDTHS, 1, ["crystal"]))
     assert facts["n_rows"] == 40 - n_missing
-    kernel = ConstantKernel(facts["amplitude"]) * RBF(facts["length_scale"])
+    kernel = ConstantKernel(facts["amplitude"]) * kernel_of(network)
     process = GaussianProcessRegressor(kernel + WhiteKernel(facts["noise"]), optimizer=None)
     train = split["train"][n_missing:]
     scaler = network.scaler
@@ -63,7 +69,8 @@ def test_support_vectors_predict_as_scikit_learn(
 ) -> None:
     made = trainer(max_epochs=1, ema=None)
     network, facts = fitted(made, SupportVectorHead(WIDTHS, 1, ["crystal"]))
-    model = SVR(gamma=facts["gamma"], C=facts["C"], epsilon=facts["epsilon"])
+    kernel = ConstantKernel(facts["amplitude"]) * kernel_of(network)
+    model = SVR(kernel=kernel, C=facts["C"], epsilon=facts["epsilon"])
     y = network.scaler.standardize(targets[split["train"]])[:, 0].double().numpy()
     model.fit(inputs_of(network, store, split["train"]), y)
     expected = model.predict(inputs_of(network, store, split["test"]))
@@ -101,7 +108,7 @@ def test_the_same_seed_gives_the_same_head(trainer: Make) -> None:
     states = []
     for _ in range(2):
         network, _facts = fitted(
-            trainer(max_epochs=1, ema=None), GaussianProcessHead(WIDTHS, 1, ["crystal"], 2)
+            trainer(max_epochs=1, ema=None), GaussianProcessHead(WIDTHS, 1, ["crystal"])
         )
         states.append(network.kernel_head.state_dict())
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
@@ -133,3 +140,15 @@ def test_rows_of_weight_0_are_left_out(trainer: Make, store: GraphStore, targets
         with torch.no_grad():
             found.append(made.model.eval()(store.batch(torch.arange(50, 60))))
     torch.testing.assert_close(*found)
+
+
+def test_the_marginal_likelihood_finds_the_block_that_matters() -> None:
+    torch.manual_seed(0)
+    blocks = [torch.randn(120, 3) / 3**0.5 for _ in range(3)]
+    noise = 0.1 * torch.randn(120)
+    y = blocks[1][:, 0].mul(3).sin() + blocks[1][:, 1] + noise
+    y = (y - y.mean()) / y.std()
+    scales = learn_scales(blocks, y)
+    assert scales.weight[1] > 10 * max(scales.weight[0], scales.weight[2])
+    assert scales.noise < 0.1
+    assert not torch.equal(scales.weight, learn_scales(blocks, y.flip(0)).weight)
