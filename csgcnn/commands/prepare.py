@@ -36,6 +36,8 @@ from csgcnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+SMALL = 3000  # crystals below which a kernel on site features is better than a network
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -134,6 +136,9 @@ def report_data(data: Prepared) -> dict[str, Any]:
         log.warning("%d %s left out, see rejected.csv", n_rejected, were)
     for warning in label_warnings(dataset, split["train"]):
         log.warning("%s", warning)
+    has_classes = any(target.classes for target in dataset.targets)
+    if len(dataset.rows) < SMALL and not (store.settings.site_features or has_classes):
+        log.info("with fewer than %d crystals, recipe=small is more accurate in general", SMALL)
     n_duplicates, example = count_duplicates(store, split)
     if example:
         pairs = f"{plural(n_duplicates, 'pair')} of identical structures"

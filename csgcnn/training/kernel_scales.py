@@ -1,6 +1,5 @@
 """Weights of the blocks of a kernel, its amplitude and the noise, by their marginal likelihood."""
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -45,13 +44,12 @@ def learn_scales(blocks: list[Tensor], y: Tensor) -> KernelScales:
     Returns:
         The parameters.
     """
-    squared = torch.stack([torch.cdist(block, block).square() for block in map(_double, blocks)])
-    n_blocks, n_rows = len(blocks), len(y)
-    values, unit = y.double(), torch.eye(n_rows, dtype=torch.float64)
-    weights = [math.log(START_WEIGHT / n_blocks)] * n_blocks
-    start = torch.tensor(
-        [*weights, math.log(START_AMPLITUDE), math.log(START_NOISE)], dtype=torch.float64
-    )
+    inputs = [block.double() for block in blocks]
+    squared = torch.stack([torch.cdist(block, block).square() for block in inputs])
+    n_blocks, values = len(blocks), y.double()
+    unit = torch.eye(len(y)).to(values)
+    weights = [START_WEIGHT / n_blocks] * n_blocks
+    start = values.new_tensor([*weights, START_AMPLITUDE, START_NOISE]).log()
     logs = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [logs], max_iter=MAX_STEPS, tolerance_change=1e-3, line_search_fn="strong_wolfe"
@@ -72,7 +70,3 @@ def learn_scales(blocks: list[Tensor], y: Tensor) -> KernelScales:
         optimizer.step(loss)
     weight, (amplitude, noise) = logs.detach()[:n_blocks].exp(), logs.detach()[n_blocks:].exp()
     return KernelScales(weight, amplitude.item(), noise.item() + MIN_NOISE)
-
-
-def _double(x: Tensor) -> Tensor:
-    return x.double()

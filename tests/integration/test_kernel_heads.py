@@ -180,6 +180,6 @@ def test_a_missing_extra_is_answered_with_the_command_that_installs_it(
     csgcnn: Command, small: list[str], tmp_path: Path
 ) -> None:
     with patch.dict("sys.modules", {"sklearn": None}):
-        answer = csgcnn("train", *small, "head=gp", cwd=tmp_path)
+        answer = csgcnn("train", *small, "head=svr", cwd=tmp_path)
     assert answer.code == 2
-    assert "head=gp needs an extra: pip install 'csgcnn[kernel]'" in answer.err
+    assert "head=svr needs an extra: pip install 'csgcnn[kernel]'" in answer.err
