@@ -15,7 +15,7 @@ from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.nn.kernel_heads import GaussianProcessHead, KernelHead, SupportVectorHead
 from csgcnn.training.kernel_fit import fit_kernel_head
-from csgcnn.training.kernel_scales import learn_scales
+from csgcnn.training.kernel_scales import learn_scales, normal_scores
 from csgcnn.training.trainer import Trainer
 
 Make = Callable[..., Trainer]
@@ -151,4 +151,13 @@ def test_the_marginal_likelihood_finds_the_block_that_matters() -> None:
     scales = learn_scales(blocks, y)
     assert scales.weight[1] > 10 * max(scales.weight[0], scales.weight[2])
     assert scales.noise < 0.1
-    assert not torch.equal(scales.weight, learn_scales(blocks, y.flip(0)).weight)
+    outliers = torch.where(torch.arange(120) < 3, 30.0, y)
+    weight = learn_scales(blocks, outliers).weight
+    assert weight[1] > 10 * max(weight[0], weight[2]), "a few outliers do not choose the block"
+
+
+def test_normal_scores_keep_the_order_and_equal_values_agree() -> None:
+    scores = normal_scores(torch.tensor([3.0, -1.0, 3.0, 100.0, 0.5]))
+    assert scores[1] < scores[4] < scores[0] == scores[2] < scores[3]
+    expected = torch.special.ndtri(torch.tensor([0.6, 0.1, 0.6, 0.9, 0.3]).double())
+    torch.testing.assert_close(scores, expected)
