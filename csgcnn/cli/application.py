@@ -262,7 +262,8 @@ def _end(command: str, error: Exception) -> NoReturn:
 def _remove_if_empty(folder: Path) -> None:
     """Remove the folder of a run that was refused before it wrote anything but its log."""
     files = [path for path in folder.rglob("*") if not path.is_dir()]
-    if any(path.stat().st_size for path in files if path.name != "train.log"):
+    logs = ("train.log", "benchmark.log")
+    if any(path.stat().st_size for path in files if path.name not in logs):
         return
     shutil.rmtree(folder, ignore_errors=True)
     for parent in folder.parents:

@@ -1,3 +1,4 @@
+import logging
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -132,12 +133,13 @@ def test_a_benchmark_that_fails_at_once_leaves_no_folder(
     replace_command: Replace, exit_code: Run, tmp_path: Path
 ) -> None:
     def benchmark(cfg: DictConfig) -> float:
+        logging.getLogger("csgcnn").warning("fold 0 of 3")
         raise StructureError("mp-1: unknown element Xx")
 
     replace_command("benchmark", benchmark)
     assert exit_code("benchmark", "folds=3", "dataset=elastic") == 1
     assert exit_code("benchmark", "task=matbench_jdft2d") == 1
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_predict_leaves_nothing_but_its_output(

@@ -14,12 +14,15 @@ from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.targets import is_allowed
 from csgcnn.config.validate import validate
 
-# Options of different groups go together, but a preset may choose options itself.
+# Options of different groups go together, except those of head, which exclude loss=gaussian and
+# laplace. A preset may choose options itself.
+TOGETHER = [group for group in OPTION_GROUPS if group != "head"]
+ALONE = ["head", *PRESET_GROUPS]
 ROWS = [
-    [f"{group}={option}" for group, option in zip(OPTION_GROUPS, row, strict=True) if option]
-    for row in zip_longest(*map(option_names, OPTION_GROUPS))
+    [f"{group}={option}" for group, option in zip(TOGETHER, row, strict=True) if option]
+    for row in zip_longest(*map(option_names, TOGETHER))
 ]
-ROWS += [[f"{group}={option}"] for group in PRESET_GROUPS for option in option_names(group)]
+ROWS += [[f"{group}={option}"] for group in ALONE for option in option_names(group)]
 
 
 def compose_with(command: str, *overrides: str) -> DictConfig:

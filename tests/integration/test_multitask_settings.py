@@ -56,9 +56,9 @@ def test_the_weights_of_the_configuration_are_those_of_the_loss() -> None:
         ),
         (["dataset.class_weights=inverse"], 2, ["expected balanced"]),
         (
-            ["dataset.derived.x=band_gap ~ 2"],
+            ["dataset.derived.is_wide=band_gap ~ 2"],
             2,
-            ["dataset.derived.x='band_gap ~ 2'", "<column> <sign> <number>"],
+            ["dataset.derived.is_wide='band_gap ~ 2'", "<column> <sign> <number>"],
         ),
         (
             ["dataset.split.method=group", "dataset.split.column=kind"],
@@ -67,7 +67,12 @@ def test_the_weights_of_the_configuration_are_those_of_the_loss() -> None:
         ),
         (["dataset.derived.is_wide=band_gap > 100"], 1, ["all 54 rows have is_wide = 0"]),
         (
-            ["dataset.derived.one=refractive_index > 0", "dataset.split.stratify=two"],
+            [
+                "dataset.derived.one=refractive_index > 2",
+                "dataset.targets=[band_gap,is_wide,kind,one]",
+                "dataset.tasks.one=classification",
+                "dataset.split.stratify=two",
+            ],
             1,
             ["stratify=two", "one"],
         ),

@@ -1,6 +1,7 @@
 """Every option and key of the network sets what it says, and all parameters are trained."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -10,6 +11,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from csgcnn.config.locations import CONF
+from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.crystals.site_features.potential import n_site_features
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.nn import convolutions, edge_calculators, node_features, norms, pooling
@@ -33,6 +36,8 @@ CLASSES = {
     "node_features=bits": node_features.ElementTable,
     "node_features=elemental": node_features.ElementTable,
     "node_features=learned": node_features.LearnedEmbedding,
+    "node_features=sevennet": node_features.SiteFeatures,
+    "node_features=chgnet": node_features.SiteFeatures,
     "pooling=mean": pooling.MeanPooling,
     "pooling=sum": pooling.SumPooling,
     "pooling=max": pooling.MaxPooling,
@@ -43,6 +48,10 @@ CLASSES = {
 # largest difference was 0.027.
 BFLOAT16_TOLERANCE = 0.05
 GROUPS = ("model", "edge_calculator", "node_features", "pooling")
+
+
+# node feature -> potential whose site features it reads
+SITES = {"sevennet": "graph.site_features=[sevennet]", "chgnet": "graph.site_features=[chgnet]"}
 
 
 def options(group: str) -> list[str]:
@@ -100,6 +109,14 @@ KEYS: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
         ("node_features=learned",),
         lambda net: 1.9 < net.node_features.parts["learned"].embedding.weight.std() < 2.1,
     ),
+    "node_features.sevennet.dim=7": (
+        ("node_features=sevennet", SITES["sevennet"]),
+        lambda net: net.node_features.dim == 7,
+    ),
+    "node_features.sevennet.dropout=0.3": (
+        ("node_features=sevennet", SITES["sevennet"]),
+        lambda net: net.node_features.parts["sevennet"].dropout.p == 0.3,
+    ),
     "node_features.atom_init.trainable=true": (
         (),
         lambda net: len(list(net.node_features.parameters())) == 1,
@@ -117,6 +134,14 @@ def has_activations(net: CrystalGraphNetwork, kind: type[nn.Module]) -> bool:
     # The gate of CGCNN's convolution has a softplus whatever the activation.
     found = [type(block.activation) for block in net.blocks]
     return {*found, type(net.head.activation)} == {kind}
+
+
+def with_site_features(batch: GraphBatch, config: DictConfig) -> GraphBatch:
+    """Return the batch with random site features of the potentials of a configuration."""
+    generator = torch.Generator().manual_seed(0)
+    width = n_site_features(GraphSettings(**config.graph))
+    features = torch.randn(len(batch.atomic_number), width, generator=generator)
+    return replace(batch, site_features=features.half())
 
 
 @pytest.fixture(scope="module")
@@ -140,25 +165,27 @@ def test_the_classes_of_all_options_are_listed_here(group: str) -> None:
 def test_an_option_selects_its_class(
     option: str, expected: type, batch: GraphBatch, composed: Composed
 ) -> None:
-    model = build_network(composed(*BASE, option), n_outputs=[1])
+    group, _, name = option.partition("=")
+    sites = [SITES[name]] if name in SITES else []
+    model = build_network(composed(*BASE, option, *sites), n_outputs=[1])
     part: dict[str, Any] = {
         "model": model.blocks[0].convolution,
         "edge_calculator": model.edge_calculator,
         "node_features": next(iter(model.node_features.parts.values())),
         "pooling": model.pooling,
     }
-    assert type(part[option.partition("=")[0]]) is expected
+    assert type(part[group]) is expected
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_sets_what_it_says(key: str, batch: GraphBatch, composed: Composed) -> None:
     overrides, is_set = KEYS[key]
-    before, model = (
-        build_network(composed(*BASE, *overrides, *extra), n_outputs=[1]) for extra in ((), (key,))
-    )
+    config = composed(*BASE, *overrides, key)
+    before = build_network(composed(*BASE, *overrides), n_outputs=[1])
+    model = build_network(config, n_outputs=[1])
     assert not is_set(before)
     assert is_set(model)
-    assert model(batch).isfinite().all()
+    assert model(with_site_features(batch, config)).isfinite().all()
 
 
 def mixed(composed: Composed, **groups: str) -> Mapping[str, Any]:
@@ -203,18 +230,17 @@ def test_trainable_node_features_have_gradients(
     features: str, learnable: str, double_batch: GraphBatch, composed: Composed
 ) -> None:
     first = features.strip("[]").partition(",")[0]
-    trainable = [] if first == "learned" else [f"node_features.{first}.trainable=true"]
-    model = build_network(
-        composed(
-            "edge_calculator=rbf",
-            f"edge_calculator.learnable={learnable}",
-            f"node_features={features}",
-            *trainable,
-        ),
-        n_outputs=[1, 1],
+    is_table = CLASSES[f"node_features={first}"] is node_features.ElementTable
+    config = composed(
+        "edge_calculator=rbf",
+        f"edge_calculator.learnable={learnable}",
+        f"node_features={features}",
+        *([f"node_features.{first}.trainable=true"] if is_table else []),
+        *([SITES[first]] if first in SITES else []),
     )
+    model = build_network(config, n_outputs=[1, 1])
     assert len(model.edge_updates) == (2 if learnable == "true" else 0)
-    assert_all_trained(model, double_batch)
+    assert_all_trained(model, with_site_features(double_batch, config))
 
 
 @pytest.mark.parametrize(("model", "pooling"), list(product(options("model"), options("pooling"))))
