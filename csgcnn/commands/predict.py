@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig
 from csgcnn import __version__
 from csgcnn.commands.counting import counted
 from csgcnn.commands.outputs import check_output
+from csgcnn.commands.predicted_table import PredictedTable
 from csgcnn.config.keys import section_keys
 from csgcnn.config.paths import user_path
 from csgcnn.config.settings.commands import PredictSettings
@@ -22,7 +23,6 @@ from csgcnn.crystals.structure_warnings import WARNING_COLUMNS, StructureNote, w
 from csgcnn.data.cache import check_options, known_warnings
 from csgcnn.data.record_reports import RecordReports, first_reasons
 from csgcnn.data.store_files import is_store
-from csgcnn.data.targets import with_unit
 from csgcnn.errors import ConfigError, plural
 from csgcnn.evaluation.calibration import interval_stds
 from csgcnn.hardware import cores, select_device
@@ -30,17 +30,12 @@ from csgcnn.io import file_digest, write_csv
 from csgcnn.predictor import Predictor
 from csgcnn.runs.models import checkpoint_paths
 from csgcnn.runs.predictions import (
-    IN_TRAINING,
-    TRUE,
-    DomainSummary,
     Prediction,
     model_notes,
-    text_columns,
 )
-from csgcnn.runs.tables import predicted_cells, predicted_columns
+from csgcnn.runs.tables import predicted_cells
 from csgcnn.screening.partial_table import Part, PartialTable, partial_folder
-from csgcnn.screening.selection import Selection, selection
-from csgcnn.screening.table_files import check_format, write_table
+from csgcnn.screening.table_files import check_format
 from csgcnn.screening.workers import Source, predict_store
 
 log = logging.getLogger(__name__)
@@ -77,7 +72,7 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
     checkpoints = checkpoint_paths(_listed(cfg.ckpt))
     device = select_device(cfg.device, _threads(sources, cfg.workers))
     predictor = Predictor.load(checkpoints, device, cfg.plugins)
-    table = _Table(predictor, cfg)
+    table = PredictedTable(predictor, cfg)
     for note in model_notes(predictor.domain, predictor.uncalibrated):
         log.warning("%s", note)
     _check_read(cfg, predictor, sources)
@@ -133,50 +128,6 @@ def _identity(
         "formula_mismatch": cfg.formula_mismatch,
         "version of csgcnn": __version__,
     }
-
-
-class _Table:
-    """The table of predictions: its columns, the rows to keep, and those outside the domain."""
-
-    def __init__(self, predictor: Predictor, cfg: DictConfig) -> None:
-        targets = predictor.targets
-        self.texts = text_columns(predictor.domain)
-        columns = [("id", ""), *predicted_columns(targets, predictor.has_std, with_bounds=True)]
-        columns += [(name, "") for name in self.texts]
-        text_names = {"id", *self.texts, *(target.name for target in targets if target.classes)}
-        names = [name for name, _ in columns]
-        self.header = [with_unit(name, unit) for name, unit in columns]
-        self.is_number = [name not in text_names for name in names]
-        self.summary = DomainSummary()
-        self.n_in_training = 0
-        self.has_fingerprints = predictor.training_set.fingerprints is not None
-        default = targets[0].name if len(targets) == 1 and not targets[0].classes else None
-        self.selection: Selection = selection(
-            names, self.is_number, cfg.where, cfg.top, cfg.by, cfg.order, default
-        )
-
-    def write(self, path: Path, rows: Iterator[Sequence[str]]) -> int:
-        """Write the selected rows; return their number."""
-        counted = map(self._count, rows)
-        return write_table(path, self.header, self.is_number, self.selection.of(counted))
-
-    def _count(self, row: Sequence[str]) -> Sequence[str]:
-        texts = dict(zip(self.texts, row[-len(self.texts) :], strict=True))
-        self.summary.add(row[0], texts)
-        self.n_in_training += texts[IN_TRAINING] == TRUE
-        return row
-
-    def lines(self) -> list[str]:
-        """Return warnings about training crystals, and about crystals unlike these."""
-        lines = self.summary.lines()
-        if self.n_in_training:
-            by_id = "" if self.has_fingerprints else ", by ids alone: the checkpoint is an old one"
-            verb = "is" if self.n_in_training == 1 else "are"
-            lines.append(
-                f"{plural(self.n_in_training, 'structure')} {verb} in the training set (column "
-                f"{IN_TRAINING}{by_id}); the errors of these predictions are optimistic"
-            )
-        return lines
 
 
 def _chunks(
@@ -276,7 +227,7 @@ def _publish_list(
 
 
 def _log_predicted(
-    partial: PartialTable, table: "_Table", n_rows: int, output: Path, reports: RecordReports
+    partial: PartialTable, table: PredictedTable, n_rows: int, output: Path, reports: RecordReports
 ) -> None:
     report = reports.warnings.name if reports.warnings else ""
     for line in [*partial.summary.lines(report, table.summary.counts), *table.lines()]:

@@ -1,0 +1,63 @@
+"""The table that `csgcnn predict` writes."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from csgcnn.data.targets import with_unit
+from csgcnn.errors import plural
+from csgcnn.predictor import Predictor
+from csgcnn.runs.predictions import IN_TRAINING, TRUE, DomainSummary, text_columns
+from csgcnn.runs.tables import predicted_columns
+from csgcnn.screening.selection import Selection, selection
+from csgcnn.screening.table_files import write_table
+
+
+class PredictedTable:
+    """The table of predictions: its columns, the rows to keep, and those outside the domain."""
+
+    def __init__(self, predictor: Predictor, cfg: DictConfig) -> None:
+        targets = predictor.targets
+        self.texts = text_columns(predictor.domain)
+        columns = [("id", ""), *predicted_columns(targets, predictor.has_std, with_bounds=True)]
+        columns += [(name, "") for name in self.texts]
+        text_names = {"id", *self.texts, *(target.name for target in targets if target.classes)}
+        names = [name for name, _ in columns]
+        self.header = [with_unit(name, unit) for name, unit in columns]
+        self.is_number = [name not in text_names for name in names]
+        self.summary = DomainSummary()
+        self.n_in_training = 0
+        self.has_fingerprints = predictor.training_set.fingerprints is not None
+        default = targets[0].name if len(targets) == 1 and not targets[0].classes else None
+        self.selection: Selection = selection(
+            names, self.is_number, cfg.where, cfg.top, cfg.by, cfg.order, default
+        )
+
+    def write(self, path: Path, rows: Iterator[Sequence[str]]) -> int:
+        """Write the selected rows; return their number.
+
+        Args:
+            path: File whose suffix is the format of the table.
+            rows: All rows.
+        """
+        counted = map(self._count, rows)
+        return write_table(path, self.header, self.is_number, self.selection.of(counted))
+
+    def _count(self, row: Sequence[str]) -> Sequence[str]:
+        texts = dict(zip(self.texts, row[-len(self.texts) :], strict=True))
+        self.summary.add(row[0], texts)
+        self.n_in_training += texts[IN_TRAINING] == TRUE
+        return row
+
+    def lines(self) -> list[str]:
+        """Return warnings about training crystals, and about crystals unlike these."""
+        lines = self.summary.lines()
+        if self.n_in_training:
+            by_id = "" if self.has_fingerprints else ", by ids alone: the checkpoint is an old one"
+            verb = "is" if self.n_in_training == 1 else "are"
+            lines.append(
+                f"{plural(self.n_in_training, 'structure')} {verb} in the training set (column "
+                f"{IN_TRAINING}{by_id}); the errors of these predictions are optimistic"
+            )
+        return lines
