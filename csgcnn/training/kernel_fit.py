@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +29,7 @@ log = logging.getLogger(__name__)
 
 MAX_TUNED = 1500  # rows that choose the parameters of the kernel; the final fit takes all
 # Grid of svr, for targets of variance 1; C is divided by the amplitude of the kernel.
-C, EPSILON = (1.0, 3.0, 10.0, 30.0, 100.0), (0.01, 0.03, 0.1)
+C, EPSILON = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0), (0.003, 0.01, 0.03, 0.1)
 FOLDS = 5
 
 
@@ -125,7 +124,9 @@ def fit_kernel_head(trainer: Trainer, seed: int) -> dict[str, Any]:
 
 def _in_words(facts: dict[str, Any]) -> str:
     return ", ".join(
-        f"{name} {value:.3g}" for name, value in facts.items() if not isinstance(value, list)
+        f"{name} {value}" if isinstance(value, int) else f"{name} {value:.3g}"
+        for name, value in facts.items()
+        if not isinstance(value, list)
     )
 
 
@@ -163,16 +164,17 @@ def _fit_vectors(head: KernelHead, i: int, rows: Rows, few: Rows, facts: dict[st
     def kernel_of(chosen: Rows) -> Any:
         return head.kernel(chosen.x, chosen.x)[i].cpu().numpy()
 
-    kernel, (y, weight) = kernel_of(few), (of.double().cpu().numpy() for of in few[1:])
-    best = (np.inf, C[0], EPSILON[0])
-    for c, epsilon in product(C, EPSILON):
-        error = 0.0
+    def error(c: float, epsilon: float) -> float:
+        total = 0.0
         for part, other in _folds(len(y)):
             model = SVR(kernel="precomputed", C=c / facts["amplitude"], epsilon=epsilon)
             model.fit(kernel[np.ix_(part, part)], y[part], weight[part])
-            error += float(np.abs(model.predict(kernel[np.ix_(other, part)]) - y[other]).sum())
-        best = min(best, (error, c, epsilon))
-    _, c, epsilon = best
+            total += float(np.abs(model.predict(kernel[np.ix_(other, part)]) - y[other]).sum())
+        return total
+
+    kernel, (y, weight) = kernel_of(few), (of.double().cpu().numpy() for of in few[1:])
+    c = min(C, key=lambda c: error(c, EPSILON[1]))
+    epsilon = min(EPSILON, key=lambda epsilon: error(c, epsilon))
     kernel, (y, weight) = kernel_of(rows), (of.double().cpu().numpy() for of in rows[1:])
     model = SVR(kernel="precomputed", C=c / facts["amplitude"], epsilon=epsilon)
     model.fit(kernel, y, weight)
