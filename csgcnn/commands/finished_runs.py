@@ -11,7 +11,7 @@ from yaml import YAMLError
 
 from csgcnn.config.keys import described_key, has_effect, section_keys
 from csgcnn.config.settings.run import RunSettings
-from csgcnn.config.tree import leaves
+from csgcnn.config.upgrade import complete_leaves
 from csgcnn.errors import UserError, one_line
 from csgcnn.io import read_json
 from csgcnn.runs.duration import training_minutes
@@ -32,7 +32,7 @@ class Run:
     """A finished run.
 
     Attributes:
-        config: Its configuration by full key.
+        config: Its configuration by full key, with keys that are newer than the run.
         metrics: Content of its metrics.json.
         minutes: Time of its training.
     """
@@ -58,7 +58,7 @@ class Run:
     def sample(self) -> tuple[Any, ...]:
         """The fold, and the values of all seeds."""
         is_seed = (name for name in self.config if has_effect(name, "seed", RUN_KEYS))
-        return tuple(self.config[name] for name in [FOLD, *is_seed])
+        return tuple(self.config[name] for name in [FOLD, *sorted(is_seed)])
 
 
 def run_folders(folders: Sequence[Path]) -> list[Path]:
@@ -92,9 +92,8 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"it was {metrics['outcome']}")
     if "test" in metrics.get("not_measured", ()):
         raise UserError("it has no test rows")
-    # runs of earlier versions lack the group head
-    own = dict(leaves({"head": {}} | {k: v for k, v in config.items() if k != "hydra"}))
-    return Run(own, metrics, training_minutes(folder, metrics))
+    own = {key: value for key, value in config.items() if key not in ("hydra", "defaults")}
+    return Run(complete_leaves(own), metrics, training_minutes(folder, metrics))
 
 
 def reason_left_out(error: Exception) -> str:

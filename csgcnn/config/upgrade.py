@@ -11,7 +11,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from csgcnn.config.hydra_guard import check_folder_size
+from csgcnn.config.keys import described_keys, section_keys
 from csgcnn.config.settings.removed import FORMER_DEFAULTS, REMOVED_KEYS, RENAMED_TARGETS
+from csgcnn.config.settings.run import RunSettings
+from csgcnn.config.settings.setting import MISSING
+from csgcnn.config.tree import leaves
 from csgcnn.errors import ConfigError
 
 # The defaults list in config.yaml of a run.
@@ -32,6 +36,32 @@ def upgrade_config(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(upgraded.get(section), dict):
             upgraded[section] = values | upgraded[section]
     return upgraded
+
+
+def complete_leaves(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the full keys and values of a run, with all keys that its configuration lacks.
+
+    A key that is newer than the run has the value that it had before it existed: its default, or
+    that of `FORMER_DEFAULTS`. A removed key is left out unless it changed what the run computed.
+
+    Args:
+        config: The plain configuration of a run of any version.
+    """
+    upgraded = upgrade_config(config)
+    own = dict(leaves(upgraded))
+    removed = {
+        key: value
+        for key, value in leaves(config)
+        if key in REMOVED_KEYS and value != REMOVED_KEYS[key].default
+    }
+    defaults = {
+        name: list(key.default) if isinstance(key.default, tuple) else key.default
+        for name, key in described_keys(upgraded, section_keys(RunSettings))
+        if key.default != MISSING
+    }
+    complete = own | removed | {key: defaults[key] for key in defaults if key not in own}
+    # an empty dict has no keys
+    return {key: value for key, value in complete.items() if value != {}}
 
 
 def removed_keys_in(config: Mapping[str, Any]) -> list[str]:

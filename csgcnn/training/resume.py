@@ -2,16 +2,13 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from csgcnn.config.keys import described_key, section_keys
-from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.config.settings.run import RunSettings
-from csgcnn.config.settings.trainer import TrainerSettings
-from csgcnn.config.tree import leaves
+from csgcnn.config.upgrade import complete_leaves
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.splits import Split
 from csgcnn.errors import ConfigError, UserError
@@ -68,11 +65,7 @@ def check_same_run(
     """
     if removed := checkpoint.get("removed"):
         raise ConfigError(f"cannot resume: {'; '.join(removed)}")
-    before, now = (dict(leaves(tree)) for tree in (checkpoint["config"], config))
-    # keys that are newer than the run have their defaults
-    trainer, dataset = asdict(TrainerSettings()), asdict(DatasetSettings())
-    defaults = {"trainer": trainer, "dataset": dataset, "head": {}}
-    before = {key: value for key, value in leaves(defaults) if key in now} | before
+    before, now = complete_leaves(checkpoint["config"]), complete_leaves(config)
     differing = [
         f"{key}={_value(now, key)} (the run has {_value(before, key)})"
         for key in sorted(before.keys() | now.keys())

@@ -90,6 +90,29 @@ def test_keys_of_the_data_set_that_a_run_lacks_have_their_defaults(config: dict[
         check_same_run(checkpoint, changed, "digest")
 
 
+def test_keys_that_are_newer_than_a_run_have_their_defaults(config: dict[str, Any]) -> None:
+    old = deepcopy(config)
+    newer = ["graph.site_features", "graph.site_layers", "model.n_head_layers", "init_parts"]
+    for key in newer:
+        section, _, name = key.rpartition(".")
+        del (old[section] if section else old)[name]
+    checkpoint = {"config": old, "data": "digest"}
+    check_same_run(checkpoint, config, "digest")
+    given = {"graph.site_features": ["sevennet"], "model.n_head_layers": 2}
+    for key, value in given.items():
+        changed = OmegaConf.create(deepcopy(config))
+        OmegaConf.update(changed, key, value)
+        with pytest.raises(ConfigError, match=f"different configuration: {key}="):
+            check_same_run(checkpoint, OmegaConf.to_container(changed), "digest")
+
+
+def test_a_run_from_before_global_features_had_none(config: dict[str, Any]) -> None:
+    old = deepcopy(config)
+    del old["graph"]["global_features"]
+    with pytest.raises(ConfigError, match=r"graph\.global_features=.*\(the run has none\)"):
+        check_same_run({"config": old, "data": "digest"}, config, "digest")
+
+
 def test_a_run_without_the_group_head_has_the_head_of_the_network(config: dict[str, Any]) -> None:
     before = {key: value for key, value in config.items() if key != "head"}
     check_same_run({"config": before, "data": "digest"}, config, "digest")
