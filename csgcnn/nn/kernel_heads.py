@@ -26,6 +26,15 @@ Inputs = Annotated[
         choices=("crystal", "sites", "global"),
     ),
 ]
+NetworkWeight = Annotated[
+    float,
+    Setting(
+        "Weight of the network's own head in the mean of both predictions; the kernel has the "
+        "rest.",
+        at_least=0,
+        below=1,
+    ),
+]
 NEEDED = {
     "sites": "graph.site_features, such as graph.site_features=[sevennet]",
     "global": "graph.global_features, such as graph.global_features=[density]",
@@ -69,6 +78,7 @@ class KernelHead(nn.Module):
         widths: Widths of the blocks of each input that the network has.
         n_targets: Number of targets.
         inputs: Names of the blocks to use.
+        network_weight: Weight of the network's own head in the prediction.
     """
 
     option: ClassVar[str]  # of the group `head`
@@ -83,8 +93,15 @@ class KernelHead(nn.Module):
     block_weight: Tensor
     offset: Tensor
 
-    def __init__(self, widths: Mapping[str, Sequence[int]], n_targets: int, inputs: Inputs) -> None:
+    def __init__(
+        self,
+        widths: Mapping[str, Sequence[int]],
+        n_targets: int,
+        inputs: Inputs,
+        network_weight: NetworkWeight = 0.0,
+    ) -> None:
         super().__init__()
+        self.network_weight = network_weight
         self.inputs = list(dict.fromkeys([inputs] if isinstance(inputs, str) else inputs or ()))
         if not self.inputs:
             raise ConfigError(f"head.inputs=[]: expected one or several of {', '.join(widths)}")
@@ -193,8 +210,14 @@ class GaussianProcessHead(KernelHead):
     std_scale: Tensor
     factor: Tensor | None
 
-    def __init__(self, widths: Mapping[str, Sequence[int]], n_targets: int, inputs: Inputs) -> None:
-        super().__init__(widths, n_targets, inputs)
+    def __init__(
+        self,
+        widths: Mapping[str, Sequence[int]],
+        n_targets: int,
+        inputs: Inputs,
+        network_weight: NetworkWeight = 0.0,
+    ) -> None:
+        super().__init__(widths, n_targets, inputs, network_weight)
         self.register_buffer("noise", torch.ones(n_targets, dtype=torch.float64))
         self.register_buffer("known", torch.empty(0, n_targets, dtype=torch.float64))
         self.register_buffer("std_scale", torch.ones(n_targets))

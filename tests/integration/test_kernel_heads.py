@@ -153,6 +153,10 @@ def test_a_benchmark_has_kernel_heads(csgcnn: Command, small: list[str], tmp_pat
     [
         (["trainer.max_epochs=0"], "max_epochs=0: expected an integer of at least 1"),
         (["head=gp", "trainer.max_epochs=0"], "network with random weights; give init_from="),
+        (
+            ["head=gp", "head.inputs=global", "head.network_weight=0.5", "trainer.max_epochs=0"],
+            "which trainer.max_epochs=0 does not train; give trainer.max_epochs=60",
+        ),
         (["head=gp", "head.inputs=[]"], "head.inputs=[]: expected one or several of crystal"),
         (["head=gp", "head.inputs=sites2"], "head.inputs=sites2: expected crystal"),
         (["head=svr", "head.inputs=global", "global_features=none"], "needs graph.global_features"),

@@ -161,3 +161,16 @@ def test_normal_scores_keep_the_order_and_equal_values_agree() -> None:
     assert scores[1] < scores[4] < scores[0] == scores[2] < scores[3]
     expected = torch.special.ndtri(torch.tensor([0.6, 0.1, 0.6, 0.9, 0.3]).double())
     torch.testing.assert_close(scores, expected)
+
+
+def test_the_mean_with_the_network_is_weighted(
+    trainer: Make, store: GraphStore, split: Split
+) -> None:
+    made = trainer(max_epochs=1, ema=None)
+    network, _facts = fitted(made, GaussianProcessHead(WIDTHS, 1, ["crystal"], 0.25))
+    batch = store.batch(split["test"])
+    with torch.no_grad():
+        own = network.scaler(network.standardized(batch))
+        kernel = network.scaler(network.kernel_head(network.kernel_inputs(batch)).float())
+        torch.testing.assert_close(network(batch), 0.25 * own + 0.75 * kernel)
+        torch.testing.assert_close(network.with_std(batch)[0], network(batch))
