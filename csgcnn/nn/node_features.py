@@ -97,7 +97,7 @@ class SiteFeatures(nn.Module):
         potential: Annotated[str, Setting("Potential, which is added to graph.site_features.")],
         dim: Annotated[
             int, Setting("Features per atom after projection.", at_least=1, at_most=10_000)
-        ] = 32,
+        ] = 128,
         dropout: Annotated[
             float,
             Setting("Dropout probability of the features.", at_least=0, below=1, body=False),
