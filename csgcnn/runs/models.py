@@ -16,7 +16,11 @@ from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.targets import allowed_plugins, plugins_in
 from csgcnn.config.validate import check_values
 from csgcnn.crystals.descriptors import descriptor_names
-from csgcnn.crystals.site_features.potential import check_installed, n_site_features
+from csgcnn.crystals.site_features.potential import (
+    PotentialError,
+    check_installed,
+    n_site_features,
+)
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.domain import Domain
 from csgcnn.data.targets import Target
@@ -139,6 +143,8 @@ def _load_one(path: Path) -> TrainedModel:
         n_outputs = [target.n_outputs for target in targets]
         network = _network(config, n_outputs, content["state_dict"])
         _check_forward(network, graph)
+    except PotentialError as error:
+        raise UserError(f"{path}: {error}") from error
     except _MISFITS as error:
         raise UserError(
             f"{path}: its weights do not fit its own configuration: {one_line(error)}"

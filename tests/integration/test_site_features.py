@@ -11,7 +11,7 @@ import pytest
 from coordination import Coordination
 
 from csgcnn import load
-from csgcnn.runs.checkpoint import load_checkpoint
+from csgcnn.runs.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -53,6 +53,26 @@ def test_predictions_compute_the_features_themselves(
     np.testing.assert_allclose(values[:, 0], expected, rtol=1e-4, atol=1e-4)
     one = model.predict(known[0]["crystal_structure"])
     np.testing.assert_allclose(one[0], values[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("potential", "reason"),
+    [
+        ("coordination 0.1 e3b0c44298fc", "of coordination 0.1 (weights e3b0c44298fc) are needed"),
+        ("unheard-of 1.0 0123456789ab", "there is no potential unheard-of"),
+    ],
+)
+def test_models_of_other_potentials_are_refused_by_name(
+    potential: str, reason: str, run: Path, csgcnn: Command, data_file: Path, tmp_path: Path
+) -> None:
+    content = load_checkpoint(run / "checkpoints" / "best.ckpt")
+    content["config"]["graph"]["site_features"] = [potential]
+    save_checkpoint(content, tmp_path / "other.ckpt")
+    words = ["ckpt=other.ckpt", f"structures={data_file}", PLUGIN]
+    answer = csgcnn("predict", *words, cwd=tmp_path)
+    assert answer.code == 1, answer.said
+    assert reason in answer.err
+    assert "its own configuration" not in answer.err
 
 
 def test_other_graphs_of_the_same_crystals_take_known_features(

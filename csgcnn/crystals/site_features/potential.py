@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.elements import SYMBOLS
-from csgcnn.errors import ConfigError, StructureError, UserError, nearest
+from csgcnn.errors import ConfigError, StructureError, nearest
 from csgcnn.io import file_digest
 
 Array = NDArray[Any]
@@ -77,6 +77,10 @@ class Potential(ABC):
             raise StructureError(f"{self.name} does not know {symbols}, so it has no site features")
 
 
+class PotentialError(ConfigError):
+    """A potential is unknown, not installed, or of another version than the one that is needed."""
+
+
 class Pinned(NamedTuple):
     """Name of a potential, with what its features depend on.
 
@@ -117,7 +121,7 @@ def pinned(names: Sequence[str]) -> list[str]:
         names: Names, which may be pinned already.
 
     Raises:
-        ConfigError: A potential is unknown or not installed, or it is pinned to another version.
+        PotentialError: One is unknown or not installed, or it is pinned to another version.
     """
     return [str(_installed(potential_of(name), name)) for name in names]
 
@@ -129,12 +133,12 @@ def potential_of(name: str) -> Potential:
         name: Its name, which may be pinned.
 
     Raises:
-        ConfigError: There is no such potential.
+        PotentialError: There is no such potential.
     """
     known, short = _known(), name.partition(" ")[0]
     if short not in known:
         hint = nearest(short, list(known)) or f"; expected {', '.join(sorted(known))}"
-        raise ConfigError(
+        raise PotentialError(
             f"graph.site_features: there is no potential {short}{hint}. Weights are loaded from "
             "installed packages only; a potential of a plugin needs plugins=[PACKAGE]"
         )
@@ -148,7 +152,7 @@ def check_installed(settings: GraphSettings) -> None:
         settings: Settings of a model or of graphs.
 
     Raises:
-        UserError: One is not; the message names both versions.
+        PotentialError: One is not; the message names both versions.
     """
     for name in settings.site_features:
         _installed(potential_of(name), name)
@@ -218,13 +222,13 @@ def _pin(potential: Potential) -> Pinned:
     try:
         installed = version(potential.package)
     except PackageNotFoundError:
-        raise ConfigError(
+        raise PotentialError(
             f"graph.site_features={potential.name} needs the package {potential.package}: "
             f"pip install '{potential.install}'"
         ) from None
     found = file_digest(potential.weights_file())
     if found != potential.weights_hash:
-        raise UserError(
+        raise PotentialError(
             f"the weights of {potential.name} in {potential.package} {installed} are not those "
             f"that are known (SHA-256 {found[:HASH_LENGTH]}, expected "
             f"{potential.weights_hash[:HASH_LENGTH]}); install the package again"
@@ -237,7 +241,7 @@ def _installed(potential: Potential, name: str) -> Pinned:
     found = _pin(potential)
     if " " in name and name != str(found):
         wanted = Pinned(*name.split(" ")) if name.count(" ") == 2 else Pinned(name, "?", "?")
-        raise ConfigError(
+        raise PotentialError(
             f"site features of {wanted.name} {wanted.version} (weights {wanted.weights}) are "
             f"needed, and {found.version} (weights {found.weights}) is installed: "
             f"pip install {potential.package}=={wanted.version}"
