@@ -211,10 +211,16 @@ def chosen_layers(potential: Potential, settings: GraphSettings) -> list[int]:
 
 
 def _known() -> dict[str, Potential]:
+    return _built_in() | _registered
+
+
+@cache
+def _built_in() -> dict[str, Potential]:
+    # They import this module.
     from csgcnn.crystals.site_features.chgnet import CHGNet
     from csgcnn.crystals.site_features.sevennet import SevenNet
 
-    return {potential.name: potential() for potential in (SevenNet, CHGNet)} | _registered
+    return {potential.name: potential() for potential in (SevenNet, CHGNet)}
 
 
 @cache
