@@ -146,7 +146,7 @@ def check_given(config: Mapping[str, Any], command: str, given: Sequence[str]) -
 
 
 def check_columns(config: Mapping[str, Any], typed: Sequence[str]) -> None:
-    """Check that the columns whose units or expressions were typed are used.
+    """Check that the columns whose units, weights or expressions were typed are used.
 
     Options may describe further columns of their data.
 
@@ -155,12 +155,16 @@ def check_columns(config: Mapping[str, Any], typed: Sequence[str]) -> None:
         typed: Full names of the keys of the command line.
 
     Raises:
-        ConfigError: A column is no target, and nothing else reads it.
+        ConfigError: A column is no target, and nothing else reads it; or the weight of a target is
+            compared with no other.
     """
     dataset = config["dataset"]
     targets = dataset["targets"]
     if targets is None:
         return
+    weights = [name for name in typed if name.startswith("dataset.task_weights")]
+    if weights and len(targets) == 1:
+        raise ConfigError(f"{weights[0]} has no effect on one target, {targets[0]}; omit it")
     read = (dataset["weight_column"], dataset["split"]["column"], dataset["split"]["stratify"])
     for key, used in (("units", targets), ("derived", [*targets, *read])):
         for name in typed:

@@ -38,6 +38,7 @@ Command = Callable[..., Any]
         ("train", "dataset.units.gap=eV", "did you mean band_gap?"),
         ("train", "dataset.units.refractive_index=1", "refractive_index is not a target"),
         ("train", "dataset.derived.wide=band_gap > 3", "wide is not a target"),
+        ("train", "dataset.task_weights.band_gap=2", "has no effect on one target, band_gap"),
         ("benchmark", "dataset.split.fold=1", "folds=… chooses the folds"),
         ("benchmark", "dataset=elastic", "dataset=… has no effect beside task=…"),
     ],
