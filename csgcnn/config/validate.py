@@ -134,10 +134,11 @@ def _check_head(cfg: DictConfig) -> None:
             "trainer.max_epochs=0: expected an integer of at least 1; only head=gp and head=svr "
             "need no training"
         )
-    if cfg.head.get("network_weight") and not cfg.trainer.max_epochs:
+    if cfg.head.get("network_weight", 0) != 0 and not cfg.trainer.max_epochs:
         raise ConfigError(
             f"head.network_weight={cfg.head.network_weight} takes the mean with the network's own "
-            "head, which trainer.max_epochs=0 does not train; give trainer.max_epochs=60"
+            "head, which trainer.max_epochs=0 does not train; give head.network_weight=0, or "
+            "trainer.max_epochs=60"
         )
     if cfg.head and cfg.model.get("predict_std"):
         raise ConfigError(

@@ -27,12 +27,13 @@ Inputs = Annotated[
     ),
 ]
 NetworkWeight = Annotated[
-    float,
+    float | None,
     Setting(
         "Weight of the network's own head in the mean of both predictions; the kernel has the "
         "rest.",
         at_least=0,
         below=1,
+        null="that with the lowest error on the validation rows, for each target",
     ),
 ]
 NEEDED = {
@@ -78,7 +79,7 @@ class KernelHead(nn.Module):
         widths: Widths of the blocks of each input that the network has.
         n_targets: Number of targets.
         inputs: Names of the blocks to use.
-        network_weight: Weight of the network's own head in the prediction.
+        network_weight: Weight of the network's own head in the prediction; None: chosen by the fit.
     """
 
     option: ClassVar[str]  # of the group `head`
@@ -92,6 +93,7 @@ class KernelHead(nn.Module):
     amplitude: Tensor
     block_weight: Tensor
     offset: Tensor
+    network_weight: Tensor
 
     def __init__(
         self,
@@ -101,7 +103,10 @@ class KernelHead(nn.Module):
         network_weight: NetworkWeight = 0.0,
     ) -> None:
         super().__init__()
-        self.network_weight = network_weight
+        self.chooses_weight = network_weight is None
+        self.uses_network = network_weight != 0
+        weights = torch.full((n_targets,), network_weight or 0.0, dtype=torch.float64)
+        self.register_buffer("network_weight", weights)
         self.inputs = list(dict.fromkeys([inputs] if isinstance(inputs, str) else inputs or ()))
         if not self.inputs:
             raise ConfigError(f"head.inputs=[]: expected one or several of {', '.join(widths)}")

@@ -223,7 +223,7 @@ class CrystalGraphNetwork(nn.Module):
         if head is None:
             return self.standardized(graph)
         values = head(self.kernel_inputs(graph))
-        if not head.network_weight:
+        if not head.uses_network:
             return values
         return torch.lerp(values, self.standardized(graph).to(values), head.network_weight)
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from csgcnn.data.batch import GraphBatch
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.splits import Split
 from csgcnn.errors import ConfigError
@@ -31,6 +32,8 @@ MAX_TUNED = 1500  # rows that choose the parameters of the kernel; the final fit
 # Grid of svr, for targets of variance 1; C is divided by the amplitude of the kernel.
 C, EPSILON = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0), (0.003, 0.01, 0.03, 0.1)
 FOLDS = 5
+# Weights of the network among which validation rows choose, and how many rows that takes.
+WEIGHTS, MIN_WEIGHED = [0.1 * i for i in range(10)], 30
 
 
 class Rows(NamedTuple):
@@ -114,12 +117,40 @@ def fit_kernel_head(trainer: Trainer, seed: int) -> dict[str, Any]:
         rows = Rows(*(of[known[:, i]] for of in (x, y[:, i], weight.squeeze(1))))
         fitted = _fit_target(head, i, rows, seed)
         dual[known[:, i], i], head.offset[i] = fitted.dual, fitted.offset
-        facts[target.name] = {"n_rows": len(rows.y), **fitted.facts}
-        log.info("head=%s of %s: %s", head.option, target.name, _in_words(fitted.facts))
+        facts[target.name] = {**fitted.facts, "n_rows": len(rows.y)}
     head.keep(rows=x, dual=dual, known=known)
+    if head.chooses_weight:
+        _choose_network_weight(trainer, head)
+    for target, weight in zip(trainer.targets, head.network_weight.tolist(), strict=True):
+        facts[target.name]["network_weight"] = weight
+        log.info("head=%s of %s: %s", head.option, target.name, _in_words(facts[target.name]))
     trainer.best_score = _score(trainer)
     seconds = time.perf_counter() - start
     return {"option": head.option, "inputs": head.inputs, "targets": facts, "seconds": seconds}
+
+
+def _choose_network_weight(trainer: Trainer, head: KernelHead) -> None:
+    """Set the weight with the lowest error on the validation rows, or a half with few rows."""
+    network, val = trainer.evaluated, trainer.split["val"]
+    head.network_weight.fill_(0.5)
+    if not len(val):
+        return
+
+    def both(graph: GraphBatch) -> Tensor:
+        kernel = head(network.kernel_inputs(graph))
+        return torch.stack([kernel, network.standardized(graph).to(kernel)], dim=1)
+
+    outputs = in_batches(network, both, trainer.store, val, 4 * trainer.settings.batch_size)
+    y = network.scaler.standardize(trainer.values_of("val"))
+    for i in range(y.shape[1]):
+        known = y[:, i].isfinite()
+        if known.sum() >= MIN_WEIGHED:
+            kernel, own = outputs[known, :, i].T
+            errors = [
+                (torch.lerp(kernel, own, weight) - y[known, i]).abs().mean().item()
+                for weight in WEIGHTS
+            ]
+            head.network_weight[i] = WEIGHTS[errors.index(min(errors))]
 
 
 def _in_words(facts: dict[str, Any]) -> str:

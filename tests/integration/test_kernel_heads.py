@@ -38,7 +38,13 @@ def process(csgcnn: Command, small: list[str], tmp_path_factory: pytest.TempPath
 def test_metrics_name_what_was_chosen(process: Path) -> None:
     head = read(process / "metrics.json")["head"]
     assert (head["option"], head["inputs"]) == ("gp", ["crystal"])
-    assert head["targets"]["band_gap"].keys() == {"n_rows", "amplitude", "noise", "block_weights"}
+    assert head["targets"]["band_gap"].keys() == {
+        "n_rows",
+        "amplitude",
+        "noise",
+        "block_weights",
+        "network_weight",
+    }
     assert read(process / "metrics.json")["std_scale"]["band_gap"] != 1
 
 
@@ -155,7 +161,7 @@ def test_a_benchmark_has_kernel_heads(csgcnn: Command, small: list[str], tmp_pat
         (["head=gp", "trainer.max_epochs=0"], "network with random weights; give init_from="),
         (
             ["head=gp", "head.inputs=global", "head.network_weight=0.5", "trainer.max_epochs=0"],
-            "which trainer.max_epochs=0 does not train; give trainer.max_epochs=60",
+            "which trainer.max_epochs=0 does not train; give head.network_weight=0, or",
         ),
         (["head=gp", "head.inputs=[]"], "head.inputs=[]: expected one or several of crystal"),
         (["head=gp", "head.inputs=sites2"], "head.inputs=sites2: expected crystal"),

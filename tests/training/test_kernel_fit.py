@@ -174,3 +174,19 @@ def test_the_mean_with_the_network_is_weighted(
         kernel = network.scaler(network.kernel_head(network.kernel_inputs(batch)).float())
         torch.testing.assert_close(network(batch), 0.25 * own + 0.75 * kernel)
         torch.testing.assert_close(network.with_std(batch)[0], network(batch))
+
+
+def test_validation_rows_choose_the_weight_of_the_network(
+    trainer: Make, store: GraphStore, split: Split, targets: Tensor
+) -> None:
+    val = torch.arange(20, 60)
+    made = trainer(max_epochs=1, ema=None, split={**split, "train": torch.arange(20), "val": val})
+    network, facts = fitted(made, GaussianProcessHead(WIDTHS, 1, ["crystal"], None))
+    weight = facts["network_weight"]
+    assert network.kernel_head.network_weight.item() == weight
+    batch, y = store.batch(val), targets[val]
+    with torch.no_grad():
+        own = network.scaler(network.standardized(batch))
+        kernel = network.scaler(network.kernel_head(network.kernel_inputs(batch)).float())
+    errors = {w / 10: (w / 10 * own + (1 - w / 10) * kernel - y).abs().mean() for w in range(10)}
+    assert min(errors, key=lambda w: errors[w]) == pytest.approx(weight)
