@@ -33,7 +33,7 @@ MAX_TUNED = 1500  # rows that choose the parameters of the kernel; the final fit
 C, EPSILON = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0), (0.003, 0.01, 0.03, 0.1)
 FOLDS = 5
 # Weights of the network among which validation rows choose, and how many rows that takes.
-WEIGHTS, MIN_WEIGHED = [0.1 * i for i in range(10)], 30
+WEIGHTS, MIN_WEIGHED = [i / 10 for i in range(10)], 30
 
 
 class Rows(NamedTuple):
