@@ -13,7 +13,6 @@ import torch
 from csgcnn import load
 from csgcnn.runs.checkpoint import load_checkpoint
 
-
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
 SHORT = ["trainer.max_epochs=1"]

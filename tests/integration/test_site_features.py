@@ -13,7 +13,6 @@ from coordination import Coordination
 from csgcnn import load
 from csgcnn.runs.checkpoint import load_checkpoint, save_checkpoint
 
-
 Command = Callable[..., Any]
 Table = Callable[[Path], list[dict[str, str]]]
 
