@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from csgcnn.cli import main as cli
@@ -67,6 +68,12 @@ def csgcnn(server: subprocess.Popen[str], tmp_path: Path) -> Command:
         return subprocess.CompletedProcess(arguments, code, *texts)
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _no_state_of_hydra() -> None:
+    """No command inherits the configuration of an earlier one; a process runs one command."""
+    HydraConfig.instance().cfg = None
 
 
 @pytest.fixture
