@@ -53,6 +53,7 @@ def validate(
     command = next(name for name, known in COMMANDS.items() if known is settings)
     # Names of arguments are those of classes that are allowed.
     check_targets(plain)
+    _check_own_head(plain.get("head"))
     check_names(plain, command)
     check_values(plain, keys)
     if command == "benchmark":
@@ -127,6 +128,14 @@ def _check_predict_std(cfg: DictConfig) -> None:
         )
 
 
+def _check_own_head(head: Mapping[str, Any] | None) -> None:
+    if head and "_target_" not in head:
+        raise ConfigError(
+            f"head=mlp does not read head.{next(iter(head))}, which recipe=small sets for head=svr "
+            "and gp; for the network alone, use node_features=[sevennet] instead of the recipe"
+        )
+
+
 def _check_head(cfg: DictConfig) -> None:
     inputs = cfg.head.get("inputs") or []
     if not cfg.head and not cfg.trainer.max_epochs:
@@ -135,9 +144,10 @@ def _check_head(cfg: DictConfig) -> None:
             "need no training"
         )
     if cfg.head.get("network_weight", 0) != 0 and not cfg.trainer.max_epochs:
+        weight = cfg.head.network_weight or "null"
         raise ConfigError(
-            f"head.network_weight={cfg.head.network_weight} takes the mean with the network's own "
-            "head, which trainer.max_epochs=0 does not train; give head.network_weight=0, or "
+            f"head.network_weight={weight} takes the mean with the network's own head, which "
+            "trainer.max_epochs=0 does not train; give head.network_weight=0, or "
             "trainer.max_epochs=60"
         )
     if cfg.head and cfg.model.get("predict_std"):

@@ -122,6 +122,10 @@ class KernelHead(nn.Module):
         self.register_buffer("block_weight", torch.ones(len(self.widths), n_targets).double())
         for name in ("amplitude", "offset"):
             self.register_buffer(name, torch.ones(n_targets, dtype=torch.float64))
+        self.add_buffers(n_targets)
+
+    def add_buffers(self, n_targets: int) -> None:
+        """Register further buffers of a kind of head."""
 
     @property
     def is_fitted(self) -> bool:
@@ -158,10 +162,22 @@ class KernelHead(nn.Module):
         Returns:
             [n_targets, n_graphs, n_rows].
         """
+        return torch.stack([self.kernel_of(i, x, rows) for i in range(len(self.amplitude))])
+
+    def kernel_of(self, i: int, x: Tensor, rows: Tensor) -> Tensor:
+        """Return the kernel of target i between standardized inputs, in float64.
+
+        Args:
+            i: The target.
+            x: [n_graphs, n_inputs].
+            rows: [n_rows, n_inputs].
+
+        Returns:
+            [n_graphs, n_rows].
+        """
         widths = torch.tensor(self.widths, device=x.device)
-        factors = self.block_weight.sqrt().repeat_interleave(widths, dim=0).T
-        squared = [torch.cdist(x * factor, rows * factor).square() for factor in factors]
-        return self.amplitude.view(-1, 1, 1) * matern(torch.stack(squared))
+        factor = self.block_weight[:, i].sqrt().repeat_interleave(widths)
+        return self.amplitude[i] * matern(torch.cdist(x * factor, rows * factor).square())
 
     def forward(self, inputs: Tensor) -> Tensor:
         x = self.standardize(inputs)
@@ -215,14 +231,8 @@ class GaussianProcessHead(KernelHead):
     std_scale: Tensor
     factor: Tensor | None
 
-    def __init__(
-        self,
-        widths: Mapping[str, Sequence[int]],
-        n_targets: int,
-        inputs: Inputs,
-        network_weight: NetworkWeight = 0.0,
-    ) -> None:
-        super().__init__(widths, n_targets, inputs, network_weight)
+    def add_buffers(self, n_targets: int) -> None:
+        """Register what the standard deviations need."""
         self.register_buffer("noise", torch.ones(n_targets, dtype=torch.float64))
         self.register_buffer("known", torch.empty(0, n_targets, dtype=torch.float64))
         self.register_buffer("std_scale", torch.ones(n_targets))

@@ -215,17 +215,16 @@ class CrystalGraphNetwork(nn.Module):
 
     def forward(self, graph: GraphBatch) -> Tensor:
         """Return values in physical units and class probabilities [n_graphs, sum of n_outputs]."""
-        return self.scaler(self._outputs(graph).to(self.scaler.mean.dtype))
+        if head := self.fitted_kernel_head:
+            return self._of_kernel(head, self.kernel_inputs(graph), graph)
+        return self.scaler(self.standardized(graph).to(self.scaler.mean.dtype))
 
-    def _outputs(self, graph: GraphBatch) -> Tensor:
-        """Return standardized values and logits, of the kernel head where it is fitted."""
-        head = self.fitted_kernel_head
-        if head is None:
-            return self.standardized(graph)
-        values = head(self.kernel_inputs(graph))
-        if not head.uses_network:
-            return values
-        return torch.lerp(values, self.standardized(graph).to(values), head.network_weight)
+    def _of_kernel(self, head: KernelHead, inputs: Tensor, graph: GraphBatch) -> Tensor:
+        """Return the values of a kernel head, or their mean with those of the network."""
+        values = head(inputs)
+        if head.uses_network:
+            values = torch.lerp(values, self.standardized(graph).to(values), head.network_weight)
+        return self.scaler(values.to(self.scaler.mean.dtype))
 
     def with_std(self, graph: GraphBatch) -> tuple[Tensor, Tensor]:
         """Return predictions and standard deviations.
@@ -237,12 +236,15 @@ class CrystalGraphNetwork(nn.Module):
             Predictions as from `forward`, and their standard deviations, NaN for class
             probabilities, both [n_graphs, sum of n_outputs].
         """
-        outputs = self._outputs(graph).to(self.scaler.mean.dtype)
-        values, head = self.scaler(outputs), self.fitted_kernel_head
-        if head and head.has_std:
-            std = head.std(self.kernel_inputs(graph))
-            return values, std.to(values.dtype) * self.scaler.std
-        if head or self.std_head is None:
+        if head := self.fitted_kernel_head:
+            inputs = self.kernel_inputs(graph)
+            values = self._of_kernel(head, inputs, graph)
+            if not head.has_std:
+                return values, torch.full_like(values, torch.nan)
+            return values, head.std(inputs).to(values.dtype) * self.scaler.std
+        outputs = self.standardized(graph).to(self.scaler.mean.dtype)
+        values = self.scaler(outputs)
+        if self.std_head is None:
             return values, torch.full_like(values, torch.nan)
         return values, self.std_head.std(outputs[:, values.shape[1] :], self.scaler)
 

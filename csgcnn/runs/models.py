@@ -18,8 +18,8 @@ from csgcnn.config.validate import check_values
 from csgcnn.crystals.descriptors import descriptor_names
 from csgcnn.crystals.site_features.potential import (
     PotentialError,
-    check_installed,
     n_site_features,
+    pinned,
 )
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.domain import Domain
@@ -139,7 +139,7 @@ def _load_one(path: Path) -> TrainedModel:
         check_values(config, section_keys(RunSettings))
         targets = [Target(**target) for target in content["targets"]]
         graph = GraphSettings(**config["graph"])
-        check_installed(graph)
+        pinned(graph.site_features)
         n_outputs = [target.n_outputs for target in targets]
         network = _network(config, n_outputs, content["state_dict"])
         _check_forward(network, graph)

@@ -180,7 +180,7 @@ def _fit_target(head: KernelHead, i: int, rows: Rows, seed: int) -> Fitted:
     facts["block_weights"] = [float(f"{weight:.4g}") for weight in scales.weight]
     if isinstance(head, GaussianProcessHead):
         head.noise[i] = scales.noise
-        kernel = head.kernel(rows.x, rows.x)[i]
+        kernel = head.kernel_of(i, rows.x, rows.x)
         kernel.diagonal().add_(scales.noise)
         factor = torch.linalg.cholesky(kernel)
         dual = torch.cholesky_solve(rows.y.double().unsqueeze(1), factor).squeeze(1)
@@ -193,7 +193,7 @@ def _fit_vectors(head: KernelHead, i: int, rows: Rows, few: Rows, facts: dict[st
     from sklearn.svm import SVR
 
     def kernel_of(chosen: Rows) -> Any:
-        return head.kernel(chosen.x, chosen.x)[i].cpu().numpy()
+        return head.kernel_of(i, chosen.x, chosen.x).cpu().numpy()
 
     def error(c: float, epsilon: float) -> float:
         total = 0.0

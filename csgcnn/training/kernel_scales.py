@@ -38,7 +38,7 @@ def learn_scales(blocks: list[Tensor], y: Tensor) -> KernelScales:
     amplitude and the noise are those of the values.
 
     Libraries at hand weigh single inputs, or all alike; with one weight for each layer of a
-    potential the error is lower by 4 % (band gaps) to 18 % (bulk moduli).
+    potential the error is lower by 3 % (band gaps) to 12 % (bulk moduli), see docs/accuracy.md.
 
     Args:
         blocks: Standardized inputs of each block [n_rows, width].

@@ -16,7 +16,6 @@ from csgcnn.crystals.records import Record
 from csgcnn.crystals.site_features.cache import SiteFeatureCache, crystal_key
 from csgcnn.crystals.site_features.compute import site_features
 from csgcnn.crystals.site_features.potential import (
-    check_installed,
     pinned,
     register_potential,
     site_columns,
@@ -43,7 +42,7 @@ def test_a_name_is_pinned_to_the_installed_version_and_weights() -> None:
 )
 def test_other_potentials_versions_and_weights_are_refused(name: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
-        check_installed(GraphSettings(site_features=[name]))
+        pinned([name])
 
 
 def test_weights_of_another_hash_are_refused() -> None:

@@ -191,3 +191,24 @@ def test_a_missing_extra_is_answered_with_the_command_that_installs_it(
         answer = csgcnn("train", *small, "head=svr", cwd=tmp_path)
     assert answer.code == 2
     assert "head=svr needs an extra: pip install 'csgcnn[kernel]'" in answer.err
+
+
+def test_the_keys_of_the_small_recipe_are_refused_by_the_head_of_the_network(
+    csgcnn: Command, small: list[str], tmp_path: Path
+) -> None:
+    answer = csgcnn("train", *small, "recipe=small", "head=mlp", cwd=tmp_path)
+    assert answer.code == 2, answer.said
+    assert "head=mlp does not read head.inputs" in answer.err
+
+
+@pytest.mark.slow
+def test_the_small_recipe_averages_a_network_and_a_kernel_on_site_features(
+    csgcnn: Command, small: list[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("sevenn", reason="needs the extra csgcnn[sevennet]")
+    answer = csgcnn("train", *small, "recipe=small", "hydra.run.dir=run", cwd=tmp_path)
+    assert answer.code == 0, answer.said
+    head = read(tmp_path / "run" / "metrics.json")["head"]
+    assert (head["option"], head["inputs"]) == ("svr", ["sites"])
+    assert len(head["targets"]["band_gap"]["block_weights"]) == 15
+    assert head["targets"]["band_gap"]["network_weight"] == 0.5, "few validation rows"

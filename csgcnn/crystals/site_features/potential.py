@@ -1,7 +1,7 @@
 """Pretrained interatomic potentials, whose layers describe the surroundings of each site.
 
-A potential is named by `graph.site_features`. Before graphs are built its name is pinned to what is
-installed, "sevennet 0.13.0 a7ff190d41ef": name, version of its package and hash of its weights. The
+`graph.site_features` names potentials. Before graphs are built, each name is pinned: completed with
+the installed version of its package and a hash of its weights, "sevennet 0.13.0 a7ff190d41ef". The
 pinned name is a part of the graph settings, so that stores and checkpoints say whose features they
 hold, and other ones are refused.
 """
@@ -143,19 +143,6 @@ def potential_of(name: str) -> Potential:
             "installed packages only; a potential of a plugin needs plugins=[PACKAGE]"
         )
     return known[short]
-
-
-def check_installed(settings: GraphSettings) -> None:
-    """Check that the potentials of graph settings are installed as they were pinned.
-
-    Args:
-        settings: Settings of a model or of graphs.
-
-    Raises:
-        PotentialError: One is not; the message names both versions.
-    """
-    for name in settings.site_features:
-        _installed(potential_of(name), name)
 
 
 def site_columns(settings: GraphSettings) -> dict[str, slice]:
