@@ -27,7 +27,7 @@ def section_keys(section: type) -> dict[str, Key]:
     Args:
         section: A class of `csgcnn.config.settings`.
     """
-    hints, found = get_type_hints(section, include_extras=True), dict[str, Key]()
+    hints, found = get_type_hints(section), dict[str, Key]()
     for item in fields(section):
         hint = hints[item.name]
         if is_dataclass(hint):
@@ -35,13 +35,13 @@ def section_keys(section: type) -> dict[str, Key]:
             for name, key in section_keys(hint).items():  # type: ignore[arg-type]
                 is_read = key.is_read and name.partition(".")[0] not in unread
                 found[f"{item.name}.{name}"] = replace(key, is_read=is_read)
-        elif hint is not Any:
-            kind, setting = get_args(hint)
+        elif "setting" in item.metadata:
             default = item.default
             if item.default_factory is not NO_DEFAULT:
                 default = item.default_factory()
-            name = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
-            found[item.name] = Key(item.name, name.replace("typing.", ""), default, setting)
+            name = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+            name = name.replace("typing.", "")
+            found[item.name] = Key(item.name, name, default, item.metadata["setting"])
     return found
 
 

@@ -1,9 +1,9 @@
 """Keys of the section `graph`: how a crystal becomes a graph."""
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Any
 
-from csgcnn.config.settings.setting import Setting
+from csgcnn.config.settings.setting import setting
 from csgcnn.errors import ConfigError
 
 GLOBAL_FEATURES = ("density", "lattice", "symmetry", "composition")
@@ -21,45 +21,29 @@ class GraphSettings:
         ConfigError: A value has the wrong type or is out of range.
     """
 
-    cutoff: Annotated[
-        float, Setting("Radius of the neighbor search.", unit="Å", above=0, at_most=50)
-    ] = 8.0
-    max_neighbors: Annotated[
-        int,
-        Setting(
-            "Neighbors per atom, before the last shell is completed.", at_least=1, at_most=10_000
-        ),
-    ] = 12
-    shells: Annotated[
-        str,
-        Setting(
-            "Last shell of neighbors: complete keeps all of it, truncate cuts it at max_neighbors.",
-            choices=("complete", "truncate"),
-        ),
-    ] = "complete"
-    compress: Annotated[bool, Setting("Merge symmetry-equivalent atoms and edges (lossless).")] = (
-        True
+    cutoff: float = setting(8.0, "Radius of the neighbor search.", unit="Å", above=0, at_most=50)
+    max_neighbors: int = setting(
+        12, "Neighbors per atom, before the last shell is completed.", at_least=1, at_most=10_000
     )
-    global_features: Annotated[
-        Any,
-        Setting(
-            "Descriptors of the whole crystal, one or a list.", choices=("none", *GLOBAL_FEATURES)
-        ),
-    ] = field(default_factory=lambda: ["density"])
-    site_features: Annotated[
-        Any,
-        Setting(
-            "Pretrained potentials whose features of each site are stored with the graphs, one or "
-            "a list: sevennet, chgnet, or that of a plugin; node_features that need one add it."
-        ),
-    ] = field(default_factory=list)
-    site_layers: Annotated[
-        list[int] | None,
-        Setting(
-            "Layers of the potentials whose features are stored, from 1.",
-            null="all",
-        ),
-    ] = None
+    shells: str = setting(
+        "complete",
+        "Last shell of neighbors: complete keeps all of it, truncate cuts it at max_neighbors.",
+        choices=("complete", "truncate"),
+    )
+    compress: bool = setting(True, "Merge symmetry-equivalent atoms and edges (lossless).")
+    global_features: Any = setting(
+        ["density"],
+        "Descriptors of the whole crystal, one or a list.",
+        choices=("none", *GLOBAL_FEATURES),
+    )
+    site_features: Any = setting(
+        [],
+        "Pretrained potentials whose features of each site are stored with the graphs, one or "
+        "a list: sevennet, chgnet, or that of a plugin; node_features that need one add it.",
+    )
+    site_layers: list[int] | None = setting(
+        None, "Layers of the potentials whose features are stored, from 1.", null="all"
+    )
 
     def __post_init__(self) -> None:
         self.global_features = tuple(sorted({*_names(self.global_features)} - {"none"}))

@@ -1,11 +1,11 @@
 """Keys at the root of a training configuration, and of `csgcnn benchmark`."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.config.settings.setting import MAX_SEED, MISSING, Setting
+from csgcnn.config.settings.setting import MAX_SEED, MISSING, setting
 from csgcnn.config.settings.trainer import TrainerSettings
 
 
@@ -13,51 +13,41 @@ from csgcnn.config.settings.trainer import TrainerSettings
 class RunSettings:
     """Describe a training run; sections without a class here are options of their groups."""
 
-    seed: Annotated[
-        int,
-        Setting("Seed of weights, batches and noise.", at_least=0, at_most=MAX_SEED, effect="seed"),
-    ] = 0
-    ensemble: Annotated[
-        int,
-        Setting(
-            "Members, trained with seed, seed + 1, ...; one checkpoint predicts their mean and "
-            "standard deviation.",
-            at_least=1,
-            at_most=100,
-        ),
-    ] = 1
-    init_from: Annotated[
-        str | None,
-        Setting(
-            "Checkpoint whose weights the training starts from.",
-            null="random weights",
-            is_path=True,
-        ),
-    ] = None
-    init_parts: Annotated[
-        str,
-        Setting(
-            "Weights to take from init_from; body re-initializes the head.",
-            choices=("all", "body"),
-            read_by="init_from",
-        ),
-    ] = "all"
-    recipe: Annotated[
-        str | None,
-        Setting("Name of the recipe, set by recipe=NAME.", null="none", effect="execution"),
-    ] = None
-    resume: Annotated[
-        str | None,
-        Setting(
-            "Folder of the run to resume, or auto: resume if hydra.run.dir holds a run.",
-            null="start a new run",
-            effect="execution",
-            is_path=True,
-        ),
-    ] = None
-    plugins: Annotated[
-        list[str], Setting("Packages whose classes may be named by _target_.", effect="execution")
-    ] = field(default_factory=list)
+    seed: int = setting(
+        0, "Seed of weights, batches and noise.", at_least=0, at_most=MAX_SEED, effect="seed"
+    )
+    ensemble: int = setting(
+        1,
+        "Members, trained with seed, seed + 1, ...; one checkpoint predicts their mean and "
+        "standard deviation.",
+        at_least=1,
+        at_most=100,
+    )
+    init_from: str | None = setting(
+        None,
+        "Checkpoint whose weights the training starts from.",
+        null="random weights",
+        is_path=True,
+    )
+    init_parts: str = setting(
+        "all",
+        "Weights to take from init_from; body re-initializes the head.",
+        choices=("all", "body"),
+        read_by="init_from",
+    )
+    recipe: str | None = setting(
+        None, "Name of the recipe, set by recipe=NAME.", null="none", effect="execution"
+    )
+    resume: str | None = setting(
+        None,
+        "Folder of the run to resume, or auto: resume if hydra.run.dir holds a run.",
+        null="start a new run",
+        effect="execution",
+        is_path=True,
+    )
+    plugins: list[str] = setting(
+        [], "Packages whose classes may be named by _target_.", effect="execution"
+    )
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     graph: GraphSettings = field(default_factory=GraphSettings)
     dataset: DatasetSettings = field(default_factory=DatasetSettings)
@@ -76,21 +66,15 @@ class RunSettings:
 class TaskSettings:
     """Describe a public benchmark task."""
 
-    name: Annotated[
-        str, Setting("Official name of the task; empty: cross-validation of your own data.")
-    ] = ""
-    n_folds: Annotated[int, Setting("Number of folds.", at_least=2)] = 5
-    n_rows: Annotated[
-        int | None,
-        Setting(
-            "Rows of the official data; a score needs all of them.", at_least=1, null="any number"
-        ),
-    ] = None
-    published: Annotated[
-        dict[str, float],
-        Setting("Published scores: MAE, or balanced accuracy of classes, mean over the folds."),
-    ] = field(default_factory=dict)
-    source: Annotated[str, Setting("Source of the published scores.")] = ""
+    name: str = setting("", "Official name of the task; empty: cross-validation of your own data.")
+    n_folds: int = setting(5, "Number of folds.", at_least=2)
+    n_rows: int | None = setting(
+        None, "Rows of the official data; a score needs all of them.", at_least=1, null="any number"
+    )
+    published: dict[str, float] = setting(
+        {}, "Published scores: MAE, or balanced accuracy of classes, mean over the folds."
+    )
+    source: str = setting("", "Source of the published scores.")
 
 
 @dataclass(slots=True)
@@ -98,13 +82,11 @@ class BenchmarkSettings(RunSettings):
     """Describe `csgcnn benchmark`: a run for each fold of a task, or of your own data."""
 
     task: TaskSettings = field(default_factory=TaskSettings)
-    folds: Annotated[
-        Any,
-        Setting(
-            "Folds to run now, one or a list. Without a task, a number is the number of folds.",
-            null="all that are not finished",
-        ),
-    ] = None
-    repeats: Annotated[
-        int, Setting("Times that a cross-validation without a task divides the data.", at_least=1)
-    ] = 1
+    folds: Any = setting(
+        None,
+        "Folds to run now, one or a list. Without a task, a number is the number of folds.",
+        null="all that are not finished",
+    )
+    repeats: int = setting(
+        1, "Times that a cross-validation without a task divides the data.", at_least=1
+    )

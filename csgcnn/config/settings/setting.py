@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 MISSING: Any = "???"  # OmegaConf's mark of a value that the user must give
@@ -17,10 +17,11 @@ Effect = Literal["result", "execution", "seed"]
 class Setting:
     """Describe a key of the configuration, beside its type and its default.
 
-    It annotates a field of a settings class, or an argument of a class or function that a
-    `_target_` names:
+    It annotates an argument of a class or function that a `_target_` names; a field of a settings
+    class has it through `setting`:
 
-        cutoff: Annotated[float, Setting("Radius of the neighbor search.", unit="Å", above=0)] = 8.0
+        width: Annotated[int, Setting("Width of the layers.", at_least=1)] = 64
+        cutoff: float = setting(8.0, "Radius of the neighbor search.", unit="Å", above=0)
 
     Range checks, `--help`, the reference page, resume, search, table and benchmark derive from it.
 
@@ -125,6 +126,20 @@ class Setting:
         high = "" if self.at_most is None else f"{'to' if low else 'up to'} {_number(self.at_most)}"
         high = high if self.below is None else f"{'to ' if low else ''}below {_number(self.below)}"
         return " ".join(filter(None, [kind, low, high]))
+
+
+def setting(default: Any, help: str, **description: Any) -> Any:
+    """Return a field of a settings class.
+
+    Args:
+        default: Default; MISSING if the user must give a value.
+        help: One sentence: what the key does.
+        **description: Further attributes of `Setting`.
+    """
+    metadata = {"setting": Setting(help, **description)}
+    if isinstance(default, list | dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def _alternatives(texts: Sequence[str]) -> str:
