@@ -21,7 +21,7 @@ from pymatgen.io.cif import CifWriter
 
 import csgcnn
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.graph_builder import Rejected, build_graphs
+from csgcnn.crystals.graph_builder import GraphPlan, Rejected, build_graphs
 from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.data.cache import open_dataset
 from csgcnn.data.store import GraphStore
@@ -255,7 +255,7 @@ def changed_json(mutator: Mutator, value: Any) -> bytes:
 def read_structures(rng: random.Random, path: Path) -> str:
     """Read structures as `csgcnn predict` does."""
     n_kept, settings = 0, rng.choice(SETTINGS)
-    for chunk in build_graphs(iter_structures([path]), settings, workers=1):
+    for chunk in build_graphs(iter_structures([path]), GraphPlan(settings, workers=1)):
         check_reasons(chunk.rejected)
         if chunk.graphs is not None:
             n_kept += len(chunk.graphs)

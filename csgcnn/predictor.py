@@ -13,7 +13,7 @@ from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.targets import plugins_allowed
 from csgcnn.crystals.checks import FormulaMismatch
 from csgcnn.crystals.crystal import Crystal
-from csgcnn.crystals.graph_builder import CHUNK_SIZE, build_graphs
+from csgcnn.crystals.graph_builder import CHUNK_SIZE, GraphPlan, build_graphs
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structures import is_structure_object, text_or_file
 from csgcnn.data.domain import Domain
@@ -201,9 +201,8 @@ class Predictor:
             chunk_size: Records per chunk.
             formula_mismatch: What happens to a crystal that differs from the formula in its file.
         """
-        for chunk in build_graphs(
-            records, self.graph, workers, chunk_size, formula_mismatch=formula_mismatch
-        ):
+        plan = GraphPlan(self.graph, workers, formula_mismatch, chunk_size=chunk_size)
+        for chunk in build_graphs(records, plan):
             found = self._empty()
             if chunk.graphs is not None:
                 ids = [record.id for record in chunk.records]

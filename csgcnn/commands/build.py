@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -11,9 +12,8 @@ from csgcnn.commands.prepare import dataset_settings, plain, read_options
 from csgcnn.commands.site_features import pin_site_features
 from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.datasets import iter_records
 from csgcnn.crystals.graph_builder import Rejected
-from csgcnn.data.cache import build_or_wait, check_options, content_key, graph_builder
+from csgcnn.data.cache import build_or_wait, check_options, content_key, store_plan
 from csgcnn.data.record_reports import (
     RecordReports,
     first_reasons,
@@ -50,15 +50,8 @@ def build(cfg: DictConfig) -> int:
     # The name identifies data and settings, so that an interrupted build is resumed only for them.
     unfinished = output.with_name(f".{output.name}.{content_key(path, settings, options)}")
     with counted("building graphs") as count, writing(output):
-        store, rejected, warnings = build_or_wait(
-            lambda: iter_records(path, options),
-            settings,
-            unfinished,
-            path,
-            cfg.workers,
-            count,
-            graph_builder(options),
-        )
+        plan = store_plan(path, settings, options, workers=cfg.workers)
+        store, rejected, warnings = build_or_wait(replace(plan, progress=count), unfinished)
         unfinished.rename(output)
     log.info("%d crystals, %.3g MB of graphs: %s", len(store), store.n_bytes / 1e6, output)
     reports = RecordReports.beside(output)

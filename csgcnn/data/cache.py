@@ -5,9 +5,9 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,20 +15,17 @@ from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import (
     find_reader,
     iter_records,
-    mark_repeated,
     reader_version,
     source_files,
 )
-from csgcnn.crystals.graph_builder import GraphChunk, build_graphs
-from csgcnn.crystals.records import COLUMN_OPTIONS, DEFAULT_OPTIONS, ReadOptions, Record
+from csgcnn.crystals.graph_builder import GraphPlan, build_graphs
+from csgcnn.crystals.records import COLUMN_OPTIONS, DEFAULT_OPTIONS, ReadOptions
 from csgcnn.crystals.structure_warnings import StructureNote
 from csgcnn.data.shards import (
-    SHARD_SIZE,
     WARNINGS,
     Builder,
     OpenedDataset,
-    Progress,
-    ShardSize,
+    StorePlan,
     build_store,
     pack_store,
     read_rejected,
@@ -63,7 +60,7 @@ def open_dataset(
     options: ReadOptions = DEFAULT_OPTIONS,
     cache_folder: Path | None = None,
     workers: int | None = None,
-    progress: Progress = lambda _: None,
+    progress: Callable[[int], object] = lambda _: None,
     builder: Builder = build_graphs,
 ) -> OpenedDataset:
     """Return the graphs of a data set from the cache, building them if necessary.
@@ -90,13 +87,8 @@ def open_dataset(
     if is_store(path):
         return _open_built(path, settings)
     key = content_key(path, settings, options)
-
-    def records() -> Iterator[Record]:
-        return iter_records(path, options)
-
-    if builder is build_graphs:
-        builder = graph_builder(options, cache_folder)
-
+    plan = store_plan(path, settings, options, cache_folder, workers)
+    plan = replace(plan, progress=progress, builder=builder)
     folder = None
     try:
         folder = (cache_folder or default_cache_folder()) / key
@@ -104,30 +96,36 @@ def open_dataset(
             # Damaged graphs are reported by the process that builds them again.
             with suppress(ValueError):
                 return _load(folder, settings)
-        return build_or_wait(records, settings, folder, path, workers, progress, builder)
+        return build_or_wait(plan, folder)
     except OSError as error:
         log.warning("the graphs are not cached: %s", error)
         if folder:
             shutil.rmtree(shards_folder(folder), ignore_errors=True)
-    chunks = list[GraphChunk]()
-    for chunk in builder(mark_repeated(records()), settings, workers):
-        chunks.append(chunk)
-        progress(len(chunk.records) + len(chunk.rejected))
-    return pack_store(chunks, settings, path)
+    return pack_store([*plan.chunks()], plan)
 
 
-def graph_builder(options: ReadOptions, cache_folder: Path | None = None) -> Builder:
-    """Return what builds the graphs of a data set.
+def store_plan(
+    path: Path,
+    settings: GraphSettings,
+    options: ReadOptions = DEFAULT_OPTIONS,
+    cache_folder: Path | None = None,
+    workers: int | None = None,
+) -> StorePlan:
+    """Return how the store of a data set is built.
 
     Args:
+        path: A data file, or a folder of structure files.
+        settings: How the graphs are made.
         options: How its records are read.
         cache_folder: The cache, where site features are looked up; None for the default folder.
+        workers: Number of processes; None for one per core.
     """
     if cache_folder is None:
         with suppress(OSError):
             cache_folder = default_cache_folder()
     site_cache = cache_folder and cache_folder / "site_features"
-    return partial(build_graphs, formula_mismatch=options.formula_mismatch, site_cache=site_cache)
+    graphs = GraphPlan(settings, workers, options.formula_mismatch, site_cache)
+    return StorePlan(partial(iter_records, path, options), path, graphs)
 
 
 def check_options(path: Path, options: ReadOptions, section: str = "") -> None:
@@ -152,29 +150,14 @@ def check_options(path: Path, options: ReadOptions, section: str = "") -> None:
         raise ConfigError(f"{section}{name} has no effect on {path} ({kind}); omit it")
 
 
-def build_or_wait(
-    records: Callable[[], Iterable[Record]],
-    settings: GraphSettings,
-    folder: Path,
-    source: Path,
-    workers: int | None = None,
-    progress: Progress = lambda _: None,
-    builder: Builder = build_graphs,
-    shard_size: ShardSize = SHARD_SIZE,
-) -> OpenedDataset:
+def build_or_wait(plan: StorePlan, folder: Path) -> OpenedDataset:
     """Build a store and load it, or wait until another process has built it.
 
     A damaged store is reported and built again.
 
     Args:
-        records: Returns the records, each time the same in the same order.
-        settings: How the graphs are made.
+        plan: What to build, and how.
         folder: The store to make.
-        source: Path of the data, for messages.
-        workers: Number of processes; None for one per core.
-        progress: Called with the number of records that were just finished.
-        builder: Builds the graphs.
-        shard_size: When a shard is complete, see `build_store`.
 
     Raises:
         UserError: No record can be used.
@@ -183,12 +166,12 @@ def build_or_wait(
     with _alone(folder):
         if folder.exists():
             try:
-                return _load(folder, settings)
+                return _load(folder, plan.graphs.settings)
             except ValueError as error:
                 log.warning("the cached graphs are damaged and are built again (%s)", error)
                 shutil.rmtree(folder)
-        build_store(records(), settings, folder, source, workers, progress, builder, shard_size)
-    return _load(folder, settings)
+        build_store(plan, folder)
+    return _load(folder, plan.graphs.settings)
 
 
 def content_key(path: Path, settings: GraphSettings, options: ReadOptions) -> str:

@@ -3,15 +3,15 @@
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import mark_repeated
 from csgcnn.crystals.graph_builder import (
     GraphChunk,
+    GraphPlan,
     Rejected,
     WorkerLostError,
     build_graphs,
@@ -26,10 +26,8 @@ from csgcnn.io import flush_files, read_json, whole_folder
 
 REJECTED, WARNINGS = "rejected.json", "warnings.json"
 
-# Called with the number of records that were just finished.
-Progress = Callable[[int], object]
-# Builds chunks of graphs of records, with graph settings and a number of worker processes.
-Builder = Callable[[Iterable[Record], GraphSettings, int | None], Iterable[GraphChunk]]
+# Builds chunks of graphs of records.
+Builder = Callable[[Iterable[Record], GraphPlan], Iterable[GraphChunk]]
 
 
 class ShardSize(NamedTuple):
@@ -42,9 +40,6 @@ class ShardSize(NamedTuple):
 
     n_records: int = 2**14
     n_bytes: int = 2**28
-
-
-SHARD_SIZE = ShardSize()
 
 
 class OpenedDataset(NamedTuple):
@@ -61,30 +56,46 @@ class OpenedDataset(NamedTuple):
     warnings: list[StructureNote]
 
 
-def build_store(
-    records: Iterable[Record],
-    settings: GraphSettings,
-    folder: Path,
-    source: Path,
-    workers: int | None = None,
-    progress: Progress = lambda _: None,
-    builder: Builder = build_graphs,
-    shard_size: ShardSize = SHARD_SIZE,
-) -> None:
+SHARD_SIZE = ShardSize()
+
+
+@dataclass(frozen=True, slots=True)
+class StorePlan:
+    """What a store is built from, and how.
+
+    Attributes:
+        records: Returns the records, each time the same in the same order. Those that repeat an id
+            are rejected.
+        source: Path of the data, for messages.
+        graphs: How the graphs are made.
+        progress: Called with the number of records that were just finished.
+        builder: Builds the graphs.
+        shard_size: When a shard is complete.
+    """
+
+    records: Callable[[], Iterable[Record]]
+    source: Path
+    graphs: GraphPlan
+    progress: Callable[[int], object] = lambda _: None
+    builder: Builder = build_graphs
+    shard_size: ShardSize = SHARD_SIZE
+
+    def chunks(self, n_done: int = 0) -> Iterator[GraphChunk]:
+        """Yield the graphs of the records behind the first ones, and report the progress."""
+        records = islice(mark_repeated(self.records()), n_done, None)
+        for chunk in self.builder(records, self.graphs):
+            self.progress(len(chunk))
+            yield chunk
+
+
+def build_store(plan: StorePlan, folder: Path) -> None:
     """Build a store of all records, and resume after the last complete shard of an earlier call.
 
     The shards are kept in `shards_folder(folder)` until the last one is complete.
 
     Args:
-        records: The records, each time the same in the same order. Those that repeat an id are
-            rejected.
-        settings: How the graphs are made.
+        plan: What to build, and how.
         folder: The store to make.
-        source: Path of the data, for messages.
-        workers: Number of processes; None for one per core.
-        progress: Called with the number of records that were just finished.
-        builder: Builds the graphs.
-        shard_size: When a shard is complete.
 
     Raises:
         UserError: No record can be used.
@@ -98,13 +109,12 @@ def build_store(
     shards = _complete_shards(parent)
     n_done = sum(len(_ids(shard)) for shard in shards)
     if n_done:
-        progress(n_done)
+        plan.progress(n_done)
     try:
-        chunks = builder(islice(mark_repeated(records), n_done, None), settings, workers)
-        for group in _groups(chunks, progress, shard_size):
+        for group in _groups(plan.chunks(n_done), plan.shard_size):
             shards.append(parent / f"{len(shards):06}")
-            _write_shard(group, settings, shards[-1])
-        _merge(shards, folder, source)
+            _write_shard(group, plan, shards[-1])
+        _merge(shards, folder, plan.source)
     except UserError as error:
         # Any other error would occur again with the same shards.
         if not isinstance(error, WorkerLostError):
@@ -118,15 +128,12 @@ def shards_folder(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.parts")
 
 
-def pack_store(
-    chunks: Sequence[GraphChunk], settings: GraphSettings, source: Path
-) -> OpenedDataset:
+def pack_store(chunks: Sequence[GraphChunk], plan: StorePlan) -> OpenedDataset:
     """Pack chunks of graphs into a store in memory.
 
     Args:
         chunks: The graphs.
-        settings: How they were made.
-        source: Path of the data, for messages.
+        plan: How they were made.
 
     Raises:
         UserError: No record can be used.
@@ -134,12 +141,12 @@ def pack_store(
     rejected = [entry for chunk in chunks for entry in chunk.rejected]
     records = [record for chunk in chunks for record in chunk.records]
     if not records:
-        raise _none_usable(source, rejected)
+        raise _none_usable(plan.source, rejected)
     names = dict.fromkeys(name for record in records for name in record.columns)
     columns = {name: [record.columns.get(name) for record in records] for name in names}
     parts = [chunk.graphs for chunk in chunks if chunk.graphs is not None]
     graphs = CrystalGraphs.concatenate(parts)
-    store = GraphStore(graphs, [record.id for record in records], columns, settings)
+    store = GraphStore(graphs, [record.id for record in records], columns, plan.graphs.settings)
     return OpenedDataset(store, rejected, [note for chunk in chunks for note in chunk.warnings])
 
 
@@ -168,17 +175,14 @@ def read_warnings(folder: Path) -> list[StructureNote]:
     return [StructureNote(*entry) for entry in rows]
 
 
-def _groups(
-    chunks: Iterable[GraphChunk], progress: Progress, size: ShardSize
-) -> Iterator[list[GraphChunk]]:
+def _groups(chunks: Iterable[GraphChunk], size: ShardSize) -> Iterator[list[GraphChunk]]:
     """Group chunks into shards."""
     group: list[GraphChunk] = []
     n_records = n_bytes = 0
     for chunk in chunks:
         group.append(chunk)
-        n_records += len(chunk.records) + len(chunk.rejected)
+        n_records += len(chunk)
         n_bytes += _n_bytes(chunk.graphs)
-        progress(len(chunk.records) + len(chunk.rejected))
         if n_records >= size.n_records or n_bytes >= size.n_bytes:
             yield group
             group, n_records, n_bytes = [], 0, 0
@@ -192,7 +196,7 @@ def _n_bytes(graphs: CrystalGraphs | None) -> int:
     return sum(getattr(graphs, field.name).nbytes for field in fields(CrystalGraphs))
 
 
-def _write_shard(chunks: Sequence[GraphChunk], settings: GraphSettings, folder: Path) -> None:
+def _write_shard(chunks: Sequence[GraphChunk], plan: StorePlan, folder: Path) -> None:
     """Write a shard; without a usable record it contains rejected records and warnings only.
 
     Nothing is flushed to the disk: after a power failure, the checksums show which shards are
@@ -203,7 +207,7 @@ def _write_shard(chunks: Sequence[GraphChunk], settings: GraphSettings, folder: 
         _write_rows(temporary / REJECTED, rejected)
         _write_rows(temporary / WARNINGS, [note for chunk in chunks for note in chunk.warnings])
         if any(chunk.records for chunk in chunks):
-            pack_store(chunks, settings, folder).store.save(temporary)
+            pack_store(chunks, plan).store.save(temporary)
 
 
 def _complete_shards(parent: Path) -> list[Path]:

@@ -19,7 +19,7 @@ from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.crystals.records import Scalar
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.collate import collate, collate_padded
-from csgcnn.data.store_files import StoreContent, load_content, release, save_content
+from csgcnn.data.store_files import load_content, release, save_content
 from csgcnn.errors import UserError
 
 # Crystals that are neighbors in the files, and are read together.
@@ -248,7 +248,7 @@ class GraphStore:
 
     def save(self, folder: Path) -> None:
         """Write the store into an existing folder."""
-        save_content(StoreContent(self.graphs, self.ids, self.columns, self.settings), folder)
+        save_content((self.graphs, self.ids, self.columns, self.settings), folder)
 
     @classmethod
     def load(cls, folder: Path) -> "GraphStore":
@@ -257,8 +257,7 @@ class GraphStore:
         Raises:
             ValueError: A file is missing, damaged or of another format; the message names it.
         """
-        content = load_content(folder)
-        return cls(content.graphs, content.ids, content.columns, content.settings)
+        return cls(*load_content(folder))
 
 
 def open_store(folder: Path) -> GraphStore:

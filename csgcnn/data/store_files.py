@@ -15,7 +15,7 @@ import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ READABLE = (FORMAT_WITHOUT_WARNINGS, FORMAT)
 PIECE = 2**20
 
 Array = NDArray[Any]
+# Graphs, ids, columns and settings of a store.
+StoreContent = tuple[CrystalGraphs, list[str], dict[str, list[Scalar]], GraphSettings]
 Layout = tuple[str, tuple[str | int, ...]]
 
 # Type and shape of each array; sizes come before the arrays that they count.
@@ -65,23 +67,6 @@ _SITE_LAYOUT: dict[str, Layout] = {"site_features": ("float16", ("n_atoms", "n_s
 _LAYOUT_6: dict[str, Layout] = {"fingerprint": ("uint64", ("n_graphs",))}
 
 
-@dataclass(frozen=True, slots=True)
-class StoreContent:
-    """What a store holds.
-
-    Attributes:
-        graphs: The graphs.
-        ids: Id of each graph.
-        columns: Values of each graph, by column.
-        settings: How the graphs were made.
-    """
-
-    graphs: CrystalGraphs
-    ids: list[str]
-    columns: dict[str, list[Scalar]]
-    settings: GraphSettings
-
-
 def is_store(path: Path) -> bool:
     """Return whether a folder holds a store of any format, judged by its meta.json."""
     try:
@@ -103,13 +88,14 @@ def save_content(content: StoreContent, folder: Path) -> None:
         content: What to write.
         folder: The folder; the checksums of other files in it are recorded, too.
     """
+    graphs, ids, columns, settings = content
     sums = {
-        f"{name}.npy": _write_array(folder / f"{name}.npy", [getattr(content.graphs, name)])
-        for name in _layout(content.settings)
+        f"{name}.npy": _write_array(folder / f"{name}.npy", [getattr(graphs, name)])
+        for name in _layout(settings)
     }
-    line = json.dumps({"ids": content.ids, "columns": content.columns}) + "\n"
+    line = json.dumps({"ids": ids, "columns": columns}) + "\n"
     sums["rows.jsonl"] = write_pieces(folder / "rows.jsonl", [line.encode()])
-    _write_meta(folder, asdict(content.settings), sums)
+    _write_meta(folder, asdict(settings), sums)
 
 
 def merge_stores(parts: Sequence[Path], folder: Path) -> None:
@@ -152,7 +138,7 @@ def load_content(folder: Path) -> StoreContent:
                 raise ValueError("the checksum differs")
     with reading(folder / "rows.jsonl") as path:
         ids, columns = _read_rows(path)
-    return StoreContent(_map_graphs(folder, len(ids), settings, layout), ids, columns, settings)
+    return _map_graphs(folder, len(ids), settings, layout), ids, columns, settings
 
 
 def release(array: Array) -> None:

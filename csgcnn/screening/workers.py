@@ -1,17 +1,13 @@
 """Predict the rows of a store, in one process or in several."""
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import cache
-from multiprocessing import get_context
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 
-from csgcnn.crystals.graph_builder import START_METHOD
+from csgcnn.crystals.workers import map_in_processes
 from csgcnn.data.store import GraphStore, open_store
 from csgcnn.errors import UserError
 from csgcnn.hardware import cores
@@ -65,26 +61,20 @@ def predict_store(
     if workers == 1 or predictor.device.type != "cpu" or len(store) - first < parallel_rows:
         yield from predictor.stream_store(store, batch_size, first, chunk_size)
         return
-    chunks = [
+    chunks = (
         range(start, min(start + chunk_size, len(store)))
         for start in range(first, len(store), chunk_size)
-    ]
+    )
     threads = max(1, cores() // workers)
-    with ProcessPoolExecutor(workers, mp_context=get_context(START_METHOD)) as pool:
-        waiting: deque[Future[Prediction]] = deque()
-        try:
-            for rows in chunks:
-                waiting.append(pool.submit(_predict, source, rows, batch_size, threads))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a process was killed, probably for lack of memory; use fewer, such as workers=1"
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    yield from map_in_processes(
+        partial(_predict, source, batch_size, threads),
+        chunks,
+        workers,
+        2 * workers,
+        UserError(
+            "a process was killed, probably for lack of memory; use fewer, such as workers=1"
+        ),
+    )
 
 
 def open_mapped(folder: Path, device: torch.device | str = "cpu") -> GraphStore:
@@ -97,7 +87,7 @@ def open_mapped(folder: Path, device: torch.device | str = "cpu") -> GraphStore:
     return open_store(folder).to(device, resident=False)
 
 
-def _predict(source: Source, rows: range, batch_size: int, threads: int) -> Prediction:
+def _predict(source: Source, batch_size: int, threads: int, rows: range) -> Prediction:
     predictor, store = _opened(source, threads)
     return predictor.predict_rows(store, rows, batch_size)
 

@@ -25,13 +25,13 @@ def read_structure(path):
     """
     from csgcnn.config.settings.graph import GraphSettings
     from csgcnn.crystals.elements import SYMBOLS
-    from csgcnn.crystals.graph_builder import build_graphs
+    from csgcnn.crystals.graph_builder import GraphPlan, build_graphs
     from csgcnn.crystals.records import Record
     from csgcnn.crystals.structures import to_crystal
     from csgcnn.errors import StructureError
 
     crystal = to_crystal(path)
-    (built,) = build_graphs([Record("0", path, {})], GraphSettings(), workers=1)
+    (built,) = build_graphs([Record("0", path, {})], GraphPlan(GraphSettings(), workers=1))
     for rejected in built.rejected:
         raise StructureError(rejected.reason)
     return crystal.lattice, [SYMBOLS[z] for z in crystal.atomic_number], crystal.frac_coords

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.graph_builder import GraphChunk, build_graphs
+from csgcnn.crystals.graph_builder import GraphChunk, GraphPlan, build_graphs
 from csgcnn.crystals.records import ReadOptions, Record
 from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.crystals.structures import StructureText, to_crystal
@@ -31,7 +31,9 @@ def pair(distance: float, symbols: tuple[str, str] = ("Na", "Cl"), edge: float =
 
 
 def built(source: Any, **options: Any) -> GraphChunk:
-    (chunk,) = build_graphs([Record("a", source, {})], GraphSettings(), workers=1, **options)
+    (chunk,) = build_graphs(
+        [Record("a", source, {})], GraphPlan(GraphSettings(), workers=1, **options)
+    )
     return chunk
 
 

@@ -14,7 +14,7 @@ from pymatgen.io.cif import CifWriter
 from structure_text import XSF_GRID, magnetic_cif
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.graph_builder import GraphChunk, Rejected, build_graphs
+from csgcnn.crystals.graph_builder import GraphChunk, GraphPlan, Rejected, build_graphs
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.crystals.structures import to_crystal
@@ -28,6 +28,7 @@ REPLACEMENTS = [b"", b"\n", b"\0", b"\xff\xfe", "\ud800".encode(errors="surrogat
 REPLACEMENTS += b"NaN -inf 1e308 1e-300 -1 0 0.5 99999 Fe null loop_ data_x # \" '".split()
 REPLACEMENTS += [b"9" * 40, b"[" * 5000, b"(" * 500, b'{"a":' * 500, b"' " * 500]
 # How the reason of an error starts that the package did not expect.
+PLAN = GraphPlan(GraphSettings(), workers=1)
 UNFORESEEN = re.compile(r"[A-Z]\w*(Error|Warning|Exception|Iteration|Exit): ")
 
 
@@ -70,7 +71,7 @@ def test_damaged_files_become_finite_graphs_or_reasons(
     def try_one(content: bytes) -> None:
         path.write_bytes(content)
         try:
-            (built,) = build_graphs(iter_structures([path]), GraphSettings(), workers=1)
+            (built,) = build_graphs(iter_structures([path]), PLAN)
         except UserError as error:
             built = GraphChunk([], None, [Rejected(path.name, str(error))], {})
         for entry in built.rejected:

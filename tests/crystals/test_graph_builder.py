@@ -9,8 +9,7 @@ import pytest
 from structure_text import CIF, CSCL, Write
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.chunk_graphs import MAX_NOTES
-from csgcnn.crystals.graph_builder import GraphChunk, Rejected, build_graphs
+from csgcnn.crystals.graph_builder import MAX_NOTES, GraphChunk, GraphPlan, Rejected, build_graphs
 from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structure_warnings import StructureNote, StructureWarning, warn
@@ -37,7 +36,7 @@ UNUSABLE: dict[str, Any] = {
 
 def build_small(records: Iterable[Record], workers: int) -> Iterator[GraphChunk]:
     """Build in chunks of 8, with several workers in other processes from the second chunk on."""
-    return build_graphs(records, SETTINGS, workers, chunk_size=8, serial_seconds=0)
+    return build_graphs(records, GraphPlan(SETTINGS, workers, chunk_size=8, serial_seconds=0))
 
 
 def mixed(records: list[Record]) -> list[Record]:
@@ -86,14 +85,16 @@ def test_rejected_records_are_named_with_their_reason(dielectric_records: list[R
 
 
 def test_a_chunk_without_a_usable_record_has_no_graphs() -> None:
-    (built,) = build_graphs([Record(id, source, {}) for id, source in UNUSABLE.items()], SETTINGS)
+    (built,) = build_graphs(
+        [Record(id, source, {}) for id, source in UNUSABLE.items()], GraphPlan(SETTINGS)
+    )
     assert built.graphs is None
     assert built.records == []
     assert [type(entry) for entry in built.rejected] == [Rejected] * len(UNUSABLE)
 
 
 def test_no_records_no_graphs() -> None:
-    assert list(build_graphs([], SETTINGS)) == []
+    assert list(build_graphs([], GraphPlan(SETTINGS))) == []
 
 
 class KillsItsProcess:
@@ -187,7 +188,7 @@ def test_each_record_has_its_warnings_and_none_is_shown(
 def test_a_record_with_very_many_warnings_keeps_a_few() -> None:
     many = [(f"{number} {'long' * 500}", UserWarning) for number in range(1000)]
     source = doubtful(*many, ("the serious one", StructureWarning))
-    (built,) = build_graphs([Record("a", source, {})], SETTINGS, workers=1)
+    (built,) = build_graphs([Record("a", source, {})], GraphPlan(SETTINGS, workers=1))
     assert len(built.warnings) == MAX_NOTES + 1
     assert built.warnings[0].message == "the serious one"
     assert built.warnings[-1].message == f"{1001 - MAX_NOTES} more warnings are not listed"
@@ -201,7 +202,7 @@ def test_reasons_are_one_printable_line(write: Write, tmp_path: Path) -> None:
         Record("a", source, {})
         for source in [*sources, Path("y" * 3000), CSCL | {"species": ["\n", "\ud800"]}]
     ]
-    (built,) = build_graphs(records, GraphSettings(), workers=1)
+    (built,) = build_graphs(records, GraphPlan(GraphSettings(), workers=1))
     assert len(built.rejected) == len(records)
     for entry in built.rejected:
         assert entry.reason.isprintable()

@@ -10,7 +10,7 @@ from pymatgen.core import Structure
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import Crystal
-from csgcnn.crystals.graph_builder import build_graphs
+from csgcnn.crystals.graph_builder import GraphPlan, build_graphs
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.site_features.cache import SiteFeatureCache, crystal_key
@@ -139,7 +139,7 @@ def test_crystals_without_features_are_rejected_with_the_reason(
 ) -> None:
     names = ["simple_cubic", "rock_salt"]
     records = [Record(name, ideal_structures[name], {}) for name in names]
-    (chunk,) = build_graphs(records, SETTINGS, workers=1)
+    (chunk,) = build_graphs(records, GraphPlan(SETTINGS, workers=1))
     assert [record.id for record in chunk.records] == ["rock_salt"]
     assert chunk.rejected == [
         ("simple_cubic", "coordination does not know Po, so it has no site features")
@@ -152,9 +152,9 @@ def test_worker_processes_compute_the_same(
     records = [Record(name, one, {}) for name, one in ideal_structures.items()]
 
     def features(workers: int) -> list[np.ndarray]:
-        chunks = build_graphs(
-            records, SETTINGS, workers, 2, 0.0, site_cache=tmp_path / str(workers)
-        )
+        cache = tmp_path / str(workers)
+        plan = GraphPlan(SETTINGS, workers, site_cache=cache, chunk_size=2, serial_seconds=0.0)
+        chunks = build_graphs(records, plan)
         return [chunk.graphs.site_features for chunk in chunks if chunk.graphs is not None]
 
     for one, other in zip(features(1), features(2), strict=True):

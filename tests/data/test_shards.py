@@ -1,17 +1,18 @@
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.graph_builder import GraphChunk, Rejected, WorkerLostError, build_graphs
+from csgcnn.crystals.graph_builder import GraphChunk, GraphPlan, Rejected, WorkerLostError
 from csgcnn.crystals.records import Record
 from csgcnn.data.shards import (
     ShardSize,
+    StorePlan,
     build_store,
     pack_store,
     read_rejected,
@@ -27,10 +28,13 @@ BAD = {"species": ["H"]}
 LONE = {"lattice": [[9, 0, 0], [0, 9, 0], [0, 0, 9]], "species": ["Xe"], "frac_coords": [[0] * 3]}
 
 
-small_chunks = partial(build_graphs, chunk_size=4)
-build_small = partial(
-    build_store, settings=SETTINGS, source=SOURCE, builder=small_chunks, shard_size=ShardSize(8)
-)
+def plan_of(records: Iterable[Record], **options: Any) -> StorePlan:
+    options = {"shard_size": ShardSize(8)} | options
+    return StorePlan(lambda: records, SOURCE, GraphPlan(SETTINGS, 1, chunk_size=4), **options)
+
+
+def build_small(records: Iterable[Record], folder: Path, **options: Any) -> None:
+    build_store(plan_of(records, **options), folder)
 
 
 @pytest.fixture
@@ -62,8 +66,8 @@ def interrupted_after(n_records: int, records: list[Record]) -> Iterator[Record]
 def test_shards_are_merged_into_one_store(records: list[Record], tmp_path: Path) -> None:
     done: list[int] = []
     build_small(records, folder=tmp_path / "store", progress=done.append)
-    chunks = list(build_graphs(records, SETTINGS, 1))
-    expected, rejected, warnings = pack_store(chunks, SETTINGS, SOURCE)
+    plan = plan_of(records)
+    expected, rejected, warnings = pack_store(list(plan.chunks()), plan)
     store = GraphStore.load(tmp_path / "store")
     assert (store.ids, store.columns) == (expected.ids, expected.columns)
     assert read_rejected(tmp_path / "store") == rejected
@@ -189,7 +193,7 @@ def test_without_a_usable_record_no_folder_remains(records: list[Record], tmp_pa
 
 def test_shards_survive_the_loss_of_a_worker(records: list[Record], tmp_path: Path) -> None:
     def lost(*_: object) -> Iterator[GraphChunk]:
-        yield from small_chunks(records[:8], SETTINGS, 1)
+        yield from plan_of(records[:8]).chunks()
         raise WorkerLostError("killed")
 
     with pytest.raises(WorkerLostError):

@@ -186,7 +186,7 @@ def test_other_files_in_the_folder_are_ignored(folder: Path) -> None:
     (folder / "notes.npy").write_bytes(pickle.dumps(Payload()))
     (folder / "subfolder").mkdir()
     (folder / "rejected.json").unlink()
-    assert load_content(folder).ids == ["c0", "c1", "c2"]
+    assert load_content(folder)[1] == ["c0", "c1", "c2"]
 
 
 def test_only_a_folder_with_a_description_is_a_store(folder: Path, tmp_path: Path) -> None:

@@ -171,17 +171,16 @@ from functools import partial
 from pathlib import Path
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import iter_records
-from csgcnn.crystals.graph_builder import build_graphs
+from csgcnn.crystals.graph_builder import GraphPlan
 from csgcnn.crystals.records import ReadOptions
 from csgcnn.data.cache import build_or_wait, content_key
-from csgcnn.data.shards import ShardSize
+from csgcnn.data.shards import ShardSize, StorePlan
 
 path, settings = Path.cwd() / "set.jsonl", GraphSettings()
 folder = path.with_name(f".a.graphs.{content_key(path, settings, ReadOptions())}")
-builder = partial(build_graphs, chunk_size=16)
-build_or_wait(
-    lambda: iter_records(path), settings, folder, path, 1, builder=builder, shard_size=ShardSize(32)
-)
+graphs = GraphPlan(settings, 1, chunk_size=16)
+plan = StorePlan(partial(iter_records, path), path, graphs, shard_size=ShardSize(32))
+build_or_wait(plan, folder)
 """
 
 

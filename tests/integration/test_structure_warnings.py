@@ -14,7 +14,7 @@ from csgcnn import DataWarning, load
 from csgcnn.commands.predict import predict
 from csgcnn.config.compose import compose
 from csgcnn.crystals.datasets import read_records
-from csgcnn.crystals.graph_builder import build_graphs
+from csgcnn.crystals.graph_builder import GraphPlan, build_graphs
 from csgcnn.screening.partial_table import Part, PartialTable
 
 Command = Callable[..., Any]
@@ -167,11 +167,11 @@ def test_several_processes_report_the_same_warnings(
     folder: Path, ckpts: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = load(ckpts[0]).graph
-    build = partial(build_graphs, chunk_size=3, serial_seconds=0)
+    plan = partial(GraphPlan, settings, chunk_size=3, serial_seconds=0)
     alone, shared = (
         [
             note
-            for chunk in build(read_records(folder), settings, workers)
+            for chunk in build_graphs(read_records(folder), plan(workers=workers))
             for note in chunk.warnings
         ]
         for workers in (1, 2)

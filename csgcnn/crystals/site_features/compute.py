@@ -8,6 +8,7 @@ import numpy as np
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import Crystal
+from csgcnn.crystals.limits import groups_within
 from csgcnn.crystals.site_features.cache import SiteFeatureCache, crystal_key
 from csgcnn.crystals.site_features.potential import (
     Array,
@@ -95,24 +96,10 @@ def _of_one_potential(
 
 def _computed(crystals: Sequence[Crystal], potential: Potential, device: str) -> Iterator[Array]:
     limit = _SITES_AT_ONCE_ON_GPU if device.startswith("cuda") else _SITES_AT_ONCE
-    for group in _groups(crystals, limit):
+    for group in groups_within(crystals, (lambda crystal: len(crystal.atomic_number), limit)):
         with warnings.catch_warnings():
             # what the packages warn of concerns their developers
             warnings.simplefilter("ignore")
             features = potential.compute(group, device).astype(np.float16)
         ends = np.cumsum([len(crystal.atomic_number) for crystal in group])
         yield from np.split(features, ends[:-1])
-
-
-def _groups(crystals: Sequence[Crystal], limit: int) -> Iterator[list[Crystal]]:
-    """Yield consecutive crystals of up to `limit` sites in all, or one larger crystal."""
-    group: list[Crystal] = []
-    n_sites = 0
-    for crystal in crystals:
-        n_sites += len(crystal.atomic_number)
-        if group and n_sites > limit:
-            yield group
-            group, n_sites = [], len(crystal.atomic_number)
-        group.append(crystal)
-    if group:
-        yield group
