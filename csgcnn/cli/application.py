@@ -10,12 +10,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import RunMode
+from hydra.core.utils import configure_log, run_job
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from csgcnn.cli.messages import format_error, print_error, print_hydra_error
@@ -178,7 +180,19 @@ def _run(
                 return
             with plugins_loaded(plugins):
                 _check_before(cfg, check)
-            hydra.run(config_name=name, task_function=job, overrides=overrides)
+            _run_once(hydra, name, cfg, job)
+
+
+def _run_once(hydra: Hydra, name: str, cfg: DictConfig, job: Callable[[DictConfig], Any]) -> None:
+    """Run a job as `Hydra.run` does, which would compose its configuration once more."""
+    configure_log(cfg.hydra.hydra_logging, cfg.hydra.verbose)
+    callbacks = Callbacks(cfg)
+    callbacks.on_run_start(config=cfg, config_name=name)
+    context = HydraContext(hydra.config_loader, callbacks)
+    result = run_job(job, cfg, "hydra.run.dir", None, context)
+    callbacks.on_run_end(config=cfg, config_name=name, job_return=result)
+    # It raises the error of a job that failed.
+    _ = result.return_value
 
 
 def _check_place(overrides: Sequence[str], is_sweep: bool) -> None:
@@ -244,8 +258,9 @@ def _composed(
     mode = RunMode.MULTIRUN if is_multirun else RunMode.RUN
     cfg = hydra.compose_config(config_name, overrides, mode, validate_sweep_overrides=False)
     if cfg.hydra.mode is None or (is_multirun and cfg.hydra.mode == RunMode.RUN):
-        overrides.append(f"hydra.mode={mode.name}")
         cfg.hydra.mode = mode
+        for listed in (overrides, cfg.hydra.overrides.hydra):
+            listed.append(f"hydra.mode={mode.name}")
     if cfg.hydra.mode == RunMode.RUN:
         parsed = OverridesParser.create().parse_overrides(overrides)
         ConfigLoaderImpl.validate_sweep_overrides_legal(parsed, RunMode.RUN, from_shell=True)
