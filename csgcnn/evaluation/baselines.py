@@ -2,53 +2,19 @@
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from csgcnn.crystals.elements import atom_init, elemental
-from csgcnn.crystals.graphs import CrystalGraphs
+from csgcnn.data.composition_model import PENALTIES, Predict, ridge, standardized
 from csgcnn.data.splits import Split
-from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.data.transforms import labels_in_unit
 from csgcnn.evaluation.metrics import Metrics, target_metrics
 from csgcnn.evaluation.unit_metrics import reported_metrics
 
-PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
 # Every row of this number validates where there are no validation rows.
 HELD_OUT = 10
-
-# Maps features [n_rows, n_features] to predictions [n_rows, n_outputs].
-Predict = Callable[[Tensor], Tensor]
-
-
-def composition_features(store: GraphStore) -> Tensor:
-    """Return features of each composition.
-
-    They are the fractions x_z of the elements, the means Σ x_z p_z of their properties p and the
-    standard deviations sqrt(Σ x_z p_z² - mean²), as in Magpie (Ward et al., npj Comput. Mater. 2,
-    16028, 2016).
-
-    Args:
-        store: The crystals.
-
-    Returns:
-        Features [n_graphs, 301] float64.
-    """
-    return torch.cat([_features(block) for block in store.blocks()])
-
-
-def _features(graphs: CrystalGraphs) -> Tensor:
-    table = np.hstack([elemental(), atom_init()]).astype(np.float64)
-    count = np.zeros((len(graphs), len(table)))
-    graph_of_atom = np.repeat(np.arange(len(graphs)), graphs.n_atoms)
-    np.add.at(count, (graph_of_atom, graphs.atomic_number), graphs.atom_multiplicity)
-    fraction = count / count.sum(1, keepdims=True)
-    mean = fraction @ table
-    deviation = np.sqrt(np.maximum(fraction @ table**2 - mean**2, 0))
-    return torch.from_numpy(np.hstack([fraction, mean, deviation]))
 
 
 def predict_by_composition(
@@ -72,8 +38,8 @@ def predict_by_composition(
     if not len(val):
         is_val = torch.arange(len(train)) % HELD_OUT == 0
         train, val = train[~is_val], train[is_val]
-    both, fit = torch.cat([train, val]), _logistic if n_classes else _ridge
-    x = _standardized(features, features[train])
+    both, fit = torch.cat([train, val]), _logistic if n_classes else ridge
+    x = standardized(features, features[train])
     if n_classes:
         y = F.one_hot(labels.nan_to_num().long(), n_classes).double()
     else:
@@ -103,56 +69,6 @@ def composition_metrics(
         for target, column in zip(targets, values.unbind(1), strict=True)
     ]
     return reported_metrics(torch.cat(predictions, 1), values[split["test"]], targets)
-
-
-def leave_one_out(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Predict each row by the ridge regression that is fitted to all other rows.
-
-    The residual without a row is e / (1 - h), with its residual e and leverage h in the fit to all
-    rows (Allen, Technometrics 16, 125, 1974). The penalty has the lowest mean absolute residual.
-
-    Args:
-        features: Features [n_rows, n_features].
-        labels: Known values [n_rows].
-
-    Returns:
-        Predictions and leverages [n_rows] float64.
-    """
-    x, y = _standardized(features, features), labels.double()
-    n_rows, mean = len(x), y.mean()
-    values, vectors = torch.linalg.eigh(x.T @ x / n_rows)
-    projected = x @ vectors
-    covariance = projected.T @ (y - mean) / n_rows
-    fits = []
-    for penalty in PENALTIES:
-        shrunk = 1 / (values.clamp(min=0) + penalty)
-        fitted = mean + projected @ (shrunk * covariance)
-        leverage = ((1 + projected.square() @ shrunk) / n_rows).clamp(max=1 - 1e-9)
-        fits.append(((y - fitted) / (1 - leverage), leverage))
-    residual, leverage = min(fits, key=lambda fit: fit[0].abs().mean().item())
-    return y - residual, leverage
-
-
-def _standardized(features: Tensor, train: Tensor) -> Tensor:
-    """Return features with mean 0 and deviation 1 over the rows `train`; constants become zero."""
-    width = train.std(0)
-    return (features - train.mean(0)) / torch.where(width > 1e-9, width, torch.inf)
-
-
-def _ridge(x: Tensor, y: Tensor) -> Callable[[float], Predict]:
-    """Minimize the mean of (x w + b - y)² plus penalty w², in closed form.
-
-    Hoerl & Kennard, Technometrics 12, 55, 1970.
-    """
-    x_mean, y_mean = x.mean(0), y.mean(0)
-    values, vectors = torch.linalg.eigh((x - x_mean).T @ (x - x_mean) / len(x))
-    projected = vectors.T @ ((x - x_mean).T @ (y - y_mean) / len(x))
-
-    def with_penalty(penalty: float) -> Predict:
-        weight = vectors @ (projected / (values.clamp(min=0).unsqueeze(1) + penalty))
-        return lambda rows: (rows - x_mean) @ weight + y_mean
-
-    return with_penalty
 
 
 def _logistic(x: Tensor, y: Tensor) -> Callable[[float], Predict]:
