@@ -19,6 +19,7 @@ from csgcnn.commands.prepare import dataset_settings, plain, read_dataset
 from csgcnn.commands.site_features import pin_site_features
 from csgcnn.commands.train import train
 from csgcnn.config.paths import overrides_of_result
+from csgcnn.data.composition_model import composition_features
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.matbench import is_official_fold
 from csgcnn.data.record_reports import RecordReports
@@ -27,7 +28,6 @@ from csgcnn.data.targets import Target
 from csgcnn.errors import ConfigError
 from csgcnn.evaluation.baselines import (
     baseline_metrics,
-    composition_features,
     composition_metrics,
 )
 from csgcnn.evaluation.benchmark_summary import COMPOSITION, MEAN, Fold, markdown, summarize

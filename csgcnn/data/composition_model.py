@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from csgcnn.crystals.elements import atom_init, elemental
 from csgcnn.data.store import GraphStore
 
+N_FEATURES = 301
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
 
 # Maps features [n_rows, n_features] to predictions [n_rows, n_outputs].
@@ -66,9 +67,6 @@ def _properties() -> NDArray[Any]:
     return np.hstack([elemental(), atom_init()]).astype(np.float64)
 
 
-N_FEATURES = 301
-
-
 def standardized(features: Tensor, train: Tensor) -> Tensor:
     """Return features with mean 0 and deviation 1 over rows; constants become zero.
 
@@ -76,8 +74,7 @@ def standardized(features: Tensor, train: Tensor) -> Tensor:
         features: Features [n_graphs, n_features].
         train: Those of the rows that determine mean and deviation [n_rows, n_features].
     """
-    width = train.std(0)
-    return (features - train.mean(0)) / torch.where(width > 1e-9, width, torch.inf)
+    return (features - train.mean(0)) / _width(train)
 
 
 def ridge(x: Tensor, y: Tensor) -> Callable[[float], Predict]:
@@ -103,20 +100,34 @@ def ridge(x: Tensor, y: Tensor) -> Callable[[float], Predict]:
     return with_penalty
 
 
-def leave_one_out(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Predict each row by the ridge regression that is fitted to all other rows.
+class RidgeFit(NamedTuple):
+    """A ridge regression of one property, and what it says of each row without this row.
+
+    Attributes:
+        weight: [n_features] float64.
+        bias: Scalar, float64.
+        left_out: Prediction of each row by the fit to all other rows [n_rows].
+        leverage: Leverage of each row [n_rows].
+    """
+
+    weight: Tensor
+    bias: Tensor
+    left_out: Tensor
+    leverage: Tensor
+
+
+def fit_ridge(features: Tensor, labels: Tensor) -> RidgeFit:
+    """Fit labels by ridge regression, with the penalty of the lowest leave-one-out error.
 
     The residual without a row is e / (1 - h), with its residual e and leverage h in the fit to all
-    rows (Allen, Technometrics 16, 125, 1974). The penalty has the lowest mean absolute residual.
+    rows (Allen, Technometrics 16, 125, 1974). The error is the mean of their absolute values.
 
     Args:
         features: Features [n_rows, n_features].
         labels: Known values [n_rows].
-
-    Returns:
-        Predictions and leverages [n_rows] float64.
     """
-    x, y = standardized(features, features), labels.double()
+    center, width = features.mean(0), _width(features)
+    x, y = (features - center) / width, labels.double()
     n_rows, mean = len(x), y.mean()
     values, vectors = torch.linalg.eigh(x.T @ x / n_rows)
     projected = x @ vectors
@@ -126,6 +137,13 @@ def leave_one_out(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         shrunk = 1 / (values.clamp(min=0) + penalty)
         fitted = mean + projected @ (shrunk * covariance)
         leverage = ((1 + projected.square() @ shrunk) / n_rows).clamp(max=1 - 1e-9)
-        fits.append(((y - fitted) / (1 - leverage), leverage))
-    residual, leverage = min(fits, key=lambda fit: fit[0].abs().mean().item())
-    return y - residual, leverage
+        fits.append(((y - fitted) / (1 - leverage), leverage, shrunk))
+    residual, leverage, shrunk = min(fits, key=lambda fit: fit[0].abs().mean().item())
+    weight = vectors @ (shrunk * covariance) / width
+    return RidgeFit(weight, mean - center @ weight, y - residual, leverage)
+
+
+def _width(features: Tensor) -> Tensor:
+    """Return the standard deviations of features, infinite for constants."""
+    width = features.std(0)
+    return torch.where(width > 1e-9, width, torch.inf)

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
 from csgcnn.crystals.graphs import CrystalGraphs
+from csgcnn.data.composition_model import fit_ridge
 from csgcnn.data.compositions import compositions
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.duplicates import group_duplicates
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
-from csgcnn.evaluation.baselines import leave_one_out
 
 # Robust standard deviations beyond which a value is an outlier.
 OUTLIER = 5.0
@@ -128,12 +128,13 @@ def fit_compositions(
     variance = values.var(correction=0).item() if len(rows) else 0.0
     if len(rows) < MIN_ROWS or not variance:
         return None
-    expected, leverage = leave_one_out(features[rows], values)
+    fit = fit_ridge(features[rows], values)
+    expected = fit.left_out
     error = expected - values
     ids = [store.ids[row] for row in rows.tolist()]
     r2 = 1 - error.square().mean().item() / variance
     # Studentized: rows with a high leverage, such as those of a rare element, are less certain.
-    found = outliers(values, expected, ids, (1 - leverage).sqrt())
+    found = outliers(values, expected, ids, (1 - fit.leverage).sqrt())
     return CompositionFit(len(rows), error.abs().mean().item(), r2, found)
 
 

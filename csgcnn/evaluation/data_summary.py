@@ -12,6 +12,7 @@ from csgcnn.config.settings.dataset import SplitSettings
 from csgcnn.crystals.descriptors import GRAMS_PER_CM3
 from csgcnn.crystals.elements import SYMBOLS, masses
 from csgcnn.crystals.structure_warnings import StructureNote
+from csgcnn.data.composition_model import composition_features
 from csgcnn.data.compositions import compositions
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.leakage import count_duplicates, shared_compositions
@@ -19,7 +20,6 @@ from csgcnn.data.splits import split_rows
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
-from csgcnn.evaluation.baselines import composition_features
 from csgcnn.evaluation.data_findings import (
     conflicts,
     duplicate_groups,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from csgcnn import distributed
+from csgcnn.data.composition_model import composition_features
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.domain import Domain
 from csgcnn.data.split_files import PARTS
@@ -19,7 +20,6 @@ from csgcnn.data.targets import Target
 from csgcnn.errors import plural
 from csgcnn.evaluation.baselines import (
     baseline_metrics,
-    composition_features,
     composition_metrics,
 )
 from csgcnn.evaluation.benchmark_summary import Fold

@@ -8,11 +8,11 @@ from csgcnn.crystals.elements import elemental
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structures import to_crystal
+from csgcnn.data.composition_model import composition_features
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.evaluation.baselines import (
-    composition_features,
     composition_metrics,
     predict_by_composition,
 )
