@@ -27,8 +27,11 @@ def composition_features(store: GraphStore) -> Tensor:
     blocks = []
     for graphs in store.blocks():
         graph_of_atom = np.repeat(np.arange(len(graphs)), graphs.n_atoms)
-        atoms = (graph_of_atom, graphs.atomic_number.astype(int), graphs.atom_multiplicity)
-        blocks.append(features_of_atoms(*map(torch.from_numpy, atoms), len(graphs)))
+        index, z, multiplicity = map(
+            torch.from_numpy,
+            (graph_of_atom, graphs.atomic_number.astype(int), graphs.atom_multiplicity),
+        )
+        blocks.append(features_of_atoms(index, z, multiplicity, len(graphs)))
     return torch.cat(blocks)
 
 

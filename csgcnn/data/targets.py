@@ -37,6 +37,7 @@ class Target:
         derived: Expression that makes the column from others, such as "band_gap == 0".
         transform: Name of the transform of a regression target that is trained, see `transforms`.
         label: Name in figures and messages; empty: `name`.
+        delta: What is subtracted before training, as in `dataset.delta`; empty: nothing.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Target:
     derived: str | None = None
     transform: str = "none"
     label: str = ""
+    delta: str = ""
 
     @property
     def n_outputs(self) -> int:
@@ -79,7 +81,7 @@ class Target:
 
         A checkpoint that uses none of them can be read by earlier versions.
         """
-        newer = {"transform": "none", "label": ""}
+        newer = {"transform": "none", "label": "", "delta": ""}
         return {k: v for k, v in asdict(self).items() if k not in newer or v != newer[k]}
 
     def encode(self, value: Scalar) -> float:
@@ -122,7 +124,7 @@ def describe_targets(store: GraphStore, settings: DatasetSettings, source: Path)
     Raises:
         UserError: A column does not exist, there is not exactly one column to choose, a
             classification target has one class or too many, or a number is text.
-        ConfigError: A key names a column that is not a target, or transforms a class.
+        ConfigError: A key names a column that is not a target, or computes with a class.
     """
     names, tasks = settings.targets, settings.tasks
     if names is None:
@@ -147,11 +149,16 @@ def describe_targets(store: GraphStore, settings: DatasetSettings, source: Path)
             derived=settings.derived.get(name),
             transform=settings.transform.get(name, "none"),
             label=settings.labels.get(name, ""),
+            delta=settings.delta or "",
         )
         values = column_of(store, target, source)
         if target.task == "classification":
             if target.transform != "none":
                 raise ConfigError(f"dataset.transform.{name}: a class has no transform; omit it")
+            if target.delta:
+                raise ConfigError(
+                    f"dataset.delta={target.delta} needs numbers, and {name} has classes; omit it"
+                )
             target = replace(target, classes=classes_of(name, values, source))
         elif hint := text_hint(name, values):
             raise UserError(f"{source}: {hint}")

@@ -18,8 +18,9 @@ from csgcnn.nn.interfaces import Convolution, EdgeCalculator, LayerConfig, NodeF
 from csgcnn.nn.kernel_heads import N_STATISTICS, GaussianProcessHead, KernelHead, pooled_sites
 from csgcnn.nn.layers import Block, EdgeUpdate, LinearBeforeNorm
 from csgcnn.nn.node_features import NodeFeatures
+from csgcnn.nn.references import Reference, build_reference
 
-HEAD = ("head", "scaler", "std_head", "kernel_head")
+HEAD = ("head", "scaler", "reference", "std_head", "kernel_head")
 READOUT = ("pooling", "global_features", *HEAD)
 
 # Keys of `model`.
@@ -81,6 +82,7 @@ class CrystalGraphNetwork(nn.Module):
         site_widths: Number of site features of each layer of pretrained potentials.
         kernel_head: Builds a kernel head from the widths of its possible inputs and the number of
             targets.
+        reference: What is subtracted from the targets before training, and added to predictions.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class CrystalGraphNetwork(nn.Module):
         n_global: int = 0,
         site_widths: Sequence[int] = (),
         kernel_head: Callable[[Mapping[str, Sequence[int]], int], KernelHead] | None = None,
+        reference: Reference | None = None,
     ) -> None:
         super().__init__()
         layer = LayerConfig(hidden, edge_calculator.dim, norm, activation, message_layers, residual)
@@ -120,13 +123,11 @@ class CrystalGraphNetwork(nn.Module):
         widths = [self.pooling.dim + n_global, *[head_hidden] * n_head_layers]
         self.head = Head(widths, sum(n_outputs), activation, dropout)
         self.scaler = TargetScaler(n_outputs)
+        self.reference = reference
         has_std = predict_std and 1 in n_outputs
         self.std_head = StdHead(widths, n_outputs, activation) if has_std else None
-        inputs = {
-            "crystal": [self.pooling.dim],
-            "sites": N_STATISTICS * list(site_widths),
-            "global": [n_global],
-        }
+        inputs = {"crystal": [self.pooling.dim], "global": [n_global]}
+        inputs["sites"] = N_STATISTICS * list(site_widths)
         self.kernel_head = kernel_head(inputs, sum(n_outputs)) if kernel_head else None
 
     def _mark_removed_biases(self, layer: LayerConfig) -> None:
@@ -217,14 +218,24 @@ class CrystalGraphNetwork(nn.Module):
         """Return values in physical units and class probabilities [n_graphs, sum of n_outputs]."""
         if head := self.fitted_kernel_head:
             return self._of_kernel(head, self.kernel_inputs(graph), graph)
-        return self.scaler(self.standardized(graph).to(self.scaler.mean.dtype))
+        return self.in_units(self.standardized(graph), graph)
+
+    def in_units(self, outputs: Tensor, graph: GraphBatch) -> Tensor:
+        """Return values in physical units and class probabilities [n_graphs, sum of n_outputs].
+
+        Args:
+            outputs: What `standardized` returns.
+            graph: The crystals.
+        """
+        values = self.scaler(outputs.to(self.scaler.mean.dtype))
+        return values if self.reference is None else values + self.reference(graph).to(values)
 
     def _of_kernel(self, head: KernelHead, inputs: Tensor, graph: GraphBatch) -> Tensor:
         """Return the values of a kernel head, or their mean with those of the network."""
         values = head(inputs)
         if head.uses_network:
             values = torch.lerp(values, self.standardized(graph).to(values), head.network_weight)
-        return self.scaler(values.to(self.scaler.mean.dtype))
+        return self.in_units(values, graph)
 
     def with_std(self, graph: GraphBatch) -> tuple[Tensor, Tensor]:
         """Return predictions and standard deviations.
@@ -243,7 +254,7 @@ class CrystalGraphNetwork(nn.Module):
                 return values, torch.full_like(values, torch.nan)
             return values, head.std(inputs).to(values.dtype) * self.scaler.std
         outputs = self.standardized(graph).to(self.scaler.mean.dtype)
-        values = self.scaler(outputs)
+        values = self.in_units(outputs, graph)
         if self.std_head is None:
             return values, torch.full_like(values, torch.nan)
         return values, self.std_head.std(outputs[:, values.shape[1] :], self.scaler)
@@ -254,7 +265,7 @@ def build_network(config: Mapping[str, Any], n_outputs: Sequence[int]) -> Crysta
 
     Args:
         config: A configuration with the groups model, node_features, edge_calculator, pooling and
-            graph; head may be absent, as in those of earlier versions.
+            graph; head and dataset may be absent, as in those of earlier versions.
         n_outputs: Outputs per target: 1 for regression; for classification one per class.
 
     Returns:
@@ -272,6 +283,7 @@ def build_network(config: Mapping[str, Any], n_outputs: Sequence[int]) -> Crysta
     parts = {name: instantiate(config[name]) for name in ("edge_calculator", "pooling")}
     parts["kernel_head"] = instantiate(config.get("head") or {})
     parts["site_widths"] = site_widths(settings)
+    parts["reference"] = build_reference((config.get("dataset") or {}).get("delta"), n_outputs)
     return instantiate(
         config["model"],
         # models of plugins need not know what is not used

@@ -206,11 +206,11 @@ def _are_targets(value: Any) -> bool:
 def _is_target(target: Any) -> bool:
     if not isinstance(target, dict) or not isinstance(target.get("classes", ()), list | tuple):
         return False
-    classes, unit, derived, label = (
-        target.get(key) or "" for key in ("classes", "unit", "derived", "label")
+    classes, *texts = (
+        target.get(key) or "" for key in ("classes", "unit", "derived", "label", "delta")
     )
     return (
-        all(map(_is_text, (target.get("name"), unit, derived, label, *classes)))
+        all(map(_is_text, (target.get("name"), *texts, *classes)))
         and target.get("transform", "none") in TRANSFORMS
         and target.get("task", "regression") in ("regression", "classification")
         and len(set(classes)) == len(classes) != 1

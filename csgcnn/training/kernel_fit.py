@@ -108,8 +108,7 @@ def fit_kernel_head(trainer: Trainer, seed: int) -> dict[str, Any]:
     batch_size = 4 * trainer.settings.batch_size
     inputs = in_batches(network, network.kernel_inputs, trainer.store, train, batch_size)
     head.fit_inputs(inputs)
-    x, values = head.standardize(inputs), trainer.values[train.to(inputs.device)]
-    y = network.scaler.standardize(values)
+    x, y = head.standardize(inputs), trainer.labels.standardized(train)
     weight = torch.ones_like(y[:, :1]) if trainer.weights is None else trainer.weights[train]
     # scikit-learn returns wrong indices of support vectors if rows have the weight 0
     known, dual, facts = y.isfinite() & (weight > 0), torch.zeros_like(y).double(), {}
@@ -141,7 +140,7 @@ def _choose_network_weight(trainer: Trainer, head: KernelHead) -> None:
         return torch.stack([kernel, network.standardized(graph).to(kernel)], dim=1)
 
     outputs = in_batches(network, both, trainer.store, val, 4 * trainer.settings.batch_size)
-    y = network.scaler.standardize(trainer.values_of("val"))
+    y = trainer.labels.standardized(val)
     for i in range(y.shape[1]):
         known = y[:, i].isfinite()
         if known.sum() >= MIN_WEIGHED:
@@ -167,7 +166,7 @@ def _score(trainer: Trainer) -> float:
         return trainer.best_score
     values, targets = trainer.values_of("val").cpu(), trainer.targets
     metrics = target_metrics(trainer.predict("val").cpu(), values, targets)
-    return validation_score(metrics, targets, trainer.model.scaler.std.tolist())
+    return validation_score(metrics, targets, trainer.labels.stds)
 
 
 def _fit_target(head: KernelHead, i: int, rows: Rows, seed: int) -> Fitted:

@@ -57,6 +57,7 @@ def load_training_state(trainer: "Trainer", state: Mapping[str, Any]) -> None:
     for name in PARTS:
         if (part := getattr(trainer, name)) is not None:
             part.load_state_dict(state[name] | lengths if name == "scheduler" else state[name])
+    trainer.labels.read_reference()
     for name in PROGRESS:
         setattr(trainer, name, state[name])
     trainer.guard.skipped = state["skipped"]

@@ -21,6 +21,7 @@ from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.training.cuda_graphs import RecordedStep, can_replay
 from csgcnn.training.divergence import DivergenceGuard
 from csgcnn.training.ema import ExponentialMovingAverage, copy_state
+from csgcnn.training.labels import Labels
 from csgcnn.training.parameter_groups import build_optimizer
 from csgcnn.training.validation import no_metrics, shown_metrics, validation_score
 
@@ -30,7 +31,7 @@ Row = dict[str, float]
 class Trainer:
     """Train a network on split["train"] and keep the best epoch on split["val"], or the last.
 
-    The scaler and the global features of the network are fitted on the training rows. With
+    What the network standardizes and subtracts is fitted on the training rows. With
     `settings.ema` the moving average of the weights is validated and kept. `training_state` and
     `load_training_state` save and restore a training between two steps; on the CPU the result is
     bit-identical to that of an uninterrupted run.
@@ -72,11 +73,10 @@ class Trainer:
         self.store, self.targets, self.split = dataset.store, dataset.targets, split
         device, train_rows = self.store.device, split["train"]
         self.model = model.to(device)
-        self.values = dataset.values.to(device)
+        self.labels = Labels(model, dataset, train_rows)
         self.weights = dataset.loss_weights(train_rows, device)
         self.loss = loss.to(device)
         self.settings, self.augment = settings, augment
-        model.scaler.fit(dataset.values[train_rows].to(device))
         model.node_features.fit(self.store, train_rows)
         if model.global_features is not None:
             descriptors = torch.from_numpy(self.store.graphs.global_features)
@@ -140,6 +140,7 @@ class Trainer:
     def initialize(self, weights: Mapping[str, Tensor]) -> None:
         """Replace initial weights before the first step."""
         self.model.load_state_dict({**self.model.state_dict(), **weights})
+        self.labels.read_reference()
         self.evaluated.load_state_dict(self.model.state_dict())
         self.best = copy_state(self.evaluated.state_dict())
 
@@ -174,7 +175,7 @@ class Trainer:
         }
         self.history.append(row)
         self.order, self.n_done = self.order[:0], 0
-        score = validation_score(metrics, self.targets, self.model.scaler.std.tolist())
+        score = validation_score(metrics, self.targets, self.labels.stds)
         if score < self.best_score or not len(self.split["val"]):
             self.best_score = min(self.best_score, score)  # infinity if the score is NaN
             self.best_epoch, self.best = self.epoch, copy_state(self.evaluated.state_dict())
@@ -253,7 +254,7 @@ class Trainer:
         is_bfloat16 = settings.precision == "bfloat16"
         with torch.autocast(self.store.device.type, torch.bfloat16, is_bfloat16):
             outputs = self.forward(batch)
-        target = self.model.scaler.standardize(self.values.index_select(0, rows))
+        target = self.labels.standardized(rows)
         weight = [] if self.weights is None else [self.weights.index_select(0, rows)]
         loss = self.loss(distributed.gather(outputs.float(), len(rows)), target, *weight)
         loss.backward()
@@ -274,27 +275,25 @@ class Trainer:
     @torch.no_grad()
     def validate(self) -> tuple[float, dict[str, Metrics]]:
         """Return the loss and the metrics of each target on the validation rows."""
-        model, rows, values = self.evaluated, self.split["val"], self.values_of("val")
+        model, rows = self.evaluated, self.split["val"]
         if not len(rows):
             return math.nan, no_metrics(self.targets)
-        batch_size = 4 * self.settings.batch_size
-        outputs = in_batches(model, model.standardized, self.store, rows, batch_size).float()
-        loss = self.loss(outputs, model.scaler.standardize(values)).item()
+        size = 4 * self.settings.batch_size
+        outputs = in_batches(model, model.standardized, self.store, rows, size).float()
+        loss = self.loss(outputs, self.labels.standardized(rows)).item()
         if not math.isfinite(loss):
             culprits = rows[~outputs.isfinite().all(1).cpu()]
             self.guard.stop(f"the validation loss is {loss:.3g}", self.epoch + 1, culprits)
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(loss)
-        return loss, target_metrics(model.scaler(outputs).cpu(), values.cpu(), self.targets)
+        predicted = self.labels.predicted(outputs, rows).cpu()
+        return loss, target_metrics(predicted, self.values_of("val").cpu(), self.targets)
 
     def predict(self, part: str) -> Tensor:
-        """Return values in physical units and probabilities for a part of the split.
-
-        Shapes: [n_rows, sum of n_outputs].
-        """
+        """Return predictions for a part of the split [n_rows, sum of n_outputs]."""
         batch_size = 4 * self.settings.batch_size
         return predict_rows(self.evaluated, self.store, self.split[part], batch_size)
 
     def values_of(self, part: str) -> Tensor:
         """Return the targets of a part of the split, NaN where missing: [n_rows, n_targets]."""
-        return self.values.index_select(0, self.split[part].to(self.store.device))
+        return self.labels.values.index_select(0, self.split[part].to(self.store.device))

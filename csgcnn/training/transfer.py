@@ -134,7 +134,10 @@ def _different_targets(known: Sequence[Target], targets: Sequence[Target]) -> st
     if before != now:
         return f"the checkpoint predicts {before}, not {now}"
     is_same = [_meaning(target) for target in known] == [_meaning(target) for target in targets]
-    return "" if is_same else "units or classes of the targets differ"
+    if not is_same:
+        return "units or classes of the targets differ"
+    is_same = [target.delta for target in known] == [target.delta for target in targets]
+    return "" if is_same else "dataset.delta differs"
 
 
 def _meaning(target: Target) -> tuple[Any, ...]:

@@ -134,7 +134,7 @@ def test_rows_of_weight_0_are_left_out(trainer: Make, store: GraphStore, targets
             made.weights = weights
         else:
             values[:9] = torch.nan
-            made.values = values
+            made.labels.values = values
         made.model.kernel_head = SupportVectorHead(WIDTHS, 1, ["crystal"])
         fit_kernel_head(made, seed=0)
         with torch.no_grad():

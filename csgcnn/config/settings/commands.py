@@ -21,7 +21,7 @@ format_plugins_setting = partial(
 )
 # Keys of the section dataset that csgcnn build and evaluate do not read; options set them.
 OF_TRAINING = (
-    *("targets", "units", "tasks", "transform", "task_weights", "class_weights"),
+    *("targets", "units", "tasks", "transform", "delta", "task_weights", "class_weights"),
     *("weight_column", "split", "labels"),
 )
 
@@ -164,7 +164,7 @@ class DescribeSettings:
         default_factory=_dataset,
         metadata={
             "unread": (
-                *("task_weights", "class_weights", "weight_column", "labels", "on_error"),
+                *("delta", "task_weights", "class_weights", "weight_column", "labels", "on_error"),
                 "max_rejected",
             )
         },

@@ -117,6 +117,14 @@ class DatasetSettings:
         "Function of a target that is trained; predictions are in the unit of the target.",
         choices=("none", "log10", "log", "log1p", "sqrt"),
     )
+    delta: str | None = setting(
+        None,
+        "composition: a ridge regression on the composition, fitted on the training rows, is "
+        "subtracted from the targets before training, after their transforms, and added to "
+        "predictions.",
+        null="nothing",
+        choices=("composition",),
+    )
     labels: dict[str, str] = setting(
         {},
         "Names of the targets in figures and messages, by column.",
