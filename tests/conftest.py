@@ -167,9 +167,11 @@ def trainer(store: GraphStore, targets: Tensor, split: Split) -> Callable[..., T
             hidden=8,
             n_convolutions=1,
             head_hidden=8,
+            reference=changes.pop("reference", None),
         )
-        values = changes.pop("values", targets)
-        dataset = Dataset(store, [Target("band_gap", "eV")], values, torch.arange(len(store)), [])
+        values, graphs = changes.pop("values", targets), changes.pop("store", store)
+        rows = torch.arange(len(graphs))
+        dataset = Dataset(graphs, [Target("band_gap", "eV")], values, rows, [])
         parts = {
             "split": split,
             "loss": WeightedRegressionLoss(mse=1.0),

@@ -58,6 +58,13 @@ class CompositionReference(Reference):
         self.register_buffer("bias", torch.zeros(n_targets, dtype=torch.float64))
 
     def fit(self, store: GraphStore, values: Tensor, rows: Tensor) -> None:
+        """Fit each target to the training rows that have a value.
+
+        Args:
+            store: The graphs.
+            values: Values as they are trained [n_graphs, n_targets], NaN where missing.
+            rows: Training rows [n_rows] int64, on the host.
+        """
         features = composition_features(store)[rows]
         for i, labels in enumerate(values[rows].unbind(1)):
             known = labels.isfinite()

@@ -1,10 +1,8 @@
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.elements import elemental
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structures import to_crystal
@@ -31,21 +29,6 @@ def store(dielectric_records: list[Record]) -> GraphStore:
 def split() -> Split:
     parts = torch.randperm(200, generator=torch.Generator().manual_seed(0)).split([140, 20, 40])
     return dict(zip(("train", "val", "test"), parts, strict=True))
-
-
-def test_features_are_fractions_means_and_standard_deviations(store: GraphStore) -> None:
-    features = composition_features(store)
-    assert features.shape == (200, 301)
-    assert torch.allclose(features[:, :101].sum(1), torch.ones(200, dtype=torch.float64))
-    for row in range(0, 200, 20):
-        first, last = (int(store.graphs.n_atoms[:end].sum()) for end in (row, row + 1))
-        z = np.repeat(
-            store.graphs.atomic_number[first:last],
-            store.graphs.atom_multiplicity[first:last].astype(int),
-        )
-        properties = elemental()[z].astype(float)
-        assert np.allclose(features[row, 101:109], properties.mean(0), atol=1e-6)
-        assert np.allclose(features[row, 201:209], properties.std(0), atol=1e-6)
 
 
 def mean_radius(features: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graphs import connect
-from csgcnn.data.composition_model import composition_features, fit_ridge
+from csgcnn.data.composition_model import composition_features
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
@@ -42,21 +42,6 @@ def test_outliers_of_values_that_are_mostly_zero() -> None:
     values[5] = 1.0
     assert [outlier.id for outlier in outliers(values, 0 * values, list("x" * 100))] == ["x"]
     assert outliers(0 * values, 0 * values, list("x" * 100)) == []
-
-
-def test_leave_one_out_equals_fits_without_each_row() -> None:
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(40, 6, generator=generator).double()
-    y = x @ torch.randn(6, generator=generator).double() + 0.3
-    y += 0.2 * torch.randn(40, generator=generator).double()
-    fit = fit_ridge(x, y)
-    for row in (0, 17):
-        others = torch.arange(40) != row
-        design = torch.cat([x[others], torch.ones(39, 1).double()], 1)
-        weights = torch.linalg.lstsq(design, y[others, None]).solution.squeeze(1)
-        expected = x[row] @ weights[:-1] + weights[-1]
-        assert fit.left_out[row].item() == pytest.approx(expected.item(), abs=0.01)
-    assert 0 < fit.leverage.min() < fit.leverage.max() < 1
 
 
 def test_a_value_unlike_its_composition_is_found(real_crystals: dict[str, Crystal]) -> None:

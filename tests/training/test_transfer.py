@@ -60,6 +60,7 @@ def test_the_same_target_takes_body_and_head(content: dict[str, Any], trainer: M
             "the checkpoint predicts e_form, not band_gap",
         ),
         ({"targets": [GAP | {"unit": "meV"}]}, "all", "units or classes of the targets differ"),
+        ({"targets": [GAP | {"delta": "composition"}]}, "all", "dataset.delta differs"),
     ],
 )
 def test_another_target_takes_the_body_only(
