@@ -69,7 +69,8 @@ class CompositionReference(Reference):
         for i, labels in enumerate(values[rows].unbind(1)):
             known = labels.isfinite()
             fit = fit_ridge(features[known], labels[known])
-            self.weight[:, i], self.bias[i] = fit.weight, fit.bias
+            self.weight[:, i].copy_(fit.weight)
+            self.bias[i] = fit.bias
 
     def forward(self, graph: GraphBatch) -> Tensor:
         atoms = (graph.graph_index, graph.atomic_number, graph.atom_multiplicity)
