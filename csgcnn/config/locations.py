@@ -7,6 +7,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 # A wheel holds configurations and data inside the package, a checkout beside it.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 INCLUDED_DATA = PACKAGE / "included" if (PACKAGE / "included").is_dir() else PACKAGE.parent / "data"
+PRETRAINED = INCLUDED_DATA / "pretrained.ckpt"  # what init_from=pretrained means
 
 
 def group_names() -> list[str]:

@@ -21,8 +21,9 @@ class TrainingSet:
 
     Attributes:
         ids: Their ids; None for a checkpoint that does not hold them.
-        fingerprints: Their fingerprints [n_rows, N_HASHES] uint64, each column sorted; None for a
-            checkpoint of an earlier version.
+        fingerprints: Their fingerprints [n_rows, n_hashes] uint64, each column sorted; n_hashes is
+            N_HASHES, or less in a checkpoint that is to be small; None for a checkpoint of an
+            earlier version.
     """
 
     ids: frozenset[str] | None = None
@@ -48,6 +49,8 @@ class TrainingSet:
         """Return the crystals that trained at least one member of an ensemble."""
         ids = [member.ids for member in members if member.ids is not None]
         known = [member.fingerprints for member in members if member.fingerprints is not None]
+        n_hashes = min((hashes.shape[1] for hashes in known), default=N_HASHES)
+        known = [hashes[:, :n_hashes] for hashes in known]
         return cls(
             frozenset().union(*ids) if len(ids) == len(members) else None,
             np.sort(np.concatenate(known), axis=0) if len(known) == len(members) else None,
@@ -68,7 +71,7 @@ class TrainingSet:
         """
         fingerprint = store.graphs.fingerprint[rows.numpy()]
         if self.fingerprints is not None and has_fingerprints(fingerprint):
-            columns = zip(self.fingerprints.T, fingerprint.T, strict=True)
+            columns = zip(self.fingerprints.T, fingerprint.T, strict=False)
             return np.any([_is_in(sorted_, wanted) for sorted_, wanted in columns], 0).tolist()
         if self.ids is None:
             return [None] * len(rows)
@@ -98,7 +101,7 @@ def is_plain(value: Any) -> bool:
         and type(value.get("version")) is int
         and hashes.dtype == torch.int64
         and hashes.ndim == 2
-        and (hashes.shape[1] == N_HASHES or value["version"] != FINGERPRINT_VERSION)
+        and (0 < hashes.shape[1] <= N_HASHES or value["version"] != FINGERPRINT_VERSION)
     )
 
 

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from csgcnn.config.keys import described_key, section_keys
+from csgcnn.config.locations import PRETRAINED
 from csgcnn.config.paths import user_path
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.tree import leaves, select
 from csgcnn.data.targets import Target
+from csgcnn.data.training_set import TrainingSet
 from csgcnn.errors import UserError
 from csgcnn.nn import network
 from csgcnn.runs.checkpoint import load_checkpoint
@@ -45,13 +47,15 @@ def initialize_from(trainer: Trainer, config: Config) -> None:
 
     Args:
         trainer: A training that has not started.
-        config: Its plain configuration; `init_from` names the checkpoint.
+        config: Its plain configuration; `init_from` names the checkpoint, or is `pretrained` for
+            the weights that come with the package.
 
     Raises:
         UserError: There is no such file, or its network does not fit.
     """
     name = config["init_from"]
-    if not (path := user_path(name)).exists():
+    path = PRETRAINED if name == "pretrained" else user_path(name)
+    if not path.exists():
         raise UserError(f"init_from={path}: there is no such file")
     path = find_checkpoint(path, "init_from")
     content = load_checkpoint(path)
@@ -161,19 +165,20 @@ def _changes_body(name: str, config: Config) -> bool:
 
 
 def _warn_about_data(trainer: Trainer, content: Mapping[str, Any], config: Config) -> None:
-    train_ids = set(content.get("split", {}).get("train", ()))
-    test_ids = [trainer.store.ids[row] for row in trainer.split["test"].tolist()]
-    if n_known := sum(id_ in train_ids for id_ in test_ids):
-        log.warning(
-            "init_from: %d test crystals were in the training set of that model; "
-            "the test errors are optimistic",
-            n_known,
-        )
     differing = [
         f"graph.{key}={value}"
         for key, value in content["config"]["graph"].items()
         if value != config["graph"].get(key)
     ]
+    # fingerprints of other graphs cannot be compared
+    fingerprints = None if differing else content.get("fingerprints")
+    known = TrainingSet.from_plain(content.get("split", {}).get("train"), fingerprints)
+    if n_known := sum(map(bool, known.contains(trainer.store, trainer.split["test"]))):
+        log.warning(
+            "init_from: %d test crystals were in the training set of that model; "
+            "the test errors are optimistic",
+            n_known,
+        )
     if differing:
         keys = ", ".join(differing)
         log.warning("init_from: that model was trained on other graphs: %s", keys)

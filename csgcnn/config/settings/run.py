@@ -25,7 +25,8 @@ class RunSettings:
     )
     init_from: str | None = setting(
         None,
-        "Checkpoint whose weights the training starts from.",
+        "Checkpoint whose weights the training starts from; pretrained: one that comes with the "
+        "package.",
         null="random weights",
         is_path=True,
     )
