@@ -167,3 +167,33 @@ class IsomorphismConvolution(nn.Module):
         up, down = self.update
         inner = self.update_norm(up((1 + self.epsilon) * x + aggregate), graph.atom_multiplicity)
         return down(self.activation(inner))
+
+
+class SumConvolution(nn.Module):
+    r"""coGN: the sum of deep messages (Ruff et al., Digital Discovery 3, 594, 2024).
+
+    .. math:: W_o \sum_j w_{ij} \, g(\mathrm{MLP}([x_i, x_j, e_{ij}])) + b
+
+    with g the activation and w the multiplicity of the edge. The MLP has `message_layers` linear
+    layers. In a block with `residual=pre` and `norm=none` it is the published layer.
+
+    Shapes: x [n_atoms, hidden], edge_attr [n_edges, edge_dim] -> [n_atoms, hidden].
+    """
+
+    ignores_shifts = True
+
+    def __init__(self, config: LayerConfig) -> None:
+        super().__init__()
+        hidden = config.hidden
+        self.linear = PairLinear(hidden, config.edge_dim, hidden, config.norm_of_first)
+        self.deeper = hidden_layers(
+            hidden, config.activation, config.message_layers - 1, config.norm
+        )
+        self.message_norm = make_norm(config.norm, hidden)
+        self.activation = activation_function(config.activation)
+        self.out = LinearBeforeNorm(hidden, hidden, config.norm_of_update)
+
+    def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
+        z = self.deeper(self.linear(x, edge_attr, graph))
+        message = self.activation(self.message_norm(z, graph.edge_count))
+        return self.out(graph.sum_neighbors(message))

@@ -19,16 +19,16 @@ class Head(nn.Module):
     Args:
         widths: Size of the crystal vector, then of each hidden layer.
         n_outputs: Number of outputs.
-        activation: Name of the activation function.
+        activation: Name of the activation function; None: the identity.
         dropout: Probability of dropout before the last linear map.
     """
 
     def __init__(
-        self, widths: Sequence[int], n_outputs: int, activation: str, dropout: float = 0
+        self, widths: Sequence[int], n_outputs: int, activation: str | None, dropout: float = 0
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        self.activation = activation_function(activation)
+        self.activation = activation_function(activation) if activation else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(widths[-1], n_outputs)
 
@@ -50,12 +50,14 @@ class StdHead(nn.Module):
     Args:
         widths: Size of the crystal vector, then of each hidden layer.
         n_outputs: Outputs per target: 1 for regression; for classification one per class.
-        activation: Name of the activation function.
+        activation: Name of the activation function; None: the identity.
     """
 
     std_scale: Tensor
 
-    def __init__(self, widths: Sequence[int], n_outputs: Sequence[int], activation: str) -> None:
+    def __init__(
+        self, widths: Sequence[int], n_outputs: Sequence[int], activation: str | None
+    ) -> None:
         super().__init__()
         self.n_outputs = list(n_outputs)
         self.head = Head(widths, self.n_outputs.count(1), activation)

@@ -29,6 +29,14 @@ def activation_function(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
+def initialize_glorot(module: nn.Module) -> None:
+    """Draw the weights of a linear map as Glorot & Bengio (AISTATS 2010), with biases of zero."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 class LinearBeforeNorm(nn.Linear):
     """Linear map whose result is normalized next.
 

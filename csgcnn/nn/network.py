@@ -16,7 +16,7 @@ from csgcnn.nn.global_features import GlobalFeatures
 from csgcnn.nn.heads import Head, StdHead, TargetScaler
 from csgcnn.nn.interfaces import Convolution, EdgeCalculator, LayerConfig, NodeFeature, Pooling
 from csgcnn.nn.kernel_heads import N_STATISTICS, GaussianProcessHead, KernelHead, pooled_sites
-from csgcnn.nn.layers import Block, EdgeUpdate, LinearBeforeNorm
+from csgcnn.nn.layers import Block, EdgeUpdate, LinearBeforeNorm, initialize_glorot
 from csgcnn.nn.node_features import NodeFeatures
 from csgcnn.nn.references import Reference, build_reference
 
@@ -46,9 +46,28 @@ Residual = Annotated[
         choices=("post", "pre", "none"),
     ),
 ]
-HeadWidth = Annotated[int, Setting("Width of the head.", at_least=1, at_most=10_000, body=False)]
+HeadWidth = Annotated[
+    int,
+    Setting("Width of the head.", at_least=1, at_most=10_000, body=False, read_by="n_head_layers"),
+]
 HeadDepth = Annotated[
-    int, Setting("Hidden layers of the head.", at_least=0, at_most=100, body=False)
+    int | None,
+    Setting(
+        "Hidden layers of the head.",
+        at_least=0,
+        at_most=100,
+        body=False,
+        null="one linear map of the crystal vector",
+    ),
+]
+Initialization = Annotated[
+    str,
+    Setting(
+        "Initial weights of linear maps: those of torch, or uniform as by Glorot & Bengio "
+        "(AISTATS 2010) with biases 0.",
+        choices=("torch", "glorot"),
+        body=False,
+    ),
 ]
 PredictStd = Annotated[
     bool,
@@ -65,10 +84,10 @@ class CrystalGraphNetwork(nn.Module):
 
     node features -> embedding -> blocks -> pooling -> head -> scaler, and edge features from the
     edge calculator to every block. The convolution makes the model: `GatedConvolution` CSGCNN,
-    `AttentionConvolution` CSGANN, `IsomorphismConvolution` CSGINN. CSGCNN is the network of CGCNN
-    (Xie & Grossman, PRL 120, 145301, 2018): with its settings (`atom_init`, Gaussians up to 8 Å,
-    hidden 64, 3 convolutions, head 128) it has its 80,833 parameters. A kernel head, once it is
-    fitted, takes the place of the head.
+    `AttentionConvolution` CSGANN, `IsomorphismConvolution` CSGINN, `SumConvolution` coGN. CSGCNN is
+    the network of CGCNN (Xie & Grossman, PRL 120, 145301, 2018): with its settings (`atom_init`,
+    Gaussians up to 8 Å, hidden 64, 3 convolutions, head 128) it has its 80,833 parameters. A kernel
+    head, once it is fitted, takes the place of the head.
 
     Shapes: GraphBatch -> [n_graphs, sum of n_outputs].
 
@@ -101,6 +120,7 @@ class CrystalGraphNetwork(nn.Module):
         residual: Residual = "post",
         head_hidden: HeadWidth = 128,
         n_head_layers: HeadDepth = 1,
+        initialization: Initialization = "torch",
         predict_std: PredictStd = False,
         n_global: int = 0,
         site_widths: Sequence[int] = (),
@@ -120,15 +140,18 @@ class CrystalGraphNetwork(nn.Module):
         self._mark_removed_biases(layer)
         self.pooling = pooling(hidden)
         self.global_features = GlobalFeatures(n_global) if n_global else None
-        widths = [self.pooling.dim + n_global, *[head_hidden] * n_head_layers]
-        self.head = Head(widths, sum(n_outputs), activation, dropout)
+        widths = [self.pooling.dim + n_global, *[head_hidden] * (n_head_layers or 0)]
+        head_activation = None if n_head_layers is None else activation
+        self.head = Head(widths, sum(n_outputs), head_activation, dropout)
         self.scaler = TargetScaler(n_outputs)
         self.reference = reference
         has_std = predict_std and 1 in n_outputs
-        self.std_head = StdHead(widths, n_outputs, activation) if has_std else None
+        self.std_head = StdHead(widths, n_outputs, head_activation) if has_std else None
         inputs = {"crystal": [self.pooling.dim], "global": [n_global]}
         inputs["sites"] = N_STATISTICS * list(site_widths)
         self.kernel_head = kernel_head(inputs, sum(n_outputs)) if kernel_head else None
+        if initialization == "glorot":
+            self.apply(initialize_glorot)
 
     def _mark_removed_biases(self, layer: LayerConfig) -> None:
         """Tell the embeddings whether batch norms remove every effect of their biases."""

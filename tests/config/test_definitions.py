@@ -27,7 +27,14 @@ OPTIONS = [
     (group, path.stem) for group in OPTION_GROUPS for path in sorted((CONF / group).glob("*.yaml"))
 ]
 # Options that exist to give a key another value than its default.
-VARIANTS = {"loss": {"mse", "l1", "huber", "distribution"}, "model": {"activation", "residual"}}
+VARIANTS = {
+    "loss": {"mse", "l1", "huber", "distribution"},
+    "model": {"activation", "residual"},
+    "model=cogn": {
+        *("hidden", "n_convolutions", "message_layers", "norm", "activation", "residual"),
+        *("n_head_layers", "initialization"),
+    },
+}
 
 
 @cache
@@ -48,13 +55,14 @@ def nodes(path: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_key_of_an_option_is_described_with_its_default(group: str, option: str) -> None:
+    variants = VARIANTS.get(f"{group}={option}", VARIANTS.get(group, ()))
     for path, node in nodes(group, compose_option(group, option)[group]):
         keys = option_keys(node["_target_"])
         for name, value in node.items():
             if name.startswith("_") or isinstance(value, dict):
                 continue
             assert name in keys, f"{path}.{name} has no Setting in {node['_target_']}"
-            default, is_variant = keys[name].default, name in VARIANTS.get(group, ())
+            default, is_variant = keys[name].default, name in variants
             if default != MISSING and not is_variant and group != "optimizer":
                 assert value == default, f"{path}.{name}"
         required = {name for name, key in keys.items() if key.default == MISSING}

@@ -15,13 +15,18 @@ from torch import Tensor, nn
 from csgcnn.config.compose import compose
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
-from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution, IsomorphismConvolution
+from csgcnn.nn.convolutions import (
+    AttentionConvolution,
+    GatedConvolution,
+    IsomorphismConvolution,
+    SumConvolution,
+)
 from csgcnn.nn.interfaces import LayerConfig
 from csgcnn.nn.layers import LinearBeforeNorm
 from csgcnn.nn.network import build_network
 
 HIDDEN, EDGE_DIM = 8, 5
-CONVOLUTIONS = [GatedConvolution, AttentionConvolution, IsomorphismConvolution]
+CONVOLUTIONS = [GatedConvolution, AttentionConvolution, IsomorphismConvolution, SumConvolution]
 ToDouble = Callable[[GraphBatch], GraphBatch]
 Pack = Callable[..., GraphStore]
 
@@ -114,6 +119,13 @@ def isomorphism_formula(
     return torch.stack([down.weight @ F.silu(row) + down.bias for row in inner])
 
 
+def sum_formula(conv: SumConvolution, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
+    message = F.silu(pair_messages(conv, x, edge_attr, graph))
+    message = message * graph.edge_multiplicity.unsqueeze(1)
+    total = torch.stack([message[edges_of(i, graph)].sum(0) for i in range(len(x))])
+    return total @ conv.out.weight.T + conv.out.bias
+
+
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("message_layers", [1, 3])
 @pytest.mark.parametrize(
@@ -123,6 +135,7 @@ def isomorphism_formula(
         (AttentionConvolution, {}, attention_formula),
         (AttentionConvolution, {"heads": 2}, attention_formula),
         (IsomorphismConvolution, {}, isomorphism_formula),
+        (SumConvolution, {}, sum_formula),
     ],
 )
 def test_a_convolution_and_its_gradients_follow_the_formula(

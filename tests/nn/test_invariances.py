@@ -12,7 +12,12 @@ from csgcnn.crystals.structures import to_crystal
 from csgcnn.crystals.transforms import SAME_CRYSTAL
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
-from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution, IsomorphismConvolution
+from csgcnn.nn.convolutions import (
+    AttentionConvolution,
+    GatedConvolution,
+    IsomorphismConvolution,
+    SumConvolution,
+)
 from csgcnn.nn.interfaces import LayerConfig
 from csgcnn.nn.layers import Block, EdgeUpdate
 from csgcnn.nn.network import CrystalGraphNetwork
@@ -25,6 +30,7 @@ NETWORKS = {
     "csgcnn": (),
     "csgann": ("model=csgann",),
     "csginn": ("model=csginn",),
+    "cogn": ("model=cogn",),
     "csgcnn learnable rbf, attention": ("edge_calculator=rbf", *LEARNABLE, "pooling=attention"),
     "csgann learnable bessel, set2set": (
         "model=csgann",
@@ -157,7 +163,8 @@ def graph(
 @pytest.mark.parametrize("residual", ["post", "pre", "none"])
 @pytest.mark.parametrize("norm", ["batch", "layer", "none"])
 @pytest.mark.parametrize(
-    "convolution", [GatedConvolution, AttentionConvolution, IsomorphismConvolution]
+    "convolution",
+    [GatedConvolution, AttentionConvolution, IsomorphismConvolution, SumConvolution],
 )
 def test_layers_count_an_atom_of_multiplicity_n_as_n_atoms(
     convolution: Any,

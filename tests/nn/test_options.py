@@ -26,6 +26,7 @@ CLASSES = {
     "model=csgcnn": convolutions.GatedConvolution,
     "model=csgann": convolutions.AttentionConvolution,
     "model=csginn": convolutions.IsomorphismConvolution,
+    "model=cogn": convolutions.SumConvolution,
     "edge_calculator=gaussian": edge_calculators.GaussianDistance,
     "edge_calculator=rbf": edge_calculators.RadialBasis,
     "edge_calculator=pair_gaussian": edge_calculators.PairGaussian,
