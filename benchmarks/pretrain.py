@@ -28,7 +28,7 @@ SOURCES = {
 }
 MOST_ATOMS = 40
 # Parts of a checkpoint that others need to start from it.
-KEPT = ("csgcnn", "config", "targets", "elements", "state_dict")
+KEPT = ("csgcnn", "config", "targets", "elements", "domain", "state_dict")
 
 
 def rows_of(name: str) -> list[dict[str, Any]]:

@@ -69,4 +69,6 @@ def test_malformed_fingerprints_of_a_checkpoint_are_refused(store: GraphStore) -
     assert not is_plain({"version": 1})
     assert not is_plain({**plain, "version": "1"})
     assert not is_plain({**plain, "hashes": plain["hashes"].float()})
-    assert not is_plain({**plain, "hashes": plain["hashes"][:, :2]})
+    assert is_plain({**plain, "hashes": plain["hashes"][:, :1]})  # of a small checkpoint
+    assert not is_plain({**plain, "hashes": plain["hashes"][:, :0]})
+    assert not is_plain({**plain, "hashes": torch.cat([plain["hashes"]] * 2, dim=1)})

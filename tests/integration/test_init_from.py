@@ -102,6 +102,15 @@ def test_test_crystals_of_the_other_training_set_are_counted(
     assert re.search(r"[1-6] test crystals were in the training set of that model", answer.said)
 
 
+def test_pretrained_weights_come_with_the_package(csgcnn: Command, tmp_path: Path) -> None:
+    words = ["dataset=formation_energy", "init_from=pretrained", "trainer.max_epochs=0"]
+    kernel = ["head=gp", "dataset.split.train=0.05", "dataset.split.val=0.05"]
+    answer = csgcnn("train", *words, *kernel, "trainer.figures=false", cwd=tmp_path)
+    assert answer.code == 0, answer.said
+    assert re.search(r"init_from=pretrained: loaded \d+ of \d+ tensors", answer.said)
+    assert re.search(r"\d\d+ test crystals were in the training set of that model", answer.said)
+
+
 def test_other_graphs_are_reported(
     csgcnn: Command, small: list[str], source: str, tmp_path: Path
 ) -> None:
