@@ -21,9 +21,10 @@ from csgcnn.data.cache import open_dataset
 from csgcnn.data.store import GraphStore
 from csgcnn.evaluation.inference import predict_rows
 from csgcnn.hardware import select_device
+from csgcnn.nn.build import build_network
 from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution, IsomorphismConvolution
 from csgcnn.nn.edge_calculators import GaussianDistance
-from csgcnn.nn.network import CrystalGraphNetwork, build_network
+from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.nn.node_features import ElementTable
 from csgcnn.nn.pooling import MeanPooling
 

@@ -20,7 +20,7 @@ from csgcnn.config.validate import check_values
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER, atom_init
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.errors import ConfigError, UserError
-from csgcnn.nn.network import build_network
+from csgcnn.nn.build import build_network
 from csgcnn.runs.checkpoint import save_checkpoint
 from csgcnn.runs.legacy_archives import load_legacy
 

@@ -29,7 +29,7 @@ from csgcnn.data.store_files import is_store
 from csgcnn.data.targets import Target, check_labels, derive_columns, describe_targets
 from csgcnn.errors import ConfigError, UserError, plural
 from csgcnn.hardware import select_device
-from csgcnn.nn.network import build_network
+from csgcnn.nn.build import build_network
 from csgcnn.training.kernel_fit import check_kernel_head
 from csgcnn.training.losses import build_loss
 from csgcnn.training.trainer import Trainer

@@ -1,16 +1,12 @@
 """The network, from graph batch to prediction, for any convolution."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import torch
 from torch import Tensor, nn
 
-from csgcnn.config.instantiate import instantiate
 from csgcnn.config.settings import Setting
-from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.descriptors import descriptor_names
-from csgcnn.crystals.site_features.potential import site_columns, site_widths
 from csgcnn.data.batch import GraphBatch
 from csgcnn.nn.global_features import GlobalFeatures
 from csgcnn.nn.heads import Head, StdHead, TargetScaler
@@ -18,7 +14,7 @@ from csgcnn.nn.interfaces import Convolution, EdgeCalculator, LayerConfig, NodeF
 from csgcnn.nn.kernel_heads import N_STATISTICS, GaussianProcessHead, KernelHead, pooled_sites
 from csgcnn.nn.layers import Block, EdgeUpdate, LinearBeforeNorm, initialize_glorot
 from csgcnn.nn.node_features import NodeFeatures
-from csgcnn.nn.references import Reference, build_reference
+from csgcnn.nn.references import Reference
 
 HEAD = ("head", "scaler", "reference", "std_head", "kernel_head")
 READOUT = ("pooling", "global_features", *HEAD)
@@ -281,42 +277,3 @@ class CrystalGraphNetwork(nn.Module):
         if self.std_head is None:
             return values, torch.full_like(values, torch.nan)
         return values, self.std_head.std(outputs[:, values.shape[1] :], self.scaler)
-
-
-def build_network(config: Mapping[str, Any], n_outputs: Sequence[int]) -> CrystalGraphNetwork:
-    """Build the network that a configuration describes.
-
-    Args:
-        config: A configuration with the groups model, node_features, edge_calculator, pooling and
-            graph; head and dataset may be absent, as in those of earlier versions.
-        n_outputs: Outputs per target: 1 for regression; for classification one per class.
-
-    Returns:
-        The network with random weights.
-
-    Raises:
-        ConfigError: An option is unknown or a value is wrong.
-    """
-    settings = GraphSettings(**config["graph"])
-    columns = site_columns(settings)
-    node_features = {
-        name: instantiate(part, **_columns(part, columns))
-        for name, part in config["node_features"].items()
-    }
-    parts = {name: instantiate(config[name]) for name in ("edge_calculator", "pooling")}
-    parts["kernel_head"] = instantiate(config.get("head") or {})
-    parts["site_widths"] = site_widths(settings)
-    parts["reference"] = build_reference((config.get("dataset") or {}).get("delta"), n_outputs)
-    return instantiate(
-        config["model"],
-        # models of plugins need not know what is not used
-        **{name: part for name, part in parts.items() if part},
-        node_features=node_features,
-        n_outputs=n_outputs,
-        n_global=len(descriptor_names(settings.global_features)),
-    )
-
-
-def _columns(part: Mapping[str, Any], columns: Mapping[str, slice]) -> dict[str, slice]:
-    """Return the columns of the site features that a node feature reads, if it reads some."""
-    return {"columns": columns[part["potential"]]} if "potential" in part else {}

@@ -27,8 +27,9 @@ from csgcnn.data.targets import Target
 from csgcnn.data.training_set import TrainingSet
 from csgcnn.errors import ConfigError, UserError, one_line
 from csgcnn.hardware import find_device
+from csgcnn.nn.build import build_network
 from csgcnn.nn.ensemble import Ensemble
-from csgcnn.nn.network import CrystalGraphNetwork, build_network
+from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.checkpoint import load_checkpoint
 from csgcnn.runs.locate import find_checkpoint
 

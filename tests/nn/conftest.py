@@ -20,7 +20,8 @@ from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
-from csgcnn.nn.network import CrystalGraphNetwork, build_network
+from csgcnn.nn.build import build_network
+from csgcnn.nn.network import CrystalGraphNetwork
 
 DATA = Path(__file__).parents[2] / "data"
 CGCNN = {"model": "csgcnn", "node_features": "[atom_init]", "graph.global_features": "none"}

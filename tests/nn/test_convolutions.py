@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from csgcnn.config.compose import compose
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
+from csgcnn.nn.build import build_network
 from csgcnn.nn.convolutions import (
     AttentionConvolution,
     GatedConvolution,
@@ -23,7 +24,6 @@ from csgcnn.nn.convolutions import (
 )
 from csgcnn.nn.interfaces import LayerConfig
 from csgcnn.nn.layers import LinearBeforeNorm
-from csgcnn.nn.network import build_network
 
 HIDDEN, EDGE_DIM = 8, 5
 CONVOLUTIONS = [GatedConvolution, AttentionConvolution, IsomorphismConvolution, SumConvolution]

@@ -6,8 +6,8 @@ import torch
 from omegaconf import DictConfig
 
 from csgcnn.data.store import GraphStore
+from csgcnn.nn.build import build_network
 from csgcnn.nn.ensemble import Ensemble
-from csgcnn.nn.network import build_network
 
 SMALL = ["model.hidden=8", "model.n_convolutions=1", "model.head_hidden=8"]
 

@@ -9,8 +9,9 @@ from omegaconf import DictConfig
 from csgcnn.crystals.descriptors import NAMES, descriptor_names, descriptors
 from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.store import GraphStore
+from csgcnn.nn.build import build_network
 from csgcnn.nn.global_features import GlobalFeatures
-from csgcnn.nn.network import CrystalGraphNetwork, build_network
+from csgcnn.nn.network import CrystalGraphNetwork
 
 ALL = list(NAMES)
 Structure = dict[str, Any]

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.errors import ConfigError
+from csgcnn.nn.build import build_network
 from csgcnn.nn.convolutions import GatedConvolution
 from csgcnn.nn.interfaces import LayerConfig
 from csgcnn.nn.layers import Block
-from csgcnn.nn.network import CrystalGraphNetwork, build_network
+from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.training.losses import WeightedRegressionLoss
 
 Composed = Callable[..., DictConfig]

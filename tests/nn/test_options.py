@@ -16,7 +16,8 @@ from csgcnn.crystals.site_features.potential import n_site_features
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.nn import convolutions, edge_calculators, node_features, norms, pooling
-from csgcnn.nn.network import CrystalGraphNetwork, build_network
+from csgcnn.nn.build import build_network
+from csgcnn.nn.network import CrystalGraphNetwork
 
 Composed = Callable[..., DictConfig]
 ToDouble = Callable[[GraphBatch], GraphBatch]

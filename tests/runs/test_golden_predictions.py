@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from csgcnn import load
 from csgcnn.config.compose import compose
-from csgcnn.nn.network import build_network
+from csgcnn.nn.build import build_network
 from csgcnn.runs.checkpoint import save_checkpoint
 
 GOLDEN = Path(__file__).with_name("golden_predictions.json")

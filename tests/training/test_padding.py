@@ -20,7 +20,7 @@ from csgcnn.data.dataset import Dataset
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
-from csgcnn.nn.network import build_network
+from csgcnn.nn.build import build_network
 from csgcnn.training.losses import build_loss
 from csgcnn.training.schedulers import constant
 from csgcnn.training.trainer import Trainer

