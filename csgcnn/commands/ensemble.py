@@ -118,7 +118,7 @@ def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path]) -> float:
         data.split,
         data.batch_size,
         facts,
-        data.trainer.figures,
+        data.plot,
     )
     epochs = ", ".join(str(member["best_epoch"]) for member in members)
     log.info("best epochs of the members: %s. Results: %s", epochs, run.folder)

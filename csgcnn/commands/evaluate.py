@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -13,10 +13,18 @@ from torch import Tensor
 
 from csgcnn import __version__
 from csgcnn.commands.outputs import check_folder
-from csgcnn.commands.prepare import dataset_settings, load_dataset, move_to_device, read_options
+from csgcnn.commands.prepare import (
+    dataset_settings,
+    load_dataset,
+    move_to_device,
+    plain,
+    read_options,
+)
 from csgcnn.config.paths import data_path, user_path
+from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.crystals.crystal import Unusable
 from csgcnn.crystals.datasets import iter_records, mark_repeated
+from csgcnn.data.composition_model import composition_features, elements_in
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.targets import Target
@@ -27,12 +35,13 @@ from csgcnn.evaluation.domain_metrics import format_domain_metrics, metrics_with
 from csgcnn.evaluation.inference import predict_with_std
 from csgcnn.evaluation.invariance import Changes, largest_changes
 from csgcnn.evaluation.metrics import Metrics, format_metrics
+from csgcnn.evaluation.plots import FILES, Predicted, plot_test
 from csgcnn.evaluation.unit_metrics import reported_metrics
 from csgcnn.hardware import select_device
 from csgcnn.io import write_json, writing
 from csgcnn.predictor import Predictor
 from csgcnn.runs.predictions import OUT_OF_DOMAIN, domain_cells, model_notes
-from csgcnn.runs.results import baseline_entries, draw_figures
+from csgcnn.runs.results import baseline_entries
 from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions
 
 log = logging.getLogger(__name__)
@@ -40,7 +49,6 @@ log = logging.getLogger(__name__)
 
 # Ends of names that are no folders, so that a table of another format is not taken for one.
 _OTHER_FORMATS = (".csv.gz", ".gz", ".parquet", ".json", ".txt", ".xlsx")
-_FIGURES = ("parity.png", "calibration.png", "confusion_*.png", "roc_*.png")
 # Name of the rows without split=…
 ALL = "all"
 
@@ -60,14 +68,6 @@ class Evaluation:
     columns: list[str]
     rows: list[list[Any]]
     facts: dict[str, Any]
-
-
-class _Predicted(NamedTuple):
-    """Predictions of rows, on the host: values, standard deviations and labels."""
-
-    values: Tensor
-    std: Tensor | None
-    labels: Tensor
 
 
 def evaluate(cfg: DictConfig) -> Evaluation:
@@ -95,7 +95,10 @@ def evaluate(cfg: DictConfig) -> Evaluation:
         predicted = _predict(predictor, dataset, rows, cfg.batch_size)
         evaluation = _evaluate(predictor, dataset, rows, train_rows, predicted, cfg.split or ALL)
         if output and is_folder:
-            _write_folder(output, evaluation, predicted, _parts(dataset, predictor, rows), targets)
+            _write_folder(output, evaluation, _parts(dataset, predictor, rows))
+            has_element = elements_in(composition_features(dataset.store))[rows]
+            plot_test(predicted, has_element, targets, output, PlotSettings(**plain(cfg.plot)))
+            log.info("results: %s", output)
         elif output:
             write_predictions(output, evaluation.columns, evaluation.rows)
             log.info("predictions: %s", output)
@@ -135,10 +138,10 @@ def _new_folder(folder: Path) -> Iterator[None]:
         raise
 
 
-def _predict(predictor: Predictor, dataset: Dataset, rows: Tensor, batch_size: int) -> _Predicted:
+def _predict(predictor: Predictor, dataset: Dataset, rows: Tensor, batch_size: int) -> Predicted:
     store = move_to_device(dataset.store, predictor.device)
     values, std = predict_with_std(predictor.network, store, rows, batch_size)
-    return _Predicted(values.cpu(), std if std is None else std.cpu(), dataset.values[rows])
+    return Predicted(values.cpu(), std if std is None else std.cpu(), dataset.values[rows])
 
 
 def _evaluate(
@@ -146,10 +149,11 @@ def _evaluate(
     dataset: Dataset,
     rows: Tensor,
     train_rows: Tensor,
-    predicted: _Predicted,
+    predicted: Predicted,
     part: str,
 ) -> Evaluation:
-    targets, (prediction, std, values) = dataset.targets, predicted
+    targets = dataset.targets
+    prediction, std, values = predicted.values, predicted.std, predicted.labels
     outside = domain_cells(predictor.domain, dataset.store, rows)
     if predictor.domain.is_known:
         metrics = metrics_with_domain(prediction, values, targets, outside[OUT_OF_DOMAIN])
@@ -194,25 +198,16 @@ def _parts(dataset: Dataset, predictor: Predictor, rows: Tensor) -> list[str]:
     return [part_of.get(dataset.store.ids[row], "") for row in rows.tolist()]
 
 
-def _write_folder(
-    folder: Path,
-    evaluation: Evaluation,
-    predicted: _Predicted,
-    parts: Sequence[str],
-    targets: Sequence[Target],
-) -> None:
-    """Write predictions.csv and metrics.json as a run does, and the figures last."""
-    for pattern in _FIGURES:
-        for path in folder.glob(pattern):
-            path.unlink()
+def _write_folder(folder: Path, evaluation: Evaluation, parts: Sequence[str]) -> None:
+    """Write predictions.csv and metrics.json as a run does; remove figures of other predictions."""
+    for path in (path for stem in FILES for path in folder.glob(f"{stem}.*")):
+        path.unlink()
     columns = [evaluation.columns[0], "split", *evaluation.columns[1:]]
     rows = zip(evaluation.rows, parts, strict=True)
     write_predictions(
         folder / "predictions.csv", columns, ([id_, part, *rest] for (id_, *rest), part in rows)
     )
     write_json(folder / "metrics.json", evaluation.facts)
-    draw_figures(folder, predicted.values, predicted.std, predicted.labels, targets)
-    log.info("results: %s", folder)
 
 
 def _rows(dataset: Dataset, predictor: Predictor, part: str | None) -> tuple[Tensor, Tensor]:

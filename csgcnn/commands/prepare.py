@@ -14,6 +14,7 @@ from csgcnn.config.instantiate import instantiate
 from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.dataset import DatasetSettings, SplitSettings
 from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.crystals.checks import FormulaMismatch
 from csgcnn.crystals.datasets import check_labeled
@@ -49,6 +50,7 @@ class Prepared:
         dataset: Graphs on the host, with targets and values.
         split: Rows of train, val and test.
         store: The graphs where the training reads them.
+        plot: Settings of the figures; None: no figures.
     """
 
     trainer: TrainerSettings
@@ -56,6 +58,7 @@ class Prepared:
     dataset: Dataset
     split: Split
     store: GraphStore
+    plot: PlotSettings | None
 
     @property
     def batch_size(self) -> int:
@@ -90,7 +93,8 @@ def prepare(cfg: DictConfig, reports: RecordReports) -> Prepared:
 
     dataset, split = distributed.run_on_all_ranks(read)
     store = move_to_device(dataset.store, device, trainer.resident_gib)
-    return Prepared(trainer, device, dataset, split, store)
+    plot = PlotSettings(**plain(cfg.plot)) if trainer.figures else None
+    return Prepared(trainer, device, dataset, split, store, plot)
 
 
 def _check_without_validation(trainer: TrainerSettings, scheduler: str) -> None:

@@ -24,13 +24,12 @@ from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.splits import split_ids
 from csgcnn.data.training_set import plain_fingerprints
 from csgcnn.errors import ConfigError, first_line
-from csgcnn.evaluation import plots
 from csgcnn.evaluation.calibration import calibrate
 from csgcnn.evaluation.unit_metrics import reported_metrics
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.directory import RunDirectory, finished_epochs
 from csgcnn.runs.environment import environment
-from csgcnn.runs.results import write_results
+from csgcnn.runs.results import draw_learning_curve, write_results
 from csgcnn.training.checkpointing import Checkpointer, PrunedError
 from csgcnn.training.divergence import DivergenceError
 from csgcnn.training.interruption import Interruption
@@ -280,11 +279,10 @@ def _log_resumed(trainer: Trainer, checkpoint: Mapping[str, Any], run: RunDirect
 def _write_results(
     run: RunDirectory, network: CrystalGraphNetwork, data: Prepared, facts: Mapping[str, Any]
 ) -> None:
-    dataset, split, figures = data.dataset, data.split, data.trainer.figures
-    write_results(run, network, data.store, dataset, split, data.batch_size, facts, figures)
-    if figures and facts["epochs"] and not distributed.rank():
-        path, table = run.folder / "learning_curve.png", run.folder / "metrics.csv"
-        plots.draw(lambda: plots.plot_learning_curve(table, dataset.targets, path))
+    dataset, split, plot = data.dataset, data.split, data.plot
+    write_results(run, network, data.store, dataset, split, data.batch_size, facts, plot)
+    if plot and facts["epochs"] and not distributed.rank():
+        draw_learning_curve(run.folder, dataset, split, facts["best_epoch"], plot)
 
 
 def _write_pruned(run: RunDirectory, trainer: Trainer, facts: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from csgcnn.crystals.elements import atom_init, elemental
+from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER, atom_init, elemental
 from csgcnn.data.store import GraphStore
 
 N_FEATURES = 301
@@ -33,6 +33,15 @@ def composition_features(store: GraphStore) -> Tensor:
         )
         blocks.append(features_of_atoms(index, z, multiplicity, len(graphs)))
     return torch.cat(blocks)
+
+
+def elements_in(features: Tensor) -> Tensor:
+    """Return whether a crystal holds an element [n_graphs, 101], by atomic number.
+
+    Args:
+        features: Features [n_graphs, 301], from `composition_features`.
+    """
+    return features[:, : MAX_ATOMIC_NUMBER + 1] > 0
 
 
 def features_of_atoms(

@@ -1,6 +1,7 @@
 """Baselines that a structure-based network must beat: a constant, and the composition alone."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from csgcnn.data.composition_model import PENALTIES, Predict, ridge, standardize
 from csgcnn.data.splits import Split
 from csgcnn.data.targets import Target
 from csgcnn.data.transforms import labels_in_unit
-from csgcnn.evaluation.metrics import Metrics, target_metrics
+from csgcnn.evaluation.metrics import TASKS, Metrics, target_metrics, task_of
 from csgcnn.evaluation.unit_metrics import reported_metrics
 
 # Every row of this number validates where there are no validation rows.
@@ -110,3 +111,18 @@ def baseline_metrics(train: Tensor, truth: Tensor, targets: Sequence[Target]) ->
         else:
             constants.append(known.double().mean().float().reshape(1))
     return target_metrics(torch.cat(constants).expand(len(truth), -1), truth, targets)
+
+
+def trained_baseline(values: Tensor, split: Split, targets: Sequence[Target]) -> dict[str, float]:
+    """Return the ranking metric of a constant prediction on the validation rows, by target.
+
+    It is that of the learning curve: on the scale on which the target is trained.
+
+    Args:
+        values: Values as they are trained [n_graphs, n_targets], NaN where unknown.
+        split: Rows of train and val.
+        targets: The targets.
+    """
+    trained = [replace(target, transform="none") for target in targets]
+    found = baseline_metrics(values[split["train"]], values[split["val"]], trained)
+    return {t.name: found[t.name][TASKS[task_of(t)].ranking.name] for t in targets}

@@ -116,9 +116,40 @@ def roc_curve(score: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
     """
     import torch
 
+    hits, misses = (torch.nn.functional.pad(n, (1, 0)) for n in _counts_above(score, positive))
+    return misses / misses[-1], hits / hits[-1]
+
+
+def precision_recall_curve(score: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """Return recall and precision at every threshold, from the highest score down.
+
+    Args:
+        score: Scores [n_rows].
+        positive: Which rows are positive [n_rows] bool, at least one.
+
+    Returns:
+        Two tensors [n_thresholds] float64.
+    """
+    hits, misses = _counts_above(score, positive)
+    return hits / hits[-1], hits / (hits + misses)
+
+
+def average_precision(recall: Tensor, precision: Tensor) -> float:
+    """Return the sum of precision times the step of recall over all thresholds.
+
+    Args:
+        recall: Recall, from `precision_recall_curve`.
+        precision: Precision, likewise.
+    """
+    steps = recall.diff(prepend=recall.new_zeros(1))
+    return (precision * steps).sum().item()
+
+
+def _counts_above(score: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the numbers of positive and negative rows at or above each score, highest first."""
+    import torch
+
     _, rank, count = score.unique(return_inverse=True, return_counts=True)
     hits = torch.zeros(len(count), dtype=torch.float64, device=score.device)
     hits = hits.index_add(0, rank, positive.double())
-    counts = (torch.cat([n.new_zeros(1), n.flip(0).cumsum(0)]) for n in (count - hits, hits))
-    false_rate, true_rate = (count / count[-1] for count in counts)
-    return false_rate, true_rate
+    return hits.flip(0).cumsum(0), (count - hits).flip(0).cumsum(0)

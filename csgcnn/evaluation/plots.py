@@ -1,13 +1,12 @@
-"""Figures of a run, drawn without pyplot: they need no display and keep the user's backend."""
+"""Figures of a run: of its predictions, and of its epochs."""
 
 import csv
-import io
 import logging
-import os
+import math
 import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,56 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.data.targets import Target, with_unit
-from csgcnn.data.transforms import labels_in_unit, predictions_in_unit
+from csgcnn.data.transforms import interval_in_unit, labels_in_unit, predictions_in_unit
 from csgcnn.errors import one_line
 from csgcnn.evaluation.calibration import covered, known_errors
-from csgcnn.evaluation.class_metrics import confusion_matrix, roc_auc, roc_curve
-from csgcnn.evaluation.metrics import MAE, TASKS, known_labels, task_of
-from csgcnn.io import write_bytes
+from csgcnn.evaluation.class_plots import CLASS_FIGURES
+from csgcnn.evaluation.element_plots import plot_element_errors
+from csgcnn.evaluation.figure_files import (
+    axis_label,
+    decade_ticks,
+    legend_above,
+    panels,
+    show_unit_square,
+    write_numbers,
+)
+from csgcnn.evaluation.metrics import MAE, R2, RMSE, TASKS, known_labels, task_of
 
 log = logging.getLogger(__name__)
 
 CROWDED = 500  # points from which their density is shown
-READABLE = 12  # classes up to which figures name and count each
+# Ratios of the largest to the smallest error from which axes are logarithmic, and up to which 1, 2
+# and 5 are labeled.
+DISTINCT, THREE_DECADES = 5, 1000
+# Names of the files, whose suffix is that of the format, or .csv for the numbers.
+FILES = ("parity", "calibration", "element_errors", *(f"{stem}_*" for stem in CLASS_FIGURES))
+
+
+# Values by epoch and the value of a constant prediction, by name.
+Curves = Mapping[str, tuple[NDArray[Any], float | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """Predictions of rows beside their known values, on the host.
+
+    Attributes:
+        values: Values as they are trained, and probabilities [n_rows, sum of n_outputs].
+        std: Standard deviations of what is trained, of the same shape, if there are any.
+        labels: Values as they are trained and positions of classes [n_rows, n_targets], NaN where
+            unknown.
+    """
+
+    values: Tensor
+    std: Tensor | None
+    labels: Tensor
+
+    def in_units(self, targets: Sequence[Target]) -> "Predicted":
+        """Return values and labels in the units of the targets; the deviations remain."""
+        values = predictions_in_unit(self.values, targets)
+        return Predicted(values, self.std, labels_in_unit(self.labels, targets))
 
 
 def draw(*figures: Callable[[], None]) -> None:
@@ -42,156 +79,156 @@ def draw(*figures: Callable[[], None]) -> None:
             log.warning("a figure could not be drawn: %s", one_line(error))
 
 
-def plot_test(prediction: Tensor, values: Tensor, targets: Sequence[Target], folder: Path) -> None:
-    """Draw parity.png of all numbers, and confusion_<target>.png and roc_<target>.png of classes.
+def plot_test(
+    predicted: Predicted,
+    has_element: Tensor,
+    targets: Sequence[Target],
+    folder: Path,
+    plot: PlotSettings,
+) -> None:
+    """Draw the figures of predictions; one that cannot be drawn is a warning.
 
     Args:
-        prediction: Values as they are trained, and probabilities [n_rows, sum of n_outputs].
-        values: Likewise values and positions of classes [n_rows, n_targets], NaN where unknown.
+        predicted: The predictions.
+        has_element: Whether a crystal holds an element [n_rows, n_elements], by atomic number.
         targets: The targets.
         folder: Folder of the figures.
+        plot: Settings of the figures.
     """
-    prediction = predictions_in_unit(prediction, targets)
-    values = labels_in_unit(values, targets)
-    numbers = [i for i, target in enumerate(targets) if not target.classes]
-    if numbers:
-        columns = [i for i, target in enumerate(targets) for _ in range(target.n_outputs)]
-        predicted = prediction[:, [column for column, i in enumerate(columns) if i in numbers]]
-        labels = [with_unit(targets[i].title, targets[i].unit) for i in numbers]
-        plot_parity(predicted, values[:, numbers], labels, folder / "parity.png")
-    for target, probability, label in known_labels(prediction, values, targets):
+    in_units, figures = predicted.in_units(targets), list[Callable[[], None]]()
+    if any(not target.classes for target in targets):
+        figures.append(partial(plot_parity, in_units, targets, folder / "parity", plot))
+    for target, probability, label in known_labels(in_units.values, in_units.labels, targets):
         if target.classes and len(label):
             name = re.sub(r"[^\w.-]+", "_", target.name)
-            plot_confusion(probability, label.long(), target, folder / f"confusion_{name}.png")
-            plot_roc(probability, label.long(), target, folder / f"roc_{name}.png")
+            figures += [
+                partial(
+                    of_class, probability, label.long(), target, folder / f"{stem}_{name}", plot
+                )
+                for stem, of_class in CLASS_FIGURES.items()
+            ]
+    if predicted.std is not None:
+        figures.append(partial(plot_calibration, predicted, targets, folder / "calibration", plot))
+    errors = (in_units.values, in_units.labels, has_element, targets)
+    figures.append(partial(plot_element_errors, *errors, folder / "element_errors", plot))
+    draw(*figures)
 
 
-def plot_parity(prediction: Tensor, truth: Tensor, labels: Sequence[str], path: Path) -> None:
-    """Draw predicted against DFT values, one panel per target; many points as their density.
+def plot_parity(
+    predicted: Predicted, targets: Sequence[Target], path: Path, plot: PlotSettings
+) -> None:
+    """Draw predicted against known values, one panel per number; many points as their density.
+
+    The bars of up to 500 points extend one standard deviation to each side. The numbers are those
+    of predictions.csv.
 
     Args:
-        prediction: Predictions [n_rows, n_targets].
-        truth: DFT values [n_rows, n_targets], NaN where unknown.
-        labels: Names of the targets with their units.
-        path: The figure.
+        predicted: The predictions, in the units of the targets.
+        targets: The targets.
+        path: The figure, without suffix.
+        plot: Settings of the figures.
     """
-    figure, axes = _subplots(1, len(labels), figsize=(4.2 * len(labels), 4), squeeze=False)
-    for i, axis in enumerate(axes[0]):
-        known = truth[:, i].isfinite()
-        if not known.any():
-            axis.set_title(f"{labels[i]}: no known values", fontsize=10)
-            continue
-        x, y = truth[known, i].cpu(), prediction[known, i].cpu()
-        _draw_parity(figure, axis, x.numpy(), y.numpy())
-        axis.set(xlabel=f"DFT {labels[i]}", ylabel=f"predicted {labels[i]}")
-        error = MAE.compute(y, x)
-        axis.set_title(f"test, n = {len(x)}, {MAE.label} = {error:.3g}", fontsize=10)
-    _save(figure, path)
+    ends = None
+    if predicted.std is not None:
+        ends = interval_in_unit(predicted.values, predicted.std, targets)
+    first = np.cumsum([0, *(target.n_outputs for target in targets)])
+    columns = [(i, first[i]) for i, target in enumerate(targets) if not target.classes]
+    is_crowded = int(predicted.labels.isfinite().sum(0).max()) >= CROWDED
+    with panels(path, plot, len(columns), 0.93 if is_crowded else 1.12) as (figure, axes):
+        for axis, (i, output) in zip(axes, columns, strict=True):
+            known = predicted.labels[:, i].isfinite()
+            label = axis_label(targets[i].title, targets[i].unit)
+            if not known.any():
+                axis.set_title(f"{label}: no known values")
+                continue
+            x, y = predicted.labels[known, i], predicted.values[known, output]
+            has_bars = ends is not None and len(x) < CROWDED
+            bars = [end[known, output].numpy() for end in ends or ()] if has_bars else None
+            _draw_parity(figure, axis, x.numpy(), y.numpy(), bars)
+            axis.set(xlabel=f"{plot.reference_label} {label}", ylabel=f"predicted {label}")
+            axis.set_title(_summary(x, y, targets[i].unit, has_bars), loc="left")
 
 
-def _draw_parity(figure: Any, axis: Any, x: NDArray[Any], y: NDArray[Any]) -> None:
+def _summary(truth: Tensor, prediction: Tensor, unit: str, has_bars: bool) -> str:
+    mae, rmse, r2 = (metric.compute(prediction, truth) for metric in (MAE, RMSE, R2))
+    unit = f" {unit}" if unit else ""
+    parts = [f"$R^2$ {r2:.3f}"] * (r2 == r2) + [f"n = {len(truth)}"]
+    parts += ["bars: one standard deviation"] * has_bars
+    return f"MAE {mae:.3g}{unit}, RMSE {rmse:.3g}{unit}\n{', '.join(parts)}"
+
+
+def _draw_parity(
+    figure: Any,
+    axis: Any,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    bars: Sequence[NDArray[Any]] | None,
+) -> None:
     low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
     margin = 0.03 * (high - low) or 0.03 * abs(high) or 1.0
     limits = (low - margin, high + margin)
+    axis.axline((low, low), (high or 1, high or 1), color="black", linewidth=0.6, zorder=0.5)
     if len(x) >= CROWDED:
         bins = axis.hexbin(
-            x, y, gridsize=60, bins="log", mincnt=1, cmap="viridis", extent=(*limits, *limits)
+            *(x, y), gridsize=50, bins="log", mincnt=1, cmap="viridis", extent=(*limits, *limits)
         )
-        figure.colorbar(bins, ax=axis, label="crystals", shrink=0.8)
+        bar = figure.colorbar(bins, ax=axis, label="crystals per hexagon", pad=0.02)
+        decade_ticks(bar.ax.yaxis)
     else:
-        axis.scatter(x, y, s=12, alpha=0.6, linewidths=0)
-    axis.plot(limits, limits, color="black", linewidth=0.8)
+        if bars:
+            axis.vlines(x, *bars, color="0.75", linewidth=0.5, zorder=0.8)
+        axis.scatter(x, y, s=7, alpha=0.7, linewidths=0)
     axis.set(xlim=limits, ylim=limits, aspect="equal")
+    axis.locator_params(nbins=5)
+    axis.set_yticks(axis.get_xticks())
+    axis.set(xlim=limits, ylim=limits)
 
 
 def plot_calibration(
-    prediction: Tensor, std: Tensor, values: Tensor, targets: Sequence[Target], path: Path
+    predicted: Predicted, targets: Sequence[Target], path: Path, plot: PlotSettings
 ) -> None:
     """Draw observed against nominal coverage of the errors, one curve per number.
 
     Args:
-        prediction: Predictions [n_rows, sum of n_outputs].
-        std: Standard deviations, of the same shape.
-        values: Values [n_rows, n_targets], NaN where unknown.
+        predicted: The predictions, as they are trained, with standard deviations.
         targets: The targets.
-        path: The figure.
+        path: The figure, without suffix.
+        plot: Settings of the figures.
     """
+    assert predicted.std is not None
     levels = [level / 100 for level in range(2, 100, 2)]
-    figure, axis = _subplots(figsize=(4.2, 4))
-    for target, error, deviation in known_errors(prediction, std, values, targets):
-        fractions = covered(error, deviation, levels)
-        axis.plot(levels, fractions, label=f"{target.trained_title}, n = {len(error)}")
-    _draw_diagonal(axis)
-    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="nominal coverage", ylabel="coverage of test errors")
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    columns = {"nominal_coverage": levels}
+    with panels(path, plot) as (_, [axis]):
+        show_unit_square(axis)
+        found = known_errors(predicted.values, predicted.std, predicted.labels, targets)
+        for target, error, deviation in found:
+            columns[target.name] = fractions = covered(error, deviation, levels)
+            axis.plot(levels, fractions, label=f"{target.trained_title}, n = {len(error)}")
+        axis.set(xlabel="nominal coverage", ylabel="coverage of the errors")
+        if len(columns) > 1:
+            legend_above(axis)
+    write_numbers(path, columns)
 
 
-def plot_confusion(probability: Tensor, label: Tensor, target: Target, path: Path) -> None:
-    """Draw the numbers of crystals by true and predicted class, colored by recall.
-
-    Args:
-        probability: Probabilities [n_rows, n_classes].
-        label: Positions of the true classes [n_rows] int64.
-        target: The target.
-        path: The figure.
-    """
-    count = confusion_matrix(probability, label)
-    fraction = (count / count.sum(1, keepdim=True).clamp(min=1)).numpy()
-    size = min(4 + 0.25 * max(0, len(target.classes) - 5), 12)
-    figure, axis = _subplots(figsize=(size + 0.6, size))
-    image = axis.imshow(fraction, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axis, label="fraction of the true class", shrink=0.8)
-    if len(target.classes) <= READABLE:
-        for (i, j), n in np.ndenumerate(count.numpy()):
-            color = "white" if fraction[i, j] > 0.5 else "black"
-            axis.text(j, i, str(n), ha="center", va="center", color=color)
-    ticks = range(len(target.classes))
-    axis.set_xticks(ticks, target.classes, rotation=0 if max(map(len, target.classes)) < 4 else 45)
-    axis.set_yticks(ticks, target.classes)
-    axis.set(xlabel=f"predicted {target.title}", ylabel=f"true {target.title}")
-    axis.set_title(f"test, n = {len(label)}", fontsize=10)
-    _save(figure, path)
-
-
-def plot_roc(probability: Tensor, label: Tensor, target: Target, path: Path) -> None:
-    """Draw the ROC curve of the second of two classes, or of each of several against the rest.
-
-    Args:
-        probability: Probabilities [n_rows, n_classes].
-        label: Positions of the true classes [n_rows] int64.
-        target: The target.
-        path: The figure.
-    """
-    figure, axis = _subplots(figsize=(4.2, 4))
-    shown = range(len(target.classes)) if len(target.classes) > 2 else [1]
-    for c in shown:
-        auc = roc_auc(probability[:, c], label == c)
-        # NaN if all rows or no rows are of this class
-        if auc == auc:
-            false_rate, true_rate = roc_curve(probability[:, c], label == c)
-            axis.plot(false_rate, true_rate, label=f"{target.classes[c]}, AUC {auc:.3f}")
-    _draw_diagonal(axis)
-    axis.set(xlabel="false positive rate", ylabel="true positive rate")
-    axis.set_title(f"{target.title}, test, n = {len(label)}", fontsize=10)
-    if axis.get_legend_handles_labels()[0] and len(target.classes) <= READABLE:
-        axis.legend(frameon=False, fontsize=8, loc="lower right")
-    _save(figure, path)
-
-
-def _draw_diagonal(axis: Any) -> None:
-    axis.plot([0, 1], [0, 1], color="black", linewidth=0.8)
-    axis.set(aspect="equal")
-
-
-def plot_learning_curve(metrics_csv: Path, targets: Sequence[Target], path: Path) -> None:
+def plot_learning_curve(
+    metrics_csv: Path,
+    targets: Sequence[Target],
+    path: Path,
+    plot: PlotSettings,
+    best_epoch: int = 0,
+    baselines: Mapping[str, float] | None = None,
+) -> None:
     """Draw losses, and the ranking metric of each task on the validation rows, by epoch.
+
+    The numbers are those of metrics.csv.
 
     Args:
         metrics_csv: The file metrics.csv of a run.
         targets: Its targets.
-        path: The figure.
+        path: The figure, without suffix.
+        plot: Settings of the figures.
+        best_epoch: Epoch that was kept; 0: none is marked.
+        baselines: Metric of a constant prediction by target, on the validation rows.
     """
     with open(metrics_csv, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -199,66 +236,54 @@ def plot_learning_curve(metrics_csv: Path, targets: Sequence[Target], path: Path
     losses = {part: column[f"{part}_loss"] for part in ("train", "val")}
     # without validation rows
     losses = {part: values for part, values in losses.items() if np.isfinite(values).any()}
-    panels = {"loss (standardized targets)": (losses, True)}
+    curves: list[tuple[str, Curves, bool]] = [
+        ("loss of standardized targets", {k: (v, None) for k, v in losses.items()}, True)
+    ]
+    if "val" in losses:
+        curves += _metric_curves(column, targets, baselines or {})
+    with panels(path, plot, len(curves), 0.75) as (_, axes):
+        for axis, (label, of_panel, is_error) in zip(axes, curves, strict=True):
+            _draw_curves(axis, column["epoch"], of_panel, is_error)
+            if best_epoch:
+                axis.axvline(
+                    best_epoch, color="0.5", linewidth=0.6, label=f"best epoch {best_epoch}"
+                )
+            axis.set(xlabel="epoch", ylabel=label)
+            axis.locator_params(axis="x", integer=True)
+            legend_above(axis)
+
+
+def _metric_curves(
+    column: Mapping[str, NDArray[Any]], targets: Sequence[Target], baselines: Mapping[str, float]
+) -> Iterator[tuple[str, Curves, bool]]:
+    """Yield a panel for each task: its label, its curves and whether lower is better."""
     for task, roles in TASKS.items():
-        metric = roles.ranking
+        metric, of_task = roles.ranking, [t for t in targets if task_of(t) == task]
+        units = {t.trained_unit if metric.has_unit else "" for t in of_task}
+        # One unit stands on the axis, different ones stand in the legend.
+        unit = units.pop() if len(units) == 1 else None
+        label = with_unit(f"validation {metric.label}", unit or "")
         curves = {
-            with_unit(t.trained_title, t.trained_unit if metric.has_unit else ""): column[
-                f"val_{metric.name}_{t.name}"
-            ]
-            for t in targets
-            if task_of(t) == task
+            t.trained_title if unit is not None else axis_label(t.trained_title, t.trained_unit): (
+                column[f"val_{metric.name}_{t.name}"],
+                baselines.get(t.name),
+            )
+            for t in of_task
         }
-        if curves and "val" in losses:
-            panels[f"validation {metric.label}"] = (curves, metric.lower_is_better)
-    figure, axes = _subplots(1, len(panels), figsize=(4.2 * len(panels), 3.4), squeeze=False)
-    for axis, (label, (curves, is_error)) in zip(axes[0], panels.items(), strict=True):
-        _draw_curves(axis, column["epoch"], curves, is_error)
-        axis.set(xlabel="epoch", ylabel=label)
-        axis.legend(frameon=False)
-    _save(figure, path)
+        if curves:
+            yield label, curves, metric.lower_is_better
 
 
-def _draw_curves(
-    axis: Any, epoch: NDArray[Any], curves: Mapping[str, NDArray[Any]], is_error: bool
-) -> None:
-    for name, values in curves.items():
-        axis.plot(epoch, values, label=name)
+def _draw_curves(axis: Any, epoch: NDArray[Any], curves: Curves, is_error: bool) -> None:
+    for name, (values, baseline) in curves.items():
+        [line] = axis.plot(epoch, values, label=name)
+        if baseline is not None and math.isfinite(baseline):
+            label = "constant prediction" if len(curves) == 1 else f"{name}, constant"
+            axis.axhline(baseline, color=line.get_color(), linestyle=":", label=label)
     # with learned task weights the loss may be negative
-    is_positive = all((values[np.isfinite(values)] > 0).all() for values in curves.values())
-    axis.set_yscale("log" if is_error and is_positive else "linear")
-
-
-def _subplots(rows: int = 1, columns: int = 1, squeeze: bool = True, **keys: Any) -> Any:
-    """Return a figure and its axes, as `pyplot.subplots` does."""
-    figure = _figure_class()(layout="constrained", **keys)
-    return figure, figure.subplots(rows, columns, squeeze=squeeze)
-
-
-def _figure_class() -> Any:
-    """Import matplotlib, also where MPLBACKEND names a backend that is not installed here."""
-    is_first = "matplotlib" not in sys.modules
-    messages = logging.getLogger("matplotlib")
-    level = messages.level
-    # An absent cache folder is of no interest to the user.
-    messages.setLevel(logging.ERROR)
-    # Importing matplotlib fails if the variable is wrong; nothing here needs it.
-    backend = os.environ.pop("MPLBACKEND", None) if is_first else None
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-
-        if backend is not None:
-            with suppress(ValueError):
-                matplotlib.rcParams["backend"] = backend
-    finally:
-        messages.setLevel(level)
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
-    return Figure
-
-
-def _save(figure: Any, path: Path) -> None:
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=200)
-    write_bytes(path, image.getvalue())
+    shown = np.concatenate([v[np.isfinite(v)] for v, _ in curves.values()])
+    low, high = shown.min(initial=np.inf), shown.max(initial=-np.inf)
+    if is_error and low > 0 and high > DISTINCT * low:
+        axis.set_yscale("log")
+        if high < THREE_DECADES * low:
+            decade_ticks(axis.yaxis)

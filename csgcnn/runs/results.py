@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from csgcnn import distributed
-from csgcnn.data.composition_model import composition_features
+from csgcnn.config.settings.plot import PlotSettings
+from csgcnn.data.composition_model import composition_features, elements_in
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.domain import Domain
 from csgcnn.data.split_files import PARTS
@@ -18,9 +19,11 @@ from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.errors import plural
+from csgcnn.evaluation import plots
 from csgcnn.evaluation.baselines import (
     baseline_metrics,
     composition_metrics,
+    trained_baseline,
 )
 from csgcnn.evaluation.benchmark_summary import Fold
 from csgcnn.evaluation.calibration import calibration_labels, coverage, format_coverage
@@ -51,7 +54,7 @@ def write_results(
     split: Split,
     batch_size: int,
     facts: Mapping[str, Any],
-    figures: bool = True,
+    plot: PlotSettings | None,
 ) -> None:
     """Evaluate the validation and test rows once and write the results, the figures last.
 
@@ -65,7 +68,7 @@ def write_results(
         split: Rows of train, val and test.
         batch_size: Crystals per batch.
         facts: Further entries of metrics.json.
-        figures: Whether to draw the parity plot, confusion matrices, ROC and calibration curves.
+        plot: Settings of the figures; None: no figures.
     """
     predicted = {
         part: predict_with_std(model, store, split[part], batch_size)
@@ -93,7 +96,8 @@ def write_results(
         part: metrics_with_domain(of_part, values[part], targets, outside[part][OUT_OF_DOMAIN])
         for part, of_part in prediction.items()
     }
-    baselines = _baselines(dataset, split)
+    features = composition_features(dataset.store)
+    baselines = _baselines(features, dataset, split)
     covered = coverage(prediction["test"], std["test"], values["test"], targets) if std else {}
     scales = _scale_entries(model, targets, covered, values["val"]) if std else {}
     for name, found in baselines.items():
@@ -101,14 +105,32 @@ def write_results(
     run.write_json("metrics.json", {**metrics, **entries, **scales, **facts})
     _log_test(metrics["test"], targets, baselines, covered, len(split["test"]) > 0)
     _log_leaks(facts)
-    if figures and len(split["test"]):
-        draw_figures(run.folder, prediction["test"], std.get("test"), values["test"], targets)
+    if plot and len(split["test"]):
+        tested = plots.Predicted(prediction["test"], std.get("test"), values["test"])
+        has_element = elements_in(features)[split["test"]]
+        plots.plot_test(tested, has_element, targets, run.folder, plot)
 
 
-def _baselines(dataset: Dataset, split: Split) -> dict[str, dict[str, Metrics]]:
+def draw_learning_curve(
+    folder: Path, dataset: Dataset, split: Split, best_epoch: int, plot: PlotSettings
+) -> None:
+    """Draw the learning curve of a run; a warning says why it cannot be drawn.
+
+    Args:
+        folder: Folder of the run, with metrics.csv.
+        dataset: Targets and their values.
+        split: Rows of train and val.
+        best_epoch: Epoch that was kept.
+        plot: Settings of the figure.
+    """
+    table, path, targets = folder / "metrics.csv", folder / "learning_curve", dataset.targets
+    constant = trained_baseline(dataset.values, split, targets)
+    plots.draw(lambda: plots.plot_learning_curve(table, targets, path, plot, best_epoch, constant))
+
+
+def _baselines(features: Tensor, dataset: Dataset, split: Split) -> dict[str, dict[str, Metrics]]:
     """Return the metrics of simple models on the test rows, by their names in metrics.json."""
     targets, values = dataset.targets, dataset.values
-    features = composition_features(dataset.store)
     return {
         "baseline": baseline_metrics(values[split["train"]], values[split["test"]], targets),
         "composition": composition_metrics(features, values, split, targets),
@@ -126,31 +148,6 @@ def _scale_entries(
         "std_scale": _std_scales(model, targets),
         "calibration_labels": calibration_labels(val_values, targets),
     }
-
-
-def draw_figures(
-    folder: Path,
-    prediction: Tensor,
-    std: Tensor | None,
-    values: Tensor,
-    targets: Sequence[Target],
-) -> None:
-    """Draw the figures of predictions; one that cannot be drawn is a warning.
-
-    Args:
-        folder: Folder of the figures.
-        prediction: Values as they are trained, and probabilities [n_rows, sum of n_outputs].
-        std: Standard deviations of what is trained, of the same shape, if there are any.
-        values: Known values [n_rows, n_targets], NaN where unknown.
-        targets: The targets.
-    """
-    # matplotlib takes a second to import
-    from csgcnn.evaluation.plots import draw, plot_calibration, plot_test
-
-    draw(lambda: plot_test(prediction, values, targets, folder))
-    if std is not None:
-        path = folder / "calibration.png"
-        draw(lambda: plot_calibration(prediction, std, values, targets, path))
 
 
 def _log_test(

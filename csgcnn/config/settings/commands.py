@@ -6,6 +6,7 @@ from typing import Any
 
 from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.config.settings.run import BenchmarkSettings, RunSettings
 from csgcnn.config.settings.setting import MISSING, setting
 from csgcnn.config.settings.trainer import device_setting, workers_setting
@@ -151,6 +152,7 @@ class EvaluateSettings:
     )
     overwrite: bool = setting(False, "Replace an earlier evaluation in the folder.")
     check_invariance: bool = setting(False, "Also predict other descriptions of the same crystals.")
+    plot: PlotSettings = field(default_factory=PlotSettings)
     device: str = device_setting()
     batch_size: int = batch_size_setting()
     plugins: list[str] = plugins_setting()

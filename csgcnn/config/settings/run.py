@@ -5,6 +5,7 @@ from typing import Any
 
 from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.config.settings.setting import MAX_SEED, MISSING, setting
 from csgcnn.config.settings.trainer import TrainerSettings
 
@@ -52,6 +53,7 @@ class RunSettings:
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     graph: GraphSettings = field(default_factory=GraphSettings)
     dataset: DatasetSettings = field(default_factory=DatasetSettings)
+    plot: PlotSettings = field(default_factory=PlotSettings)
     model: Any = MISSING
     edge_calculator: Any = MISSING
     node_features: Any = MISSING
