@@ -192,6 +192,13 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         writer.writerows(rows)
 
 
+def format_cell(value: Any) -> Any:
+    """Return the cell for a value: numbers with seven digits, nothing for NaN."""
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.7g}"
+    return value
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as hexadecimal digits."""
     with open(path, "rb") as file:

@@ -24,8 +24,7 @@ from csgcnn.data.transforms import labels_in_unit
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.evaluation.data_report import DataReport
 from csgcnn.evaluation.data_summary import report_data
-from csgcnn.io import write_csv, write_json, writing
-from csgcnn.runs.tables import format_cell
+from csgcnn.io import format_cell, write_csv, write_json, writing
 
 log = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ from csgcnn.evaluation.domain_metrics import format_domain_metrics, metrics_with
 from csgcnn.evaluation.inference import predict_with_std
 from csgcnn.evaluation.invariance import Changes, largest_changes
 from csgcnn.evaluation.metrics import Metrics, format_metrics
-from csgcnn.evaluation.plots import FILES, Predicted, plot_test
+from csgcnn.evaluation.plots import FILES, Predicted, draw, plot_test
 from csgcnn.evaluation.unit_metrics import reported_metrics
 from csgcnn.hardware import select_device
 from csgcnn.io import write_json, writing
@@ -97,7 +97,8 @@ def evaluate(cfg: DictConfig) -> Evaluation:
         if output and is_folder:
             _write_folder(output, evaluation, _parts(dataset, predictor, rows))
             has_element = elements_in(composition_features(dataset.store))[rows]
-            plot_test(predicted, has_element, targets, output, PlotSettings(**plain(cfg.plot)))
+            plot = PlotSettings(**plain(cfg.plot))
+            draw(lambda: plot_test(predicted, has_element, targets, output, plot))
             log.info("results: %s", output)
         elif output:
             write_predictions(output, evaluation.columns, evaluation.rows)

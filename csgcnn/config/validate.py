@@ -59,6 +59,7 @@ def validate(
     if command == "benchmark":
         _check_folds(plain, typed)
     check_given(plain, command, [*typed, *of_files])
+    _check_plot(plain, [*typed, *of_files])
     if command in ("train", "benchmark"):
         check_columns(plain, typed)
     if "loss" in cfg:
@@ -160,6 +161,14 @@ def _check_head(cfg: DictConfig) -> None:
             "head.inputs=crystal with trainer.max_epochs=0 is the vector of a network with random "
             "weights; give init_from=CHECKPOINT, or other head.inputs"
         )
+
+
+def _check_plot(plain: Mapping[str, Any], given: Sequence[str]) -> None:
+    keys = [name for name in given if name.startswith("plot.")]
+    if keys and "trainer" in plain and not plain["trainer"]["figures"]:
+        raise ConfigError(f"{keys[0]} has no effect with trainer.figures=false; omit it")
+    if keys and "trainer" not in plain and str(plain["output"] or ".csv").endswith(".csv"):
+        raise ConfigError(f"{keys[0]} needs output=FOLDER, where the figures are written")
 
 
 def _check_learned_weights(cfg: DictConfig) -> None:

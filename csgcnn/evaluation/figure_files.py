@@ -14,7 +14,7 @@ import numpy as np
 
 from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.data.targets import with_unit
-from csgcnn.io import write_bytes, write_csv
+from csgcnn.io import format_cell, write_bytes, write_csv
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 MM_PER_INCH = 25.4
@@ -135,7 +135,7 @@ def show_unit_square(axis: Any, diagonal: bool = True) -> None:
         diagonal: Whether to draw the diagonal.
     """
     if diagonal:
-        axis.axline((0, 0), (1, 1), color="black", linewidth=0.6, zorder=0.5)
+        axis.axline((0, 0), slope=1, color="black", linewidth=0.6, zorder=0.5)
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axis.set(xticks=UNIT_TICKS, yticks=UNIT_TICKS)
 
@@ -161,5 +161,8 @@ def write_numbers(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         columns: Columns of equal length by their names.
     """
     rows = zip(*columns.values(), strict=True)
-    cells = ([f"{cell:.7g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
-    write_csv(path.with_name(f"{path.name}.csv"), [*columns], cells)
+    write_csv(
+        path.with_name(f"{path.name}.csv"),
+        [*columns],
+        (list(map(format_cell, row)) for row in rows),
+    )

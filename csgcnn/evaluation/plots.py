@@ -167,7 +167,7 @@ def _draw_parity(
     low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
     margin = 0.03 * (high - low) or 0.03 * abs(high) or 1.0
     limits = (low - margin, high + margin)
-    axis.axline((low, low), (high or 1, high or 1), color="black", linewidth=0.6, zorder=0.5)
+    axis.axline((low, low), slope=1, color="black", linewidth=0.6, zorder=0.5)
     if len(x) >= CROWDED:
         bins = axis.hexbin(
             *(x, y), gridsize=50, bins="log", mincnt=1, cmap="viridis", extent=(*limits, *limits)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from csgcnn.errors import UserError
-from csgcnn.io import exclusive, read_json, write_csv, write_json, writing
+from csgcnn.io import exclusive, format_cell, read_json, write_csv, write_json, writing
 from csgcnn.runs.checkpoint import save_checkpoint
-from csgcnn.runs.tables import format_cell
 
 # Files that describe a run before it has trained.
 INPUTS = ("config.yaml", "environment.json", "splits.json")

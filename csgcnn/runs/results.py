@@ -108,7 +108,7 @@ def write_results(
     if plot and len(split["test"]):
         tested = plots.Predicted(prediction["test"], std.get("test"), values["test"])
         has_element = elements_in(features)[split["test"]]
-        plots.plot_test(tested, has_element, targets, run.folder, plot)
+        plots.draw(lambda: plots.plot_test(tested, has_element, targets, run.folder, plot))
 
 
 def draw_learning_curve(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.data.transforms import interval_in_unit, labels_in_unit, predictions_in_unit
-from csgcnn.io import write_csv
+from csgcnn.io import format_cell, write_csv
 
 T = TypeVar("T")
 
@@ -164,10 +164,3 @@ def write_predictions(path: Path, header: Sequence[str], rows: Iterable[Sequence
         rows: Cells of each row.
     """
     write_csv(path, header, (list(map(format_cell, row)) for row in rows))
-
-
-def format_cell(value: Any) -> Any:
-    """Return the cell for a value: numbers with seven digits, nothing for NaN."""
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.7g}"
-    return value

@@ -21,7 +21,8 @@ from csgcnn.cli.main import COMMANDS
 from csgcnn.cli.usage import USAGES
 
 PLUGIN = ROOT / "examples" / "plugin"
-TRAIN = ["trainer.max_epochs=1", "trainer.threads=1", "trainer.figures=false"]
+NO_FIGURES = "trainer.figures=false"
+TRAIN = ["trainer.max_epochs=1", "trainer.threads=1", NO_FIGURES]
 TRAIN += ["trainer.workers=1", "trainer.device=cpu"]
 # Overrides that replace those of the documentation: short trainings, one process.
 QUICK = {
@@ -111,6 +112,8 @@ class Reader:
             return self._run_program(["bash", "-c", line])
         words = words[1:]
         quick = QUICK.get(words[0], [])
+        if any("plot." in word for word in words):
+            quick = [word for word in quick if word != NO_FIGURES]
         if "hparams=csgcnn" in words:
             quick = [*quick, "hydra.sweeper.n_trials=2"]
         words = words if "--help" in words else [*words, *quick]

@@ -23,7 +23,8 @@ def test_a_folder_holds_what_a_run_holds(
     answer = csgcnn(*words, "split=test", "output=new/errors", cwd=tmp_path)
     assert answer.code == 0, answer.said
     folder = tmp_path / "new" / "errors"
-    names = ["metrics.json", "parity.png", "predictions.csv"]
+    names = ["element_errors.csv", "element_errors.png"]
+    names += ["metrics.json", "parity.png", "predictions.csv"]
     assert sorted(path.name for path in folder.iterdir()) == names
     found, in_run = (json.loads((home / "metrics.json").read_text()) for home in (folder, run))
     assert found["test"]["band_gap"]["mae"] == pytest.approx(in_run["test"]["band_gap"]["mae"])

@@ -58,7 +58,12 @@ def test_a_run_with_numbers_and_classes_has_metrics_and_figures_of_each(
     assert figures == {
         "parity",
         "learning_curve",
-        *(f"{k}_{n}" for k in ("confusion", "roc") for n in ("is_wide", "kind")),
+        "element_errors",
+        *(
+            f"{kind}_{name}"
+            for kind in ("confusion", "roc", "precision_recall")
+            for name in ("is_wide", "kind")
+        ),
     }
     epochs = table(mixed_run / "metrics.csv")
     assert all(np.isfinite(float(cell)) for row in epochs for cell in row.values())

@@ -30,6 +30,8 @@ CONTENTS = {
     "checkpoints/last.ckpt",
     "parity.png",
     "learning_curve.png",
+    "element_errors.png",
+    "element_errors.csv",
     "train.log",
 }
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
@@ -19,6 +20,7 @@ from csgcnn.runs.results import read_fold, write_results
 from csgcnn.training.trainer import Trainer
 
 GAP = Target("band_gap", "eV")
+FIGURES = ("parity", "calibration", "element_errors")
 
 
 @pytest.fixture
@@ -36,9 +38,10 @@ def test_figures_are_drawn_on_request(
 ) -> None:
     model = Ensemble([trainer(seed=seed).model for seed in (0, 1)])
     with RunDirectory(tmp_path) as run:
-        write_results(run, model, dataset.store, dataset, split, 16, {"seconds": 1}, figures)
+        plot = PlotSettings() if figures else None
+        write_results(run, model, dataset.store, dataset, split, 16, {"seconds": 1}, plot)
     drawn = {path.name for path in tmp_path.glob("*.png")}
-    assert drawn == ({"parity.png", "calibration.png"} if figures else set())
+    assert drawn == ({f"{name}.png" for name in FIGURES} if figures else set())
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert list(metrics) == [
         "val",
@@ -69,7 +72,7 @@ def test_results_are_complete_where_no_figure_can_be_drawn(
 
     monkeypatch.setattr("csgcnn.evaluation.plots.plot_test", fail)
     with RunDirectory(tmp_path) as run, caplog.at_level(logging.WARNING):
-        write_results(run, trainer().model, dataset.store, dataset, split, 16, {})
+        write_results(run, trainer().model, dataset.store, dataset, split, 16, {}, PlotSettings())
     assert found == [{"predictions.csv", "metrics.json"}]
     assert "a figure could not be drawn: no writable cache folder" in caplog.text
 
@@ -87,7 +90,7 @@ def test_the_end_names_baselines_and_leakage(
         "shared_compositions": {"val": 0, "test": 3},
     }
     with RunDirectory(tmp_path) as run, caplog.at_level(logging.INFO):
-        write_results(run, trainer().model, dataset.store, dataset, split, 16, facts, False)
+        write_results(run, trainer().model, dataset.store, dataset, split, 16, facts, None)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     mean, composition = (
         metrics[f"{name}_test_mae"]["band_gap"] for name in ("baseline", "composition")
@@ -110,7 +113,7 @@ def test_a_fold_is_read_as_it_was_written(
     with RunDirectory(tmp_path) as run:
         run.write_metrics([{"epoch": 1, "seconds": 30.0}, {"epoch": 2, "seconds": 90.0}])
         run.write_json("environment.json", {"device": "a CPU", "threads": 1})
-        write_results(run, model, dataset.store, dataset, split, 16, facts, figures=False)
+        write_results(run, model, dataset.store, dataset, split, 16, facts, None)
     fold = read_fold(4, tmp_path, GAP)
     assert fold.number == 4
     assert fold.ids == [dataset.store.ids[row] for row in split["test"].tolist()]
