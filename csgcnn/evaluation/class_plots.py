@@ -19,6 +19,7 @@ from csgcnn.evaluation.class_metrics import (
 )
 from csgcnn.evaluation.figure_files import (
     CHARACTER_WIDTH,
+    color_bar,
     legend_above,
     panels,
     show_unit_square,
@@ -48,7 +49,7 @@ def plot_confusion(
     names = [target.classes[i] for i in ticks]
     with panels(path, plot, height=0.85) as (figure, [axis]):
         image = axis.imshow(fraction, cmap="Blues", vmin=0, vmax=1)
-        figure.colorbar(image, ax=axis, label="fraction of the true class", pad=0.02)
+        color_bar(figure, axis, image, "fraction of the true class")
         if n_classes <= READABLE:
             size = min(7, plot.width * 0.8 / n_classes)
             for (i, j), n in np.ndenumerate(count.numpy()):

@@ -26,7 +26,7 @@ NARROWEST = 60.0  # width of a panel beside another one, in mm
 
 @contextmanager
 def panels(
-    path: Path, plot: PlotSettings, n_panels: int = 1, height: float = 1.0
+    path: Path, plot: PlotSettings, n_panels: int = 1, height: float = 1.0, margin: float = 0.0
 ) -> Iterator[tuple[Any, list[Any]]]:
     """Provide the panels of a figure, and write the figure when the block succeeds.
 
@@ -35,6 +35,7 @@ def panels(
         plot: Settings of the figures.
         n_panels: Number of panels.
         height: Height of a panel, relative to its width.
+        margin: Further height of a panel in mm, for titles.
 
     Yields:
         The figure and its axes.
@@ -43,7 +44,7 @@ def panels(
     n_columns = max(1, min(n_panels, int(plot.width // NARROWEST)))
     n_rows = -(-n_panels // n_columns)
     width = plot.width / MM_PER_INCH
-    size = (width, n_rows * height * width / n_columns)
+    size = (width, n_rows * (height * width / n_columns + margin / MM_PER_INCH))
     with matplotlib.style.context(["default", STYLE]):
         figure = matplotlib.figure.Figure(size, layout="constrained")
         axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
@@ -98,6 +99,18 @@ def axis_label(name: str, unit: str) -> str:
         if quantity:
             return f"{function[1]}({quantity[1] or quantity[2]} / {function[2]})"
     return with_unit(name, unit)
+
+
+def color_bar(figure: Any, axis: Any, colors: Any, label: str) -> Any:
+    """Draw a color bar to the right of an axis, with its height; return the bar.
+
+    Args:
+        figure: The figure.
+        axis: The axis.
+        colors: What it explains.
+        label: Its label.
+    """
+    return figure.colorbar(colors, cax=axis.inset_axes((1.03, 0, 0.05, 1)), label=label)
 
 
 def legend_above(axis: Any, title: str = "") -> None:

@@ -23,6 +23,7 @@ from csgcnn.evaluation.class_plots import CLASS_FIGURES
 from csgcnn.evaluation.element_plots import plot_element_errors
 from csgcnn.evaluation.figure_files import (
     axis_label,
+    color_bar,
     decade_ticks,
     legend_above,
     panels,
@@ -39,7 +40,6 @@ CROWDED = 500  # points from which their density is shown
 DISTINCT, THREE_DECADES = 5, 1000
 # Names of the files, whose suffix is that of the format, or .csv for the numbers.
 FILES = ("parity", "calibration", "element_errors", *(f"{stem}_*" for stem in CLASS_FIGURES))
-
 
 # Values by epoch and the value of a constant prediction, by name.
 Curves = Mapping[str, tuple[NDArray[Any], float | None]]
@@ -119,7 +119,7 @@ def plot_parity(
 ) -> None:
     """Draw predicted against known values, one panel per number; many points as their density.
 
-    The bars of up to 500 points extend one standard deviation to each side. The numbers are those
+    The bars of fewer than 500 points extend one standard deviation to each side. The numbers are those
     of predictions.csv.
 
     Args:
@@ -134,7 +134,8 @@ def plot_parity(
     first = np.cumsum([0, *(target.n_outputs for target in targets)])
     columns = [(i, first[i]) for i, target in enumerate(targets) if not target.classes]
     is_crowded = int(predicted.labels.isfinite().sum(0).max()) >= CROWDED
-    with panels(path, plot, len(columns), 0.93 if is_crowded else 1.12) as (figure, axes):
+    height, margin = (0.92, 4) if is_crowded else (1, 8)
+    with panels(path, plot, len(columns), height, margin) as (figure, axes):
         for axis, (i, output) in zip(axes, columns, strict=True):
             known = predicted.labels[:, i].isfinite()
             label = axis_label(targets[i].title, targets[i].unit)
@@ -172,7 +173,7 @@ def _draw_parity(
         bins = axis.hexbin(
             *(x, y), gridsize=50, bins="log", mincnt=1, cmap="viridis", extent=(*limits, *limits)
         )
-        bar = figure.colorbar(bins, ax=axis, label="crystals per hexagon", pad=0.02)
+        bar = color_bar(figure, axis, bins, "crystals per hexagon")
         decade_ticks(bar.ax.yaxis)
     else:
         if bars:

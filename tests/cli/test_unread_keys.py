@@ -39,6 +39,7 @@ Command = Callable[..., Any]
         ("train", "dataset.units.refractive_index=1", "refractive_index is not a target"),
         ("train", "dataset.derived.wide=band_gap > 3", "wide is not a target"),
         ("train", "dataset.task_weights.band_gap=2", "has no effect on one target, band_gap"),
+        ("evaluate", "plot.format=pdf", "needs output=FOLDER"),
         ("benchmark", "dataset.split.fold=1", "folds=… chooses the folds"),
         ("benchmark", "dataset=elastic", "dataset=… has no effect beside task=…"),
     ],
@@ -99,6 +100,7 @@ def test_a_split_that_a_cross_validation_does_not_use_is_refused(
     [
         (["trainer.device=cpu", "trainer.cuda_graphs=true"], "device=auto or cuda, not cpu"),
         (["trainer.device=cpu", "trainer.deterministic=true"], "device=auto or cuda, not cpu"),
+        (["trainer.figures=false", "plot.width=170"], "no effect with trainer.figures=false"),
     ],
 )
 def test_a_key_that_other_choices_leave_unread_is_refused(

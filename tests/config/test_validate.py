@@ -39,6 +39,7 @@ def check(command: str, *overrides: str) -> None:
         ("train", "dataset=csv", ["dataset.path", "a table with a column"]),
         ("train", "model.hidden=75", ["model.hidden=75", "model.convolution.heads=4", "72 or 76"]),
         ("train", "node_features=[]", ["node_features"]),
+        ("train", "plot.format=[png,jpg]", ["plot.format", "expected png, pdf or svg"]),
         ("train", "~scheduler", ["scheduler"]),
         ("predict", "batch_size=5", ["ckpt=…, structures=…"]),
         ("evaluate", "batch_size=5", ["ckpt=…, dataset.path=…", "dataset=dielectric"]),
