@@ -119,8 +119,8 @@ def plot_parity(
 ) -> None:
     """Draw predicted against known values, one panel per number; many points as their density.
 
-    The bars of fewer than 500 points extend one standard deviation to each side. The numbers are those
-    of predictions.csv.
+    The bars of fewer than 500 points extend one standard deviation to each side. The numbers are
+    those of predictions.csv.
 
     Args:
         predicted: The predictions, in the units of the targets.
