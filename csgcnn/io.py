@@ -147,21 +147,6 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def replacing_csv(path: Path, header: Sequence[str]) -> Iterator[Any]:
-    """Open a csv writer of a file that is written atomically, see `replacing`.
-
-    Args:
-        path: The file.
-        header: Names of the columns, which are written first.
-
-    Yields:
-        A writer as `csv.writer` returns it.
-    """
-    with replacing(path) as file, csv_writer(file, header) as writer:
-        yield writer
-
-
-@contextmanager
 def csv_writer(file: Any, header: Sequence[str]) -> Iterator[Any]:
     """Open a csv writer of an open file.
 
@@ -188,7 +173,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
         header: Names of the columns.
         rows: Cells of each row.
     """
-    with replacing_csv(path, header) as writer:
+    with replacing(path) as file, csv_writer(file, header) as writer:
         writer.writerows(rows)
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from pymatgen.core import Lattice, Structure
+from record_lists import read_records
 from torch import Tensor, nn
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.settings.trainer import TrainerSettings
 from csgcnn.crystals import elements
 from csgcnn.crystals.crystal import Crystal
-from csgcnn.crystals.datasets import read_records
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structures import to_crystal

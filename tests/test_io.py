@@ -9,11 +9,11 @@ import pytest
 
 from csgcnn.errors import UserError
 from csgcnn.io import (
+    csv_writer,
     exclusive,
     exclusive_when_free,
     file_digest,
     replacing,
-    replacing_csv,
     whole_folder,
     write_bytes,
     write_csv,
@@ -36,7 +36,7 @@ def test_written_files_can_be_read(tmp_path: Path) -> None:
 def test_readers_see_the_old_file_until_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("old")
-    with replacing_csv(path, ["id"]) as writer:
+    with replacing(path) as file, csv_writer(file, ["id"]) as writer:
         writer.writerows([["x"]] * 10_000)
         assert path.read_text() == "old"
     assert path.read_text().startswith("id")

@@ -57,7 +57,7 @@ def run_application(command: str, arguments: Sequence[str]) -> int:
     failures: list[str] = []
     try:
         given = canonical(command, resumed(arguments) if command == "train" else arguments)
-        parser = make_parser(command)
+        parser = _make_parser(command)
         options = parser.parse_args(given)
         plugins = opted_in(arguments)
         # --help lists the keys of permitted classes.
@@ -78,12 +78,8 @@ def run_application(command: str, arguments: Sequence[str]) -> int:
     return 1 if failures else 0
 
 
-def make_parser(command: str) -> argparse.ArgumentParser:
-    """Return the parser of Hydra's flags, without the completion of Hydra in the help.
-
-    Args:
-        command: Name of the command.
-    """
+def _make_parser(command: str) -> argparse.ArgumentParser:
+    """Return the parser of Hydra's flags, without the completion of Hydra in the help."""
     parser = argparse.ArgumentParser(
         f"csgcnn {command}",
         parents=[get_args_parser()],
@@ -94,19 +90,13 @@ def make_parser(command: str) -> argparse.ArgumentParser:
     return parser
 
 
-def make_job(
+def _make_job(
     command: str, plugins: Sequence[str], failures: list[str], check: Check
 ) -> Callable[[DictConfig], Any]:
     """Return the function that Hydra calls with the configuration of each job.
 
-    A launcher may call it in another process.
-
-    Args:
-        command: Name of the command.
-        plugins: Packages that the command line allows.
-        failures: List to which failed jobs of a multirun are added.
-        check: Checks the configuration of a job of a multirun; that of a single run is checked
-            before its folder is created.
+    A launcher may call it in another process. Failed jobs of a multirun are added to `failures`.
+    The configuration of a single run is checked before its folder is created.
     """
 
     def run_job(cfg: DictConfig) -> Any:
@@ -171,7 +161,7 @@ def _run(
             hydra.show_info(options.info, name, overrides)
         else:
             check = _checker(command, plugins, own, name)
-            job = make_job(command, plugins, failures, check)
+            job = _make_job(command, plugins, failures, check)
             cfg = _composed(hydra, name, overrides, options.multirun)
             is_sweep = cfg.hydra.mode == RunMode.MULTIRUN
             _check_place(overrides, is_sweep)
@@ -206,14 +196,7 @@ def _check_place(overrides: Sequence[str], is_sweep: bool) -> None:
 
 
 def _checker(command: str, plugins: Sequence[str], folders: Sequence[Path], name: str) -> Check:
-    """Return a function that checks a configuration, given it and its node `hydra`.
-
-    Args:
-        command: Name of the command.
-        plugins: Packages that the command line allows.
-        folders: Folders of the user's configurations.
-        name: Name of the configuration.
-    """
+    """Return a function that checks a configuration, given it and its node `hydra`."""
 
     def check(cfg: DictConfig, node: DictConfig) -> None:
         check_opt_in(cfg.plugins, plugins)

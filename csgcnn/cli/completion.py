@@ -45,7 +45,7 @@ def completions(line: str, shell: str, commands: Sequence[str]) -> list[str]:
         shell: The shell.
         commands: Names of all commands.
     """
-    words, word, is_quoted = split_line(line)
+    words, word, is_quoted = _split_line(line)
     every = dict.fromkeys(candidates(words[1:], word, commands))
     found = [item for item in every if item.startswith(word)]
     if shell == "fish" or is_quoted:
@@ -53,12 +53,8 @@ def completions(line: str, shell: str, commands: Sequence[str]) -> list[str]:
     return [re.sub(r"([\s\"'\\$`&|;<>()*?\[\]{}!#])", r"\\\1", item) for item in found]
 
 
-def split_line(line: str) -> tuple[list[str], str, bool]:
-    """Return the complete words of a command line, its last word, and whether that is in quotes.
-
-    Args:
-        line: The command line up to the cursor.
-    """
+def _split_line(line: str) -> tuple[list[str], str, bool]:
+    """Return the complete words of a command line, its last word, and whether that is in quotes."""
     for quote in ("", "'", '"'):
         try:
             # The mark keeps an empty last word.

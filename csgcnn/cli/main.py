@@ -60,9 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(USAGE)
         return 0
     if command in COMPLETION_FLAGS:
-        return run_completion(command, rest)
+        return _run_completion(command, rest)
     if "--version" in arguments:
-        print_version(is_verbose="-v" in arguments)
+        _print_version(is_verbose="-v" in arguments)
         return 0
     if command in COMMANDS:
         return COMMANDS[command](command, rest)
@@ -77,7 +77,7 @@ def _is_unicode(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def print_version(is_verbose: bool) -> None:
+def _print_version(is_verbose: bool) -> None:
     """Print the version, or all versions that a bug report needs."""
     print(f"csgcnn {__version__}")
     if is_verbose:
@@ -86,16 +86,8 @@ def print_version(is_verbose: bool) -> None:
         print(*environment_lines(), sep="\n")
 
 
-def run_completion(flag: str, arguments: Sequence[str]) -> int:
-    """Answer a shell that completes a command line, or install or print what makes it ask.
-
-    Args:
-        flag: One of `COMPLETION_FLAGS`.
-        arguments: The shell; after `--complete`, also the command line up to the cursor.
-
-    Returns:
-        The exit code.
-    """
+def _run_completion(flag: str, arguments: Sequence[str]) -> int:
+    """Answer a shell that completes a command line, or install or print what makes it ask."""
     from csgcnn.cli.completion import completions
     from csgcnn.cli.install_completion import SCRIPTS, chosen_shell, install_completion
 
@@ -116,16 +108,8 @@ def run_completion(flag: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def run_command(command: str, arguments: Sequence[str]) -> int:
-    """Run a command that has a configuration, on one rank or on all ranks of a launcher.
-
-    Args:
-        command: Name of the command, a key of `COMMANDS`.
-        arguments: Arguments after the name: overrides and flags of Hydra.
-
-    Returns:
-        The exit code.
-    """
+def _run_command(command: str, arguments: Sequence[str]) -> int:
+    """Run a command that has a configuration, on one rank or on all ranks of a launcher."""
     own = read_rank()
     try:
         check_spelling(command, arguments)
@@ -169,19 +153,20 @@ def _run_on_rank(command: str, arguments: Sequence[str], own: Rank) -> int:
         return print_error(f"{command} (process {own.rank} of {own.world_size})", error)
 
 
-def run_table(command: str, arguments: Sequence[str]) -> int:
-    """Run `csgcnn table`.
+def _run_plain(command: str, arguments: Sequence[str]) -> int:
+    """Run a command without a configuration."""
+    try:
+        (_compare_runs if command == "table" else _import_cgcnn)(arguments)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        from csgcnn.cli.messages import print_error
 
-    Args:
-        command: Name of the command, for messages.
-        arguments: Arguments after the name: folders.
+        return print_error(command, error)
+    return 0
 
-    Returns:
-        The exit code.
 
-    Raises:
-        SystemExit: The arguments are wrong, or are --help.
-    """
+def _compare_runs(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         "csgcnn table",
         description="Compare all runs below the folders. Runs that differ only in seeds, fold and "
@@ -193,35 +178,17 @@ def run_table(command: str, arguments: Sequence[str]) -> int:
         "folders", metavar="DIR", nargs="+", type=Path, help="a run, a sweep, or a folder of them"
     )
     folders = parser.parse_args(arguments).folders
-    try:
-        from csgcnn.commands.table import leaderboard
+    from csgcnn.commands.table import leaderboard
 
-        table, left_out = leaderboard(folders)
-    except Exception as error:
-        from csgcnn.cli.messages import print_error
-
-        return print_error(command, error)
+    table, left_out = leaderboard(folders)
     print(table, end="")
     print(*left_out, sep="\n", end="\n" if left_out else "", file=sys.stderr)
-    return 0
 
 
 IMPORT_KEYS = ("output", "name", "unit", "overwrite")
 
 
-def run_import_cgcnn(command: str, arguments: Sequence[str]) -> int:
-    """Run `csgcnn import-cgcnn`.
-
-    Args:
-        command: Name of the command, for messages.
-        arguments: Arguments after the name: a file and key=value settings.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        SystemExit: The arguments are wrong, or are --help.
-    """
+def _import_cgcnn(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         "csgcnn import-cgcnn",
         usage="csgcnn import-cgcnn FILE.pth.tar [output=PATH] [name=NAME] [unit=UNIT]\n"
@@ -240,35 +207,28 @@ def run_import_cgcnn(command: str, arguments: Sequence[str]) -> int:
         "property, by default those of the published model; overwrite=true replaces a file",
     )
     found = parser.parse_args(arguments)
-    try:
-        given, known = dict(text.partition("=")[::2] for text in found.settings), IMPORT_KEYS
-        for key in given.keys() - set(known):
-            raise ConfigError(f"there is no key {key}{nearest(key, known)}")
-        overwrite = given.get("overwrite", "false").lower()
-        if overwrite not in ("true", "false"):
-            raise ConfigError(f"overwrite={overwrite}: expected true or false")
-        path = found.file.expanduser()
-        stem = path.name.removesuffix(".tar").removesuffix(".pth")
-        output = Path(given.get("output") or f"{stem}.ckpt").expanduser()
-        from csgcnn.commands.import_cgcnn import import_cgcnn
+    given, known = dict(text.partition("=")[::2] for text in found.settings), IMPORT_KEYS
+    for key in given.keys() - set(known):
+        raise ConfigError(f"there is no key {key}{nearest(key, known)}")
+    overwrite = given.get("overwrite", "false").lower()
+    if overwrite not in ("true", "false"):
+        raise ConfigError(f"overwrite={overwrite}: expected true or false")
+    path = found.file.expanduser()
+    stem = path.name.removesuffix(".tar").removesuffix(".pth")
+    output = Path(given.get("output") or f"{stem}.ckpt").expanduser()
+    from csgcnn.commands.import_cgcnn import import_cgcnn
 
-        is_replaced = overwrite == "true"
-        print(import_cgcnn(path, output, given.get("name"), given.get("unit"), is_replaced))
-    except Exception as error:
-        from csgcnn.cli.messages import print_error
-
-        return print_error(command, error)
-    return 0
+    print(import_cgcnn(path, output, given.get("name"), given.get("unit"), overwrite == "true"))
 
 
 COMPLETION_FLAGS = ("--install-completion", "--show-completion", "--complete")
 COMMANDS: dict[str, Callable[[str, Sequence[str]], int]] = {
-    "train": run_command,
-    "predict": run_command,
-    "evaluate": run_command,
-    "describe": run_command,
-    "build": run_command,
-    "benchmark": run_command,
-    "table": run_table,
-    "import-cgcnn": run_import_cgcnn,
+    "train": _run_command,
+    "predict": _run_command,
+    "evaluate": _run_command,
+    "describe": _run_command,
+    "build": _run_command,
+    "benchmark": _run_command,
+    "table": _run_plain,
+    "import-cgcnn": _run_plain,
 }

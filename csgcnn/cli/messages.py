@@ -35,7 +35,7 @@ EXPECTED = {
 }
 
 
-def wants_tracebacks() -> bool:
+def _wants_tracebacks() -> bool:
     """Return whether the user asked for tracebacks, with HYDRA_FULL_ERROR=1."""
     return os.environ.get("HYDRA_FULL_ERROR") == "1"
 
@@ -56,7 +56,7 @@ def print_error(source: str, error: Exception) -> int:
 
 def format_error(error: Exception) -> str:
     """Return an error as one line; write the traceback of an internal error to error.log."""
-    if wants_tracebacks():
+    if _wants_tracebacks():
         traceback.print_exception(error)
     if isinstance(error, UserError):
         return str(error)
@@ -78,17 +78,17 @@ def print_hydra_error(command: str, error: Exception, arguments: Sequence[str]) 
     Returns:
         The exit code.
     """
-    if type(error).__module__.startswith("submitit.") and not wants_tracebacks():
+    if type(error).__module__.startswith("submitit.") and not _wants_tracebacks():
         print(f"csgcnn {command}: the launcher reports: {first_line(error)}", file=sys.stderr)
         return 1
-    if isinstance(error, OSError) and error.filename and not wants_tracebacks():
+    if isinstance(error, OSError) and error.filename and not _wants_tracebacks():
         # No folder can be made for the run.
         reason = f"cannot write {error.filename}: {error.strerror}"
         print(f"csgcnn {command}: {reason}; give another folder", file=sys.stderr)
         return 1
     expected = HydraException | OmegaConfBaseException | ValueError | yaml.YAMLError
     is_expected = isinstance(error, expected)
-    if wants_tracebacks() or not is_expected:
+    if _wants_tracebacks() or not is_expected:
         traceback.print_exception(error)
         return 1
     message = as_typed(format_hydra_error(error, command), command, arguments)

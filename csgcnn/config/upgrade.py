@@ -1,9 +1,7 @@
 """Bring configurations of earlier versions up to date."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -79,34 +77,19 @@ def removed_keys_in(config: Mapping[str, Any]) -> list[str]:
     return found
 
 
-@contextmanager
-def upgraded_folder(folder: Path, name: str) -> Iterator[list[Path]]:
-    """Provide a run's configuration of an earlier version in the form of this version.
-
-    Args:
-        folder: Folder of configurations.
-        name: Name of the configuration to upgrade.
-
-    Yields:
-        A temporary folder that holds the upgraded configuration, or nothing where the
-        configuration is up to date.
+def upgraded_file(path: Path) -> dict[str, Any] | None:
+    """Return a configuration in the form of this version, or None where it is up to date.
 
     Raises:
         ConfigError: It has a removed key that changed what the run computed.
     """
-    path = folder / f"{name.removesuffix('.yaml')}.yaml"
     config = read_config(path)
     if removed := removed_keys_in(config):
         raise ConfigError(f"{path}: {'; '.join(removed)}")
     upgraded = _upgraded(config, "")
     if is_run(config):
         upgraded = upgrade_config(config) | {"defaults": RUN_DEFAULTS}
-    if upgraded == config:
-        yield []
-        return
-    with TemporaryDirectory(prefix="csgcnn-") as temporary:
-        OmegaConf.save(OmegaConf.create(upgraded), Path(temporary, path.name))
-        yield [Path(temporary)]
+    return None if upgraded == config else upgraded
 
 
 def is_run(config: Mapping[str, Any]) -> bool:

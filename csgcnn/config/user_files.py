@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from csgcnn.config.locations import CONF, group_names
 from csgcnn.config.override import full_key
-from csgcnn.config.upgrade import read_config, upgraded_folder
+from csgcnn.config.upgrade import read_config, upgraded_file
 from csgcnn.errors import ConfigError
 
 
@@ -30,15 +30,16 @@ def user_folders(folder: Path, name: str, command: str) -> Iterator[list[Path]]:
     """
     path = folder / f"{name.removesuffix('.yaml')}.yaml"
     with TemporaryDirectory(prefix="csgcnn-") as temporary:
-        if (config := _plain(path, Path(temporary))) is not None:
-            completed = _completed(config, read_config(CONF / f"{command}.yaml"))
-            OmegaConf.save(OmegaConf.create(completed), Path(temporary, path.name))
+        config, is_searched = _plain(path, Path(temporary)), True
+        if config is None:
+            written = upgraded_file(path)
+        else:
+            written = _completed(config, read_config(CONF / f"{command}.yaml"))
             # The folder may be any folder: it is searched only if it holds options.
-            has_options = any((folder / group).is_dir() for group in group_names())
-            yield [Path(temporary), *([folder] if has_options else [])]
-            return
-    with upgraded_folder(folder, name) as upgraded:
-        yield [*upgraded, folder]
+            is_searched = any((folder / group).is_dir() for group in group_names())
+        if written is not None:
+            OmegaConf.save(OmegaConf.create(written), Path(temporary, path.name))
+        yield [*[Path(temporary)] * (written is not None), *[folder] * is_searched]
 
 
 def _plain(path: Path, temporary: Path) -> dict[str, Any] | None:

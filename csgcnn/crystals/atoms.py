@@ -59,14 +59,14 @@ def crystal_of_dict(source: Mapping[str, Any]) -> Crystal:
     """
     _refuse_partial_occupancies(source.get("occupancy"))
     if (species := source.get("species")) is None:
-        species = _symbols(plain_array(source["numbers"]))
-    lattice = _periodic_lattice(plain_array(source.get("cell")), plain_array(source.get("pbc")))
+        species = _symbols(_plain_array(source["numbers"]))
+    lattice = _periodic_lattice(_plain_array(source.get("cell")), _plain_array(source.get("pbc")))
     _refuse_ghosts(species)
-    positions = np.array(plain_array(source["positions"]), dtype=np.float64).reshape(-1, 3)
+    positions = np.array(_plain_array(source["positions"]), dtype=np.float64).reshape(-1, 3)
     return make_crystal(lattice, species, positions @ np.linalg.inv(lattice))
 
 
-def plain_array(value: Any) -> Any:
+def _plain_array(value: Any) -> Any:
     """Return the nested list of an array in ASE's JSON, or the value."""
     if isinstance(value, Mapping) and "array" in value:
         # A cell with its class.

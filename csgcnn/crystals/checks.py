@@ -72,7 +72,7 @@ def check_distances(crystal: Crystal, center: Array, neighbor: Array, distance: 
     """
     if not len(distance):
         return
-    radius = covalent_radii()[crystal.atomic_number]
+    radius = _covalent_radii()[crystal.atomic_number]
     relative = distance / (radius[center] + radius[neighbor])
     closest = int(relative.argmin())
     if relative[closest] >= SHORT_DISTANCE:
@@ -91,7 +91,7 @@ def check_distances(crystal: Crystal, center: Array, neighbor: Array, distance: 
 
 
 @cache
-def covalent_radii() -> NDArray[np.float64]:
+def _covalent_radii() -> NDArray[np.float64]:
     """Return covalent radii in Å, [119] indexed by atomic number."""
     import gemmi
 

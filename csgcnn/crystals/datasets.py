@@ -3,8 +3,7 @@
 Packages of `plugins=[...]` add formats with `register_reader`.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +21,7 @@ from csgcnn.crystals.readers import (
     StructureFolder,
 )
 from csgcnn.crystals.records import DEFAULT_OPTIONS, ReadOptions, Record
-from csgcnn.errors import UserError, one_line
+from csgcnn.errors import UserError
 
 
 class DatasetReader(Protocol):
@@ -111,21 +110,6 @@ def find_reader(path: Path) -> DatasetReader | None:
     return next((reader for reader in readers if reader.matches(path)), None)
 
 
-def read_records(path: Path, options: ReadOptions = DEFAULT_OPTIONS) -> list[Record]:
-    """Return all records of a data set.
-
-    Args:
-        path: File or folder.
-        options: Columns that the user named.
-
-    Raises:
-        UserError: As `iter_records`, or an id occurs more than once.
-    """
-    records = list(iter_records(path, options))
-    check_unique(path, Counter(record.id for record in records))
-    return records
-
-
 def iter_records(path: Path, options: ReadOptions = DEFAULT_OPTIONS) -> Iterator[Record]:
     """Yield the records of a data set; memory does not grow with their number.
 
@@ -198,23 +182,6 @@ def reader_version(path: Path) -> str:
     if reader in _BUILT_IN:
         return ""
     return f"{type(reader).__module__}.{type(reader).__qualname__} {reader.version}"
-
-
-def check_unique(path: Path, counts: Mapping[str, int]) -> None:
-    """Check that no id of a data set occurs more than once.
-
-    Args:
-        path: The data set, for the message.
-        counts: Number of records with each id.
-
-    Raises:
-        UserError: Ids are repeated; the message names the first five.
-    """
-    repeated = [id_ for id_, n_records in counts.items() if n_records > 1]
-    if repeated:
-        some = one_line(", ".join(repeated[:5]) + (", ..." if len(repeated) > 5 else ""))
-        subject = "1 id occurs" if len(repeated) == 1 else f"{len(repeated)} ids occur"
-        raise UserError(f"{path}: {subject} more than once ({some}); expected unique ids")
 
 
 def check_labeled(path: Path) -> None:

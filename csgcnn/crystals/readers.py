@@ -56,7 +56,7 @@ class JsonTable:
             path: The file.
             options: Columns that the user named.
         """
-        return structure_records(path, self._table(path), options)
+        return self._records(path, options)
 
     def read_or_none(self, path: Path, options: ReadOptions) -> Iterator[Record] | None:
         """Return the records of a file that holds a table, or None.
@@ -80,6 +80,9 @@ class JsonTable:
         """
         yield path
         yield from source_files(self.read(path, options), self._n_searched)
+
+    def _records(self, path: Path, options: ReadOptions) -> Iterator[Record]:
+        return structure_records(path, self._table(path), options)
 
     def _table(self, path: Path) -> Table:
         return json_table(JsonStream(path))
@@ -106,13 +109,7 @@ class CsvTable(JsonTable):
     _format = "csv"
     _n_searched = None
 
-    def read(self, path: Path, options: ReadOptions) -> Iterator[Record]:
-        """Yield the records of the table.
-
-        Args:
-            path: The table.
-            options: Columns that the user named.
-        """
+    def _records(self, path: Path, options: ReadOptions) -> Iterator[Record]:
         yield from file_records(path, csv_table(path, options.columns), options)
 
 
@@ -169,13 +166,7 @@ class ExtendedXyz(JsonTable):
             indexed = (row._replace(index=name) for row in rows)
         return structure_records(path, Table(table.columns, indexed), options)
 
-    def read(self, path: Path, options: ReadOptions) -> Iterator[Record]:
-        """Return the records of the file.
-
-        Args:
-            path: The file.
-            options: Columns that the user named.
-        """
+    def _records(self, path: Path, options: ReadOptions) -> Iterator[Record]:
         return self.named(path, structure_name(path.name), options)
 
     def _rows(self, path: Path) -> Iterator[dict[str, Any]]:

@@ -33,9 +33,9 @@ from csgcnn.data.shards import (
     shards_folder,
 )
 from csgcnn.data.store import GraphStore, made_by_user, open_store
-from csgcnn.data.store_files import FORMAT, FORMAT_WITHOUT_WARNINGS, is_store, reading, store_format
+from csgcnn.data.store_files import FORMAT, FORMAT_WITHOUT_WARNINGS, is_store, reading
 from csgcnn.errors import ConfigError, first_line
-from csgcnn.io import exclusive_when_free, file_digest
+from csgcnn.io import exclusive_when_free, file_digest, read_json
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +206,7 @@ def known_warnings(folder: Path) -> list[StructureNote]:
     Raises:
         UserError: The list is damaged.
     """
-    if store_format(folder) == FORMAT_WITHOUT_WARNINGS:
+    if read_json(folder / "meta.json")["format"] == FORMAT_WITHOUT_WARNINGS:
         log.warning(
             "%s was built by an older version; warnings about its structures are not known. Build "
             "it again: csgcnn build dataset.path=DATA output=FOLDER",

@@ -12,7 +12,7 @@ MOST_CLASSES = 230
 TRUTHS = {"false": "0", "true": "1"}
 
 
-def label_of(value: float | int | str | bool) -> str:
+def _label_of(value: float | int | str | bool) -> str:
     """Return the label of a class: 1, 1.0, true and "1" are the same class."""
     if isinstance(value, str):
         return value
@@ -26,7 +26,7 @@ def position_of(value: float | int | str | bool, classes: Sequence[str]) -> int 
         value: A cell of the column; booleans are written true, True or 1.
         classes: Labels of the classes.
     """
-    label = label_of(value)
+    label = _label_of(value)
     if label not in classes and tuple(classes) == tuple(TRUTHS):
         label = {number: name for name, number in TRUTHS.items()}.get(label, label.lower())
     return classes.index(label) if label in classes else None
@@ -47,7 +47,7 @@ def classes_of(name: str, values: Sequence[Scalar], source: Path) -> tuple[str, 
     if known and all(isinstance(value, bool) for value in known):
         labels = {str(value).lower() for value in known}
     else:
-        labels = {label_of(value) for value in known}
+        labels = {_label_of(value) for value in known}
     if not any_text(values):
         labels = {label for label in labels if not is_missing_number(label)}
     if len(labels) == 1:

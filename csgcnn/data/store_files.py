@@ -76,11 +76,6 @@ def is_store(path: Path) -> bool:
     return isinstance(meta, dict) and {"format", "settings"} <= meta.keys()
 
 
-def store_format(folder: Path) -> object:
-    """Return the format of a store."""
-    return read_json(folder / "meta.json")["format"]
-
-
 def save_content(content: StoreContent, folder: Path) -> None:
     """Write a store into an existing folder.
 

@@ -56,7 +56,7 @@ def predict_store(
     Raises:
         UserError: The store has other graphs than those of the model, or a process was killed.
     """
-    store = open_mapped(source.store, predictor.device)
+    store = _open_mapped(source.store, predictor.device)
     predictor.check_settings(store)
     if workers == 1 or predictor.device.type != "cpu" or len(store) - first < parallel_rows:
         yield from predictor.stream_store(store, batch_size, first, chunk_size)
@@ -77,13 +77,8 @@ def predict_store(
     )
 
 
-def open_mapped(folder: Path, device: torch.device | str = "cpu") -> GraphStore:
-    """Open a store whose graphs stay in their files.
-
-    Args:
-        folder: Folder of the store.
-        device: Device of the batches.
-    """
+def _open_mapped(folder: Path, device: torch.device | str = "cpu") -> GraphStore:
+    """Open a store whose graphs stay in their files."""
     return open_store(folder).to(device, resident=False)
 
 
@@ -97,4 +92,4 @@ def _predict(source: Source, batch_size: int, threads: int, rows: range) -> Pred
 def _opened(source: Source, threads: int) -> tuple[Predictor, GraphStore]:
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
-    return Predictor.load(source.checkpoints, "cpu", source.plugins), open_mapped(source.store)
+    return Predictor.load(source.checkpoints, "cpu", source.plugins), _open_mapped(source.store)

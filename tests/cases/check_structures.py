@@ -39,13 +39,13 @@ def read_structure(path):
 
 def read_table(path):
     """Id, symbols and columns of each crystal of a data set (a folder, a csv or json table)."""
-    from csgcnn.crystals.datasets import read_records
+    from csgcnn.crystals.datasets import iter_records
     from csgcnn.crystals.elements import SYMBOLS
     from csgcnn.crystals.structures import to_crystal
 
     return [
         (r.id, [SYMBOLS[z] for z in to_crystal(r.source).atomic_number], r.columns)
-        for r in read_records(path)
+        for r in iter_records(path)
     ]
 
 

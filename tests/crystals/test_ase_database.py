@@ -7,9 +7,10 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
+from record_lists import read_records
 from structure_text import Write
 
-from csgcnn.crystals.datasets import iter_records, read_records
+from csgcnn.crystals.datasets import iter_records
 from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.crystals.structures import to_crystal
 from csgcnn.errors import StructureError, UserError

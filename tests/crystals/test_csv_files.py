@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from record_lists import read_records
 from structure_text import CIF, CSCL, POSCAR, Write
 
-from csgcnn.crystals.datasets import read_records
 from csgcnn.crystals.records import ReadOptions
 from csgcnn.crystals.structures import to_crystal
 from csgcnn.errors import UserError

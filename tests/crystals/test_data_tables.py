@@ -3,9 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from record_lists import read_records
 from structure_text import CSCL, Write
 
-from csgcnn.crystals.datasets import read_records
 from csgcnn.errors import UserError
 
 

@@ -1,22 +1,20 @@
 """Finding the reader of a data set: built-in formats, formats of plugins, and what is refused."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from structure_text import CSCL, ROW, Write
+from record_lists import read_records
+from structure_text import CSCL, Write
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.datasets import (
     DatasetReader,
     check_labeled,
-    check_unique,
     find_reader,
     iter_records,
     mark_repeated,
-    read_records,
     reader_version,
     register_reader,
     source_files,
@@ -119,14 +117,6 @@ def test_records_are_read_lazily(write: Write) -> None:
     assert next(records).id == "1"
     with pytest.raises(UserError, match="not valid JSON"):
         list(records)
-
-
-def test_repeated_ids_are_counted(write: Write) -> None:
-    rows = [ROW | {"id": i % 8} for i in range(16)]
-    with pytest.raises(UserError, match=r"8 ids occur more than once \(0, 1, 2, 3, 4, \.\.\.\)"):
-        read_records(write("set.json", rows))
-    with pytest.raises(UserError, match=r"a\.json: 1 id occurs more than once \(x\)"):
-        check_unique(Path("a.json"), Counter("xxy"))
 
 
 def test_a_folder_needs_id_prop_to_have_targets(write: Write, tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.io import write as write_ase
+from record_lists import read_records
 from structure_text import Write
 
-from csgcnn.crystals.datasets import read_records, source_files
+from csgcnn.crystals.datasets import source_files
 from csgcnn.crystals.records import ReadOptions
 from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.crystals.structures import to_crystal

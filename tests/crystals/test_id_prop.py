@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from record_lists import read_records
 from structure_text import Write
 
-from csgcnn.crystals.datasets import read_records, source_files
+from csgcnn.crystals.datasets import source_files
 from csgcnn.crystals.records import ReadOptions, Record
 from csgcnn.crystals.structures import to_crystal
 from csgcnn.errors import StructureError, UserError

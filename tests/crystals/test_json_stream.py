@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from record_lists import read_records
 from structure_text import CSCL, Write
 
 from csgcnn.crystals.data_tables import json_lines_table, json_table
-from csgcnn.crystals.datasets import iter_records, read_records
+from csgcnn.crystals.datasets import iter_records
 from csgcnn.crystals.json_stream import JsonStream
 from csgcnn.crystals.text_files import TextLimits
 from csgcnn.errors import UserError

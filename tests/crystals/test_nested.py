@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from record_lists import read_records
 from structure_text import CSCL, Write
 
-from csgcnn.crystals.datasets import read_records, source_files
+from csgcnn.crystals.datasets import source_files
 from csgcnn.crystals.nested import with_nested
 from csgcnn.crystals.records import ReadOptions
 from csgcnn.crystals.structures import to_crystal

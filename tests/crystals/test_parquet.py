@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow
 import pytest
 from pyarrow import parquet
+from record_lists import read_records
 from structure_text import CIF, CSCL, Write
 
-from csgcnn.crystals.datasets import read_records
 from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.crystals.structures import to_crystal
 from csgcnn.errors import UserError

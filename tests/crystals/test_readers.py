@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from record_lists import read_records
 from structure_text import CSCL, ROW, Write
 
-from csgcnn.crystals.datasets import read_records, source_files
+from csgcnn.crystals.datasets import source_files
 from csgcnn.crystals.records import ReadOptions, Record
 from csgcnn.crystals.structures import to_crystal
 from csgcnn.errors import StructureError, UserError

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from record_lists import read_records
 from structure_text import CIF, Write
 
-from csgcnn.crystals.datasets import read_records
 from csgcnn.crystals.structure_files import read_structure_file
 from csgcnn.crystals.structures import to_crystal
 from csgcnn.crystals.text_files import TextLimits

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from old_stores import make_format_6
+from record_lists import read_records
 
 from csgcnn import DataWarning, load
 from csgcnn.commands.predict import predict
 from csgcnn.config.compose import compose
-from csgcnn.crystals.datasets import read_records
 from csgcnn.crystals.graph_builder import GraphPlan, build_graphs
 from csgcnn.screening.partial_table import Part, PartialTable
 

@@ -80,7 +80,7 @@ def possible_symmetries(items: Items, lattice: Array) -> list[Symmetry]:
             f"listed; add {_OPERATIONS[0]}"
         )
     found = [Symmetry(setting.name, hall_operations(setting.hall)) for setting in settings]
-    fitting = [symmetry for symmetry in found if fits_cell(symmetry.operations, lattice)]
+    fitting = [symmetry for symmetry in found if _fits_cell(symmetry.operations, lattice)]
     if not fitting:
         lengths = ", ".join(f"{length:.4g}" for length in np.linalg.norm(lattice, axis=1))
         raise StructureError(
@@ -90,13 +90,8 @@ def possible_symmetries(items: Items, lattice: Array) -> list[Symmetry]:
     return fitting
 
 
-def fits_cell(operations: Operations, lattice: Array) -> bool:
-    """Return whether all rotations keep the lengths and angles of a cell.
-
-    Args:
-        operations: The operations.
-        lattice: Lattice vectors [3, 3] in Å.
-    """
+def _fits_cell(operations: Operations, lattice: Array) -> bool:
+    """Return whether all rotations keep the lengths and angles of a cell."""
     if len(operations) == 1:
         return True
     metric = lattice @ lattice.T
@@ -161,7 +156,7 @@ def _named(items: Items) -> tuple[list[Setting], str]:
 
 def _compare_with_name(items: Items, listed: Operations, lattice: Array) -> str:
     """Warn if the listed operations do not fit the cell or the named group; return the latter."""
-    if not fits_cell(listed, lattice):
+    if not _fits_cell(listed, lattice):
         warn(
             "symmetry_mismatch", "the listed symmetry operations do not fit the angles of the cell"
         )
