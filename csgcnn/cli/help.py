@@ -87,11 +87,21 @@ def sections(command: str, config: Mapping[str, Any]) -> dict[str, list[tuple[st
         if not key.is_read:
             continue
         section = name.rpartition(".")[0] if name in keys else name.partition(".")[0]
-        parent = select(config, name.rpartition(".")[0]) if "." in name else config
-        is_given = isinstance(parent, Mapping) and name.rpartition(".")[2] in parent
-        value = select(config, name) if is_given else key.default
-        found.setdefault(section or "run", []).append((name, key, value))
+        found.setdefault(section or "run", []).append((name, key, value_of(name, key, config)))
     return found
+
+
+def value_of(name: str, key: Key, config: Mapping[str, Any]) -> Any:
+    """Return the value of a key in a plain configuration, or its default.
+
+    Args:
+        name: Full name of the key.
+        key: Its description.
+        config: The configuration.
+    """
+    section, _, last = name.rpartition(".")
+    parent = select(config, section) if section else config
+    return parent[last] if isinstance(parent, Mapping) and last in parent else key.default
 
 
 def description(key: Key) -> str:

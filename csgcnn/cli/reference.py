@@ -10,14 +10,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from csgcnn.cli.help import as_argument, description, sections
+from csgcnn.cli.help import as_argument, description, sections, value_of
 from csgcnn.cli.usage import USAGES
 from csgcnn.config.compose import compose
 from csgcnn.config.keys import described_keys
 from csgcnn.config.locations import CONF, option_names
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.setting import MISSING, Key
-from csgcnn.config.tree import leaves, select
+from csgcnn.config.tree import leaves
 
 INTRODUCTION = """\
 # Configuration
@@ -93,10 +93,7 @@ def _option_configs() -> dict[str, dict[str, dict[str, Any]]]:
 
 def _option_rows(group: str, option: str, config: Mapping[str, Any]) -> Iterator[Row]:
     for name, key in described_keys({group: config[group]}, {}):
-        value = select(config, name)
-        parent = select(config, name.rpartition(".")[0])
-        is_given = isinstance(parent, Mapping) and name.rpartition(".")[2] in parent
-        yield name, key, value if is_given else key.default
+        yield name, key, value_of(name, key, config)
 
 
 def _table(rows: Sequence[Row]) -> str:

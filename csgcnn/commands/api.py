@@ -153,12 +153,9 @@ def evaluate(
     import pandas as pd
 
     paths = str(ckpt) if isinstance(ckpt, str | Path) else [*map(str, ckpt)]
-    with tempfile.TemporaryDirectory() as scratch:
-        keys = dataset_keys(dataset, Path(scratch), settings)
-        cfg = compose_settings("evaluate", {**keys, **settings, "ckpt": paths, "split": split})
-        with plugins_loaded(cfg.plugins), reported(verbose):
-            validate(cfg, COMMANDS["evaluate"], names(settings))
-            found = run_evaluate(cfg)
+    settings |= {"ckpt": paths, "split": split}
+    with _prepared("evaluate", dataset, settings, verbose) as cfg:
+        found = run_evaluate(cfg)
     return EvaluationResult(found.metrics, pd.DataFrame(found.rows, columns=found.columns))
 
 
@@ -186,12 +183,21 @@ def describe(
     """
     targets = [target] if isinstance(target, str) else target
     settings |= {"dataset.targets": targets} if targets is not None else {}
+    with _prepared("describe", dataset, settings, verbose) as cfg:
+        return run_describe(cfg)
+
+
+@contextmanager
+def _prepared(
+    command: str, dataset: Any, settings: Mapping[str, Any], verbose: bool
+) -> Iterator[DictConfig]:
+    """Provide the checked configuration of a command that reads a data set."""
     with tempfile.TemporaryDirectory() as scratch:
         keys = dataset_keys(dataset, Path(scratch), settings)
-        cfg = compose_settings("describe", {**keys, **settings})
+        cfg = compose_settings(command, {**keys, **settings})
         with plugins_loaded(cfg.plugins), reported(verbose):
-            validate(cfg, COMMANDS["describe"], names(settings))
-            return run_describe(cfg)
+            validate(cfg, COMMANDS[command], names(settings))
+            yield cfg
 
 
 def _train(cfg: DictConfig, folder: Path, verbose: bool, keys: Mapping[str, Any]) -> TrainingResult:

@@ -1,7 +1,8 @@
 """Folders with id_prop.csv, the data format of CGCNN."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class IdPropFolder:
             options: Names of the columns of a table without header.
         """
         table = self._table(path)
-        find = _FileFinder(table).find
+        find = _finder(table)
         file = CsvFile(table)
         first = next(file.rows)
         names = self._names(table, first, find(first.cells[0]) is not None, options.columns)
@@ -109,20 +110,16 @@ def _is_header(table: Path, first: CsvRow) -> bool:
     )
 
 
-class _FileFinder:
-    """Find the structure file that an id stands for."""
+def _finder(table: Path) -> Callable[[str], Path | None]:
+    """Return a function that finds the structure file that an id stands for."""
+    of_folder = cache(_file_of_name)
 
-    def __init__(self, table: Path) -> None:
-        self._table = table
-        self._folders: dict[Path, dict[str, str]] = {}
-
-    def find(self, id_: str) -> Path | None:
-        """Return the file, None if there is none."""
-        path = file_beside(self._table, id_)
-        if path.parent not in self._folders:
-            self._folders[path.parent] = _file_of_name(path.parent)
-        name = self._folders[path.parent].get(path.name)
+    def find(id_: str) -> Path | None:
+        path = file_beside(table, id_)
+        name = of_folder(path.parent).get(path.name)
         return None if name is None else path.parent / name
+
+    return find
 
 
 def _file_of_name(folder: Path) -> dict[str, str]:

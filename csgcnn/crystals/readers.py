@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,16 +20,17 @@ from csgcnn.crystals.data_tables import (
 )
 from csgcnn.crystals.extxyz import frames
 from csgcnn.crystals.json_stream import JsonStream
-from csgcnn.crystals.parquet import parquet_table
 from csgcnn.crystals.records import COLUMN_OPTIONS, ReadOptions, Record
 from csgcnn.crystals.structure_files import structure_format, structure_name
 from csgcnn.crystals.table_records import (
-    file_records,
     source_files,
     structure_records,
 )
 from csgcnn.crystals.text_files import text_lines
-from csgcnn.errors import StructureError, UserError
+from csgcnn.errors import StructureError, UserError, one_line
+
+# Rows of a parquet table that are in memory at once.
+_BATCH_SIZE = 256
 
 
 class JsonTable:
@@ -110,7 +112,8 @@ class CsvTable(JsonTable):
     _n_searched = None
 
     def _records(self, path: Path, options: ReadOptions) -> Iterator[Record]:
-        yield from file_records(path, csv_table(path, options.columns), options)
+        table = csv_table(path, options.columns)
+        yield from structure_records(path, table, options, is_csv=True)
 
 
 class ParquetTable(JsonTable):
@@ -120,7 +123,11 @@ class ParquetTable(JsonTable):
     _format = "parquet"
 
     def _table(self, path: Path) -> Table:
-        return parquet_table(path)
+        if find_spec("pyarrow") is None:
+            raise UserError(
+                f"{path}: parquet needs pyarrow: pip install pyarrow, or give .csv or .json"
+            )
+        return record_table(path, _parquet_rows(path))
 
 
 class AseDatabase(JsonTable):
@@ -227,3 +234,30 @@ def is_structure_file(name: str) -> bool:
 def printable(name: str) -> str:
     """Return a file name as valid text; on Linux a name may be any bytes."""
     return os.fsencode(name).decode(errors="replace")
+
+
+def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path) as file:
+            for batch in file.iter_batches(_BATCH_SIZE):
+                for row in batch.to_pylist():
+                    yield {name: _plain(value) for name, value in row.items()}
+    except (ArrowException, ValueError, OSError, MemoryError, OverflowError) as error:
+        raise UserError(
+            f"{path}: not a readable parquet file: damaged or of another format ({one_line(error)})"
+        ) from None
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON would hold it; a date becomes text, a decimal number a float."""
+    if value is None or isinstance(value, str | int | float | dict | list):
+        return value
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return str(value)

@@ -24,7 +24,9 @@ _NAME_COLUMN = "name"
 _MAX_NAME_LENGTH = 4096
 
 
-def structure_records(path: Path, table: Table, options: ReadOptions) -> Iterator[Record]:
+def structure_records(
+    path: Path, table: Table, options: ReadOptions, is_csv: bool = False
+) -> Iterator[Record]:
     """Return the records of a table with a column of structures.
 
     A structure is a dict, the text of a file, or the name of a file in the folder of the table.
@@ -33,34 +35,22 @@ def structure_records(path: Path, table: Table, options: ReadOptions) -> Iterato
         path: The table.
         table: Its content.
         options: Columns that the user named.
+        is_csv: Whether a column of files is preferred to one of other structures.
 
     Raises:
-        UserError: A column does not exist, or a record has no id.
+        UserError: A column does not exist, a record has no id, or a file lies outside the folder of
+            the table.
     """
     if not table.columns:
         return iter(())
-    usual = (*STRUCTURE_COLUMNS, *FILE_COLUMNS)
-    column = find_column(path, table, options.structure_column, usual, "structure")
-    return _records(path, table, options, column)
-
-
-def file_records(path: Path, table: Table, options: ReadOptions) -> Iterator[Record]:
-    """Return the records of a csv table with a column of structure files, or of their texts.
-
-    Args:
-        path: The table.
-        table: Its content.
-        options: Columns that the user named.
-
-    Raises:
-        UserError: A column does not exist, or a file lies outside the folder of the table.
-    """
-    usual = (*FILE_COLUMNS, *STRUCTURE_COLUMNS)
-    hint = (
-        "; name it with dataset.structure_column, or the columns of a table without a header with "
-        "dataset.columns=[id,file,TARGET]"
-    )
-    column = find_column(path, table, options.structure_column, usual, "structure file", hint)
+    usual, role, hint = (*STRUCTURE_COLUMNS, *FILE_COLUMNS), "structure", ""
+    if is_csv:
+        usual, role = (*FILE_COLUMNS, *STRUCTURE_COLUMNS), "structure file"
+        hint = (
+            "; name it with dataset.structure_column, or the columns of a table without a header "
+            "with dataset.columns=[id,file,TARGET]"
+        )
+    column = find_column(path, table, options.structure_column, usual, role, hint)
     return _records(path, table, options, column)
 
 

@@ -130,7 +130,7 @@ class Expression:
     def _evaluate(self, node: ast.expr, cells: Mapping[str, Any]) -> Any:
         if isinstance(node, ast.Constant):
             return node.value if isinstance(node.value, str) else float(cast(int, node.value))
-        if column := column_name(node, self.names):
+        if column := _column_name(node, self.names):
             return cells[column]
         if isinstance(node, ast.IfExp):
             is_true = self._evaluate(node.test, cells)
@@ -174,7 +174,7 @@ def parse_expression(text: str, columns: Collection[str]) -> Expression:
         nodes = [tree, *_below(tree, names)]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError(EXPECTED) from None
-    found = [name for node in nodes if (name := column_name(node, names))]
+    found = [name for node in nodes if (name := _column_name(node, names))]
     if not found:
         raise ValueError(EXPECTED)
     if unknown := [name for name in found if name not in columns]:
@@ -184,28 +184,23 @@ def parse_expression(text: str, columns: Collection[str]) -> Expression:
         for node in nodes
         if isinstance(node, ast.Compare) and any(map(_is_text, _parts(node)))
         for part in _parts(node)
-        if (name := column_name(part, names))
+        if (name := _column_name(part, names))
     )
     return Expression(list(dict.fromkeys(found)), texts, tree, names)
 
 
-def column_name(node: ast.expr, names: Mapping[str, str]) -> str | None:
-    """Return the name of the column that a node stands for, or None.
-
-    Args:
-        node: A node of an expression.
-        names: Names of columns by their placeholders.
-    """
+def _column_name(node: ast.expr, names: Mapping[str, str]) -> str | None:
+    """Return the name of the column that a node stands for, or None."""
     if isinstance(node, ast.Name):
         return names.get(node.id, node.id)
-    if isinstance(node, ast.Attribute) and (before := column_name(node.value, {})):
+    if isinstance(node, ast.Attribute) and (before := _column_name(node.value, {})):
         return f"{before}.{node.attr}"
     return None
 
 
 def _below(node: ast.expr, names: Mapping[str, str]) -> list[ast.expr]:
     """Return the nodes below a node; raise ValueError if one of them is not allowed."""
-    if column_name(node, names) or (
+    if _column_name(node, names) or (
         isinstance(node, ast.Constant) and type(node.value) in (int, float, str)
     ):
         return []

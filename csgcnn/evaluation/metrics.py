@@ -71,42 +71,18 @@ class Metric:
         return is_nan, 0.0 if is_nan else value if self.lower_is_better else -value
 
 
-def mean_absolute_error(prediction: Tensor, truth: Tensor) -> float:
-    """Return mean |prediction - truth|.
-
-    Args:
-        prediction: Predictions [n_rows], in the unit of the target.
-        truth: Values [n_rows], in the same unit.
-
-    Returns:
-        The error, in the same unit.
-    """
+def _mean_absolute_error(prediction: Tensor, truth: Tensor) -> float:
+    """Return mean |prediction - truth|."""
     return (prediction.double() - truth.double()).abs().mean().item()
 
 
-def root_mean_square_error(prediction: Tensor, truth: Tensor) -> float:
-    """Return sqrt(mean (prediction - truth)²).
-
-    Args:
-        prediction: Predictions [n_rows], in the unit of the target.
-        truth: Values [n_rows], in the same unit.
-
-    Returns:
-        The error, in the same unit.
-    """
+def _root_mean_square_error(prediction: Tensor, truth: Tensor) -> float:
+    """Return sqrt(mean (prediction - truth)²)."""
     return (prediction.double() - truth.double()).square().mean().sqrt().item()
 
 
-def r2(prediction: Tensor, truth: Tensor) -> float:
-    """Return the coefficient of determination, 1 - sum (prediction - truth)² / sum (truth - mean)².
-
-    Args:
-        prediction: Predictions [n_rows], in the unit of the target.
-        truth: Values [n_rows], in the same unit.
-
-    Returns:
-        The coefficient, without unit; NaN if the truth is constant.
-    """
+def _r2(prediction: Tensor, truth: Tensor) -> float:
+    """Return 1 - sum (prediction - truth)² / sum (truth - mean)², NaN if the truth is constant."""
     truth = truth.double()
     total = (truth - truth.mean()).square().sum()
     error = (prediction.double() - truth).square().sum()
@@ -115,13 +91,13 @@ def r2(prediction: Tensor, truth: Tensor) -> float:
 
 REGRESSION, CLASSIFICATION = "regression", "classification"
 MAE = Metric(
-    "mae", "MAE", REGRESSION, mean_absolute_error,
+    "mae", "MAE", REGRESSION, _mean_absolute_error,
     has_unit=True, lower_is_better=True, each_epoch=True,
 )  # fmt: skip
 RMSE = Metric(
-    "rmse", "RMSE", REGRESSION, root_mean_square_error, has_unit=True, lower_is_better=True
+    "rmse", "RMSE", REGRESSION, _root_mean_square_error, has_unit=True, lower_is_better=True
 )
-R2 = Metric("r2", "R2", REGRESSION, r2)
+R2 = Metric("r2", "R2", REGRESSION, _r2)
 ACCURACY = Metric("accuracy", "accuracy", CLASSIFICATION, accuracy, complement="error rate")
 BALANCED_ACCURACY = Metric(
     "balanced_accuracy", "balanced accuracy", CLASSIFICATION, balanced_accuracy, each_epoch=True

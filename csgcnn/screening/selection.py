@@ -2,16 +2,30 @@
 
 import heapq
 import math
+import operator
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from csgcnn.data.comparisons import Comparison, parse_comparison
 from csgcnn.errors import ConfigError, nearest
 
 Row = Sequence[str]
+
+_SIGNS: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+_SIGNS_OF_TEXT = ("==", "!=")
+_COMPARISON = re.compile(
+    r"\s*(?P<column>[^<>=!]*[^<>=!\s])\s*(?P<sign><=|>=|==|!=|<|>)"
+    r"\s*((?P<number>[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?)|'(?P<text>[^']*)'|\"(?P<other>[^\"]*)\")\s*"
+)
 
 
 class Limit(NamedTuple):
@@ -19,18 +33,20 @@ class Limit(NamedTuple):
 
     Attributes:
         column: Position of the column.
-        comparison: The comparison.
+        compare: Returns whether a cell compares to the value in this way.
+        value: The number or the text.
     """
 
     column: int
-    comparison: Comparison
+    compare: Callable[[Any, Any], bool]
+    value: float | str
 
     def holds(self, row: Row) -> bool:
         """Return whether the comparison is true of a row; it is false for NaN."""
-        if self.comparison.is_of_text:
-            return self.comparison.holds(row[self.column])
-        value = float(row[self.column])
-        return not math.isnan(value) and self.comparison.holds(value)
+        cell = row[self.column]
+        if isinstance(self.value, str):
+            return self.compare(cell, self.value)
+        return not math.isnan(float(cell)) and self.compare(float(cell), self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +103,8 @@ def selection(
         ConfigError: A comparison is malformed, or a column does not exist or is of the other kind.
     """
     numbers = list(compress(columns, is_number))
-    limits = []
-    for part in re.split(r"\s+and\s+", where) if where else ():
-        try:
-            comparison = parse_comparison(part)
-        except ValueError as error:
-            raise ConfigError(
-                f"where={where!r}: {error}, several joined by 'and', such as "
-                f"'{(numbers or columns)[0]} < 1.5'"
-            ) from None
-        name, key = comparison.column, f"where={where!r}"
-        if comparison.is_of_text and name in numbers:
-            raise ConfigError(f"{key}: {name} is a number; compare it with a number")
-        wanted = columns if comparison.is_of_text else numbers
-        limits.append(Limit(_position(name, columns, wanted, key), comparison))
+    parts = re.split(r"\s+and\s+", where) if where else ()
+    limits = [_limit(part, columns, numbers, f"where={where!r}") for part in parts]
     if top is None:
         if by is not None or order != "highest":
             raise ConfigError("by and order rank the rows for top: give top=N, too")
@@ -109,6 +113,22 @@ def selection(
     if by is None:
         raise ConfigError(f"top={top}: give the column that ranks, by=… of {', '.join(numbers)}")
     return Selection(limits, top, _position(by, columns, numbers, f"by={by}"), order)
+
+
+def _limit(text: str, columns: Sequence[str], numbers: Sequence[str], key: str) -> Limit:
+    found = _COMPARISON.fullmatch(text)
+    if found is None or not (found["number"] or found["sign"] in _SIGNS_OF_TEXT):
+        raise ConfigError(
+            f"{key}: expected <column> <sign> <number> with one of {' '.join(_SIGNS)}, or <column> "
+            "== '<text>', several joined by 'and', such as "
+            f"'{(numbers or columns)[0]} < 1.5'"
+        )
+    name, number = found["column"], found["number"]
+    if not number and name in numbers:
+        raise ConfigError(f"{key}: {name} is a number; compare it with a number")
+    value = float(number) if number else found["text"] or found["other"] or ""
+    position = _position(name, columns, numbers if number else columns, key)
+    return Limit(position, _SIGNS[found["sign"]], value)
 
 
 def _position(name: str, columns: Sequence[str], wanted: Sequence[str], key: str) -> int:

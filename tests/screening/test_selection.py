@@ -65,3 +65,44 @@ def test_the_best_rows(top: int, by: str | None, order: str, kept: str) -> None:
 def test_what_cannot_be_understood(words: dict[str, object], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         selection(COLUMNS, IS_NUMBER, **words)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        ("gap == 0", [0]),
+        ("gap==0.0", [0]),
+        (" gap  !=  0 ", [-1, 1]),
+        ("gap < .5", [-1, 0]),
+        ("gap<=1.", [-1, 0, 1]),
+        ("gap > -5e-1", [0, 1]),
+        ("a gap (eV) >= +0", [0, 1]),
+    ],
+)
+def test_a_comparison_has_a_column_a_sign_and_a_number(where: str, kept: list[float]) -> None:
+    rows = [[str(number)] * 2 for number in (-1, 0, 1, "nan")]
+    found = selection(["gap", "a gap (eV)"], [True, True], where).of(rows)
+    assert [row[0] for row in found] == list(map(str, kept))
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "gap ==",
+        "== 0",
+        "gap = 0",
+        "gap == x",
+        "gap == 1 2",
+        "gap === 0",
+        "gap <> 0",
+        "gap => 1",
+        "gap == nan",
+        "0 < gap < 1",
+        "gap == 0\nimport os",
+        "__import__('os').mkdir('trap')",
+    ],
+)
+def test_other_text_is_refused(where: str) -> None:
+    expected = r": expected <column> <sign> <number> with one of < <= > "
+    with pytest.raises(ConfigError, match=expected):
+        selection(COLUMNS, IS_NUMBER, where)

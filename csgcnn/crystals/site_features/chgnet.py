@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from csgcnn.crystals.crystal import Crystal
@@ -21,17 +19,10 @@ class CHGNet(Potential):
     name = "chgnet"
     package = "chgnet"
     install = "csgcnn[chgnet]"
+    weights = "pretrained/0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar"
     weights_hash = "d14ab7c0f093efe64b60a7bcd540bca10e74fb7f46c86108a079af60524659d1"
     n_layers, n_channels = 4, 64
     elements = frozenset(range(1, 95))
-
-    def weights_file(self) -> Path:
-        """Return the file of the weights within the installed package."""
-        spec = find_spec("chgnet")
-        assert spec is not None
-        assert spec.origin is not None
-        folder = Path(spec.origin).parent / "pretrained" / "0.3.0"
-        return folder / "chgnet_0.3.0_e29f68s314m37.pth.tar"
 
     def compute(self, crystals: Sequence[Crystal], device: str) -> Array:
         """Compute the features [n_sites, n_layers, n_channels] of all sites of some crystals.

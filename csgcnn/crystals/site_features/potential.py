@@ -10,8 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -34,8 +35,9 @@ class Potential(ABC):
 
     Attributes:
         name: Name in `graph.site_features`.
-        package: Distribution that holds code and weights.
+        package: Distribution that holds code and weights; its module has the same name.
         install: What to install: an extra of csgcnn, or the package.
+        weights: File of the weights within the package.
         weights_hash: SHA-256 of the file of the weights; other files are refused.
         n_layers: Layers whose features can be chosen.
         n_channels: Features per site and layer, which rotations do not change.
@@ -45,14 +47,18 @@ class Potential(ABC):
     name: ClassVar[str]
     package: ClassVar[str]
     install: ClassVar[str]
+    weights: ClassVar[str]
     weights_hash: ClassVar[str]
     n_layers: ClassVar[int]
     n_channels: ClassVar[int]
     elements: ClassVar[frozenset[int]]
 
-    @abstractmethod
     def weights_file(self) -> Path:
         """Return the file of the weights within the installed package."""
+        spec = find_spec(self.package)
+        assert spec is not None
+        assert spec.origin is not None
+        return Path(spec.origin).parent / self.weights
 
     @abstractmethod
     def compute(self, crystals: Sequence[Crystal], device: str) -> Array:
@@ -81,23 +87,6 @@ class PotentialError(ConfigError):
     """A potential is unknown, not installed, or of another version than the one that is needed."""
 
 
-class Pinned(NamedTuple):
-    """Name of a potential, with what its features depend on.
-
-    Attributes:
-        name: Name of the potential.
-        version: Version of its package.
-        weights: First digits of the SHA-256 of its weights.
-    """
-
-    name: str
-    version: str
-    weights: str
-
-    def __str__(self) -> str:
-        return " ".join(self)
-
-
 _registered: dict[str, Potential] = {}
 
 
@@ -123,7 +112,7 @@ def pinned(names: Sequence[str]) -> list[str]:
     Raises:
         PotentialError: One is unknown or not installed, or it is pinned to another version.
     """
-    return [str(_installed(potential_of(name), name)) for name in names]
+    return [_installed(potential_of(name), name) for name in names]
 
 
 def potential_of(name: str) -> Potential:
@@ -211,7 +200,8 @@ def _built_in() -> dict[str, Potential]:
 
 
 @cache
-def _pin(potential: Potential) -> Pinned:
+def _pin(potential: Potential) -> str:
+    """Return name, version of the package, and first digits of the SHA-256 of the weights."""
     try:
         installed = version(potential.package)
     except PackageNotFoundError:
@@ -226,17 +216,20 @@ def _pin(potential: Potential) -> Pinned:
             f"that are known (SHA-256 {found[:HASH_LENGTH]}, expected "
             f"{potential.weights_hash[:HASH_LENGTH]}); install the package again"
         )
-    return Pinned(potential.name, installed, found[:HASH_LENGTH])
+    return f"{potential.name} {installed} {found[:HASH_LENGTH]}"
 
 
-def _installed(potential: Potential, name: str) -> Pinned:
+def _installed(potential: Potential, name: str) -> str:
     """Return what is installed of a potential, if its name is not pinned to something else."""
     found = _pin(potential)
-    if " " in name and name != str(found):
-        wanted = Pinned(*name.split(" ")) if name.count(" ") == 2 else Pinned(name, "?", "?")
+    if " " in name and name != found:
+        wanted, wanted_version, weights = (
+            name.split(" ") if name.count(" ") == 2 else (name, "?", "?")
+        )
+        _, own_version, own_weights = found.split(" ")
         raise PotentialError(
-            f"site features of {wanted.name} {wanted.version} (weights {wanted.weights}) are "
-            f"needed, and {found.version} (weights {found.weights}) is installed: "
-            f"pip install {potential.package}=={wanted.version}"
+            f"site features of {wanted} {wanted_version} (weights {weights}) are needed, and "
+            f"{own_version} (weights {own_weights}) is installed: "
+            f"pip install {potential.package}=={wanted_version}"
         )
     return found

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +23,11 @@ class SevenNet(Potential):
     name = "sevennet"
     package = "sevenn"
     install = "csgcnn[sevennet]"
+    weights = "pretrained_potentials/SevenNet_l3i5/checkpoint_l3i5.pth"
     weights_hash = "a7ff190d41efe5b8317a03d20a468e4036a1a3e64e0b14fdbab64ac3f4bfc09d"
     n_layers, n_channels = _N_LAYERS, _N_CHANNELS
     # all up to Pu but Po to Ra
     elements = frozenset(range(1, 95)) - {84, 85, 86, 87, 88}
-
-    def weights_file(self) -> Path:
-        """Return the file of the weights within the installed package."""
-        spec = find_spec("sevenn")
-        assert spec is not None
-        assert spec.origin is not None
-        folder = Path(spec.origin).parent / "pretrained_potentials"
-        return folder / "SevenNet_l3i5" / "checkpoint_l3i5.pth"
 
     def compute(self, crystals: Sequence[Crystal], device: str) -> Array:
         """Compute the features [n_sites, n_layers, n_channels] of all sites of some crystals.
