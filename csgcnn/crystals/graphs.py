@@ -1,7 +1,7 @@
 """Graphs of crystals: pairs of neighboring atoms with their distances and multiplicities."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.compression import cluster_distances, merge_equivalent
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.descriptors import descriptors
-from csgcnn.crystals.fingerprints import fingerprints
+from csgcnn.crystals.fingerprints import N_HASHES, fingerprints
 from csgcnn.crystals.neighbors import SHELL_TOLERANCE, search_neighbors
 from csgcnn.crystals.site_features.compute import site_features
 from csgcnn.errors import StructureError
@@ -21,16 +21,24 @@ MAX_SYMMETRY_SITES = 2500
 
 Array = NDArray[Any]
 
-# The count that gives the length of an array's part of each crystal; other arrays have one row.
-_COUNTED_BY = {
-    "atomic_number": "n_atoms",
-    "atom_multiplicity": "n_atoms",
-    "site_features": "n_atoms",
-    "site_node": "n_sites",
-    "edge_index": "n_edges",
-    "distance": "n_edges",
-    "edge_multiplicity": "n_edges",
+Layout = tuple[str, tuple[str | int, ...]]
+# Type and shape of each array; sizes come before the arrays that they count.
+LAYOUT: dict[str, Layout] = {
+    "n_atoms": ("int32", ("n_graphs",)),
+    "n_edges": ("int32", ("n_graphs",)),
+    "n_sites": ("int32", ("n_graphs",)),
+    "lattice": ("float32", ("n_graphs", 3, 3)),
+    "fingerprint": ("uint64", ("n_graphs", N_HASHES)),
+    "atomic_number": ("uint8", ("n_atoms",)),
+    "atom_multiplicity": ("float32", ("n_atoms",)),
+    "site_node": ("int32", ("n_sites",)),
+    "edge_index": ("int32", (2, "n_edges")),
+    "distance": ("float32", ("n_edges",)),
+    "edge_multiplicity": ("float32", ("n_edges",)),
+    "global_features": ("float32", ("n_graphs", "n_global")),
+    "site_features": ("float16", ("n_atoms", "n_site_features")),
 }
+COUNTS = ("n_atoms", "n_edges", "n_sites")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +78,17 @@ class CrystalGraphs:
 
     def blocks(self, size: int = 2**14) -> Iterator["CrystalGraphs"]:
         """Yield parts of up to `size` crystals each, in order."""
-        first = dict.fromkeys(("n_atoms", "n_edges", "n_sites"), 0)
+        first = dict.fromkeys(COUNTS, 0)
         for start in range(0, len(self), size):
             rows = slice(start, start + size)
-            part, end = {}, {}
-            for name in first:
-                end[name] = first[name] + int(getattr(self, name)[rows].sum(dtype=np.int64))
-            for field in fields(self):
-                array, count = getattr(self, field.name), _COUNTED_BY.get(field.name)
-                where = slice(first[count], end[count]) if count else rows
-                is_index = field.name == "edge_index"
-                part[field.name] = array[:, where] if is_index else array[where]
+            n_new = {name: int(getattr(self, name)[rows].sum(dtype=np.int64)) for name in COUNTS}
+            end = {name: first[name] + n_new[name] for name in COUNTS}
+            part = {}
+            for name, (_, shape) in LAYOUT.items():
+                axis = joined_axis(name)
+                count = str(shape[axis])
+                where = slice(first[count], end[count]) if count in first else rows
+                part[name] = getattr(self, name)[(slice(None),) * axis + (where,)]
             yield CrystalGraphs(**part)
             first = end
 
@@ -88,10 +96,15 @@ class CrystalGraphs:
     def concatenate(cls, parts: Sequence["CrystalGraphs"]) -> "CrystalGraphs":
         """Concatenate graphs."""
         joined = {}
-        for field in fields(cls):
-            arrays = [getattr(part, field.name) for part in parts]
-            joined[field.name] = np.concatenate(arrays, axis=int(field.name == "edge_index"))
+        for name in LAYOUT:
+            arrays = [getattr(part, name) for part in parts]
+            joined[name] = np.concatenate(arrays, axis=joined_axis(name))
         return cls(**joined)
+
+
+def joined_axis(name: str) -> int:
+    """Return the axis of an array along which crystals follow each other."""
+    return 1 if name == "edge_index" else 0
 
 
 class NeighborList(NamedTuple):

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from csgcnn.crystals.graph_builder import (
     WorkerLostError,
     build_graphs,
 )
-from csgcnn.crystals.graphs import CrystalGraphs
+from csgcnn.crystals.graphs import LAYOUT, CrystalGraphs
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structure_warnings import StructureNote
 from csgcnn.data.store import GraphStore
@@ -193,7 +193,7 @@ def _groups(chunks: Iterable[GraphChunk], size: ShardSize) -> Iterator[list[Grap
 def _n_bytes(graphs: CrystalGraphs | None) -> int:
     if graphs is None:
         return 0
-    return sum(getattr(graphs, field.name).nbytes for field in fields(CrystalGraphs))
+    return sum(getattr(graphs, name).nbytes for name in LAYOUT)
 
 
 def _write_shard(chunks: Sequence[GraphChunk], plan: StorePlan, folder: Path) -> None:

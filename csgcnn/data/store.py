@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from torch_geometric.data import Data
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.descriptors import length_powers
-from csgcnn.crystals.graphs import CrystalGraphs
+from csgcnn.crystals.graphs import LAYOUT, CrystalGraphs
 from csgcnn.crystals.records import Scalar
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.collate import collate, collate_padded
@@ -31,10 +30,8 @@ AHEAD = 2
 # Bytes that batches read from files before their memory is returned to the system.
 MAPPED_BYTES = 2**26
 
-_PACKED = (
-    *("atomic_number", "atom_multiplicity", "site_features"),
-    *("edge_index", "distance", "edge_multiplicity"),
-)
+# Arrays of nodes and edges, which batches hold.
+_PACKED = [name for name, (_, shape) in LAYOUT.items() if {"n_atoms", "n_edges"} & {*shape}]
 
 
 class GraphStore:
@@ -197,8 +194,8 @@ class GraphStore:
 
     def release(self) -> None:
         """Return the memory of graphs in files to the system."""
-        for field in fields(CrystalGraphs):
-            release(getattr(self.graphs, field.name))
+        for name in LAYOUT:
+            release(getattr(self.graphs, name))
 
     def blocks(self) -> Iterator[CrystalGraphs]:
         """Yield the graphs block by block, in order; those in files need little memory."""

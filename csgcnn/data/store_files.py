@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.descriptors import descriptor_names
 from csgcnn.crystals.fingerprints import N_HASHES
-from csgcnn.crystals.graphs import CrystalGraphs
+from csgcnn.crystals.graphs import LAYOUT, CrystalGraphs, Layout, joined_axis
 from csgcnn.crystals.records import Scalar
 from csgcnn.crystals.site_features.potential import n_site_features
 from csgcnn.io import read_json
@@ -44,25 +44,7 @@ PIECE = 2**20
 Array = NDArray[Any]
 # Graphs, ids, columns and settings of a store.
 StoreContent = tuple[CrystalGraphs, list[str], dict[str, list[Scalar]], GraphSettings]
-Layout = tuple[str, tuple[str | int, ...]]
 
-# Type and shape of each array; sizes come before the arrays that they count.
-_LAYOUT: dict[str, Layout] = {
-    "n_atoms": ("int32", ("n_graphs",)),
-    "n_edges": ("int32", ("n_graphs",)),
-    "n_sites": ("int32", ("n_graphs",)),
-    "lattice": ("float32", ("n_graphs", 3, 3)),
-    "fingerprint": ("uint64", ("n_graphs", N_HASHES)),
-    "atomic_number": ("uint8", ("n_atoms",)),
-    "atom_multiplicity": ("float32", ("n_atoms",)),
-    "site_node": ("int32", ("n_sites",)),
-    "edge_index": ("int32", (2, "n_edges")),
-    "distance": ("float32", ("n_edges",)),
-    "edge_multiplicity": ("float32", ("n_edges",)),
-    "global_features": ("float32", ("n_graphs", "n_global")),
-}
-# The array of stores with site features.
-_SITE_LAYOUT: dict[str, Layout] = {"site_features": ("float16", ("n_atoms", "n_site_features"))}
 # Format 6 had one hash of each crystal, which recognizes duplicates in the same cell only.
 _LAYOUT_6: dict[str, Layout] = {"fingerprint": ("uint64", ("n_graphs",))}
 
@@ -183,7 +165,9 @@ def reading(path: Path) -> Iterator[Path]:
 
 
 def _layout(settings: GraphSettings) -> dict[str, Layout]:
-    return _LAYOUT | (_SITE_LAYOUT if settings.site_features else {})
+    """Return type and shape of each array of a store."""
+    left_out = () if settings.site_features else ("site_features",)
+    return {name: of_array for name, of_array in LAYOUT.items() if name not in left_out}
 
 
 def _map_graphs(
@@ -216,7 +200,7 @@ def _map_graphs(
 
 def _write_array(path: Path, arrays: Sequence[Array]) -> int:
     """Write the concatenated arrays into an npy file and return its CRC-32."""
-    axis = 1 if path.stem == "edge_index" else 0
+    axis = joined_axis(path.stem)
     shape = list(arrays[0].shape)
     shape[axis] = sum(array.shape[axis] for array in arrays)
     header = io.BytesIO()
