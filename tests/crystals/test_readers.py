@@ -9,7 +9,8 @@ import pytest
 from record_lists import read_records
 from structure_text import CSCL, ROW, Write
 
-from csgcnn.crystals.datasets import source_files
+from csgcnn.crystals.crystal import Unusable
+from csgcnn.crystals.datasets import iter_records, mark_repeated, source_files
 from csgcnn.crystals.records import ReadOptions, Record
 from csgcnn.crystals.structures import to_crystal
 from csgcnn.errors import StructureError, UserError
@@ -155,7 +156,6 @@ def test_a_record_without_structure_is_refused_when_it_is_read(write: Write) -> 
             "0 entries in index but 1 rows",
         ),
         ("a.json", [{"id": 1, "gap": 2}], "no column for the structure .*the columns are id, gap"),
-        ("a.json", [ROW, ROW, ROW | {"id": "b"}], r"1 id occurs more than once \(a\)"),
         ("a.json", [ROW, {"structure": CSCL}], "record 2 has no id"),
         ("a.csv", "", "the file is empty"),
         ("a.csv", ",,\n", "the table is empty"),
@@ -164,7 +164,6 @@ def test_a_record_without_structure_is_refused_when_it_is_read(write: Write) -> 
         ("a.csv", "id,file\na,b,c\n", "line 2 has 3 fields, expected 2"),
         ("a.csv", 'id,file\na,"b\n', "line 2 is not csv"),
         ("a.csv", "id,file,id\na,b,c\n", "several columns are called id"),
-        ("a.csv", "id,file\na,b\na,c\n", r"1 id occurs more than once \(a\)"),
         ("a.csv", b"\0\1\2", "binary data"),
     ],
 )
@@ -269,7 +268,6 @@ def test_id_prop_names_a_missing_structure_file_when_it_is_read(
     [
         ("id,gap\n", "the data set is empty"),
         ("id,gap,gap\na,1,2\n", "several columns are called gap; give each its own name"),
-        ("a,1\na,2\n", r"1 id occurs more than once \(a\)"),
         ("a,1\nb,2,3\n", "line 2 has 3 fields, expected 2"),
     ],
 )
@@ -286,3 +284,22 @@ def test_a_folder_of_structure_files_has_no_targets(write: Write, tmp_path: Path
     assert ids(records) == ["a", "sub/b"]
     assert {tuple(record.columns) for record in records} == {()}
     assert list(source_files(tmp_path)) == files
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.json", [ROW, ROW, ROW | {"id": "b"}], "record 2 repeats that of record 1"),
+        ("a.csv", "id,file\na,b\na,c\n", "line 3 repeats that of line 2"),
+        ("id_prop.csv", "a,1\na,2\n", "line 2 repeats that of line 1"),
+    ],
+)
+def test_a_record_that_repeats_an_id_is_unusable(
+    write: Write, tmp_path: Path, name: str, content: Any, reason: str
+) -> None:
+    write("a.cif")
+    path = write(name, content)
+    path = tmp_path if name == "id_prop.csv" else path
+    records = mark_repeated(iter_records(path))
+    unusable = [one.source.reason for one in records if isinstance(one.source, Unusable)]
+    assert unusable == [f"the id occurs more than once: {reason}"]
