@@ -12,9 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from csgcnn import distributed
 from csgcnn.commands.job import Job
-from csgcnn.commands.prepare import plain, prepare
+from csgcnn.commands.prepare import Prepared, plain, prepare
 from csgcnn.config.resolved import save_resolved
 from csgcnn.data.record_reports import RecordReports
+from csgcnn.data.splits import split_ids
 from csgcnn.errors import ConfigError
 from csgcnn.evaluation.calibration import calibrate
 from csgcnn.io import read_json, write_csv
@@ -91,12 +92,15 @@ def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path]) -> float:
     """Write one checkpoint of the members, calibrated on the val rows, and test it once."""
     data = prepare(cfg, RecordReports.within(run.folder))
     checkpoints = [folder / "checkpoints" / "best.ckpt" for folder in folders]
-    loaded = (Predictor.load(path, data.device).network for path in checkpoints)
-    network = Ensemble([cast(CrystalGraphNetwork, member) for member in loaded]).to(data.device)
+    network = _ensemble(checkpoints, data)
     dataset, rows = data.dataset, data.split["val"]
+    models = {"val": network, "test": network}
+    if cfg.trainer.refit:
+        models["val"] = _ensemble([path.with_name("validated.ckpt") for path in checkpoints], data)
     uncalibrated = calibrate(
-        network, data.store, dataset.targets, dataset.values, rows, data.batch_size
+        models["val"], data.store, dataset.targets, dataset.values, rows, data.batch_size
     )
+    network.std_scale.copy_(models["val"].std_scale)
     members = [read_json(folder / "metrics.json") for folder in folders]
     facts = _facts(members)
     content = load_checkpoint(checkpoints[0])
@@ -108,11 +112,11 @@ def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path]) -> float:
     }
     run.save({**content, **changes}, "best")
     run.write_json("environment.json", environment(data.device))
-    run.write_json("splits.json", content["split"])
+    run.write_json("splits.json", split_ids(dataset.store, data.split))
     _join_metrics(folders, run.folder / "metrics.csv")
     write_results(
         run,
-        network,
+        models,
         data.store,
         dataset,
         data.split,
@@ -125,10 +129,18 @@ def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path]) -> float:
     return math.inf if facts["val_score"] is None else facts["val_score"]
 
 
+def _ensemble(checkpoints: Sequence[Path], data: Prepared) -> Ensemble:
+    loaded = (Predictor.load(path, data.device).network for path in checkpoints)
+    return Ensemble([cast(CrystalGraphNetwork, member) for member in loaded]).to(data.device)
+
+
 def _facts(members: Sequence[Facts]) -> Facts:
     """Return the entries of metrics.json that describe the training of all members."""
     shared = ("units", "n_rows", "n_rejected", "duplicates_across_splits", "shared_compositions")
-    of_member = ("val", "test", "best_epoch", "seconds", "head")
+    of_member = ("val", "test", "best_epoch", "seconds", "head", "refit")
+    refits = [member["refit"] for member in members if "refit" in member]
+    numbers = ("n_rows", "epochs", "steps", "n_skipped_batches")
+    refit = {key: max(found[key] for found in refits) for key in numbers if refits}
     scores = [member["val_score"] for member in members]
     return {
         **{key: members[0][key] for key in shared},
@@ -139,6 +151,7 @@ def _facts(members: Sequence[Facts]) -> Facts:
         "seconds": sum(member["seconds"] for member in members),
         "n_skipped_batches": sum(member["n_skipped_batches"] for member in members),
         "outcome": "; ".join(dict.fromkeys(member["outcome"] for member in members)),
+        **({"refit": refit} if refits else {}),
         "members": [{key: member[key] for key in of_member if key in member} for member in members],
     }
 

@@ -100,6 +100,7 @@ def prepare(cfg: DictConfig, reports: RecordReports) -> Prepared:
 def _check_without_validation(trainer: TrainerSettings, scheduler: str) -> None:
     """Check that nothing depends on validation rows, of which there are none."""
     key = f"trainer.patience={trainer.patience}" if trainer.patience else ""
+    key = "trainer.refit=true" if trainer.refit else key
     key = "scheduler=plateau" if scheduler.endswith(".plateau") else key
     if key:
         raise ConfigError(

@@ -27,6 +27,8 @@ def summary_line(trainer: Trainer, facts: Mapping[str, Any], recipe: str | None)
     best = f"; best epoch {trainer.best_epoch}" if len(trainer.split["val"]) else ""
     epochs = plural(trainer.epoch, "epoch")
     parts = [f"trained {epochs} in {readable_time(facts['seconds'])}{best}"] * bool(trainer.epoch)
+    if trainer.epoch and (refit := facts.get("refit")):
+        parts.append(f"refit on {refit['n_rows']} crystals for {plural(refit['steps'], 'step')}")
     if head := facts.get("head"):
         n_rows = max(found["n_rows"] for found in head["targets"].values())
         fitted = f"head={head['option']} fitted to {plural(n_rows, 'crystal')}"

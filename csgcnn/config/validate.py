@@ -71,8 +71,8 @@ def validate(
         )
     if "dataset" in cfg:
         _check_split(cfg.dataset.split)
-    if "trainer" in cfg and cfg.trainer.learn_task_weights:
-        _check_learned_weights(cfg)
+    if "trainer" in cfg:
+        _check_trainer(cfg)
 
 
 def check_values(config: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
@@ -171,10 +171,15 @@ def _check_plot(plain: Mapping[str, Any], given: Sequence[str]) -> None:
         raise ConfigError(f"{keys[0]} needs output=FOLDER, where the figures are written")
 
 
-def _check_learned_weights(cfg: DictConfig) -> None:
-    if cfg.dataset.task_weights:
+def _check_trainer(cfg: DictConfig) -> None:
+    if cfg.trainer.refit and str(cfg.scheduler.get("_target_")).endswith(".plateau"):
+        raise ConfigError(
+            "trainer.refit=true excludes scheduler=plateau: a refit has no validation loss; give "
+            "scheduler=one_cycle"
+        )
+    if cfg.trainer.learn_task_weights and cfg.dataset.task_weights:
         raise ConfigError("trainer.learn_task_weights=true excludes dataset.task_weights")
-    if cfg.model.get("predict_std"):
+    if cfg.trainer.learn_task_weights and cfg.model.get("predict_std"):
         raise ConfigError(LEARNED_WEIGHTS_OF_LIKELIHOOD)
 
 

@@ -231,12 +231,14 @@ def plot_learning_curve(
         best_epoch: Epoch that was kept; 0: none is marked.
         baselines: Metric of a constant prediction by target, on the validation rows.
     """
-    with open(metrics_csv, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    column = {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
+    column, refit = _columns(metrics_csv), metrics_csv.with_name("refit.csv")
     losses = {part: column[f"{part}_loss"] for part in ("train", "val")}
     # without validation rows
     losses = {part: values for part, values in losses.items() if np.isfinite(values).any()}
+    if refit.exists():
+        again = _columns(refit)["train_loss"]
+        missing = (0, len(column["epoch"]) - len(again))
+        losses["train, refit"] = np.pad(again, missing, constant_values=np.nan)
     curves: list[tuple[str, Curves, bool]] = [
         ("loss of standardized targets", {k: (v, None) for k, v in losses.items()}, True)
     ]
@@ -252,6 +254,12 @@ def plot_learning_curve(
             axis.set(xlabel="epoch", ylabel=label)
             axis.locator_params(axis="x", integer=True)
             legend_above(axis)
+
+
+def _columns(table: Path) -> dict[str, NDArray[Any]]:
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
 
 
 def _metric_curves(

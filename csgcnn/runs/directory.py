@@ -88,17 +88,28 @@ class RunDirectory:
         """
         write_json(self.folder / name, content)
 
-    def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Write metrics.csv, one row per epoch."""
-        write_csv(self.folder / "metrics.csv", list(rows[0]), map(_cells, rows))
+    def write_metrics(self, rows: Sequence[Mapping[str, float]], name: str = "metrics.csv") -> None:
+        """Write a table, one row per epoch.
 
-    def append_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Append rows to metrics.csv and flush them to the disk.
+        Args:
+            rows: The rows.
+            name: Name of the file.
+        """
+        write_csv(self.folder / name, list(rows[0]), map(_cells, rows))
+
+    def append_metrics(
+        self, rows: Sequence[Mapping[str, float]], name: str = "metrics.csv"
+    ) -> None:
+        """Append rows to a table and flush them to the disk.
+
+        Args:
+            rows: The rows.
+            name: Name of the file.
 
         Raises:
             UserError: The file cannot be written.
         """
-        path = self.folder / "metrics.csv"
+        path = self.folder / name
         with writing(path), open(path, "a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(map(_cells, rows))
             file.flush()

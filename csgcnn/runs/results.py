@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 def write_results(
     run: RunDirectory,
-    model: CrystalGraphNetwork | Ensemble,
+    models: Mapping[str, CrystalGraphNetwork | Ensemble],
     store: GraphStore,
     dataset: Dataset,
     split: Split,
@@ -62,8 +62,9 @@ def write_results(
 
     Args:
         run: Directory of the run.
-        model: The trained model.
-        store: Graphs of the data set, on the device of the model.
+        models: The trained model that predicts val, and the one that predicts test: the same, or
+            one that was trained on the training and validation rows.
+        store: Graphs of the data set, on the device of the models.
         dataset: Targets and their values.
         split: Rows of train, val and test.
         batch_size: Crystals per batch.
@@ -72,7 +73,7 @@ def write_results(
     """
     predicted = {
         part: predict_with_std(model, store, split[part], batch_size)
-        for part in ("val", "test")
+        for part, model in models.items()
         if len(split[part])
     }
     if distributed.rank():
@@ -80,8 +81,11 @@ def write_results(
     targets, values = dataset.targets, {part: dataset.values[rows] for part, rows in split.items()}
     prediction = {part: of_part.cpu() for part, (of_part, _) in predicted.items()}
     std = {part: of_part.cpu() for part, (_, of_part) in predicted.items() if of_part is not None}
-    domain = Domain.of(store, split["train"])
-    outside = {part: domain_cells(domain, store, split[part]) for part in prediction}
+    model, domain = models["test"], Domain.of(store, split["train"])
+    domains = {"val": domain, "test": domain}
+    if model is not models["val"]:
+        domains["test"] = Domain.of(store, torch.cat([split["train"], split["val"]]))
+    outside = {part: domain_cells(domains[part], store, split[part]) for part in prediction}
     entries: dict[str, Any] = {"not_measured": [p for p in PARTS[1:] if p not in prediction]}
     for part in entries["not_measured"]:
         prediction[part] = torch.empty(0, sum(target.n_outputs for target in targets))

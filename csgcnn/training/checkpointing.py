@@ -35,6 +35,8 @@ class Checkpointer:
         keep_last: Older checkpoints to keep, as step_<steps>.ckpt.
         should_prune: Decides after each epoch, from its number and the best score so far, whether
             to stop.
+        first: State of the first training, if this one is its refit: rows are written to refit.csv,
+            last.ckpt holds both states, and best.ckpt stays that of the first training.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Checkpointer:
         checkpoint_every: float = 10.0,
         keep_last: int = 0,
         should_prune: Callable[[int, float], bool] | None = None,
+        first: Mapping[str, Any] | None = None,
     ) -> None:
         self.run = run
         self.trainer = trainer
@@ -54,6 +57,7 @@ class Checkpointer:
         self.checkpoint_every = checkpoint_every
         self.keep_last = keep_last
         self.should_prune = should_prune
+        self.first = first
         self._n_rows = 0
         self._saved: tuple[int, int] | None = None  # epoch and batch
         self._saved_best = 0
@@ -74,9 +78,10 @@ class Checkpointer:
             raise PrunedError
         if decision > PRUNE:
             log.warning(
-                "stopped by %s in epoch %d; resume with: csgcnn train resume=%s",
+                "stopped by %s in epoch %d%s; resume with: csgcnn train resume=%s",
                 self.interruption.reason or "another process",
                 self.trainer.epoch + 1,
+                " of the refit" if self.first else "",
                 self.run.folder,
             )
             raise SystemExit(decision)
@@ -105,36 +110,46 @@ class Checkpointer:
             content = {
                 **self.description,
                 "state_dict": trainer.evaluated.state_dict(),
-                "training": training_state(trainer),
+                **self._states(),
             }
             self.run.save(content, "last")
             if self.keep_last:
-                self.run.save(content, f"step_{trainer.n_steps:09d}")
+                n_steps = trainer.n_steps + (self.first["n_steps"] if self.first else 0)
+                self.run.save(content, f"step_{n_steps:09d}")
             self._remove_old()
-        if self._saved_best != trainer.best_epoch:
+        if not self.first and self._saved_best != trainer.best_epoch:
             self.save_best(trainer.best)
         self._saved, self._saved_best = position, trainer.best_epoch
         self._saved_at = time.monotonic()
 
-    def save_best(self, weights: Mapping[str, Tensor], **changes: Any) -> None:
-        """Write best.ckpt.
+    def _states(self) -> dict[str, Any]:
+        state = training_state(self.trainer)
+        if not self.first:
+            return {"training": state}
+        length = self.trainer.length
+        steps = [length.n_scheduled, length.n_steps]
+        return {"training": self.first, "refit": {**state, "steps": steps}}
+
+    def save_best(self, weights: Mapping[str, Tensor], name: str = "best", **changes: Any) -> None:
+        """Write best.ckpt, or another checkpoint that predicts.
 
         Args:
             weights: The weights.
+            name: Name of the file without .ckpt.
             **changes: Fields that differ from the description.
         """
         score = self.trainer.best_score if len(self.trainer.split["val"]) else None
         metrics = {"best_epoch": self.trainer.best_epoch, "val_score": score}
         content = {**self.description, **changes, "metrics": metrics, "state_dict": dict(weights)}
-        self.run.save(content, "best")
+        self.run.save(content, name)
 
     def _write_rows(self) -> None:
-        history = self.trainer.history
+        history, name = self.trainer.history, "refit.csv" if self.first else "metrics.csv"
         if history and not self._n_rows:
             # of a resumed run the checkpoint counts; the file may have further rows
-            self.run.write_metrics(history)
+            self.run.write_metrics(history, name)
         elif len(history) > self._n_rows:
-            self.run.append_metrics(history[self._n_rows :])
+            self.run.append_metrics(history[self._n_rows :], name)
         self._n_rows = len(history)
 
     def _remove_old(self) -> None:

@@ -73,6 +73,18 @@ class DivergenceGuard:
             raise _divergence(epoch, reason, culprits)
         return True
 
+    def mean_loss(self, losses: Tensor, batches: Sequence[Tensor]) -> float:
+        """Return the mean loss of the rows of an epoch, without skipped batches.
+
+        Args:
+            losses: Loss of each batch [at least n_batches].
+            batches: Rows of each batch.
+        """
+        losses = losses[: len(batches)]
+        n_rows = torch.tensor([*map(len, batches)], device=losses.device).float()
+        n_rows = torch.where(losses.isfinite(), n_rows, 0.0)
+        return ((losses.nan_to_num(0.0) * n_rows).sum() / n_rows.sum()).item()
+
     def check(self, losses: Tensor, batches: Sequence[Tensor], epoch: int) -> None:
         """Check the losses of an epoch and all weights.
 

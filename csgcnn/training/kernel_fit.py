@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -32,6 +32,8 @@ MAX_TUNED = 1500  # rows that choose the parameters of the kernel; the final fit
 # Grid of svr, for targets of variance 1; C is divided by the amplitude of the kernel.
 C, EPSILON = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0), (0.003, 0.01, 0.03, 0.1)
 FOLDS = 5
+# Buffers that are chosen, and not computed from the training rows.
+CHOSEN = ("amplitude", "block_weight", "network_weight", "noise")
 # Weights of the network among which validation rows choose, and how many rows that takes.
 WEIGHTS, MIN_WEIGHED = [i / 10 for i in range(10)], 30
 
@@ -56,12 +58,16 @@ class Fitted(NamedTuple):
     Attributes:
         dual: Coefficients of the training rows [n_rows].
         offset: Constant of the prediction.
-        facts: Entries of metrics.json.
+        facts: Further entries of metrics.json.
     """
 
     dual: Tensor
     offset: float
-    facts: dict[str, Any]
+    facts: Mapping[str, Any]
+
+
+# Sets the kernel of a target of the head, given its number and rows; returns what was chosen.
+Choose = Callable[[KernelHead, int, Rows], Mapping[str, Any]]
 
 
 def check_kernel_head(head: KernelHead, dataset: Dataset, split: Split) -> None:
@@ -101,10 +107,44 @@ def fit_kernel_head(trainer: Trainer, seed: int) -> dict[str, Any]:
     Returns:
         What was chosen, for metrics.json.
     """
-    start, network, train = time.perf_counter(), trainer.evaluated, trainer.split["train"]
+    start = time.perf_counter()
+    head, facts = _fit(trainer, lambda head, i, rows: _choose(head, i, rows, seed))
+    if head.chooses_weight:
+        _choose_network_weight(trainer, head)
+    trainer.best_score = _score(trainer)
+    return _described(trainer, head, facts, start)
+
+
+def refit_kernel_head(
+    trainer: Trainer, first: KernelHead, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Fit the kernel head of a trained network with what was chosen for another head.
+
+    Args:
+        trainer: The training, whose network has its final weights.
+        first: The other head, which is fitted.
+        facts: What was chosen for it.
+
+    Returns:
+        Likewise for this head; the seconds are those of both fits.
+    """
+    start, chosen = time.perf_counter(), [facts["targets"][t.name] for t in trainer.targets]
+    head, found = _fit(trainer, lambda _head, i, _rows: chosen[i], first)
+    described = _described(trainer, head, found, start)
+    return described | {"seconds": facts["seconds"] + described["seconds"]}
+
+
+def _fit(
+    trainer: Trainer, choose: Choose, first: KernelHead | None = None
+) -> tuple[KernelHead, dict[str, Any]]:
+    """Fit the head to the training rows; return it with what was found for each target."""
+    network, train = trainer.evaluated, trainer.split["train"]
     head = network.kernel_head
     assert head is not None, "the network has no kernel head"
     log.info("fitting head=%s to %d crystals", head.option, len(train))
+    for name, buffer in head.named_buffers():
+        if first is not None and name in CHOSEN:
+            buffer.copy_(first.get_buffer(name))
     batch_size = 4 * trainer.settings.batch_size
     inputs = in_batches(network, network.kernel_inputs, trainer.store, train, batch_size)
     head.fit_inputs(inputs)
@@ -114,16 +154,21 @@ def fit_kernel_head(trainer: Trainer, seed: int) -> dict[str, Any]:
     known, dual, facts = y.isfinite() & (weight > 0), torch.zeros_like(y).double(), {}
     for i, target in enumerate(trainer.targets):
         rows = Rows(*(of[known[:, i]] for of in (x, y[:, i], weight.squeeze(1))))
-        fitted = _fit_target(head, i, rows, seed)
+        chosen = choose(head, i, rows)
+        fitted = _solve(head, i, rows, chosen)
         dual[known[:, i], i], head.offset[i] = fitted.dual, fitted.offset
-        facts[target.name] = {**fitted.facts, "n_rows": len(rows.y)}
+        facts[target.name] = {**chosen, **fitted.facts, "n_rows": len(rows.y)}
     head.keep(rows=x, dual=dual, known=known)
-    if head.chooses_weight:
-        _choose_network_weight(trainer, head)
+    return head, facts
+
+
+def _described(
+    trainer: Trainer, head: KernelHead, facts: dict[str, Any], start: float
+) -> dict[str, Any]:
+    """Log what was chosen; return the entry of metrics.json."""
     for target, weight in zip(trainer.targets, head.network_weight.tolist(), strict=True):
         facts[target.name]["network_weight"] = weight
         log.info("head=%s of %s: %s", head.option, target.name, _in_words(facts[target.name]))
-    trainer.best_score = _score(trainer)
     seconds = time.perf_counter() - start
     return {"option": head.option, "inputs": head.inputs, "targets": facts, "seconds": seconds}
 
@@ -169,8 +214,8 @@ def _score(trainer: Trainer) -> float:
     return validation_score(metrics, targets, trainer.labels.stds)
 
 
-def _fit_target(head: KernelHead, i: int, rows: Rows, seed: int) -> Fitted:
-    """Choose the kernel of target i on at most MAX_TUNED rows, then fit to all of them."""
+def _choose(head: KernelHead, i: int, rows: Rows, seed: int) -> dict[str, Any]:
+    """Choose the kernel of target i, and C and ε of svr, on at most MAX_TUNED rows."""
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(rows.y)))[:MAX_TUNED]
     few = Rows(*(of[order.to(of.device)] for of in rows))
     scales = learn_scales(list(few.x.split(head.widths, dim=1)), few.y)
@@ -179,39 +224,46 @@ def _fit_target(head: KernelHead, i: int, rows: Rows, seed: int) -> Fitted:
     facts["block_weights"] = [float(f"{weight:.4g}") for weight in scales.weight]
     if isinstance(head, GaussianProcessHead):
         head.noise[i] = scales.noise
-        kernel = head.kernel_of(i, rows.x, rows.x)
-        kernel.diagonal().add_(scales.noise)
-        factor = torch.linalg.cholesky(kernel)
-        dual = torch.cholesky_solve(rows.y.double().unsqueeze(1), factor).squeeze(1)
-        return Fitted(dual, 0.0, facts)
-    return _fit_vectors(head, i, rows, few, facts)
+        return facts
+    return facts | _choose_vectors(head, i, few, scales.amplitude)
 
 
-def _fit_vectors(head: KernelHead, i: int, rows: Rows, few: Rows, facts: dict[str, Any]) -> Fitted:
-    """Choose C and ε by cross-validation within the few rows; return the fit to all rows."""
+def _choose_vectors(head: KernelHead, i: int, few: Rows, amplitude: float) -> dict[str, float]:
+    """Return C and ε with the lowest error in a cross-validation."""
     from sklearn.svm import SVR
 
-    def kernel_of(chosen: Rows) -> Any:
-        return head.kernel_of(i, chosen.x, chosen.x).cpu().numpy()
+    kernel = head.kernel_of(i, few.x, few.x).cpu().numpy()
+    y, weight = (of.double().cpu().numpy() for of in few[1:])
 
     def error(c: float, epsilon: float) -> float:
         total = 0.0
         for part, other in _folds(len(y)):
-            model = SVR(kernel="precomputed", C=c / facts["amplitude"], epsilon=epsilon)
+            model = SVR(kernel="precomputed", C=c / amplitude, epsilon=epsilon)
             model.fit(kernel[np.ix_(part, part)], y[part], weight[part])
             total += float(np.abs(model.predict(kernel[np.ix_(other, part)]) - y[other]).sum())
         return total
 
-    kernel, (y, weight) = kernel_of(few), (of.double().cpu().numpy() for of in few[1:])
     c = min(C, key=lambda c: error(c, EPSILON[1]))
-    epsilon = min(EPSILON, key=lambda epsilon: error(c, epsilon))
-    kernel, (y, weight) = kernel_of(rows), (of.double().cpu().numpy() for of in rows[1:])
-    model = SVR(kernel="precomputed", C=c / facts["amplitude"], epsilon=epsilon)
-    model.fit(kernel, y, weight)
+    return {"C": c / amplitude, "epsilon": min(EPSILON, key=lambda epsilon: error(c, epsilon))}
+
+
+def _solve(head: KernelHead, i: int, rows: Rows, chosen: Mapping[str, Any]) -> Fitted:
+    """Return the coefficients of target i for the chosen kernel."""
+    kernel = head.kernel_of(i, rows.x, rows.x)
+    if isinstance(head, GaussianProcessHead):
+        kernel.diagonal().add_(head.noise[i])
+        factor = torch.linalg.cholesky(kernel)
+        dual = torch.cholesky_solve(rows.y.double().unsqueeze(1), factor).squeeze(1)
+        return Fitted(dual, 0.0, {})
+    from sklearn.svm import SVR
+
+    y, weight = (of.double().cpu().numpy() for of in rows[1:])
+    model = SVR(kernel="precomputed", C=chosen["C"], epsilon=chosen["epsilon"])
+    model.fit(kernel.cpu().numpy(), y, weight)
     dual = torch.zeros(len(y), dtype=torch.float64)
     dual[torch.from_numpy(model.support_).long()] = torch.from_numpy(model.dual_coef_[0])
-    found = {"C": model.C, "epsilon": epsilon, "n_support_vectors": len(model.support_)}
-    return Fitted(dual.to(rows.x.device), float(model.intercept_[0]), facts | found)
+    found = {"n_support_vectors": len(model.support_)}
+    return Fitted(dual.to(rows.x.device), float(model.intercept_[0]), found)
 
 
 def _folds(n_rows: int) -> Iterator[tuple[Any, Any]]:

@@ -46,7 +46,7 @@ class TrainingProgress:
         terminal = terminal or sys.stderr
         self.bar: tqdm | None = None
         if self.is_shown and terminal.isatty():
-            total, done = trainer.settings.max_epochs, trainer.epoch
+            total, done = trainer.length.n_epochs, trainer.epoch
             self.bar = tqdm(total=total, initial=done, unit="epoch", desc=label, file=terminal)
         self.start = self.last = clock()
         self.done_before, self.epoch = self._done(), trainer.epoch
@@ -85,7 +85,7 @@ class TrainingProgress:
         log.info("%s", ", ".join(filter(None, parts)))
 
     def _position(self) -> str:
-        trainer, total = self.trainer, self.trainer.settings.max_epochs
+        trainer, total = self.trainer, self.trainer.length.n_epochs
         if trainer.n_done:
             n_batches = len(trainer.batch_rows)
             batch = f", batch {trainer.n_done} of {n_batches}"
@@ -123,7 +123,7 @@ class TrainingProgress:
         done = self._done()
         if (progress := done - self.done_before) > 0:
             per_epoch = (self.last - self.start) / progress
-            left = per_epoch * (trainer.settings.max_epochs - done)
+            left = per_epoch * (trainer.length.n_epochs - done)
             parts += [f"{per_epoch:.2g} s per epoch", f"{readable_time(left)} left"]
         return ", ".join(parts)
 

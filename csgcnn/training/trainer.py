@@ -22,10 +22,9 @@ from csgcnn.training.cuda_graphs import RecordedStep, can_replay
 from csgcnn.training.divergence import DivergenceGuard
 from csgcnn.training.ema import ExponentialMovingAverage, copy_state
 from csgcnn.training.labels import Labels
+from csgcnn.training.length import Length
 from csgcnn.training.parameter_groups import build_optimizer
 from csgcnn.training.validation import no_metrics, shown_metrics, validation_score
-
-Row = dict[str, float]
 
 
 class Trainer:
@@ -77,6 +76,7 @@ class Trainer:
         self.weights = dataset.loss_weights(train_rows, device)
         self.loss = loss.to(device)
         self.settings, self.augment = settings, augment
+        self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
         model.node_features.fit(self.store, train_rows)
         if model.global_features is not None:
             descriptors = torch.from_numpy(self.store.graphs.global_features)
@@ -84,30 +84,32 @@ class Trainer:
         self.frozen = model.body if settings.freeze_body else []
         for module in self.frozen:
             module.requires_grad_(False)
-        self.optimizer = build_optimizer(make_optimizer, model, loss, settings.layer_decay)
         n_batches = len(split_batches(train_rows, settings.batch_size))
-        self.scheduler = make_scheduler(self.optimizer, settings.max_epochs * n_batches)
+        self.set_length(Length.of_epochs(settings.max_epochs, n_batches))
         self.average = ExponentialMovingAverage(model, settings.ema) if settings.ema else None
         self.guard = DivergenceGuard(model, self.store.ids, settings.max_skipped)
 
-        self.history: list[Row] = []
+        self.history: list[dict[str, float]] = []
         self.best_epoch, self.best_score = 0, math.inf
         self.best = copy_state(self.evaluated.state_dict())
         self.n_steps, self.lr = 0, math.nan
         self.order = train_rows[:0]
         self.losses, self.n_done = torch.zeros(n_batches, device=device), 0
-        self.progress = torch.zeros((), device=device)  # fraction of the epochs
+        self.progress = torch.zeros((), device=device)  # fraction of the schedule
 
         if rank := distributed.rank():  # other dropout and noise on each rank
             torch.manual_seed(torch.initial_seed() + rank)
         # dynamic: sizes differ between batches, and each would be compiled again
         forward = model.standardized
         self.forward = torch.compile(forward, dynamic=True) if settings.compile else forward
-        self.replay: RecordedStep | None = None
-        if can_replay(settings, self.store):
-            self.replay = RecordedStep(
-                self.store, settings.batch_size, self.compute_gradients, self.trained
-            )
+        work = (self.store, settings.batch_size, self.compute_gradients, self.trained)
+        self.replay = RecordedStep(*work) if can_replay(settings, self.store) else None
+
+    def set_length(self, length: Length) -> None:
+        """Set the length, with a new optimizer and schedule, before the first step."""
+        self.length, decay = length, self.settings.layer_decay
+        self.optimizer = build_optimizer(self.make_optimizer, self.model, self.loss, decay)
+        self.scheduler = self.make_scheduler(self.optimizer, length.n_scheduled)
 
     @property
     def trained(self) -> list[Tensor]:
@@ -132,7 +134,7 @@ class Trainer:
     @property
     def ended_by(self) -> str:
         """The key that ends the training: "trainer.max_epochs", "trainer.patience", or nothing."""
-        if self.epoch >= self.settings.max_epochs:
+        if self.epoch >= self.length.n_epochs:
             return "trainer.max_epochs"
         patience = self.settings.patience or math.inf
         return "trainer.patience" if self.epoch - self.best_epoch >= patience else ""
@@ -157,7 +159,7 @@ class Trainer:
             self.run_epoch(on_step)
             on_step()
 
-    def run_epoch(self, on_step: Callable[[], None]) -> Row:
+    def run_epoch(self, on_step: Callable[[], None]) -> dict[str, float]:
         """Train and validate for the rest of the epoch; return its row of the history."""
         start, n_before = time.perf_counter(), self.n_done
         train_loss = self.train_epoch(on_step)
@@ -184,12 +186,13 @@ class Trainer:
     def train_epoch(self, on_step: Callable[[], None]) -> float:
         """Take the remaining steps of the epoch; return the mean loss of its rows."""
         if not len(self.order):
-            self.order = distributed.broadcast_tensor(self.store.shuffled(self.split["train"]))
+            order = distributed.broadcast_tensor(self.store.shuffled(self.split["train"]))
+            self.order = self.length.cut(order, self.epoch, self.settings.batch_size)
             self.lr = self.optimizer.param_groups[0]["lr"]
         self.model.train()
         for module in self.frozen:  # batch norms keep their statistics
             module.eval()
-        self.progress.fill_(self.epoch / self.settings.max_epochs)
+        self.progress.fill_(self.length.progress(self.epoch))
         remaining = self.batch_rows[self.n_done :]
         for rows, batch in zip(remaining, self.load_batches(remaining), strict=True):
             self.losses[self.n_done] = self.train_step(rows, batch)
@@ -198,9 +201,7 @@ class Trainer:
             self.n_done += 1
             on_step()
         self.check_finite()
-        n_rows = torch.tensor([*map(len, self.batch_rows)], device=self.store.device).float()
-        n_rows = torch.where(self.losses.isfinite(), n_rows, 0.0)  # without skipped batches
-        return ((self.losses.nan_to_num(0.0) * n_rows).sum() / n_rows.sum()).item()
+        return self.guard.mean_loss(self.losses, self.batch_rows)
 
     @property
     def batch_rows(self) -> tuple[Tensor, ...]:
@@ -259,12 +260,11 @@ class Trainer:
         loss = self.loss(distributed.gather(outputs.float(), len(rows)), target, *weight)
         loss.backward()
         distributed.sum_gradients(self.model.parameters())
-        if not (settings.grad_clip or settings.max_skipped):
-            return loss.detach()
-        parameters = [*self.model.parameters(), *self.loss.parameters()]
-        norm = nn.utils.clip_grad_norm_(parameters, settings.grad_clip or math.inf)
-        if settings.max_skipped:
-            return torch.where(norm.isfinite(), loss.detach(), math.nan)
+        if settings.grad_clip or settings.max_skipped:
+            parameters = [*self.model.parameters(), *self.loss.parameters()]
+            norm = nn.utils.clip_grad_norm_(parameters, settings.grad_clip or math.inf)
+            if settings.max_skipped:
+                return torch.where(norm.isfinite(), loss.detach(), math.nan)
         return loss.detach()
 
     def check_finite(self) -> None:

@@ -2,6 +2,7 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from csgcnn.data.targets import Target
 from csgcnn.evaluation.inference import predict_rows
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.runs.directory import RunDirectory
+from csgcnn.runs.duration import training_minutes
 from csgcnn.runs.environment import environment
 from csgcnn.runs.results import read_fold, write_results
 from csgcnn.training.trainer import Trainer
@@ -28,6 +30,11 @@ def dataset(store: GraphStore, targets: Tensor) -> Dataset:
     return Dataset(store, [GAP], targets, torch.arange(len(store)), [])
 
 
+def both(model: Any) -> dict[str, Any]:
+    """Return a model as the one that predicts validation and test rows."""
+    return {"val": model, "test": model}
+
+
 @pytest.mark.parametrize("figures", [True, False])
 def test_figures_are_drawn_on_request(
     figures: bool,
@@ -36,10 +43,10 @@ def test_figures_are_drawn_on_request(
     trainer: Callable[..., Trainer],
     tmp_path: Path,
 ) -> None:
-    model = Ensemble([trainer(seed=seed).model for seed in (0, 1)])
+    models = both(Ensemble([trainer(seed=seed).model for seed in (0, 1)]))
     with RunDirectory(tmp_path) as run:
         plot = PlotSettings() if figures else None
-        write_results(run, model, dataset.store, dataset, split, 16, {"seconds": 1}, plot)
+        write_results(run, models, dataset.store, dataset, split, 16, {"seconds": 1}, plot)
     drawn = {path.name for path in tmp_path.glob("*.png")}
     assert drawn == ({f"{name}.png" for name in FIGURES} if figures else set())
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -72,7 +79,8 @@ def test_results_are_complete_where_no_figure_can_be_drawn(
 
     monkeypatch.setattr("csgcnn.evaluation.plots.plot_test", fail)
     with RunDirectory(tmp_path) as run, caplog.at_level(logging.WARNING):
-        write_results(run, trainer().model, dataset.store, dataset, split, 16, {}, PlotSettings())
+        models = both(trainer().model)
+        write_results(run, models, dataset.store, dataset, split, 16, {}, PlotSettings())
     assert found == [{"predictions.csv", "metrics.json"}]
     assert "a figure could not be drawn: no writable cache folder" in caplog.text
 
@@ -90,7 +98,8 @@ def test_the_end_names_baselines_and_leakage(
         "shared_compositions": {"val": 0, "test": 3},
     }
     with RunDirectory(tmp_path) as run, caplog.at_level(logging.INFO):
-        write_results(run, trainer().model, dataset.store, dataset, split, 16, facts, None)
+        models = both(trainer().model)
+        write_results(run, models, dataset.store, dataset, split, 16, facts, None)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     mean, composition = (
         metrics[f"{name}_test_mae"]["band_gap"] for name in ("baseline", "composition")
@@ -113,7 +122,7 @@ def test_a_fold_is_read_as_it_was_written(
     with RunDirectory(tmp_path) as run:
         run.write_metrics([{"epoch": 1, "seconds": 30.0}, {"epoch": 2, "seconds": 90.0}])
         run.write_json("environment.json", {"device": "a CPU", "threads": 1})
-        write_results(run, model, dataset.store, dataset, split, 16, facts, None)
+        write_results(run, both(model), dataset.store, dataset, split, 16, facts, None)
     fold = read_fold(4, tmp_path, GAP)
     assert fold.number == 4
     assert fold.ids == [dataset.store.ids[row] for row in split["test"].tolist()]
@@ -123,6 +132,13 @@ def test_a_fold_is_read_as_it_was_written(
     assert fold.metrics["n"] == 10
     assert (fold.best_epoch, fold.epochs, fold.minutes) == (1, 2, 2.0)
     assert fold.machine == "a CPU, 1 thread"
+
+
+def test_the_time_of_a_refit_counts(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path) as run:
+        run.write_metrics([{"epoch": 1, "seconds": 30.0}])
+        run.write_metrics([{"epoch": 1, "seconds": 60.0}], "refit.csv")
+    assert training_minutes(tmp_path, {"seconds": 5.0}) == 1.5
 
 
 def test_the_environment_names_versions_and_device() -> None:

@@ -42,6 +42,10 @@ class TrainerSettings:
         resumable=True,
         averaged=False,
     )
+    refit: bool = setting(
+        False,
+        "Train again on training and validation rows, for as many steps as led to the best epoch.",
+    )
     grad_clip: float | None = setting(
         1.0, "Largest norm of the gradient of all trained parameters.", above=0, null="no limit"
     )

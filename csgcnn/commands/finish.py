@@ -1,0 +1,126 @@
+"""The end of a training: kernel head, calibration, best.ckpt and the results."""
+
+import time
+from typing import Any
+
+from omegaconf import DictConfig
+
+from csgcnn import distributed
+from csgcnn.commands.prepare import Prepared
+from csgcnn.commands.refit import Refit, finish_refit, on_all_rows
+from csgcnn.data.dataset import Dataset
+from csgcnn.data.leakage import shared_compositions
+from csgcnn.evaluation.calibration import calibrate
+from csgcnn.evaluation.unit_metrics import reported_metrics
+from csgcnn.nn.network import CrystalGraphNetwork
+from csgcnn.runs.directory import RunDirectory
+from csgcnn.runs.results import draw_learning_curve, write_results
+from csgcnn.training.checkpointing import Checkpointer
+from csgcnn.training.kernel_fit import fit_kernel_head
+from csgcnn.training.trainer import Trainer
+
+Facts = dict[str, Any]
+
+
+def finish(
+    cfg: DictConfig,
+    data: Prepared,
+    checkpointer: Checkpointer,
+    refitted: Refit | None,
+    facts: Facts,
+    start: float,
+) -> Facts:
+    """Fit the kernel head, calibrate standard deviations, and write best.ckpt and the results.
+
+    The validation rows choose and calibrate with the network that has not seen them. With a refit
+    it is written to validated.ckpt, and best.ckpt holds the refitted network.
+
+    Args:
+        cfg: Configuration of the training.
+        data: Its data.
+        checkpointer: Checkpointer of the training, whose network has the weights of the best epoch.
+        refitted: The refit, if there is one.
+        facts: Entries of metrics.json about the data.
+        start: When the command began, by `time.perf_counter`.
+
+    Returns:
+        All entries of metrics.json but errors.
+    """
+    trainer = checkpointer.trainer
+    network = trainer.evaluated
+    if network.kernel_head:
+        facts |= {"head": fit_kernel_head(trainer, cfg.seed)}
+    changes = _calibrated(network, data)
+    models = {"val": network, "test": network}
+    if refitted:
+        checkpointer.save_best(network.state_dict(), "validated", **changes)
+        models["test"], entries = finish_refit(refitted, network, facts)
+        facts |= entries | _leaks(data, facts)
+        changes = refitted.description | changes
+    if changes or network.kernel_head:
+        checkpointer.save_best(models["test"].state_dict(), **changes)
+    facts |= _summary(trainer, data.dataset, "finished", start)
+    _write_results(checkpointer.run, models, data, facts)
+    return facts
+
+
+def _summary(trainer: Trainer, dataset: Dataset, outcome: str, start: float) -> Facts:
+    return {
+        "units": {target.name: target.unit for target in dataset.targets},
+        "best_epoch": trainer.best_epoch,
+        "val_score": trainer.best_score if len(trainer.split["val"]) else None,
+        "epochs": trainer.epoch,
+        "n_parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "n_rows": {part: len(rows) for part, rows in trainer.split.items()},
+        "n_skipped_batches": len(trainer.guard.skipped),
+        "n_rejected": len(dataset.rejected),
+        "outcome": outcome,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def write_pruned(
+    checkpointer: Checkpointer, dataset: Dataset, outcome: str, facts: Facts, start: float
+) -> Facts:
+    """Write metrics.json of a pruned trial, without predicting the test rows.
+
+    Args:
+        checkpointer: Checkpointer of the training, whose network has the weights of the best epoch.
+        dataset: Its data set.
+        outcome: Why it was pruned.
+        facts: Entries of metrics.json about the data.
+        start: When the command began, by `time.perf_counter`.
+
+    Returns:
+        All entries of metrics.json but errors.
+    """
+    trainer = checkpointer.trainer
+    facts |= _summary(trainer, dataset, outcome, start)
+    values = trainer.values_of("val").cpu()
+    metrics = reported_metrics(trainer.predict("val").cpu(), values, trainer.targets)
+    checkpointer.run.write_json("metrics.json", {"val": metrics, **facts})
+    return facts
+
+
+def _calibrated(network: CrystalGraphNetwork, data: Prepared) -> dict[str, Any]:
+    """Calibrate predicted standard deviations; return what this changes in a checkpoint."""
+    if not network.has_std:
+        return {}
+    values, rows = data.dataset.values, data.split["val"]
+    targets, size = data.dataset.targets, data.batch_size
+    return {"uncalibrated": calibrate(network, data.store, targets, values, rows, size)}
+
+
+def _leaks(data: Prepared, facts: Facts) -> Facts:
+    """Return the overlap between the test rows and all rows of a refit."""
+    shared = shared_compositions(data.dataset.store, on_all_rows(data).split)
+    return {"shared_compositions": facts["shared_compositions"] | {"test": shared["test"]}}
+
+
+def _write_results(
+    run: RunDirectory, models: dict[str, CrystalGraphNetwork], data: Prepared, facts: Facts
+) -> None:
+    dataset, split, plot = data.dataset, data.split, data.plot
+    write_results(run, models, data.store, dataset, split, data.batch_size, facts, plot)
+    if plot and facts["epochs"] and not distributed.rank():
+        draw_learning_curve(run.folder, dataset, split, facts["best_epoch"], plot)
