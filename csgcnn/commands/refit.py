@@ -71,7 +71,7 @@ def refit_state(checkpoint: Mapping[str, Any] | None, first: Trainer) -> Mapping
     """
     state = (checkpoint or {}).get("refit")
     # another trainer.max_epochs or trainer.patience may continue the first training
-    if not state or not first.is_over:
+    if not isinstance(state, Mapping) or not first.is_over:
         return None
     length = _length(first, first.length.n_batches)
     return state if state.get("steps") == [length.n_scheduled, length.n_steps] else None
@@ -102,8 +102,7 @@ def refit(
     trainer.set_length(_length(first.trainer, trainer.length.n_batches))
     load_weights(trainer, state, cfg)
     log.info(
-        "%s on the %d training and validation crystals for %s, as many as led to epoch %d",
-        f"refit resumes in epoch {trainer.epoch + 1}" if state else "refit",
+        "refit on the %d training and validation crystals for %s, as many as led to epoch %d",
         len(data.split["train"]),
         plural(trainer.length.n_steps, "step"),
         first.trainer.best_epoch,

@@ -105,8 +105,8 @@ def _train(
     if is_done:
         log.info("nothing to do: %s. Results: %s", how_ended(trainer), run.folder)
         return trainer.best_score
-    if checkpoint and not again:
-        _log_resumed(trainer, checkpoint, run)
+    if checkpoint:
+        _log_resumed(trainer, again, checkpoint, run)
     facts = facts or report_data(data)
 
     checkpointer = Checkpointer(
@@ -181,7 +181,13 @@ def _check_ranks_agree(
     )
 
 
-def _log_resumed(trainer: Trainer, checkpoint: Mapping[str, Any], run: RunDirectory) -> None:
-    log.info("resuming in epoch %d from %s", trainer.epoch + 1, run.checkpoints / "last.ckpt")
+def _log_resumed(
+    trainer: Trainer,
+    again: Mapping[str, Any] | None,
+    checkpoint: Mapping[str, Any],
+    run: RunDirectory,
+) -> None:
+    epoch = f"{len(again['history']) + 1} of the refit" if again else trainer.epoch + 1
+    log.info("resuming in epoch %s from %s", epoch, run.checkpoints / "last.ckpt")
     if note := other_device(checkpoint["training"], trainer.store.device):
         log.warning("%s", note)

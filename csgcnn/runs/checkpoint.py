@@ -88,6 +88,7 @@ def load_checkpoint(path: Path, limits: Limits = LIMITS) -> dict[str, Any]:
         metrics: Validation score.
         state_dict: Weights.
         training: State of the training, in last.ckpt.
+        refit: State of its refit, in last.ckpt if it has begun.
 
     Raises:
         UserError: It is absent, truncated, damaged, not a csgcnn checkpoint, of a newer format,

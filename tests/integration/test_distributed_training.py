@@ -30,7 +30,9 @@ CLASSES = [
 ]
 
 
-@pytest.mark.parametrize("overrides", [[], ["model=csgann", "pooling=set2set", *CLASSES]])
+@pytest.mark.parametrize(
+    "overrides", [[], ["trainer.refit=true"], ["model=csgann", "pooling=set2set", *CLASSES]]
+)
 def test_two_ranks_write_the_results_of_one_process(
     overrides: list[str], train_on_ranks: TrainOnRanks, tmp_path: Path, table: Table
 ) -> None:

@@ -19,9 +19,8 @@ Make = Callable[..., Trainer]
 def refit(trainer: Make, split: Split, n_steps: int, n_scheduled: int) -> Trainer:
     """Return a training on 50 rows in batches of 16, 4 in each epoch."""
     rows = torch.cat([split["train"], split["val"]])
-    made = trainer(
-        make_scheduler=one_cycle, split={**split, "train": rows, "val": rows[:0]}, ema=0.9
-    )
+    parts = {**split, "train": rows, "val": rows[:0]}
+    made = trainer(make_scheduler=one_cycle, split=parts, ema=0.9, patience=1)
     made.set_length(Length(made.length.n_batches, n_scheduled, n_steps))
     return made
 
