@@ -40,7 +40,7 @@ from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.directory import RunDirectory
 from csgcnn.runs.duration import training_minutes
-from csgcnn.runs.predictions import OUT_OF_DOMAIN, domain_cells, domain_columns
+from csgcnn.runs.predictions import OUT_OF_DOMAIN, domain_cells
 from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions
 
 log = logging.getLogger(__name__)
@@ -58,12 +58,9 @@ def write_results(
 ) -> None:
     """Evaluate the validation and test rows once and write the results, the figures last.
 
-    Every rank must call it; rank 0 writes.
-
     Args:
-        run: Directory of the run.
-        models: The trained model that predicts val, and the one that predicts test: the same, or
-            one that was trained on the training and validation rows.
+        run: Directory of the run, to which rank 0 writes; every rank must call this function.
+        models: The trained models that predict val and test; without a refit they are the same.
         store: Graphs of the data set, on the device of the models.
         dataset: Targets and their values.
         split: Rows of train, val and test.
@@ -81,19 +78,15 @@ def write_results(
     targets, values = dataset.targets, {part: dataset.values[rows] for part, rows in split.items()}
     prediction = {part: of_part.cpu() for part, (of_part, _) in predicted.items()}
     std = {part: of_part.cpu() for part, (_, of_part) in predicted.items() if of_part is not None}
-    model, domain = models["test"], Domain.of(store, split["train"])
-    domains = {"val": domain, "test": domain}
-    if model is not models["val"]:
-        domains["test"] = Domain.of(store, torch.cat([split["train"], split["val"]]))
-    outside = {part: domain_cells(domains[part], store, split[part]) for part in prediction}
+    model, domains = models["test"], _domains(models, store, split)
+    outside = {part: domain_cells(domains[part], store, split[part]) for part in models}
     entries: dict[str, Any] = {"not_measured": [p for p in PARTS[1:] if p not in prediction]}
     for part in entries["not_measured"]:
         prediction[part] = torch.empty(0, sum(target.n_outputs for target in targets))
         std |= {part: prediction[part]} if model.has_std else {}
-        outside[part] = {name: [] for name in domain_columns(domain)}
     write_predictions(
         run.folder / "predictions.csv",
-        ["id", "split", *compared_columns(targets, bool(std)), *domain_columns(domain)],
+        ["id", "split", *compared_columns(targets, bool(std)), *outside["test"]],
         _prediction_rows(prediction, std, outside, store, dataset, split),
     )
     metrics = {
@@ -130,6 +123,15 @@ def draw_learning_curve(
     table, path, targets = folder / "metrics.csv", folder / "learning_curve", dataset.targets
     constant = trained_baseline(dataset.values, split, targets)
     plots.draw(lambda: plots.plot_learning_curve(table, targets, path, plot, best_epoch, constant))
+
+
+def _domains(models: Mapping[str, Any], store: GraphStore, split: Split) -> dict[str, Domain]:
+    """Return the domain of the model that predicts each part."""
+    domain = Domain.of(store, split["train"])
+    if models["val"] is models["test"]:
+        return {"val": domain, "test": domain}
+    both = torch.cat([split["train"], split["val"]])
+    return {"val": domain, "test": Domain.of(store, both)}
 
 
 def _baselines(features: Tensor, dataset: Dataset, split: Split) -> dict[str, dict[str, Metrics]]:

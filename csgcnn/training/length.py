@@ -22,7 +22,12 @@ class Length:
 
     @classmethod
     def of_epochs(cls, n_epochs: int, n_batches: int) -> "Length":
-        """Return the length of whole epochs, with a schedule that ends with them."""
+        """Return the length of whole epochs, with a schedule that ends with them.
+
+        Args:
+            n_epochs: Number of epochs.
+            n_batches: Steps of an epoch.
+        """
         return cls(n_batches, n_epochs * n_batches, n_epochs * n_batches)
 
     @property
