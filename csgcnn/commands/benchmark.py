@@ -19,11 +19,12 @@ from csgcnn.commands.prepare import dataset_settings, plain, read_dataset
 from csgcnn.commands.site_features import pin_site_features
 from csgcnn.commands.train import train
 from csgcnn.config.paths import overrides_of_result
+from csgcnn.config.settings.dataset import COUNTED_METHODS, DIVIDING_METHODS, FOLD_METHODS
 from csgcnn.data.composition_model import composition_features
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.matbench import is_official_fold
 from csgcnn.data.record_reports import RecordReports
-from csgcnn.data.splits import Split, split_ids, split_rows
+from csgcnn.data.splits import Split, split_dataset, split_ids
 from csgcnn.data.targets import Target
 from csgcnn.errors import ConfigError
 from csgcnn.evaluation.baselines import (
@@ -59,6 +60,7 @@ class _Data:
         n_test: Test rows of all folds.
         unofficial: Folds whose test rows are not those of Matbench.
         baselines: Metrics of each baseline, fold by fold.
+        in_distribution: Likewise on rows in the distribution of the training rows.
     """
 
     target: Target
@@ -66,6 +68,7 @@ class _Data:
     n_test: int
     unofficial: list[int]
     baselines: dict[str, list[Metrics]]
+    in_distribution: dict[str, list[Metrics]]
 
 
 def benchmark(cfg: DictConfig, job: Job) -> None:
@@ -114,9 +117,9 @@ def cross_validation(cfg: DictConfig) -> DictConfig:
         raise ConfigError(f"folds={n_folds}: expected at least 2 folds, or a task")
     if n_folds is not None and split.method == "random":
         split.method = "kfold"
-    if cfg.repeats > 1 and split.method != "kfold":
+    if cfg.repeats > 1 and split.method not in DIVIDING_METHODS:
         raise ConfigError(f"repeats={cfg.repeats}: dataset.split.method={split.method} has none")
-    if split.method == "kfold":
+    if split.method in COUNTED_METHODS:
         split.folds = n_folds or split.folds
         split.repeats = max(cfg.repeats, split.repeats)
         cfg.task.n_folds = split.folds * split.repeats
@@ -129,10 +132,10 @@ def cross_validation(cfg: DictConfig) -> DictConfig:
 
 def _check(cfg: DictConfig) -> None:
     method = cfg.dataset.split.method
-    if method not in ("fold", "matbench", "kfold"):
+    if method not in FOLD_METHODS:
         raise ConfigError(
             f"dataset.split.method={method}: a benchmark has folds, expected fold or matbench, or "
-            "for your own data kfold"
+            f"for your own data {', '.join(COUNTED_METHODS)}"
         )
     if cfg.task.name != CROSS_VALIDATION and cfg.repeats > 1:
         raise ConfigError(f"repeats={cfg.repeats}: the folds of a task are fixed; omit it")
@@ -169,18 +172,20 @@ def _read(cfg: DictConfig, reports: RecordReports) -> _Data:
     dataset = read_dataset(cfg, reports)
     settings = dataset_settings(cfg).split
     folds = [replace(settings, fold=fold) for fold in range(cfg.task.n_folds)]
-    splits = [split_rows(dataset.store, dataset.rows, fold, dataset.n_unread) for fold in folds]
+    splits = [split_dataset(dataset, fold) for fold in folds]
     unofficial = [
         fold
         for fold, split in enumerate(splits)
         if not is_official_fold(cfg.task.name, fold, split_ids(dataset.store, split)["test"])
     ]
+    inside = [s | {"test": s["in_distribution"]} for s in splits if "in_distribution" in s]
     return _Data(
         dataset.targets[0],
         [data_digest(dataset, split) for split in splits],
         sum(len(split["test"]) for split in splits),
         unofficial,
         _baselines(dataset, splits),
+        _baselines(dataset, inside) if inside else {},
     )
 
 
@@ -230,7 +235,8 @@ def _write_summary(cfg: DictConfig, job: Job, data: _Data) -> str:
     folds = [read_fold(fold, job.folder / f"fold-{fold}", data.target) for fold in finished]
     shortfall = _shortfall(cfg, len(folds), data)
     facts = _facts(cfg, job)
-    summary = summarize(facts, data.target, folds, data.baselines, cfg.task.published, shortfall)
+    published, inside = cfg.task.published, data.in_distribution
+    summary = summarize(facts, data.target, folds, data.baselines, published, shortfall, inside)
     write_json(job.folder / "summary.json", summary)
     write_text(job.folder / "summary.md", text := markdown(summary))
     is_task = cfg.task.name != CROSS_VALIDATION
@@ -257,7 +263,7 @@ def _data_facts(cfg: DictConfig) -> dict[str, Any]:
     if cfg.task.name != CROSS_VALIDATION:
         return {}
     split = cfg.dataset.split
-    repeats = {"repeats": split.repeats} if split.method == "kfold" else {}
+    repeats = {"repeats": split.repeats} if split.method in DIVIDING_METHODS else {}
     return {"dataset": cfg.dataset.path, "method": split.method, **repeats}
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -24,7 +24,7 @@ from csgcnn.data.cache import OpenedDataset, open_dataset
 from csgcnn.data.dataset import Dataset, check_rejected, label_warnings, select_targets
 from csgcnn.data.leakage import count_duplicates, shared_compositions
 from csgcnn.data.record_reports import RecordReports, report_warnings
-from csgcnn.data.splits import Split, split_rows
+from csgcnn.data.splits import Split, split_dataset
 from csgcnn.data.store import GraphStore
 from csgcnn.data.store_files import is_store
 from csgcnn.data.targets import Target, check_labels, derive_columns, describe_targets
@@ -81,9 +81,7 @@ def prepare(cfg: DictConfig, reports: RecordReports) -> Prepared:
 
     def read() -> tuple[Dataset, Split]:
         dataset = read_dataset(cfg, reports)
-        split = split_rows(
-            dataset.store, dataset.rows, dataset_settings(cfg).split, dataset.n_unread
-        )
+        split = split_dataset(dataset, dataset_settings(cfg).split)
         check_labels(dataset.values[split["train"]], dataset.targets)
         if dataset.weights is not None and not dataset.weights[split["train"]].any():
             raise UserError(f"all training rows have the weight 0 in {cfg.dataset.weight_column}")
@@ -234,11 +232,14 @@ def open_graphs(
     Raises:
         UserError: The data cannot be read.
     """
+    path, options = data_path(settings.path, settings.hint), read_options(settings)
+    if settings.split.method == "leave_prototype" and not is_store(path):
+        options = replace(options, prototypes=True)
     with counted("building graphs", progress) as count:
         return open_dataset(
-            data_path(settings.path, settings.hint),
+            path,
             graph,
-            read_options(settings),
+            options,
             user_path(settings.cache_dir) if settings.cache_dir else None,
             workers,
             count,
@@ -279,6 +280,7 @@ def read_options(settings: DatasetSettings) -> ReadOptions:
         settings.structure_column,
         None if settings.columns is None else tuple(settings.columns),
         formula_mismatch=cast(FormulaMismatch, settings.formula_mismatch),
+        prototypes=settings.prototypes,
     )
 
 

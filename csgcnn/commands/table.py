@@ -22,6 +22,7 @@ from csgcnn.commands.finished_runs import (
     run_folders,
 )
 from csgcnn.config.locations import CONF
+from csgcnn.config.settings.dataset import FOLD_METHODS
 from csgcnn.errors import UserError
 from csgcnn.evaluation.metrics import TASKS, Metric
 from csgcnn.io import write_csv, write_text
@@ -214,7 +215,7 @@ def _node_features(config: Config) -> str:
 def _split(config: Config, folds: Sequence[int]) -> str:
     method, column = config["dataset.split.method"], config["dataset.split.column"]
     fold = f"fold {folds[0]}" if len(folds) == 1 else f"{len(folds)} folds"
-    details = {"group": column, "column": column, "matbench": fold, "kfold": fold}
+    details = dict.fromkeys(FOLD_METHODS, fold) | {"group": column, "column": column}
     details["fold"] = f"{column} {folds[0]}" if len(folds) == 1 else f"{column}, {fold}"
     return f"{method} ({details[method]})" if method in details else method
 

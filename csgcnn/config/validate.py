@@ -10,6 +10,7 @@ from csgcnn.config.keys import described_keys, section_keys
 from csgcnn.config.locations import CONF
 from csgcnn.config.names import check_columns, check_given, check_names
 from csgcnn.config.settings.commands import COMMANDS
+from csgcnn.config.settings.dataset import COUNTED_METHODS, DIVIDING_METHODS, EXTRAPOLATING_METHODS
 from csgcnn.config.settings.setting import Key
 from csgcnn.config.targets import check_targets
 from csgcnn.config.tree import select
@@ -211,12 +212,16 @@ def _check_split(split: DictConfig) -> None:
     total = split.train + split.val + split.test
     if split.method in ("random", "group") and total > 1 + 1e-9:
         raise ConfigError(f"{key}: train + val + test = {total:g}, expected at most 1")
-    if split.method == "kfold" and split.fold >= split.folds * split.repeats:
+    n_folds = split.folds * (split.repeats if split.method in DIVIDING_METHODS else 1)
+    if split.method in COUNTED_METHODS and split.fold >= n_folds:
         raise ConfigError(
             f"{key}.fold={split.fold}: with folds={split.folds} and repeats={split.repeats} the "
-            f"folds are 0 to {split.folds * split.repeats - 1}"
+            f"folds are 0 to {n_folds - 1}"
         )
-    if split.method in ("group", "column", "fold") and not split.column:
+    n_held_out = split.val + split.in_distribution
+    if split.method in EXTRAPOLATING_METHODS and n_held_out >= 1:
+        raise ConfigError(f"{key}: val + in_distribution = {n_held_out:g}, expected below 1")
+    if split.method in ("group", "column", "fold", "time") and not split.column:
         raise ConfigError(f"{key}.method={split.method} needs the name of a column: {key}.column=…")
     if split.method == "file" and not split.file:
         raise ConfigError(f"{key}.method=file needs a split file: {key}.file=…")

@@ -124,17 +124,7 @@ def find_symmetry(crystal: Crystal) -> Symmetry:
 
     Source: Togo, Shinohara & Tanaka, Sci. Technol. Adv. Mater. Methods 4, 2384822 (2024).
     """
-    import spglib
-
-    # Independent of the orientation, and right-handed, as spglib expects; a left-handed crystal
-    # becomes its mirror image.
-    lattice = np.linalg.cholesky(crystal.lattice @ crystal.lattice.T)
-    cell: Any = (lattice, crystal.frac_coords, crystal.atomic_number)
-    try:
-        found = spglib.get_symmetry_dataset(cell, SYMMETRY_TOLERANCE)
-    except Exception:
-        # The type of the error depends on the version of spglib; older ones return None.
-        found = None
+    lattice, found = analyze_symmetry(crystal)
     if found is None:
         return Symmetry(lattice, 1, np.eye(3, dtype=int)[None])
     rotations = _point_group(found.hall_number)
@@ -143,7 +133,30 @@ def find_symmetry(crystal: Crystal) -> Symmetry:
     # Centerings are multiples of 1/2 and 1/3.
     primitive = np.round(6 * found.primitive_lattice @ np.linalg.inv(standard)) / 6
     primitive_lattice = np.linalg.cholesky(primitive @ metric @ primitive.T)
-    return Symmetry(primitive_lattice, _MIRROR_IMAGE.get(found.number, found.number), rotations)
+    return Symmetry(primitive_lattice, unhanded(found.number), rotations)
+
+
+def analyze_symmetry(crystal: Crystal) -> tuple[Array, Any]:
+    """Return lattice vectors [3, 3] in a standard orientation, and the dataset of spglib for them.
+
+    The dataset is None if spglib fails.
+    """
+    import spglib
+
+    # Independent of the orientation, and right-handed, as spglib expects; a left-handed crystal
+    # becomes its mirror image.
+    lattice = np.linalg.cholesky(crystal.lattice @ crystal.lattice.T)
+    cell: Any = (lattice, crystal.frac_coords, crystal.atomic_number)
+    try:
+        return lattice, spglib.get_symmetry_dataset(cell, SYMMETRY_TOLERANCE)
+    except Exception:
+        # The type of the error depends on the version of spglib; older ones return None.
+        return lattice, None
+
+
+def unhanded(space_group: int) -> int:
+    """Return the number of a space group, or the lower one of a group and its mirror image."""
+    return _MIRROR_IMAGE.get(space_group, space_group)
 
 
 @cache

@@ -18,6 +18,7 @@ from csgcnn.crystals.checks import FormulaMismatch, check_distances
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graphs import CrystalGraphs, NeighborList, find_neighbors, to_graphs
 from csgcnn.crystals.limits import groups_within
+from csgcnn.crystals.prototypes import PROTOTYPE, prototype
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.site_features.compute import (
     best_device,
@@ -98,6 +99,7 @@ class GraphPlan:
         serial_seconds: Seconds of work in this process before the workers start.
         potentials: Those of the settings; a worker that receives one imports its plugin.
         device: Device that computes site features.
+        prototypes: Whether the records get the column `prototype`, unless they have one.
     """
 
     settings: GraphSettings
@@ -108,6 +110,7 @@ class GraphPlan:
     serial_seconds: float = SERIAL_SECONDS
     potentials: tuple[Potential, ...] = ()
     device: str = "cpu"
+    prototypes: bool = False
 
 
 class _Connected(NamedTuple):
@@ -210,6 +213,9 @@ def _read(
                 neighbors = find_neighbors(crystal, plan.settings)
                 check_distances(crystal, *neighbors[:3])
                 check_elements(crystal, plan.settings)
+                if plan.prototypes and PROTOTYPE not in record.columns:
+                    columns = {PROTOTYPE: prototype(crystal), **record.columns}
+                    record = replace(record, columns=columns)
             except Exception as error:
                 # An unforeseen error concerns this record only, not the whole run.
                 rejected.append(Rejected(record.id, _reason(error)))

@@ -50,6 +50,7 @@ class ReadOptions:
             names of its structure files.
         all_blocks: Whether each block of a CIF is predicted as a record of its own.
         formula_mismatch: What happens to a crystal that differs from the formula in its file.
+        prototypes: Whether the records get the column `prototype`.
     """
 
     id_column: str | None = None
@@ -58,6 +59,7 @@ class ReadOptions:
     ids_by_name: bool = False
     all_blocks: bool = False
     formula_mismatch: FormulaMismatch = "refuse"
+    prototypes: bool = False
 
 
 DEFAULT_OPTIONS = ReadOptions()

@@ -124,7 +124,13 @@ def store_plan(
         with suppress(OSError):
             cache_folder = default_cache_folder()
     site_cache = cache_folder and cache_folder / "site_features"
-    graphs = GraphPlan(settings, workers, options.formula_mismatch, site_cache)
+    graphs = GraphPlan(
+        settings,
+        workers,
+        options.formula_mismatch,
+        site_cache,
+        prototypes=options.prototypes,
+    )
     return StorePlan(partial(iter_records, path, options), path, graphs)
 
 
@@ -186,7 +192,11 @@ def content_key(path: Path, settings: GraphSettings, options: ReadOptions) -> st
         The name of the data set, and a SHA-256 of the store format, the arguments, the version of
         the reader and the bytes of all files that are read.
     """
-    key = [FORMAT, asdict(settings), asdict(options)]
+    read = asdict(options)
+    if not options.prototypes:
+        # The key of graphs that were built before the option existed.
+        del read["prototypes"]
+    key = [FORMAT, asdict(settings), read]
     key += filter(None, [reader_version(path)])
     digest = hashlib.sha256(json.dumps(key).encode())
     folder = path if path.is_dir() else path.parent

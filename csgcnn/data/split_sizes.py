@@ -1,18 +1,17 @@
 """Check the sizes of the parts of a split."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from csgcnn.config.settings.dataset import SplitSettings
+from csgcnn.config.settings.dataset import EXTRAPOLATING_METHODS, SplitSettings
 from csgcnn.data.split_files import PARTS
 from csgcnn.errors import UserError
 
 # Parts whose fraction a method reads.
-FRACTIONS = {
+FRACTIONS: Mapping[str, Sequence[str]] = {
     "random": PARTS,
     "group": PARTS,
-    "fold": ("val",),
-    "matbench": ("val",),
-    "kfold": ("val",),
+    **dict.fromkeys(("fold", "matbench", "kfold"), ("val",)),
+    **dict.fromkeys(EXTRAPOLATING_METHODS, ("val", "in_distribution")),
 }
 
 
@@ -27,7 +26,7 @@ def check_sizes(sizes: Mapping[str, int], n_rows: int, settings: SplitSettings) 
     Raises:
         UserError: A part is empty.
     """
-    empty = [part for part in PARTS if not sizes[part] and part not in _left_empty(settings)]
+    empty = [part for part in sizes if not sizes[part] and part not in _left_empty(settings)]
     if not empty:
         return
     parts = " and ".join(empty)
@@ -37,7 +36,9 @@ def check_sizes(sizes: Mapping[str, int], n_rows: int, settings: SplitSettings) 
         zeros = "".join(f" dataset.split.{part}=0" for part in known if part != "train")
         ways = [f"enlarge dataset.split.{known[0]}" if known else advice]
         ways += [f"ask for none with{zeros}"] if zeros else []
-        if settings.method != "kfold":
+        if settings.method in EXTRAPOLATING_METHODS:
+            ways = ["choose fewer dataset.split.folds"] if "test" in empty else ways
+        elif settings.method != "kfold":
             ways += ["omit the fractions and test every row once with dataset.split.method=kfold"]
         *others, last = ways
         advice = f"{', '.join(others)}, or {last}" if others else last

@@ -1,6 +1,7 @@
 """Splits of a data set into training, validation and test rows."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -10,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from csgcnn.config.settings.dataset import SplitSettings
-from csgcnn.data.compositions import compositions
+from csgcnn.config.settings.dataset import EXTRAPOLATING_METHODS, SplitSettings
+from csgcnn.data.dataset import Dataset
 from csgcnn.data.duplicates import group_duplicates, rows_without
+from csgcnn.data.extrapolation import held_out
 from csgcnn.data.grouped_splits import assign_groups
 from csgcnn.data.kfold import assign_folds
 from csgcnn.data.matbench import official_folds
+from csgcnn.data.split_columns import column_values, existing_column
 from csgcnn.data.split_files import PARTS, read_split
 from csgcnn.data.split_sizes import check_sizes
 from csgcnn.data.store import GraphStore, Scalar
@@ -23,14 +26,31 @@ from csgcnn.errors import ConfigError, UserError
 
 # Other spellings in a column that names the part.
 SPELLINGS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
-# Column that every data set has, see `compositions`.
-COMPOSITION = "composition"
 # Values of a column in a message.
 MOST_LISTED = 10
 
 T = TypeVar("T")
-# Rows of each part: positions in the store, int64.
+# Rows of each part: positions in the store, int64. Methods whose test rows are unlike the training
+# rows also have the part `in_distribution`.
 Split = dict[str, Tensor]
+
+
+def split_dataset(dataset: Dataset, settings: SplitSettings) -> Split:
+    """Split the usable rows of a data set, see `split_rows`.
+
+    Args:
+        dataset: The data set; `target_tail` sorts it by its first target, if no column is given.
+        settings: The method and its options.
+
+    Raises:
+        UserError: The data cannot be split in this way.
+        ConfigError: The settings have no effect on the data, or need a target.
+    """
+    if settings.method == "target_tail" and not settings.column:
+        if not dataset.targets:
+            raise ConfigError("dataset.split.method=target_tail needs dataset.targets")
+        settings = replace(settings, column=dataset.targets[0].name)
+    return split_rows(dataset.store, dataset.rows, settings, dataset.n_unread)
 
 
 def split_rows(
@@ -58,7 +78,7 @@ def split_rows(
         )
     method = _METHODS.get(settings.method) or partial(_matbench, n_unread=n_unread)
     split = method(store, rows, settings)
-    check_sizes({part: len(split[part]) for part in PARTS}, len(rows), settings)
+    check_sizes({part: len(split[part]) for part in split}, len(rows), settings)
     return split
 
 
@@ -98,7 +118,7 @@ def _stratified(store: GraphStore, shuffled: Tensor, settings: SplitSettings) ->
 
     Rows that stay together are assigned with the class of the first one.
     """
-    column = _existing(store, settings.stratify, "stratify")
+    column = existing_column(store, settings.stratify, "stratify")
     groups = _indivisible(store, shuffled, settings)
     members = _grouped(groups, [column[group[0]] for group in groups])
     fractions = _fractions(settings)
@@ -114,7 +134,7 @@ def _stratified(store: GraphStore, shuffled: Tensor, settings: SplitSettings) ->
 
 def _group(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     """Split by fractions, keeping rows with the same value of `column` in one part."""
-    values = _column(store, rows, settings)
+    values = column_values(store, rows, settings.column)
     if settings.duplicates == "together":
         _, code = np.unique(list(map(str, values)), return_inverse=True)
         equal = group_duplicates(store.graphs.fingerprint[rows.numpy()])
@@ -132,7 +152,8 @@ def _by_fractions(
     sizes["unused"] = n_rows - sum(sizes.values())
     sizes = {part: size for part, size in sizes.items() if size > 0.5}
     parts = assign_groups(groups, sizes, _generator(settings))
-    return {part: parts.get(part, torch.zeros(0, dtype=torch.long)) for part in PARTS}
+    none = torch.zeros(0, dtype=torch.long)
+    return {part: parts.get(part, none) for part in dict.fromkeys([*PARTS, *fractions])}
 
 
 def _fractions(settings: SplitSettings) -> dict[str, float]:
@@ -141,7 +162,8 @@ def _fractions(settings: SplitSettings) -> dict[str, float]:
 
 def _by_column(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     """Split by `column`, which holds train, val or test."""
-    values = [SPELLINGS.get(str(value), str(value)) for value in _column(store, rows, settings)]
+    column = column_values(store, rows, settings.column)
+    values = [SPELLINGS.get(str(value), str(value)) for value in column]
     if unknown := sorted(set(values) - set(PARTS)):
         raise UserError(
             f"column {settings.column!r} holds {unknown[0]!r}, expected train, val or test"
@@ -151,14 +173,14 @@ def _by_column(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Spli
 
 def _fold(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     """Test the rows whose `column` equals `fold`; the fraction `val` of the others validates."""
-    values = _column(store, rows, settings)
+    values = column_values(store, rows, settings.column)
     in_fold = torch.tensor([value in (settings.fold, str(settings.fold)) for value in values])
     if not in_fold.any():
         found = sorted(set(values), key=str)
         listed = ", ".join(map(str, found[:MOST_LISTED]))
         listed += ", …" if len(found) > MOST_LISTED else ""
         raise UserError(f"column {settings.column!r} has no fold {settings.fold}; it has {listed}")
-    return _test_on(store, in_fold, rows, settings)
+    return _test_on(store, rows[in_fold], rows[~in_fold], settings)
 
 
 def _matbench(store: GraphStore, rows: Tensor, settings: SplitSettings, n_unread: int) -> Split:
@@ -166,9 +188,10 @@ def _matbench(store: GraphStore, rows: Tensor, settings: SplitSettings, n_unread
 
     With `stratify`, the folds are those of a classification task with that column.
     """
-    labels = _existing(store, settings.stratify, "stratify") if settings.stratify else None
+    labels = existing_column(store, settings.stratify, "stratify") if settings.stratify else None
     fold = torch.from_numpy(official_folds(store.ids, n_unread, labels))
-    return _test_on(store, fold[rows] == settings.fold, rows, settings)
+    in_fold = fold[rows] == settings.fold
+    return _test_on(store, rows[in_fold], rows[~in_fold], settings)
 
 
 def _kfold(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
@@ -176,7 +199,7 @@ def _kfold(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
 
     Fold number `fold` belongs to repeat `fold // folds`; each repeat divides the rows anew.
     """
-    column = _existing(store, settings.stratify, "stratify") if settings.stratify else None
+    column = existing_column(store, settings.stratify, "stratify") if settings.stratify else None
     groups = _indivisible(store, rows, settings)
     labels = None if column is None else [column[group[0]] for group in groups]
     of_group = assign_folds(groups, labels, settings)
@@ -186,19 +209,38 @@ def _kfold(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
         for row in (group if fold == settings.fold % settings.folds else ())
     }
     tested = torch.tensor([row in in_fold for row in rows.tolist()], dtype=torch.bool)
-    return _test_on(store, tested, rows, settings)
+    return _test_on(store, rows[tested], rows[~tested], settings)
 
 
-def _test_on(store: GraphStore, in_fold: Tensor, rows: Tensor, settings: SplitSettings) -> Split:
-    others, tested = rows[~in_fold], rows[in_fold]
+def _extrapolating(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
+    """Test rows that are unlike all others, see `held_out`.
+
+    Of the other rows, the fraction `val` validates, and the fraction `in_distribution` is tested,
+    too. Nothing depends on the order of the rows.
+    """
+    by_id = sorted(rows.tolist(), key=store.ids.__getitem__)
+    tested, others = held_out(store, torch.tensor(by_id, dtype=torch.long), settings)
+    return _test_on(store, tested, others, settings, settings.in_distribution)
+
+
+def _test_on(
+    store: GraphStore,
+    tested: Tensor,
+    others: Tensor,
+    settings: SplitSettings,
+    in_distribution: float = 0.0,
+) -> Split:
+    """Divide the rows that are not tested at random by the fractions `val` and in_distribution."""
+    fractions = {"train": 1 - settings.val - in_distribution, "val": settings.val}
+    fractions |= {"in_distribution": in_distribution} if in_distribution else {}
     if settings.duplicates == "together":
         others = rows_without(others, tested, store.graphs.fingerprint)
         groups = _indivisible(store, others, settings)
-        fractions = {"train": 1 - settings.val, "val": settings.val}
         return _by_fractions(groups, fractions, settings) | {"test": tested}
     shuffled = others[torch.randperm(len(others), generator=_generator(settings))]
-    n_val = round(settings.val * len(others))
-    return {"train": shuffled[n_val:], "val": shuffled[:n_val], "test": tested}
+    n_val, n_in = (round(share * len(others)) for share in (settings.val, in_distribution))
+    split = {"train": shuffled[n_val + n_in :], "val": shuffled[:n_val], "test": tested}
+    return split | ({"in_distribution": shuffled[n_val:][:n_in]} if in_distribution else {})
 
 
 def _indivisible(store: GraphStore, rows: Tensor, settings: SplitSettings) -> list[list[int]]:
@@ -232,6 +274,7 @@ _METHODS: Mapping[str, Callable[[GraphStore, Tensor, SplitSettings], Split]] = {
     "fold": _fold,
     "kfold": _kfold,
     "file": _from_file,
+    **dict.fromkeys(EXTRAPOLATING_METHODS, _extrapolating),
 }
 
 
@@ -240,26 +283,6 @@ def _grouped(items: Sequence[T], values: Sequence[Scalar]) -> dict[Scalar, list[
     for item, value in zip(items, values, strict=True):
         groups.setdefault(value, []).append(item)
     return groups
-
-
-def _column(store: GraphStore, rows: Tensor, settings: SplitSettings) -> list[Scalar]:
-    column = _existing(store, settings.column, "column")
-    values = [column[row] for row in rows.tolist()]
-    if None in values:
-        first = store.ids[int(rows[values.index(None)])]
-        raise UserError(f"column {settings.column!r} has no value for {first}")
-    return values
-
-
-def _existing(store: GraphStore, name: str | None, key: str) -> list[Scalar]:
-    if name == COMPOSITION and name not in store.columns:
-        return list(compositions(store))
-    if name not in store.columns:
-        raise UserError(
-            f"dataset.split.{key}={name}: no such column; the columns are "
-            f"{', '.join(store.columns)}"
-        )
-    return store.columns[name]
 
 
 def _generator(settings: SplitSettings) -> torch.Generator:

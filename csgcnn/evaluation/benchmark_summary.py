@@ -25,6 +25,7 @@ class Fold:
         truth: Values, or positions of the true classes [n_test].
         prediction: Values or probabilities [n_test, n_outputs].
         metrics: Metrics on the test rows.
+        in_distribution: Metrics on rows in the distribution of the training rows, if there are any.
         n_rows: Rows of each part.
         best_epoch: The epoch with the lowest validation score.
         epochs: Trained epochs.
@@ -38,6 +39,7 @@ class Fold:
     truth: Tensor
     prediction: Tensor
     metrics: Metrics
+    in_distribution: Metrics | None
     n_rows: dict[str, int]
     best_epoch: int
     epochs: int
@@ -53,6 +55,7 @@ def summarize(
     baselines: Mapping[str, Sequence[Metrics]],
     published: Mapping[str, float],
     shortfall: str,
+    in_distribution: Mapping[str, Sequence[Metrics]],
 ) -> dict[str, Any]:
     """Return the content of summary.json.
 
@@ -63,17 +66,18 @@ def summarize(
         baselines: Metrics of each fold, of each baseline.
         published: Scores of published models.
         shortfall: Why the mean over the folds does not compare with published scores, or nothing.
+        in_distribution: Like baselines, on rows in the distribution of the training rows.
     """
     roles = TASKS[task_of(target)]
     names = (roles.ranking.name, roles.secondary.name)
-    scores = {} if shortfall else _statistics(names, [fold.metrics for fold in folds])
+    inside = [fold.in_distribution for fold in folds if fold.in_distribution]
     return {
         **facts,
         "target": target.name,
         "unit": target.unit,
         "metric": names[0],
         "shortfall": shortfall or None,
-        "score": scores or None,
+        "score": None if shortfall else _statistics(names, [fold.metrics for fold in folds]),
         "folds": [
             {
                 "fold": fold.number,
@@ -82,14 +86,27 @@ def summarize(
             }
             for fold in folds
         ],
-        "baselines": {
-            name: {
-                "score": _statistics(names, metrics),
-                "folds": [{key: of_fold[key] for key in names} for of_fold in metrics],
-            }
-            for name, metrics in baselines.items()
-        },
+        "baselines": _by_baseline(names, baselines),
+        "in_distribution": {
+            "score": None if shortfall else _statistics(names, inside),
+            "folds": [{name: of_fold[name] for name in names} for of_fold in inside],
+            "baselines": _by_baseline(names, in_distribution),
+        }
+        if in_distribution
+        else None,
         "published": dict(published),
+    }
+
+
+def _by_baseline(
+    names: Sequence[str], baselines: Mapping[str, Sequence[Metrics]]
+) -> dict[str, Any]:
+    return {
+        name: {
+            "score": _statistics(names, metrics),
+            "folds": [{key: of_fold[key] for key in names} for of_fold in metrics],
+        }
+        for name, metrics in baselines.items()
     }
 
 
@@ -128,6 +145,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
         "",
         *_fold_table(summary),
         "",
+        *_extrapolation(summary, metric),
         *(f"Trained on {machine}." for machine in machines),
         "",
         *_ranking(summary, metric),
@@ -138,7 +156,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
 def _fold_table(summary: Mapping[str, Any]) -> list[str]:
     names = list(summary["baselines"][MEAN]["score"])
     labels = [metric_named(name).label for name in names]
-    header = [*labels, MEAN, COMPOSITION, "rows (train, val, test)", "best epoch", "minutes"]
+    parts = "train, val, test" + ", in distribution" * bool(summary["in_distribution"])
+    header = [*labels, MEAN, COMPOSITION, f"rows ({parts})", "best epoch", "minutes"]
     lines = [_row("fold", *header), _row(*["---"] * (len(header) + 1))]
     finished = {fold["fold"]: fold for fold in summary["folds"]}
     baselines = [summary["baselines"][name] for name in (MEAN, COMPOSITION)]
@@ -151,6 +170,27 @@ def _fold_table(summary: Mapping[str, Any]) -> list[str]:
         scores += [_mean_and_std(baseline["score"][names[0]]) for baseline in baselines]
         lines.append(_row("mean ± std", *scores, "", "", ""))
     return lines
+
+
+def _extrapolation(summary: Mapping[str, Any], metric: Metric) -> list[str]:
+    """Return the table of errors out of and in the distribution of the training rows."""
+    inside = summary["in_distribution"]
+    if not (inside and summary["score"]):
+        return []
+    both = {f"csgcnn, recipe {summary['recipe']}": (summary["score"], inside["score"])}
+    both |= {
+        name: (baseline["score"], inside["baselines"][name]["score"])
+        for name, baseline in summary["baselines"].items()
+    }
+    return [
+        _row(metric.label, "out of distribution (test)", "in distribution"),
+        _row("---", "---", "---"),
+        *(
+            _row(name, *(_mean_and_std(s[metric.name]) for s in scores))
+            for name, scores in both.items()
+        ),
+        "",
+    ]
 
 
 def _fold_cells(

@@ -16,7 +16,7 @@ from csgcnn.data.composition_model import composition_features
 from csgcnn.data.compositions import compositions
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.leakage import count_duplicates, shared_compositions
-from csgcnn.data.splits import split_rows
+from csgcnn.data.splits import split_dataset
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.errors import UserError
@@ -144,7 +144,7 @@ def _target(
 
 def _split(dataset: Dataset, settings: SplitSettings) -> SplitReport:
     try:
-        split = split_rows(dataset.store, dataset.rows, settings, dataset.n_unread)
+        split = split_dataset(dataset, settings)
     except UserError as error:
         return SplitReport(settings.method, {}, problem=str(error))
     return SplitReport(

@@ -56,18 +56,19 @@ def write_results(
     facts: Mapping[str, Any],
     plot: PlotSettings | None,
 ) -> None:
-    """Evaluate the validation and test rows once and write the results, the figures last.
+    """Evaluate the rows that are not trained on and write the results, the figures last.
 
     Args:
         run: Directory of the run, to which rank 0 writes; every rank must call this function.
         models: The trained models that predict val and test; without a refit they are the same.
         store: Graphs of the data set, on the device of the models.
         dataset: Targets and their values.
-        split: Rows of train, val and test.
+        split: Rows of train, val and test, and in_distribution if there are such rows.
         batch_size: Crystals per batch.
         facts: Further entries of metrics.json.
         plot: Settings of the figures; None: no figures.
     """
+    models = {p: models["val" if p == "val" else "test"] for p in split if p != "train"}
     predicted = {
         part: predict_with_std(model, store, split[part], batch_size)
         for part, model in models.items()
@@ -97,10 +98,9 @@ def write_results(
     baselines = _baselines(features, dataset, split)
     covered = coverage(prediction["test"], std["test"], values["test"], targets) if std else {}
     scales = _scale_entries(model, targets, covered, values["val"]) if std else {}
-    for name, found in baselines.items():
-        entries |= baseline_entries(found, targets, prefix=name)
+    entries |= _baseline_entries(baselines, targets)
     run.write_json("metrics.json", {**metrics, **entries, **scales, **facts})
-    _log_test(metrics["test"], targets, baselines, covered, len(split["test"]) > 0)
+    _log_test(metrics, targets, baselines, covered, len(split["test"]) > 0)
     _log_leaks(facts)
     if plot and len(split["test"]):
         tested = plots.Predicted(prediction["test"], std.get("test"), values["test"])
@@ -127,20 +127,35 @@ def draw_learning_curve(
 
 def _domains(models: Mapping[str, Any], store: GraphStore, split: Split) -> dict[str, Domain]:
     """Return the domain of the model that predicts each part."""
-    domain = Domain.of(store, split["train"])
-    if models["val"] is models["test"]:
-        return {"val": domain, "test": domain}
-    both = torch.cat([split["train"], split["val"]])
-    return {"val": domain, "test": Domain.of(store, both)}
+    domain = tested = Domain.of(store, split["train"])
+    if models["val"] is not models["test"]:
+        tested = Domain.of(store, torch.cat([split["train"], split["val"]]))
+    return {part: domain if part == "val" else tested for part in models}
 
 
-def _baselines(features: Tensor, dataset: Dataset, split: Split) -> dict[str, dict[str, Metrics]]:
-    """Return the metrics of simple models on the test rows, by their names in metrics.json."""
-    targets, values = dataset.targets, dataset.values
+def _baselines(
+    features: Tensor, dataset: Dataset, split: Split
+) -> dict[str, dict[str, dict[str, Metrics]]]:
+    """Return the metrics of simple models on each tested part, by their names in metrics.json."""
+    targets, values, known = dataset.targets, dataset.values, dataset.values[split["train"]]
+    tested = {part: split[part] for part in split if part not in ("train", "val")}
     return {
-        "baseline": baseline_metrics(values[split["train"]], values[split["test"]], targets),
-        "composition": composition_metrics(features, values, split, targets),
+        part: {
+            "baseline": baseline_metrics(known, values[rows], targets),
+            "composition": composition_metrics(features, values, split | {"test": rows}, targets),
+        }
+        for part, rows in tested.items()
     }
+
+
+def _baseline_entries(
+    baselines: Mapping[str, Mapping[str, Mapping[str, Metrics]]], targets: Sequence[Target]
+) -> dict[str, dict[str, float]]:
+    entries = dict[str, dict[str, float]]()
+    for part, of_part in baselines.items():
+        for name, found in of_part.items():
+            entries |= baseline_entries(found, targets, part, name)
+    return entries
 
 
 def _scale_entries(
@@ -157,9 +172,9 @@ def _scale_entries(
 
 
 def _log_test(
-    metrics: Mapping[str, Metrics],
+    metrics: Mapping[str, Mapping[str, Metrics]],
     targets: Sequence[Target],
-    baselines: Mapping[str, Mapping[str, Metrics]],
+    baselines: Mapping[str, Mapping[str, Mapping[str, Metrics]]],
     covered: Mapping[str, Mapping[str, float]],
     has_rows: bool,
 ) -> None:
@@ -167,13 +182,16 @@ def _log_test(
         log.info("test errors: not measured, there are no test rows")
         return
     for target in targets:
-        tested = metrics[target.name]
-        simple = (of_model[target.name] for of_model in baselines.values())
+        tested = metrics["test"][target.name]
+        simple = (of_model[target.name] for of_model in baselines["test"].values())
         log.info("test %s", format_metrics(target, tested, *simple))
         if target.name in covered and tested["n"]:
             log.info("test %s", format_coverage(covered[target.name], target.name))
         if line := format_domain_metrics(target, tested, "test"):
             log.info("%s", line)
+        if inside := metrics.get("in_distribution"):
+            simple = (of[target.name] for of in baselines["in_distribution"].values())
+            log.info("in distribution: %s", format_metrics(target, inside[target.name], *simple))
 
 
 def _log_leaks(facts: Mapping[str, Any]) -> None:
@@ -258,6 +276,7 @@ def read_fold(number: int, folder: Path, target: Target) -> Fold:
             [[float(row[name]) for name in outputs] for row in rows], dtype=torch.float64
         ),
         metrics=metrics["test"][target.name],
+        in_distribution=metrics.get("in_distribution", {}).get(target.name),
         n_rows=metrics["n_rows"],
         best_epoch=metrics["best_epoch"],
         epochs=metrics["epochs"],

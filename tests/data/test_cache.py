@@ -56,6 +56,20 @@ def test_the_key_is_bytes_settings_and_reading_options(
     assert len(entries(folder)) == 9
 
 
+def test_prototypes_are_a_column_unless_the_data_have_one(
+    data: Path, folder: Path, rows: list[dict[str, Any]]
+) -> None:
+    open_dataset(data, SETTINGS)
+    options = ReadOptions(prototypes=True)
+    found = open_dataset(data, SETTINGS, options).store.columns["prototype"]
+    assert all(label.startswith("A") for label in found)
+    assert len(entries(folder)) == 2
+    again = open_dataset(data, SETTINGS, options, builder=not_again).store
+    assert again.columns["prototype"] == found
+    data.write_text(json.dumps([{"prototype": "mine", **row} for row in rows]))
+    assert set(open_dataset(data, SETTINGS, options).store.columns["prototype"]) == {"mine"}
+
+
 def test_a_changed_structure_file_of_a_folder_is_noticed(
     data: Path, folder: Path, rows: list[dict[str, Any]]
 ) -> None:

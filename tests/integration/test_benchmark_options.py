@@ -128,6 +128,34 @@ def test_a_cross_validation_is_resumed(
     assert answer.said.count("is finished") == 4
 
 
+def test_errors_in_and_out_of_distribution_stand_side_by_side(
+    csgcnn: Command, data_file: Path, tmp_path: Path
+) -> None:
+    words = ["folds=2", f"dataset.path={data_file}", *QUICK, "trainer.max_epochs=1"]
+    words += ["dataset.split.method=leave_prototype", "hydra.run.dir=home"]
+    answer = csgcnn("benchmark", *words, cwd=tmp_path)
+    assert answer.code == 0, answer.said
+    summary = read(tmp_path / "home" / "summary.json")
+    runs = [read(tmp_path / "home" / f"fold-{fold}" / "metrics.json") for fold in range(2)]
+    for part, scores in (("test", summary), ("in_distribution", summary["in_distribution"])):
+        errors = [run[part]["band_gap"]["mae"] for run in runs]
+        assert scores["score"]["mae"]["mean"] == pytest.approx(statistics.fmean(errors))
+        simple = [run[f"composition_{part}_mae"]["band_gap"] for run in runs]
+        folds = scores["baselines"]["composition alone"]["folds"]
+        assert [fold["mae"] for fold in folds] == pytest.approx(simple)
+    assert (
+        "| MAE | out of distribution (test) | in distribution |"
+        in (tmp_path / "home" / "summary.md").read_text()
+    )
+    splits = [read(tmp_path / "home" / f"fold-{fold}" / "splits.json") for fold in range(2)]
+    assert len({id_ for split in splits for id_ in split["test"]}) == 60
+    words = ["ckpt=home/fold-0", f"dataset.path={data_file}", "split=in_distribution"]
+    answer = csgcnn("evaluate", *words, "output=again", cwd=tmp_path)
+    assert answer.code == 0, answer.said
+    again = read(tmp_path / "again" / "metrics.json")["in_distribution"]["band_gap"]["mae"]
+    assert again == pytest.approx(runs[0]["in_distribution"]["band_gap"]["mae"], rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("overrides", "messages"),
     [
@@ -135,6 +163,11 @@ def test_a_cross_validation_is_resumed(
         (["folds=1"], ["folds=1", "at least 2"]),
         (["folds=3", "dataset.split.method=group", "dataset.split.column=x"], ["method=group"]),
         (["folds=3", "repeats=0"], ["repeats=0"]),
+        (
+            ["folds=3", "repeats=2", "dataset.split.method=target_tail"],
+            ["repeats=2: dataset.split.method=target_tail has none"],
+        ),
+        (["folds=3", "dataset.split.method=time"], ["needs the name of a column"]),
     ],
     ids=str,
 )

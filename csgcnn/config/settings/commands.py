@@ -140,7 +140,7 @@ class EvaluateSettings:
     split: str | None = setting(
         None,
         "Evaluate only the rows of this part of the training's split.",
-        choices=("train", "val", "test"),
+        choices=("train", "val", "test", "in_distribution"),
         null="all rows",
     )
     output: str | None = setting(

@@ -4,7 +4,20 @@ from dataclasses import dataclass, field
 
 from csgcnn.config.settings.setting import MAX_SEED, MISSING, setting
 
-SPLIT_METHODS = ("random", "group", "column", "fold", "matbench", "kfold", "file")
+# Methods whose test rows have a label that no training row has, or larger values.
+LEAVE_METHODS = (
+    *("leave_element", "leave_chemical_system", "leave_composition"),
+    *("leave_prototype", "leave_cluster"),
+)
+FORWARD_METHODS = ("target_tail", "time")
+EXTRAPOLATING_METHODS = (*LEAVE_METHODS, *FORWARD_METHODS)
+# Methods that divide the rows anew in each repeat, that have `folds` folds, and that have any.
+DIVIDING_METHODS = ("kfold", *LEAVE_METHODS)
+COUNTED_METHODS = ("kfold", *EXTRAPOLATING_METHODS)
+FOLD_METHODS = ("fold", "matbench", *COUNTED_METHODS)
+SPLIT_METHODS = ("random", "group", "column", "file", *FOLD_METHODS)
+
+_EXTRAPOLATING = "leave_*,target_tail,time"
 
 
 @dataclass(slots=True)
@@ -12,7 +25,7 @@ class SplitSettings:
     """Describe how the rows are divided into train, val and test.
 
     The column `composition` always exists: unless the data have a column of that name, it is the
-    reduced formula of each crystal.
+    reduced formula of each crystal. `data.splits` and `data.extrapolation` define the methods.
     """
 
     method: str = setting(
@@ -20,7 +33,9 @@ class SplitSettings:
         "random: by fractions; group: likewise, rows with one value of `column` stay together; "
         "column: `column` holds train, val or test; fold: rows whose `column` equals `fold` "
         "test; matbench: the official folds; kfold: the rows of fold `fold` of `folds` equal "
-        "ones test; file: ids per part.",
+        "ones test; file: ids per part; leave_*: as kfold, but the test rows have an element, "
+        "chemical system, composition, prototype or cluster that no training row has; "
+        "target_tail and time: the rows with the largest values of `column` test.",
         choices=SPLIT_METHODS,
     )
     train: float = setting(
@@ -31,7 +46,7 @@ class SplitSettings:
         "Fraction of validation rows; 0: none, the last epoch is kept.",
         at_least=0,
         below=1,
-        read_by="method=random,group,fold,matbench,kfold",
+        read_by=f"method=random,group,fold,matbench,kfold,{_EXTRAPOLATING}",
     )
     test: float = setting(
         0.1, "Fraction of test rows; 0: none.", at_least=0, below=1, read_by="method=random,group"
@@ -42,7 +57,7 @@ class SplitSettings:
         at_least=0,
         at_most=MAX_SEED,
         effect="seed",
-        read_by="method=random,group,fold,matbench,kfold",
+        read_by=f"method=random,group,fold,matbench,kfold,{_EXTRAPOLATING}",
     )
     stratify: str | None = setting(
         None,
@@ -59,24 +74,49 @@ class SplitSettings:
     )
     column: str | None = setting(
         None,
-        "Column of the group, the part or the fold.",
-        null="none",
-        read_by="method=group,column,fold",
+        "Column of the group, the part, the fold or the time, or the target of target_tail.",
+        null="none; target_tail: the first target",
+        read_by="method=group,column,fold,target_tail,time",
         verbatim=True,
     )
     fold: int = setting(
         0,
         "Fold whose rows are the test part, from 0.",
         at_least=0,
-        read_by="method=fold,matbench,kfold",
+        read_by=f"method=fold,matbench,kfold,{_EXTRAPOLATING}",
     )
-    folds: int = setting(5, "Number of folds of kfold.", at_least=2, read_by="method=kfold")
+    folds: int = setting(
+        5, "Number of folds.", at_least=2, read_by=f"method=kfold,{_EXTRAPOLATING}"
+    )
     repeats: int = setting(
         1,
-        "Times that kfold divides the rows; fold numbers continue: `fold` is below "
-        "folds * repeats.",
+        "Times that the rows are divided; fold numbers continue: `fold` is below folds * repeats.",
         at_least=1,
-        read_by="method=kfold",
+        read_by="method=kfold,leave_*",
+    )
+    in_distribution: float = setting(
+        0.1,
+        "Fraction of the rows outside the test fold, chosen at random, that are not trained on and "
+        "give the error in distribution; 0: none.",
+        at_least=0,
+        below=1,
+        read_by=f"method={_EXTRAPOLATING}",
+    )
+    clusters: int = setting(
+        10, "Number of clusters of k-means.", at_least=2, read_by="method=leave_cluster"
+    )
+    cluster_by: str = setting(
+        "composition",
+        "What is clustered: means and deviations of elemental properties, or means of "
+        "graph.site_features.",
+        choices=("composition", "site_features"),
+        read_by="method=leave_cluster",
+    )
+    tail: str = setting(
+        "high",
+        "Whether the largest or the smallest values test.",
+        choices=("high", "low"),
+        read_by="method=target_tail",
     )
     file: str | None = setting(
         None,
@@ -187,6 +227,10 @@ class DatasetSettings:
         "refuse: a crystal whose elements have other ratios than the formula in its file is "
         "unusable; warn: it is used, with a warning.",
         choices=("refuse", "warn"),
+    )
+    prototypes: bool = setting(
+        False,
+        "Add the column `prototype`; split.method=leave_prototype does so by itself.",
     )
     cache_dir: str | None = setting(
         None,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 MISSING: Any = "???"  # OmegaConf's mark of a value that the user must give
@@ -40,7 +41,7 @@ class Setting:
         resumable: Whether `resume=` accepts another value of a key that changes the result.
         averaged: Whether it does so for one of several runs that are averaged, too.
         read_by: Value of another key of the section with which this one is read:
-            "method=fold,matbench", or "top" for any value but null and false. With other values,
+            "method=fold,leave_*", or "top" for any value but null and false. With other values,
             the key is refused where a user gives it.
         verbatim: Whether the command line takes the value as it is typed, special characters
             included, as a path or a comparison.
@@ -83,7 +84,8 @@ class Setting:
         given = found.values() if isinstance(found, Mapping) else [found]
         if values:
             # cuda:1 is a device cuda
-            return any(str(value).partition(":")[0] in values.split(",") for value in given)
+            names = [str(value).partition(":")[0] for value in given]
+            return any(fnmatchcase(name, v) for name in names for v in values.split(","))
         return not self.read_by or any(value not in (None, False, "") for value in given)
 
     @property
