@@ -12,11 +12,10 @@ import torch
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.targets import plugins_allowed
 from csgcnn.crystals.checks import FormulaMismatch
-from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graph_builder import CHUNK_SIZE, GraphPlan, build_graphs
 from csgcnn.crystals.records import Record
-from csgcnn.crystals.structures import is_structure_object, text_or_file
 from csgcnn.data.domain import Domain
+from csgcnn.data.inputs import NO_INPUTS, Inputs, columns_of, input_columns, records_of, usable_rows
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.data.training_set import TrainingSet
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STORE_ROWS = 4096  # rows of a store that are predicted at once
+Level = float | None
 
 
 def load(
@@ -84,6 +84,7 @@ class Predictor:
         units: Units of the targets.
         columns: Names of the predicted columns.
         targets: The targets.
+        inputs: Names of the columns that it reads beside the structures.
         domain: What occurred in the training set: elements, pairs of neighbors, ranges.
         training_set: The training crystals, as far as they are known.
         is_laplace: Whether the standard deviations are of Laplace distributions.
@@ -99,6 +100,7 @@ class Predictor:
         self.names = [target.name for target in model.targets]
         self.units = [target.unit for target in model.targets]
         self.columns = [name for target in model.targets for name in target.outputs]
+        self.inputs = input_columns(model.targets)
         self.has_std: bool = model.network.has_std
         self.is_laplace = model.is_laplace
         self.uncalibrated = list(model.uncalibrated)
@@ -125,19 +127,27 @@ class Predictor:
             return cls(load_model(checkpoint_paths(path), device), device)
 
     @overload
-    def predict(self, structures: Any, *, as_frame: Literal[False] = False) -> Floats: ...
+    def predict(
+        self, structures: Any, inputs: Inputs = ..., *, as_frame: Literal[False] = False
+    ) -> Floats: ...
     @overload
     def predict(
-        self, structures: Any, *, as_frame: Literal[True], level: float | None = None
+        self, structures: Any, inputs: Inputs = ..., *, as_frame: Literal[True], level: Level = None
     ) -> "pd.DataFrame": ...
     def predict(
-        self, structures: Any, *, as_frame: bool = False, level: float | None = None
+        self,
+        structures: Any,
+        inputs: Inputs = NO_INPUTS,
+        *,
+        as_frame: bool = False,
+        level: Level = None,
     ) -> "Floats | pd.DataFrame":
         """Predict structures.
 
         Args:
             structures: One structure, or a list or column of a DataFrame of them: pymatgen
                 `Structure`, ASE `Atoms`, `Crystal`, dict, path or text of a structure file.
+            inputs: Columns that the model reads beside the structures (`self.inputs`), by name.
             as_frame: Whether to return a DataFrame, with units in its columns, standard
                 deviations if the model predicts them, the codes of warnings about each structure,
                 and the index of a column that was given.
@@ -147,14 +157,13 @@ class Predictor:
             Predictions [n_structures, n_columns], or a DataFrame with a row for each structure.
 
         Raises:
-            StructureError: A structure cannot be used; the message gives its position and the
-                reason.
+            StructureError: A structure cannot be used; the message gives position and reason.
 
         Warns:
             DataWarning: A structure may be wrong, or is outside the domain of the training set, so
                 that its prediction may be far off.
         """
-        found = self._predict(structures, with_std=as_frame)
+        found = self._predict(structures, inputs, with_std=as_frame)
         if as_frame:
             # a column of a DataFrame keeps its index
             index = structures.index if hasattr(structures, "iloc") else None
@@ -162,11 +171,14 @@ class Predictor:
             return prediction_frame(found, self.targets, index, n_stds)
         return found.values
 
-    def predict_with_std(self, structures: Any) -> tuple[Floats, Floats]:
+    def predict_with_std(
+        self, structures: Any, inputs: Inputs = NO_INPUTS
+    ) -> tuple[Floats, Floats]:
         """Predict structures with standard deviations.
 
         Args:
             structures: As for `predict`.
+            inputs: As for `predict`.
 
         Returns:
             Predictions and standard deviations, both [n_structures, n_columns]. Of a target with a
@@ -176,7 +188,7 @@ class Predictor:
             StructureError: A structure cannot be used.
             UserError: The model predicts no standard deviation.
         """
-        found = self._predict(structures, with_std=True)
+        found = self._predict(structures, inputs, with_std=True)
         if found.std is None:
             raise UserError(
                 "this model does not predict a standard deviation; load several checkpoints as an "
@@ -206,9 +218,11 @@ class Predictor:
             found = self._empty()
             if chunk.graphs is not None:
                 ids = [record.id for record in chunk.records]
-                store = GraphStore(chunk.graphs, ids, {}, self.graph).to(self.device)
+                columns = columns_of(chunk.records, self.inputs)
+                store = GraphStore(chunk.graphs, ids, columns, self.graph).to(self.device)
                 found = self.predict_rows(store, range(len(store)), batch_size)
-            yield replace(found, rejected=list(chunk.rejected), warnings=chunk.warnings)
+            rejected = [*chunk.rejected, *found.rejected]
+            yield replace(found, rejected=rejected, warnings=chunk.warnings)
 
     def stream_store(
         self,
@@ -241,27 +255,17 @@ class Predictor:
             rows: Rows to predict.
             batch_size: Crystals per forward pass.
         """
-        index = torch.arange(rows.start, rows.stop)
+        index, rejected = usable_rows(store, rows, self.inputs)
+        if not len(index):
+            return replace(self._empty(), rejected=rejected)
         values, std = predict_with_std(self.network, store, index, batch_size)
         return Prediction(
-            store.ids[rows.start : rows.stop],
+            [store.ids[row] for row in index.tolist()],
             predictions_in_unit(values.cpu(), self.targets).numpy(),
             None if std is None else std.cpu().numpy(),
             comparison_cells(self.domain, self.training_set, store, index),
+            rejected,
         )
-
-    def predict_usable(self, crystals: Sequence[tuple[str, Crystal]]) -> tuple[list[str], Floats]:
-        """Predict crystals and leave out those that cannot be predicted.
-
-        Args:
-            crystals: Ids and crystals.
-
-        Returns:
-            Ids of the predicted crystals, and their predictions [n_ids, n_columns].
-        """
-        chunks = [*self.stream((Record(*crystal, {}) for crystal in crystals), workers=1)]
-        ids = [id_ for chunk in chunks for id_ in chunk.ids]
-        return ids, np.concatenate([self._empty().values, *(chunk.values for chunk in chunks)])
 
     def check_settings(self, store: GraphStore) -> None:
         """Check that a store holds the graphs that the model reads.
@@ -277,11 +281,8 @@ class Predictor:
         targets = ", ".join(map(with_unit, self.names, self.units))
         return f"Predictor({targets}; {len(self.domain.elements)} elements)"
 
-    def _predict(self, structures: Any, with_std: bool) -> Prediction:
-        is_one = isinstance(structures, str | Path | dict) or is_structure_object(structures)
-        listed = [structures] if is_one else list(structures)
-        sources = [text_or_file(one) if isinstance(one, str) else one for one in listed]
-        records = [Record(f"structure {i}", source, {}) for i, source in enumerate(sources)]
+    def _predict(self, structures: Any, inputs: Inputs, with_std: bool) -> Prediction:
+        records = records_of(structures, inputs, self.inputs)
         chunks = list(self.stream(records, workers=1))
         found = concatenate([self._empty(), *chunks])
         for id_, reason in found.rejected:

@@ -4,9 +4,11 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
@@ -22,8 +24,9 @@ from csgcnn.commands.prepare import (
 )
 from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.plot import PlotSettings
-from csgcnn.crystals.crystal import Unusable
+from csgcnn.crystals.crystal import Crystal, Unusable
 from csgcnn.crystals.datasets import iter_records, mark_repeated
+from csgcnn.crystals.records import Record, Scalar
 from csgcnn.data.composition_model import composition_features, elements_in
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.record_reports import RecordReports
@@ -40,7 +43,7 @@ from csgcnn.evaluation.unit_metrics import reported_metrics
 from csgcnn.hardware import select_device
 from csgcnn.io import write_json, writing
 from csgcnn.predictor import Predictor
-from csgcnn.runs.predictions import OUT_OF_DOMAIN, domain_cells, model_notes
+from csgcnn.runs.predictions import OUT_OF_DOMAIN, Floats, domain_cells, model_notes
 from csgcnn.runs.results import baseline_entries
 from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions
 
@@ -110,7 +113,8 @@ def evaluate(cfg: DictConfig) -> Evaluation:
         usable = (record for record in records if not isinstance(record.source, Unusable))
         described = (record for record in usable if record.id in ids)
         targets = dataset.targets
-        _log_changes(largest_changes(predictor.predict_usable, targets, described), targets)
+        predict = partial(_predict_usable, predictor)
+        _log_changes(largest_changes(predict, targets, described), targets)
     return evaluation
 
 
@@ -231,6 +235,20 @@ def _rows(dataset: Dataset, predictor: Predictor, part: str | None) -> tuple[Ten
     if not len(parts[part]):
         raise UserError(f"split={part}: this data set has no crystal of that part; omit split")
     return parts[part], parts["train"]
+
+
+def _predict_usable(
+    predictor: Predictor, crystals: Sequence[tuple[str, Crystal]]
+) -> tuple[list[str], Floats]:
+    """Return ids and predictions [n_ids, n_columns] of the crystals that can be predicted.
+
+    Columns that are added to predictions are 0, as only differences are compared.
+    """
+    columns: dict[str, Scalar] = dict.fromkeys(predictor.inputs, 0.0)
+    records = (Record(id_, crystal, columns) for id_, crystal in crystals)
+    found = [*predictor.stream(records, workers=1)]
+    values = [np.empty((0, len(predictor.columns)), "f4"), *(chunk.values for chunk in found)]
+    return [id_ for chunk in found for id_ in chunk.ids], np.concatenate(values)
 
 
 def _log_changes(changes: Mapping[str, Changes], targets: Sequence[Target]) -> None:

@@ -22,6 +22,7 @@ from csgcnn.crystals.records import ReadOptions
 from csgcnn.data.augment import Augmentations
 from csgcnn.data.cache import OpenedDataset, open_dataset
 from csgcnn.data.dataset import Dataset, check_rejected, label_warnings, select_targets
+from csgcnn.data.inputs import check_delta, input_columns, read_inputs
 from csgcnn.data.leakage import count_duplicates, shared_compositions
 from csgcnn.data.record_reports import RecordReports, report_warnings
 from csgcnn.data.splits import Split, split_dataset
@@ -209,6 +210,8 @@ def load_dataset(
     weight_column = settings.weight_column if targets is None else None
     if targets is None:
         targets = describe_targets(store, settings, path)
+    check_delta(store, targets, path)
+    read_inputs(store, input_columns(targets))
     dataset = select_targets(store, targets, rejected, path, failed, weight_column)
     report_warnings(warnings, reports.warnings)
     check_rejected(dataset, path, settings.on_error, reports.rejected, settings.max_rejected)

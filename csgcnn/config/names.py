@@ -165,7 +165,8 @@ def check_columns(config: Mapping[str, Any], typed: Sequence[str]) -> None:
     weights = [name for name in typed if name.startswith("dataset.task_weights")]
     if weights and len(targets) == 1:
         raise ConfigError(f"{weights[0]} has no effect on one target, {targets[0]}; omit it")
-    read = (dataset["weight_column"], dataset["split"]["column"], dataset["split"]["stratify"])
+    split = dataset["split"]
+    read = (dataset["weight_column"], dataset["delta"], split["column"], split["stratify"])
     for key, used in (("units", targets), ("derived", [*targets, *read])):
         for name in typed:
             column = name.removeprefix(f"dataset.{key}.")

@@ -43,6 +43,8 @@ class GraphBatch:
         edge_multiplicity: [n_edges] float, number of equal neighbors that the edge stands for.
         global_features: [n_graphs, n_global] float.
         n_graphs: Number of crystals.
+        inputs: [n_graphs, n_inputs] float, columns that the network reads beside the structure;
+            None without.
         length_powers: [n_global] float, power with which each global feature scales if all lengths
             are scaled; None if that is not known.
     """
@@ -56,6 +58,7 @@ class GraphBatch:
     edge_multiplicity: Tensor
     global_features: Tensor
     n_graphs: int
+    inputs: Tensor | None = None
     # Describes columns rather than crystals, so that it is no field that batches are compared by.
     length_powers: InitVar[Tensor | None] = None
 

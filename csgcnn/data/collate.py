@@ -2,7 +2,7 @@
 
 Packed graphs are tensors by name: those of `GraphBatch`, end to end for all crystals, and
 `n_atoms`, `n_edges`, `first_atom` and `first_edge` [n_crystals], the size and the position of each
-crystal. `length_powers` is the same for all crystals.
+crystal. `length_powers` is the same for all crystals; `inputs` may be absent.
 """
 
 from collections.abc import Mapping
@@ -70,6 +70,7 @@ def collate_padded(packed: Packed, index: Tensor, n_atoms: int, n_edges: int) ->
         edge_multiplicity=torch.where(number < 0, batch.edge_multiplicity, 0.0),
         global_features=batch.global_features[:-1],
         n_graphs=len(index),
+        inputs=None if batch.inputs is None else batch.inputs[:-1],
         length_powers=packed.get("length_powers"),
     )
 
@@ -106,6 +107,7 @@ def _collate(
     atoms, graph_index = ranges(packed["first_atom"].index_select(0, index), graph_atoms, n_atoms)
     edges, graph_of_edge = ranges(packed["first_edge"].index_select(0, index), graph_edges, n_edges)
     first_atom = (graph_atoms.cumsum(0) - graph_atoms).index_select(0, graph_of_edge)
+    inputs = packed.get("inputs")
     return GraphBatch(
         atomic_number=packed["atomic_number"].index_select(0, atoms).long(),
         atom_multiplicity=packed["atom_multiplicity"].index_select(0, atoms),
@@ -116,5 +118,6 @@ def _collate(
         edge_multiplicity=packed["edge_multiplicity"].index_select(0, edges),
         global_features=packed["global_features"].index_select(0, index),
         n_graphs=len(index),
+        inputs=None if inputs is None else inputs.index_select(0, index),
         length_powers=packed.get("length_powers"),
     )

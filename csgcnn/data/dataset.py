@@ -77,13 +77,14 @@ def select_targets(
         rejected: Records that are rejected already.
         source: Path of the data, for messages.
         failed: Reasons why values of derived columns cannot be computed, by column and row.
+            Rows that lack an input of the model, `store.lacking`, are rejected, too.
         weight_column: Column of the weights in the training loss; rows without a weight, or with a
             negative one, are rejected.
 
     Raises:
         UserError: A column does not exist.
     """
-    reasons: dict[int, str] = {}
+    reasons = dict(store.lacking)
     for target in targets:
         reasons |= (failed or {}).get(target.name, {})
     columns = [_encoded(target, column_of(store, target, source), reasons) for target in targets]

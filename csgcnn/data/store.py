@@ -45,6 +45,7 @@ class GraphStore:
         ids: Id of each graph.
         columns: Values of each graph, by column; None where missing.
         settings: How the graphs were made.
+
     """
 
     def __init__(
@@ -58,6 +59,10 @@ class GraphStore:
         self.columns = columns
         self.settings = settings
         self.graphs = graphs
+        # Columns in the batches, and why rows lack one of them: see `csgcnn.data.inputs`.
+        self.input_names: list[str] = []
+        self.inputs: Tensor | None = None
+        self.lacking: dict[int, str] = {}
         self.device = torch.device("cpu")
         self.is_resident = True
         self._mapped_bytes, self._max_mapped_bytes = 0, MAPPED_BYTES
@@ -85,6 +90,17 @@ class GraphStore:
     def n_bytes(self) -> int:
         """Size of the packed tensors."""
         return sum(tensor.nbytes for tensor in self._tensors.values())
+
+    def set_inputs(self, names: Sequence[str], inputs: Tensor, lacking: dict[int, str]) -> None:
+        """Add columns to the batches.
+
+        Args:
+            names: Their names.
+            inputs: [n_graphs, n_inputs] float32, NaN where a value is lacking.
+            lacking: Reasons, by row.
+        """
+        self.input_names, self.inputs, self.lacking = list(names), inputs, lacking
+        self._tensors["inputs"] = inputs.to(self._tensors["n_atoms"].device)
 
     def to(
         self,

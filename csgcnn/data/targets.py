@@ -124,12 +124,14 @@ def describe_targets(store: GraphStore, settings: DatasetSettings, source: Path)
     Raises:
         UserError: A column does not exist, there is not exactly one column to choose, a
             classification target has one class or too many, or a number is text.
-        ConfigError: A key names a column that is not a target, or computes with a class.
+        ConfigError: A key names a column that is not a target, or transforms a class.
     """
     names, tasks = settings.targets, settings.tasks
     if names is None:
         names = [
-            name for name, values in store.columns.items() if name in tasks or not any_text(values)
+            name
+            for name, values in store.columns.items()
+            if name != settings.delta and (name in tasks or not any_text(values))
         ]
         if len(names) != 1:
             hints = [text_hint(name, values) for name, values in store.columns.items()]
@@ -155,10 +157,6 @@ def describe_targets(store: GraphStore, settings: DatasetSettings, source: Path)
         if target.task == "classification":
             if target.transform != "none":
                 raise ConfigError(f"dataset.transform.{name}: a class has no transform; omit it")
-            if target.delta:
-                raise ConfigError(
-                    f"dataset.delta={target.delta} needs numbers, and {name} has classes; omit it"
-                )
             target = replace(target, classes=classes_of(name, values, source))
         elif hint := text_hint(name, values):
             raise UserError(f"{source}: {hint}")

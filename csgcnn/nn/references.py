@@ -12,6 +12,7 @@ from csgcnn.data.composition_model import (
     features_of_atoms,
     fit_ridge,
 )
+from csgcnn.data.inputs import COMPOSITION
 from csgcnn.data.store import GraphStore
 
 BATCH = 1024  # crystals at once
@@ -77,6 +78,23 @@ class CompositionReference(Reference):
         return features_of_atoms(*atoms, graph.n_graphs) @ self.weight + self.bias
 
 
+class InputReference(Reference):
+    """Return the column of `dataset.delta`, which is subtracted from all targets.
+
+    Args:
+        n_targets: Number of targets.
+    """
+
+    def __init__(self, n_targets: int) -> None:
+        super().__init__()
+        self.n_targets = n_targets
+
+    def forward(self, graph: GraphBatch) -> Tensor:
+        if graph.inputs is None:
+            raise ValueError("the batch has no inputs")
+        return graph.inputs.expand(-1, self.n_targets)
+
+
 def build_reference(delta: str | None, n_outputs: Sequence[int]) -> Reference | None:
     """Build the reference that `dataset.delta` names.
 
@@ -84,4 +102,6 @@ def build_reference(delta: str | None, n_outputs: Sequence[int]) -> Reference | 
         delta: The key; None: nothing is subtracted.
         n_outputs: Outputs per target.
     """
-    return CompositionReference(len(n_outputs)) if delta else None
+    if not delta:
+        return None
+    return (CompositionReference if delta == COMPOSITION else InputReference)(len(n_outputs))

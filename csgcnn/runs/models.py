@@ -23,6 +23,7 @@ from csgcnn.crystals.site_features.potential import (
 )
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.domain import Domain
+from csgcnn.data.inputs import input_columns
 from csgcnn.data.targets import Target
 from csgcnn.data.training_set import TrainingSet
 from csgcnn.errors import ConfigError, UserError, one_line
@@ -143,7 +144,7 @@ def _load_one(path: Path) -> TrainedModel:
         pinned(graph.site_features)
         n_outputs = [target.n_outputs for target in targets]
         network = _network(config, n_outputs, content["state_dict"])
-        _check_forward(network, graph)
+        _check_forward(network, graph, len(input_columns(targets)))
     except PotentialError as error:
         raise UserError(f"{path}: {error}") from error
     except _MISFITS as error:
@@ -189,14 +190,17 @@ def _network(
 
 
 @torch.inference_mode()
-def _check_forward(network: CrystalGraphNetwork | Ensemble, settings: GraphSettings) -> None:
+def _check_forward(
+    network: CrystalGraphNetwork | Ensemble, settings: GraphSettings, n_inputs: int
+) -> None:
     """Predict one atom with one neighbor: an error here would occur for every crystal."""
     one, first = torch.ones(1), torch.zeros(1, dtype=torch.long)
     sites = torch.zeros(1, n_site_features(settings), dtype=torch.float16)
     descriptors = torch.zeros(1, len(descriptor_names(settings.global_features)))
     edge_index = first.expand(2, 1)
+    inputs = torch.zeros(1, n_inputs) if n_inputs else None
     network.eval().with_std(
-        GraphBatch(first + 1, one, sites, first, edge_index, one, one, descriptors, 1)
+        GraphBatch(first + 1, one, sites, first, edge_index, one, one, descriptors, 1, inputs)
     )
 
 

@@ -97,7 +97,7 @@ def _may_differ(name: str, config: Mapping[str, Any], is_fold: bool) -> bool:
 
 
 def data_digest(dataset: Dataset, split: Split) -> str:
-    """Return a digest of structures, values of the targets, weights and split.
+    """Return a digest of structures, values of the targets, weights, inputs and split.
 
     Args:
         dataset: The data set.
@@ -105,7 +105,8 @@ def data_digest(dataset: Dataset, split: Split) -> str:
     """
     digest = blake2b(dataset.store.graphs.fingerprint.tobytes(), digest_size=16)
     weights = [] if dataset.weights is None else [dataset.weights]
-    for tensor in (dataset.values, *weights, *split.values()):
+    inputs = [] if dataset.store.inputs is None else [dataset.store.inputs]
+    for tensor in (dataset.values, *weights, *inputs, *split.values()):
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
 

@@ -159,11 +159,12 @@ class DatasetSettings:
     )
     delta: str | None = setting(
         None,
-        "composition: a ridge regression on the composition, fitted on the training rows, is "
-        "subtracted from the targets before training, after their transforms, and added to "
-        "predictions.",
+        "Reference that is subtracted from the targets before training, and added to "
+        "predictions. composition: a ridge regression on the composition, fitted on the training "
+        "rows; with dataset.transform, of the transformed targets. Else a column of numbers, "
+        "which predictions need, too.",
         null="nothing",
-        choices=("composition",),
+        verbatim=True,
     )
     labels: dict[str, str] = setting(
         {},
