@@ -71,16 +71,18 @@ def read_inputs(store: GraphStore, names: Sequence[str]) -> None:
     """
     if not names or list(names) == store.input_names:
         return
+    numbers: list[list[float]] = []
     lacking: dict[int, str] = {}
-    columns = [store.columns.get(name, [None] * len(store)) for name in names]
-    for name, column in zip(names, columns, strict=True):
-        for row, value in enumerate(column):
-            if not _is_number(value):
-                text = "missing" if none_if_missing(value) is None else f"{value!r:.40}"
+    for name in names:
+        column = store.columns.get(name, [None] * len(store))
+        numbers.append([_number(value) for value in column])
+        for row, number in enumerate(numbers[-1]):
+            if math.isnan(number):
+                is_missing = none_if_missing(column[row]) is None
+                text = "missing" if is_missing else f"{column[row]!r:.40}"
                 reason = f"{name} is {text}, expected the number that dataset.delta={name} adds"
                 lacking.setdefault(row, reason)
-    values = [[_number(value) for value in column] for column in columns]
-    inputs = torch.tensor(values, dtype=torch.float32).T.contiguous()
+    inputs = torch.tensor(numbers, dtype=torch.float32).T.contiguous()
     store.set_inputs(names, inputs, lacking)
 
 
@@ -141,9 +143,8 @@ def columns_of(records: Sequence[Record], names: Sequence[str]) -> dict[str, lis
     return {name: [record.columns.get(name) for record in records] for name in names}
 
 
-def _is_number(value: Scalar) -> bool:
-    return isinstance(value, float | int) and abs(value) <= LARGEST
-
-
 def _number(value: Scalar) -> float:
-    return float(value) if isinstance(value, float | int) and _is_number(value) else math.nan
+    """Return a value as a number, NaN if it is none."""
+    if isinstance(value, float | int) and abs(value) <= LARGEST:
+        return float(value)
+    return math.nan
