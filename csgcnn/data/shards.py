@@ -42,6 +42,9 @@ class ShardSize(NamedTuple):
     n_bytes: int = 2**28
 
 
+SHARD_SIZE = ShardSize()
+
+
 class OpenedDataset(NamedTuple):
     """The graphs of a data set, and what is known of its records.
 
@@ -54,9 +57,6 @@ class OpenedDataset(NamedTuple):
     store: GraphStore
     rejected: list[Rejected]
     warnings: list[StructureNote]
-
-
-SHARD_SIZE = ShardSize()
 
 
 @dataclass(frozen=True, slots=True)
