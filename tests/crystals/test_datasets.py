@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from record_lists import read_records
 from structure_text import CSCL, Write
 
 from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.crystals.crystal import Unusable
 from csgcnn.crystals.datasets import (
     DatasetReader,
     check_labeled,
@@ -133,3 +135,25 @@ def test_repeated_ids_are_found_among_many() -> None:
     marked = list(mark_repeated(Record(id_, None, {}) for id_ in ids))
     assert [record.id for record in marked if record.source] == ["0", "1"]
     assert "record 70002 repeats that of record 2" in marked[-1].source.reason
+
+
+ROW = {"id": "a", "structure": CSCL}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.json", [ROW, ROW, ROW | {"id": "b"}], "record 2 repeats that of record 1"),
+        ("a.csv", "id,file\na,b\na,c\n", "line 3 repeats that of line 2"),
+        ("id_prop.csv", "a,1\na,2\n", "line 2 repeats that of line 1"),
+    ],
+)
+def test_a_record_that_repeats_an_id_is_unusable(
+    write: Write, tmp_path: Path, name: str, content: Any, reason: str
+) -> None:
+    write("a.cif")
+    path = write(name, content)
+    path = tmp_path if name == "id_prop.csv" else path
+    records = mark_repeated(iter_records(path))
+    unusable = [one.source.reason for one in records if isinstance(one.source, Unusable)]
+    assert unusable == [f"the id occurs more than once: {reason}"]

@@ -9,8 +9,7 @@ import pytest
 from record_lists import read_records
 from structure_text import CSCL, ROW, Write
 
-from csgcnn.crystals.crystal import Unusable
-from csgcnn.crystals.datasets import iter_records, mark_repeated, source_files
+from csgcnn.crystals.datasets import source_files
 from csgcnn.crystals.records import ReadOptions, Record
 from csgcnn.crystals.structures import to_crystal
 from csgcnn.errors import StructureError, UserError
@@ -284,22 +283,3 @@ def test_a_folder_of_structure_files_has_no_targets(write: Write, tmp_path: Path
     assert ids(records) == ["a", "sub/b"]
     assert {tuple(record.columns) for record in records} == {()}
     assert list(source_files(tmp_path)) == files
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "reason"),
-    [
-        ("a.json", [ROW, ROW, ROW | {"id": "b"}], "record 2 repeats that of record 1"),
-        ("a.csv", "id,file\na,b\na,c\n", "line 3 repeats that of line 2"),
-        ("id_prop.csv", "a,1\na,2\n", "line 2 repeats that of line 1"),
-    ],
-)
-def test_a_record_that_repeats_an_id_is_unusable(
-    write: Write, tmp_path: Path, name: str, content: Any, reason: str
-) -> None:
-    write("a.cif")
-    path = write(name, content)
-    path = tmp_path if name == "id_prop.csv" else path
-    records = mark_repeated(iter_records(path))
-    unusable = [one.source.reason for one in records if isinstance(one.source, Unusable)]
-    assert unusable == [f"the id occurs more than once: {reason}"]
