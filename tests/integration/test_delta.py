@@ -137,7 +137,7 @@ def test_files_without_the_column_are_refused(
     words = [f"ckpt={of_column}", f"structures={cifs}", "output=x.csv"]
     answer = csgcnn("predict", *words, cwd=tmp_path)
     assert answer.code == 1
-    assert "cheap is missing, expected the number that dataset.delta=cheap adds" in answer.err
+    assert "cheap is missing, expected the number that dataset.delta=cheap adds" in answer.said
     assert not (tmp_path / "x.csv").exists()
 
 
