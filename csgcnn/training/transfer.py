@@ -111,7 +111,10 @@ def select_weights(
     differing += [name for name in body if not _fits(name, other, state)]
     if differing:
         more = f", and {len(differing) - MAX_SHOWN} more" * (len(differing) > MAX_SHOWN)
-        raise UserError(f"incompatible architecture: {', '.join(differing[:MAX_SHOWN])}{more}")
+        raise UserError(
+            f"incompatible architecture: {', '.join(differing[:MAX_SHOWN])}{more}; omit these "
+            "keys, or give init_from=null"
+        )
     head = [name for name in state if name.startswith(HEAD)]
     known = [Target(**target) for target in content["targets"]]
     new_head = "init_parts=body" if parts == "body" else _different_targets(known, targets)

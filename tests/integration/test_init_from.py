@@ -124,6 +124,11 @@ def test_other_graphs_are_reported(
     [
         (["model.hidden=8"], 1, "incompatible architecture: model.hidden=16 (here 8)"),
         (["edge=rbf"], 1, "edge_calculator"),
+        (
+            ["init_from=pretrained", "model.hidden=8"],
+            1,
+            " more; omit these keys, or give init_from=null",
+        ),
         (["init_from=absent.ckpt"], 1, "init_from=absent.ckpt: there is no such file"),
         (["init_parts=head"], 2, "init_parts=head: expected all or body"),
         (
