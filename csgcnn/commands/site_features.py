@@ -6,6 +6,7 @@ from csgcnn.commands.prepare import plain
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.site_features.potential import pinned
 from csgcnn.errors import ConfigError
+from csgcnn.runs import pretrained  # noqa: F401 (registers its potential)
 
 
 def pin_site_features(cfg: DictConfig) -> None:

@@ -194,13 +194,19 @@ class CrystalGraphNetwork(nn.Module):
 
     def crystal_vector(self, graph: GraphBatch) -> Tensor:
         """Return the vector of each crystal after the pooling [n_graphs, pooling.dim]."""
+        return self.pooling(self.atom_features(graph)[-1], graph)
+
+    def atom_features(self, graph: GraphBatch) -> list[Tensor]:
+        """Return the features of the atoms behind each block [n_atoms, hidden]."""
         x = self.embedding(self.node_features(graph))
         edge_attr = self.edge_calculator(graph)
+        found = []
         for i, block in enumerate(self.blocks):
             x = block(x, edge_attr, graph)
+            found.append(x)
             if i < len(self.edge_updates):
                 edge_attr = self.edge_updates[i](x, edge_attr, graph)
-        return self.pooling(x, graph)
+        return found
 
     def standardized(self, graph: GraphBatch) -> Tensor:
         """Return what the loss compares with standardized targets.

@@ -31,6 +31,7 @@ from csgcnn.hardware import find_device
 from csgcnn.nn.build import build_network
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
+from csgcnn.runs import pretrained  # noqa: F401 (registers its potential)
 from csgcnn.runs.checkpoint import load_checkpoint
 from csgcnn.runs.locate import find_checkpoint
 

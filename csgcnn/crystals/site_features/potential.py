@@ -36,6 +36,7 @@ class Potential(ABC):
     Attributes:
         name: Name in `graph.site_features`.
         package: Distribution that holds code and weights; its module has the same name.
+        package_version: Its version, if features do not depend on the installed one.
         install: What to install: an extra of csgcnn, or the package.
         weights: File of the weights within the package.
         weights_hash: SHA-256 of the file of the weights; other files are refused.
@@ -46,6 +47,7 @@ class Potential(ABC):
 
     name: ClassVar[str]
     package: ClassVar[str]
+    package_version: ClassVar[str] = ""
     install: ClassVar[str]
     weights: ClassVar[str]
     weights_hash: ClassVar[str]
@@ -203,7 +205,7 @@ def _built_in() -> dict[str, Potential]:
 def _pin(potential: Potential) -> str:
     """Return name, version of the package, and first digits of the SHA-256 of the weights."""
     try:
-        installed = version(potential.package)
+        installed = potential.package_version or version(potential.package)
     except PackageNotFoundError:
         raise PotentialError(
             f"graph.site_features={potential.name} needs the package {potential.package}: "
