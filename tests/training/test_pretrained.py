@@ -1,4 +1,4 @@
-"""The weights of `init_from=pretrained`: what they know, and what they have not seen."""
+"""The weights that come with the package: what they know, and what they have not seen."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,12 @@ from csgcnn.config.locations import PRETRAINED
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.records import Record
+from csgcnn.crystals.site_features.potential import potential_of
 from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.store import GraphStore
 from csgcnn.data.training_set import TrainingSet
 from csgcnn.runs.checkpoint import load_checkpoint
+from csgcnn.runs.models import load_model
 
 
 @pytest.fixture(name="known", scope="module")
@@ -51,3 +53,22 @@ def test_the_band_gaps_of_unseen_crystals_are_predicted(dielectric_records: list
     gaps = np.array([record.columns["band_gap"] for record in some])
     predicted = csgcnn.load(PRETRAINED).predict([record.source for record in some])
     assert np.corrcoef(predicted[:, 0], gaps)[0, 1] > 0.85
+
+
+def test_its_site_features_are_the_atom_features_of_the_network(
+    dielectric_records: list[Record],
+) -> None:
+    crystals = [to_crystal(record.source) for record in dielectric_records[:3]]
+    potential = potential_of("pretrained")
+    features = potential.compute(crystals, "cpu")
+    assert features.shape == (sum(len(one.atomic_number) for one in crystals), 3, 64)
+    model = load_model([PRETRAINED])
+    store = GraphStore(connect(crystals, model.graph), ["a", "b", "c"], {}, model.graph)
+    with torch.no_grad():
+        nodes = [model.network.atom_features(store.batch(torch.tensor([i])))[-1] for i in range(3)]
+    sites = np.concatenate([store.site_values(one, i).numpy() for i, one in enumerate(nodes)])
+    np.testing.assert_allclose(features[:, -1], sites, atol=1e-5)
+
+
+def test_it_knows_the_elements_of_its_training_rows() -> None:
+    assert potential_of("pretrained").elements == {*load_checkpoint(PRETRAINED)["elements"]}
