@@ -99,6 +99,7 @@ def main() -> None:
             f"dataset.path={data}",
             f"dataset.targets=[{GAP},{ENERGY}]",
             f"dataset.units={{{GAP}: eV, {ENERGY}: eV/atom}}",
+            "dataset.split.train=0.8",
             "dataset.split.val=0.03",
             "dataset.split.test=0",
             f"trainer.max_epochs={options.epochs}",
