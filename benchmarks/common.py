@@ -8,12 +8,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csgcnn.config.paths import INCLUDED_DATA
 from csgcnn.crystals.crystal import Crystal
-from csgcnn.crystals.datasets import read_records
+from csgcnn.crystals.datasets import iter_records
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structures import to_crystal
 
@@ -39,7 +40,7 @@ def data_file(name: str) -> Path:
 
 def records(name: str, n: int | None = None, step: int = 1) -> list[Record]:
     """Return the first `n` records of a data set, or every `step`-th of them."""
-    return read_records(data_file(name))[:n:step]
+    return list(islice(iter_records(data_file(name)), 0, n, step))
 
 
 def to_structure(crystal: Crystal) -> "Structure":
