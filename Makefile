@@ -7,8 +7,9 @@ RUNTIME := $(VENV)/.installed-runtime
 DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 POTENTIALS := $(VENV)/.installed-potentials
+LOGGERS := $(VENV)/.installed-loggers
 
-.PHONY: train potentials test test-slow lint format docs reference clean
+.PHONY: train potentials loggers test test-slow lint format docs reference clean
 
 train: $(RUNTIME)
 	$(BIN)/csgcnn train
@@ -23,6 +24,9 @@ test-slow: $(DEV) $(DOCS)
 
 # The pretrained potentials, whose tests are skipped without them.
 potentials: $(POTENTIALS)
+
+# The services of logger=..., whose tests are skipped without them.
+loggers: $(LOGGERS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -58,6 +62,10 @@ $(DOCS): $(RUNTIME)
 
 $(POTENTIALS): $(RUNTIME)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[sevennet,chgnet]'
+	touch $@
+
+$(LOGGERS): $(RUNTIME)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[tensorboard,wandb,mlflow]'
 	touch $@
 
 clean:

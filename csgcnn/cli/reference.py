@@ -31,7 +31,7 @@ compose. Defaults below are those of the command without overrides."""
 # Groups whose options are classes with keys of their own.
 OPTION_GROUPS = (
     *("model", "edge_calculator", "node_features", "pooling", "head", "augment"),
-    *("loss", "optimizer", "scheduler"),
+    *("loss", "optimizer", "scheduler", "logger"),
 )
 # Groups whose options set keys of other groups.
 PRESET_GROUPS = ("dataset", "recipe", "experiment", "hparams", "notes", "task")

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from csgcnn import distributed
 from csgcnn.commands.job import Job
 from csgcnn.commands.prepare import Prepared, plain, prepare
+from csgcnn.config.instantiate import instantiate
 from csgcnn.config.resolved import save_resolved
 from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.splits import split_ids
@@ -25,6 +26,7 @@ from csgcnn.predictor import Predictor
 from csgcnn.runs.checkpoint import load_checkpoint
 from csgcnn.runs.directory import RunDirectory
 from csgcnn.runs.environment import environment
+from csgcnn.runs.loggers.record import Records
 from csgcnn.runs.results import write_results
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,10 @@ def train_ensemble(
             "several ranks nor a search"
         )
     start = time.monotonic()
-    with RunDirectory(job.folder, may_resume=cfg.resume is not None) as run:
+    with (
+        Records(instantiate(cfg.logger), job.folder, plain(cfg)) as records,
+        RunDirectory(job.folder, may_resume=cfg.resume is not None) as run,
+    ):
         save_resolved(cfg, run.folder / "config.yaml")
         members = [
             job.within(f"member-{number}", f"member {number + 1} of {cfg.ensemble}")
@@ -68,7 +73,9 @@ def train_ensemble(
             except (SystemExit, KeyboardInterrupt):
                 log.warning("csgcnn train resume=%s resumes the whole ensemble", run.folder)
                 raise
-        return _join(cfg, run, [member.folder for member in members])
+        score = _join(cfg, run, [member.folder for member in members])
+        records.finish()
+        return score
 
 
 def minutes_left(minutes: float | None, seconds: float) -> float | None:

@@ -15,16 +15,18 @@ from csgcnn.commands.ensemble import train_ensemble
 from csgcnn.commands.finish import finish, write_pruned
 from csgcnn.commands.fitting import describe, fit, load_weights
 from csgcnn.commands.job import Job
-from csgcnn.commands.prepare import Prepared, build_trainer, prepare, report_data
+from csgcnn.commands.prepare import Prepared, build_trainer, plain, prepare, report_data
 from csgcnn.commands.ranks import follow_rank_0, leading
 from csgcnn.commands.refit import check_refit, refit, refit_state
 from csgcnn.commands.run_summary import how_ended, summary_line
 from csgcnn.commands.site_features import pin_site_features
+from csgcnn.config.instantiate import instantiate
 from csgcnn.config.resolved import save_resolved
 from csgcnn.data.record_reports import RecordReports
 from csgcnn.errors import ConfigError
 from csgcnn.runs.directory import RunDirectory, finished_epochs
 from csgcnn.runs.environment import environment
+from csgcnn.runs.loggers.record import Records
 from csgcnn.training.checkpointing import Checkpointer
 from csgcnn.training.interruption import Interruption
 from csgcnn.training.resume import check_same_run, last_checkpoint
@@ -59,12 +61,15 @@ def train_network(cfg: DictConfig, job: Job) -> float:
     """
     with (
         Interruption(cfg.trainer.max_minutes) as interruption,
-        RunDirectory(job.folder, may_resume=cfg.resume is not None) as run,
+        Records(instantiate(cfg.logger), job.folder, plain(cfg)) as records,
+        RunDirectory(job.folder, cfg.resume is not None, records) as run,
     ):
         source = job.folder if run.holds_run else None
         should_prune = _pruning(job, cfg.trainer.max_epochs)
         with leading(cfg, source):
-            return _train(cfg, run, source, interruption, should_prune, job.label)
+            score = _train(cfg, run, source, interruption, should_prune, job.label)
+        records.finish()
+        return score
 
 
 def follow() -> int:

@@ -19,6 +19,9 @@ from csgcnn.config.settings.optimizer import optimizer_keys
 from csgcnn.config.settings.setting import MISSING, Effect, Key, Setting
 from csgcnn.config.targets import is_allowed
 
+# The options of the group logger, and the group itself, change no result.
+RECORDING = Key("logger", "Any", None, Setting("Records of the training.", effect="execution"))
+
 
 @cache
 def section_keys(section: type) -> dict[str, Key]:
@@ -162,7 +165,9 @@ def described_key(name: str, config: Mapping[str, Any], sections: Mapping[str, K
         config: A plain configuration.
         sections: Keys of the command, as `section_keys` returns them.
     """
-    return holder(name, dict(described_keys(config, sections)))
+    if found := holder(name, dict(described_keys(config, sections))):
+        return found
+    return RECORDING if name.partition(".")[0] == "logger" else None
 
 
 def holder(name: str, keys: Mapping[str, Key]) -> Key | None:

@@ -28,8 +28,10 @@ PLACES = {
     "loss": r"csgcnn\.training\.losses\.[A-Z]\w*",
     "optimizer": r"torch\.optim\.[A-Z]\w*",
     "scheduler": r"csgcnn\.training\.schedulers\.[a-z_]+",
+    "logger.*": r"csgcnn\.runs\.loggers\.[a-z]+\.[A-Z]\w*",
 }
-NAMED_SECTIONS = ("node_features", "augment")  # any number of parts, by names of the user's choice
+# any number of parts, by names of the user's choice
+NAMED_SECTIONS = ("node_features", "augment", "logger")
 REQUIRED = (
     *("model", "model.convolution", "edge_calculator", "pooling"),
     *("loss", "optimizer", "scheduler"),

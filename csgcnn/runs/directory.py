@@ -10,10 +10,13 @@ from typing import Any
 from csgcnn.errors import UserError
 from csgcnn.io import exclusive, format_cell, read_json, write_csv, write_json, writing
 from csgcnn.runs.checkpoint import save_checkpoint
+from csgcnn.runs.loggers.record import Records
 
 # Files that describe a run before it has trained.
 INPUTS = ("config.yaml", "environment.json", "splits.json")
 WRITTEN_FIRST = {*INPUTS, "checkpoints", "rejected.csv", "warnings.csv", "train.log", ".lock"}
+# Table of the epochs, which loggers record.
+METRICS = "metrics.csv"
 
 
 class RunDirectory:
@@ -22,16 +25,20 @@ class RunDirectory:
     Args:
         folder: An existing folder.
         may_resume: Whether it may hold a run, which is resumed.
+        records: Records of the run in loggers, which get the rows of metrics.csv.
 
     Raises:
         UserError: When entered: it holds a run, another process has entered it, or it cannot be
             written to.
     """
 
-    def __init__(self, folder: Path, may_resume: bool = False) -> None:
+    def __init__(
+        self, folder: Path, may_resume: bool = False, records: Records | None = None
+    ) -> None:
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
         self._may_resume = may_resume
+        self._records = records or Records({}, folder, {})
         self._is_new = False
         self._entered = ExitStack()
 
@@ -88,7 +95,7 @@ class RunDirectory:
         """
         write_json(self.folder / name, content)
 
-    def write_metrics(self, rows: Sequence[Mapping[str, float]], name: str = "metrics.csv") -> None:
+    def write_metrics(self, rows: Sequence[Mapping[str, float]], name: str = METRICS) -> None:
         """Write a table, one row per epoch.
 
         Args:
@@ -96,10 +103,10 @@ class RunDirectory:
             name: Name of the file.
         """
         write_csv(self.folder / name, list(rows[0]), map(_cells, rows))
+        if name == METRICS:
+            self._records.start(rows)
 
-    def append_metrics(
-        self, rows: Sequence[Mapping[str, float]], name: str = "metrics.csv"
-    ) -> None:
+    def append_metrics(self, rows: Sequence[Mapping[str, float]], name: str = METRICS) -> None:
         """Append rows to a table and flush them to the disk.
 
         Args:
@@ -114,6 +121,8 @@ class RunDirectory:
             csv.writer(file).writerows(map(_cells, rows))
             file.flush()
             os.fsync(file.fileno())
+        if name == METRICS:
+            self._records.log_epochs(rows)
 
     def save(self, content: Mapping[str, Any], name: str) -> None:
         """Write checkpoints/NAME.ckpt.

@@ -21,7 +21,7 @@ from csgcnn.config.tree import leaves, select
 SETTINGS = PACKAGE / "config" / "settings"
 OPTION_GROUPS = (
     *("model", "edge_calculator", "node_features", "pooling", "head", "augment"),
-    *("loss", "optimizer", "scheduler"),
+    *("loss", "optimizer", "scheduler", "logger"),
 )
 OPTIONS = [
     (group, path.stem) for group in OPTION_GROUPS for path in sorted((CONF / group).glob("*.yaml"))

@@ -63,6 +63,7 @@ class RunSettings:
     loss: Any = MISSING
     optimizer: Any = MISSING
     scheduler: Any = MISSING
+    logger: Any = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,1 @@
+"""Records of trainings in services for experiments, one module per service."""
