@@ -105,6 +105,16 @@ def test_a_finished_run_is_recorded_once(tmp_path: Path) -> None:
     assert [outcome for *_, outcome in memory.ended] == ["finished"]
 
 
+def test_a_record_is_ended_if_only_what_follows_the_epochs_was_interrupted(tmp_path: Path) -> None:
+    first, second = Memory(), Memory()
+    with pytest.raises(SystemExit):
+        train(tmp_path, 2, end=SystemExit(143), memory=first)
+    (tmp_path / "metrics.json").write_text('{"epochs": 2}')
+    Records({"memory": second}, tmp_path, CONFIG).finish()
+    assert second.started == [(CONFIG, "number 7", 2)]
+    assert second.ended == [({"epochs": 2}, [], "finished")]
+
+
 def test_a_logger_that_fails_warns_once_and_the_others_record(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
