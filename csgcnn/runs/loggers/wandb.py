@@ -1,7 +1,7 @@
 """Record a training in Weights & Biases."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 from csgcnn.config.settings import Setting
 from csgcnn.runs.loggers.extras import require
@@ -25,7 +25,8 @@ class WandbLogger:
         ] = "online",
     ) -> None:
         require("wandb")
-        self.project, self.mode = project, mode
+        # Any: W&B declares its choices, which mypy does not read from a Setting.
+        self.project, self.mode = project, cast(Any, mode)
 
     def start(self, run: Start) -> str:
         """Start a run, or continue it."""
