@@ -99,7 +99,7 @@ def table() -> Callable[[Path], list[dict[str, str]]]:
 def without_figures() -> Iterator[None]:
     """Trainings of a module draw no figures, which take longer than they do."""
     with pytest.MonkeyPatch.context() as patch:
-        for plot in ("plot_test", "plot_learning_curve"):
+        for plot in ("plot_parity", "plot_element_errors", "plot_learning_curve"):
             patch.setattr(f"csgcnn.evaluation.plots.{plot}", lambda *_: None)
         yield
 
