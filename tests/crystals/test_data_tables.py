@@ -54,11 +54,6 @@ def test_tables_must_not_name_files_outside_their_folder(
             [{"id": [1], "structure": CSCL}],
             r"the id of record 1 is \[1\]; expected text or a number",
         ),
-        (
-            "a.json",
-            [{"id": "\n\x1b[2J", "structure": CSCL}] * 2,
-            r"1 id occurs more than once \(\[2J\)",
-        ),
     ],
 )
 def test_malformed_tables_are_refused_in_one_printable_line(

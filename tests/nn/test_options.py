@@ -18,6 +18,7 @@ from csgcnn.data.store import GraphStore
 from csgcnn.nn import convolutions, edge_calculators, node_features, norms, pooling
 from csgcnn.nn.build import build_network
 from csgcnn.nn.network import CrystalGraphNetwork
+from csgcnn.runs import pretrained  # noqa: F401 (registers its potential)
 
 Composed = Callable[..., DictConfig]
 ToDouble = Callable[[GraphBatch], GraphBatch]
@@ -40,6 +41,7 @@ CLASSES = {
     "node_features=learned": node_features.LearnedEmbedding,
     "node_features=sevennet": node_features.SiteFeatures,
     "node_features=chgnet": node_features.SiteFeatures,
+    "node_features=pretrained": node_features.SiteFeatures,
     "pooling=mean": pooling.MeanPooling,
     "pooling=sum": pooling.SumPooling,
     "pooling=max": pooling.MaxPooling,
@@ -53,7 +55,7 @@ GROUPS = ("model", "edge_calculator", "node_features", "pooling")
 
 
 # node feature -> potential whose site features it reads
-SITES = {"sevennet": "graph.site_features=[sevennet]", "chgnet": "graph.site_features=[chgnet]"}
+SITES = {name: f"graph.site_features=[{name}]" for name in ("sevennet", "chgnet", "pretrained")}
 
 
 def options(group: str) -> list[str]:
