@@ -131,7 +131,7 @@ def test_progress_and_the_end_of_a_run_are_in_its_log(
     csgcnn: Command, small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = partial(TrainingProgress, clock=itertools.count(0, 6).__next__)
-    monkeypatch.setattr("csgcnn.commands.train.TrainingProgress", slow)
+    monkeypatch.setattr("csgcnn.commands.fitting.TrainingProgress", slow)
     words = [*small, "trainer.figures=false", "hydra.run.dir=run"]
     answer = csgcnn("train", *words, cwd=tmp_path)
     log = (tmp_path / "run" / "train.log").read_text()
