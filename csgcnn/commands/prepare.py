@@ -32,6 +32,7 @@ from csgcnn.data.targets import Target, check_labels, derive_columns, describe_t
 from csgcnn.errors import ConfigError, UserError, plural
 from csgcnn.hardware import select_device
 from csgcnn.nn.build import build_network
+from csgcnn.runs import pretrained
 from csgcnn.training.kernel_fit import check_kernel_head
 from csgcnn.training.losses import build_loss
 from csgcnn.training.trainer import Trainer
@@ -143,6 +144,13 @@ def report_data(data: Prepared) -> dict[str, Any]:
     has_classes = any(target.classes for target in dataset.targets)
     if len(dataset.rows) < SMALL and not (store.settings.site_features or has_classes):
         log.info("with fewer than %d crystals, recipe=small is more accurate in general", SMALL)
+    uses_pretrained = any(name.startswith("pretrained ") for name in store.settings.site_features)
+    if uses_pretrained and (n_known := pretrained.n_trained_on(store, split["test"])):
+        log.warning(
+            "%d test crystals were in the training set of the site features `pretrained`; "
+            "the test errors are optimistic",
+            n_known,
+        )
     n_duplicates, example = count_duplicates(store, split)
     if example:
         pairs = f"{plural(n_duplicates, 'pair')} of identical structures"

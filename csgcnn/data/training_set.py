@@ -13,6 +13,8 @@ from csgcnn.crystals.fingerprints import FINGERPRINT_VERSION, N_HASHES
 from csgcnn.data.store import GraphStore
 
 Array = NDArray[Any]
+# Settings of graphs on which fingerprints depend.
+FINGERPRINT_KEYS = ("cutoff", "max_neighbors")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,14 +6,16 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from csgcnn.config.locations import PRETRAINED
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graphs import connect
 from csgcnn.crystals.site_features.potential import Array, Potential, register_potential
+from csgcnn.data.training_set import FINGERPRINT_KEYS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from csgcnn.data.store import GraphStore
     from csgcnn.runs.models import TrainedModel
 
 
@@ -56,7 +58,20 @@ class Pretrained(Potential):
         with torch.no_grad():
             batch = store.to(torch.device(device)).batch(torch.arange(len(crystals)))
             features: Array = torch.stack(model.network.atom_features(batch), dim=1).cpu().numpy()
-        return features.astype(np.float32)
+        return features
+
+
+def n_trained_on(store: "GraphStore", rows: "Tensor") -> int:
+    """Return how many crystals were among the training rows; 0 if that cannot be known.
+
+    Args:
+        store: Graphs of the crystals.
+        rows: Rows [n_rows] int64, on the host.
+    """
+    model = _model("cpu")
+    if any(getattr(store.settings, key) != getattr(model.graph, key) for key in FINGERPRINT_KEYS):
+        return 0
+    return sum(map(bool, model.training_set.contains(store, rows)))
 
 
 @cache

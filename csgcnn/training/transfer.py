@@ -12,7 +12,7 @@ from csgcnn.config.paths import user_path
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.tree import leaves, select
 from csgcnn.data.targets import Target
-from csgcnn.data.training_set import TrainingSet
+from csgcnn.data.training_set import FINGERPRINT_KEYS, TrainingSet
 from csgcnn.errors import UserError
 from csgcnn.nn import network
 from csgcnn.runs.checkpoint import load_checkpoint
@@ -168,13 +168,14 @@ def _changes_body(name: str, config: Config) -> bool:
 
 
 def _warn_about_data(trainer: Trainer, content: Mapping[str, Any], config: Config) -> None:
-    differing = [
-        f"graph.{key}={value}"
+    # site features are those of the node features, which are compared elsewhere
+    differing = {
+        key: value
         for key, value in content["config"]["graph"].items()
-        if value != config["graph"].get(key)
-    ]
-    # fingerprints of other graphs cannot be compared
-    fingerprints = None if differing else content.get("fingerprints")
+        if value != config["graph"].get(key) and not key.startswith("site_")
+    }
+    is_comparable = differing.keys().isdisjoint(FINGERPRINT_KEYS)
+    fingerprints = content.get("fingerprints") if is_comparable else None
     known = TrainingSet.from_plain(content.get("split", {}).get("train"), fingerprints)
     if n_known := sum(map(bool, known.contains(trainer.store, trainer.split["test"]))):
         log.warning(
@@ -183,5 +184,5 @@ def _warn_about_data(trainer: Trainer, content: Mapping[str, Any], config: Confi
             n_known,
         )
     if differing:
-        keys = ", ".join(differing)
+        keys = ", ".join(f"graph.{key}={value}" for key, value in differing.items())
         log.warning("init_from: that model was trained on other graphs: %s", keys)

@@ -90,6 +90,11 @@ def test_recipes() -> None:
         1.0,
     )
     assert (cfg.graph.shells, cfg.trainer.ema, cfg.trainer.batch_size) == ("truncate", None, 256)
+    cfg = compose_with("train", "recipe=cogn")
+    assert cfg.model.convolution._target_.endswith("SumConvolution")
+    assert (cfg.graph.max_neighbors, cfg.node_features.learned.std) == (24, 0.03)
+    cfg = compose_with("train", "recipe=small")
+    assert (list(cfg.node_features), cfg.trainer.refit) == (["sevennet", "pretrained"], True)
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "task").glob("*.yaml")), ids=lambda path: path.stem)

@@ -66,6 +66,16 @@ def n_linear(module: nn.Module) -> int:
     return sum(isinstance(layer, nn.Linear) for layer in module.modules())
 
 
+def is_glorot(net: nn.Module) -> bool:
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.Linear)]
+    limits = [(6 / sum(layer.weight.shape)) ** 0.5 for layer in layers]
+    has_no_bias = not any(layer.bias is not None and layer.bias.any() for layer in layers)
+    reached = [
+        layer.weight.abs().max() / limit for layer, limit in zip(layers, limits, strict=True)
+    ]
+    return has_no_bias and max(reached) <= 1 and min(reached) > 0.5
+
+
 # Override, further overrides, and what the network must then have.
 KEYS: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
     "model.hidden=8": ((), lambda net: net.embedding.out_features == 8),
@@ -81,6 +91,11 @@ KEYS: dict[str, tuple[tuple[str, ...], Callable[[Any], bool]]] = {
     "model.residual=pre": ((), lambda net: {block.residual for block in net.blocks} == {"pre"}),
     "model.head_hidden=4": ((), lambda net: net.head.out.in_features == 4),
     "model.n_head_layers=3": ((), lambda net: len(net.head.layers) == 3),
+    "model.n_head_layers=null": (
+        ("~model.head_hidden",),
+        lambda net: n_linear(net.head) == 1 and isinstance(net.head.activation, nn.Identity),
+    ),
+    "model.initialization=glorot": ((), is_glorot),
     "model.predict_std=true": ((), lambda net: net.has_std),
     "model.convolution.heads=2": (
         ("model=csgann",),
