@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from csgcnn.config.settings import Setting
 from csgcnn.data.batch import GraphBatch
-from csgcnn.nn.fused import GatedSumFunction
+from csgcnn.nn.fused_messages import AttentionSumFunction, GatedSumFunction, fused
 from csgcnn.nn.interfaces import LayerConfig
 from csgcnn.nn.layers import (
     LinearBeforeNorm,
@@ -43,32 +43,12 @@ class GatedConvolution(nn.Module):
         self.message_norm = make_norm(config.norm, size)
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
-        if self.training and isinstance(self.message_norm, WeightedBatchNorm) and not self.deeper:
-            return self._fused(x, edge_attr, self.message_norm, graph)
+        norm = self.message_norm
+        if self.training and isinstance(norm, WeightedBatchNorm) and not self.deeper:
+            return fused(GatedSumFunction, self.linear, norm, x, edge_attr, graph)
         z = self.deeper(self.linear(x, edge_attr, graph))
-        gate, core = self.message_norm(z, graph.edge_count).chunk(2, dim=1)
+        gate, core = norm(z, graph.edge_count).chunk(2, dim=1)
         return graph.sum_neighbors(torch.sigmoid(gate) * F.softplus(core))
-
-    def _fused(
-        self, x: Tensor, edge_attr: Tensor, norm: WeightedBatchNorm, graph: GraphBatch
-    ) -> Tensor:
-        """Compute the same in training, with a closed-form gradient."""
-        kind, total = x.device.type, norm.total(graph.edge_count)
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        with torch.autocast(kind, enabled=False):
-            aggregate, mean, var = GatedSumFunction.apply(
-                x.to(dtype),
-                edge_attr.to(dtype),
-                self.linear.weight.to(dtype),
-                self.linear.bias,
-                norm.weight,
-                norm.bias,
-                norm.eps,
-                graph.edge_count / total,
-                graph,
-            )
-        norm.track(mean, var, total)
-        return aggregate
 
 
 class AttentionConvolution(nn.Module):
@@ -117,9 +97,13 @@ class AttentionConvolution(nn.Module):
         self.out = LinearBeforeNorm(hidden, hidden, config.norm_of_update)
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
+        norm, is_silu = self.message_norm, isinstance(self.activation, nn.SiLU)
+        if self.training and isinstance(norm, WeightedBatchNorm) and is_silu and not self.deeper:
+            function, linear = AttentionSumFunction, self.linear
+            return self.out(fused(function, linear, norm, x, edge_attr, graph, self.attention))
         center, n_atoms = graph.edge_index[1], len(graph.atomic_number)
         z = self.deeper(self.linear(x, edge_attr, graph))
-        query, value = self.message_norm(z, graph.edge_count).chunk(2, dim=1)
+        query, value = norm(z, graph.edge_count).chunk(2, dim=1)
         logits = (self.activation(query).unflatten(1, (self.heads, -1)) * self.attention).sum(2)
         alpha = weighted_softmax(logits, graph.edge_multiplicity, center, n_atoms)
         weighted = self.activation(value).unflatten(1, (self.heads, -1)) * alpha.unsqueeze(2)

@@ -18,12 +18,10 @@ the loss with respect to y, C = z - \mu, and sums over the rows of all ranks:
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from csgcnn import distributed
-from csgcnn.data.batch import GraphBatch
 
 
 class BatchNormFunction(torch.autograd.Function):
@@ -61,104 +59,6 @@ class BatchNormFunction(torch.autograd.Function):
         centered, p, rstd, scale = ctx.saved_tensors
         unscaled, grad_weight, grad_bias = norm_backward(grad.clone(), centered, p, rstd)
         return unscaled.mul_(scale), None, grad_weight, grad_bias, None
-
-
-class GatedSumFunction(torch.autograd.Function):
-    r"""Sum of the gated messages over the neighbors of each atom, with batch-normalized messages.
-
-    .. math:: \sum_j w_{ij} \, \sigma(y_{ij}^f) \, g(y_{ij}^s), \quad
-              [y^f_{ij}, y^s_{ij}] = BN(W [x_i, x_j, e_{ij}] + c)
-
-    with g the softplus and w the multiplicity of the edge. Called as `GatedSumFunction.apply(x,
-    edge_attr, W, c, a, b, eps, p, graph)` with a and b the weight and the bias of the norm.
-
-    Shapes: x [n_atoms, hidden], edge_attr [n_edges, edge_dim], W [2 hidden, 2 hidden + edge_dim],
-    c, a and b [2 hidden], p [n_edges] -> sums [n_atoms, hidden], mean and variance [2 hidden]. Mean
-    and variance have no gradient.
-
-    How passes are saved:
-
-    - The norm removes c, so c is added to the mean only; its gradient is 0.
-    - The sign of y^s is flipped: with u = \sigma(-y^s), softplus(y^s) = -log u, so one sigmoid over
-      all 2 hidden columns serves both halves. It is faster than `softplus` on a CPU. The minus
-      sign is applied to the sum. Where u underflows, -log u is replaced by y^s, which it equals.
-    - Derivatives follow from these values: \sigma' = \sigma (1 - \sigma), softplus' = 1 - u.
-    - The factor a r of whole columns is applied to the small products of the gradient with x and
-      edge_attr, not to the gradient [n_edges, 2 hidden] itself.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        edge_attr: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        norm_weight: Tensor,
-        norm_bias: Tensor,
-        eps: float,
-        p: Tensor,
-        graph: GraphBatch,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        hidden = x.shape[1]
-        ctx.graph = graph
-        of_ends, of_edge = split_pair(weight, hidden)
-        of_atoms = F.linear(x, of_ends).view(2 * len(x), 2 * hidden)
-        z = graph.ends_of_edge.sum(of_atoms).addmm_(edge_attr, of_edge.t())
-        z = z.to(norm_weight.dtype)
-
-        mean = weighted_mean(p, z)
-        centered = z.sub_(mean)
-        squared = centered.square()
-        var = weighted_mean(p, squared)
-        rstd = torch.rsqrt(var + eps)
-        sign = torch.ones_like(norm_weight)
-        sign[hidden:] = -1
-        scale = norm_weight * rstd * sign
-
-        normed = torch.addcmul(norm_bias * sign, centered, scale, out=squared)
-        sigmoids = normed.sigmoid()
-        gate, closed = sigmoids[:, :hidden], sigmoids[:, hidden:]
-        core = closed.clamp(min=torch.finfo(closed.dtype).tiny).log_()
-        core = torch.minimum(core, normed[:, hidden:], out=core)
-        message = core.mul_(gate)
-        mean = mean + bias
-        ctx.save_for_backward(
-            x, edge_attr, of_ends, of_edge, centered, sigmoids, message, p, rstd, sign, scale
-        )
-        ctx.mark_non_differentiable(mean, var)
-        return graph.edges_of_center.sum(message).neg_(), mean, var
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        """Return the gradients with respect to the arguments of `forward`.
-
-        Args:
-            ctx: Tensors that `forward` saved.
-            grad: Gradient with respect to the first output.
-            _: Gradients with respect to the other outputs, which have none.
-        """
-        x, edge_attr, of_ends, of_edge, centered, sigmoids, message, p, rstd, sign, scale = (
-            ctx.saved_tensors
-        )
-        hidden = x.shape[1]
-        gate, closed = sigmoids[:, :hidden], sigmoids[:, hidden:]
-        by_message = ctx.graph.center_of_edge.sum(-grad)
-        by_normed = torch.empty_like(sigmoids)
-        by_gate = torch.mul(by_message, message, out=by_normed[:, :hidden])
-        by_gate.addcmul_(by_gate, gate, value=-1)
-        by_core = by_message.mul_(gate)
-        torch.addcmul(by_core, by_core, closed, value=-1, out=by_normed[:, hidden:])
-
-        unscaled, grad_weight, grad_bias = norm_backward(by_normed, centered, p, rstd)
-        by_ends = ctx.graph.edges_of_end.sum(unscaled).mul_(scale)
-        by_ends = by_ends.view(len(x), 4 * hidden).to(x.dtype)
-        unscaled, scale = unscaled.to(x.dtype), scale.unsqueeze(1).to(x.dtype)
-        by_weight = join_pair(by_ends.t() @ x, (edge_attr.t() @ unscaled).t() * scale)
-        by_edge = unscaled @ (of_edge * scale) if ctx.needs_input_grad[1] else None
-        by_norm = torch.zeros_like(grad_bias), grad_weight * sign, grad_bias * sign
-        return by_ends @ of_ends, by_edge, by_weight, *by_norm, None, None, None
 
 
 def weighted_mean(p: Tensor, x: Tensor) -> Tensor:

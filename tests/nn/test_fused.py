@@ -1,6 +1,7 @@
 """Closed-form gradients against autograd and against formulas in float64."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
-from csgcnn.nn.convolutions import GatedConvolution
-from csgcnn.nn.fused import BatchNormFunction, GatedSumFunction, join_pair, split_pair
+from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution
+from csgcnn.nn.fused import BatchNormFunction, join_pair, split_pair
+from csgcnn.nn.fused_messages import AttentionSumFunction, GatedSumFunction
 from csgcnn.nn.interfaces import LayerConfig
 
 HIDDEN, EDGE_DIM = 8, 5
@@ -31,23 +33,25 @@ def test_gradients_of_the_batch_norm_agree_with_finite_differences() -> None:
     )
 
 
-def test_gradients_of_the_gated_sum_agree_with_finite_differences(
+@pytest.mark.parametrize(
+    ("function", "shapes"), [(GatedSumFunction, []), (AttentionSumFunction, [(2, 1)])]
+)
+def test_gradients_of_messages_agree_with_finite_differences(
+    function: type[torch.autograd.Function],
+    shapes: list[tuple[int, int]],
     structures: list[Any],
     pack: Callable[..., GraphStore],
     double: Callable[[GraphBatch], GraphBatch],
 ) -> None:
     torch.manual_seed(0)
     graph = double(pack(structures[:1], max_neighbors=4).batch(torch.arange(1)))
-    shapes = [
-        (len(graph.atomic_number), 2),
-        (len(graph.distance), 3),
-        (4, 7),
-        *[(4,)] * 3,
+    of_pairs = [(len(graph.atomic_number), 2), (len(graph.distance), 3), (4, 7), *[(4,)] * 3]
+    inputs = [
+        torch.rand(shape, dtype=torch.float64, requires_grad=True) for shape in of_pairs + shapes
     ]
-    inputs = [torch.rand(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    p = weights(len(graph.distance))
+    p, n = weights(len(graph.distance)), len(of_pairs)
     assert torch.autograd.gradcheck(
-        lambda *given: GatedSumFunction.apply(*given, 1e-5, p, graph)[0], inputs
+        lambda *given: function.apply(*given[:n], 1e-5, p, graph, *given[n:])[0], inputs
     )
 
 
@@ -112,6 +116,55 @@ def test_the_gated_sum_in_float32_agrees_with_autograd_in_float64(
             assert mine.abs().max() < 1e-3 * of_weight.abs().max()
         else:
             assert largest_difference(mine, theirs) < 1e-3, name
+
+
+@pytest.mark.parametrize("norm_scale", [1, 25])
+def test_the_fused_attention_agrees_with_the_layers_it_is_made_of(
+    norm_scale: float, structures: list[Any], pack: Callable[..., GraphStore]
+) -> None:
+    """In evaluation, the convolution computes layer by layer; its norm is given the statistics."""
+    graph = pack(structures[:8]).batch(torch.arange(8))
+    torch.manual_seed(0)
+    conv = AttentionConvolution(CONFIG).train()
+    with torch.no_grad():
+        conv.message_norm.weight.mul_(norm_scale)
+        conv.message_norm.bias.add_(torch.rand(2 * HIDDEN))
+    x = torch.randn(len(graph.atomic_number), HIDDEN, requires_grad=True)
+    edge_attr = torch.rand(len(graph.distance), EDGE_DIM, requires_grad=True)
+    conv.message_norm.momentum = 1.0
+    found = conv(x, edge_attr, graph)
+    direction = torch.randn_like(found)
+    gradients = torch.autograd.grad((found * direction).sum(), [conv.attention, conv.out.weight])
+
+    total = conv.message_norm.total(graph.edge_count)
+    conv.message_norm.running_var.mul_((total - 1) / total)  # the biased variance
+    expected = conv.eval()(x, edge_attr, graph)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    wanted = torch.autograd.grad((expected * direction).sum(), [conv.attention, conv.out.weight])
+    torch.testing.assert_close(gradients, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_edges_that_count_zero_change_no_attention(
+    structures: list[Any], pack: Callable[..., GraphStore]
+) -> None:
+    """Padding of recorded steps, and atoms without neighbors."""
+    graph = pack(structures[:4]).batch(torch.arange(4))
+    first = graph.edge_index[1] == 0
+    kept = (~first).nonzero().squeeze(1)
+    padded = replace(graph, edge_multiplicity=torch.where(first, 0, graph.edge_multiplicity))
+    without = replace(
+        graph,
+        edge_index=graph.edge_index[:, kept],
+        distance=graph.distance[kept],
+        edge_multiplicity=graph.edge_multiplicity[kept],
+    )
+    torch.manual_seed(0)
+    conv = AttentionConvolution(CONFIG).train()
+    x = torch.randn(len(graph.atomic_number), HIDDEN)
+    edge_attr = torch.rand(len(graph.distance), EDGE_DIM)
+    found, expected = conv(x, edge_attr, padded), conv(x, edge_attr[kept], without)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found, expected)
 
 
 def test_join_pair_is_the_inverse_of_split_pair() -> None:
