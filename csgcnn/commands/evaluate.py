@@ -26,7 +26,7 @@ from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.crystals.crystal import Crystal, Unusable
 from csgcnn.crystals.datasets import iter_records, mark_repeated
-from csgcnn.crystals.records import Record, Scalar
+from csgcnn.crystals.records import Record
 from csgcnn.data.composition_model import composition_features, elements_in
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.record_reports import RecordReports
@@ -93,7 +93,8 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     with _new_folder(output) if output and is_folder else nullcontext():
         if output and is_folder:
             reports = RecordReports.within(output)
-        dataset = load_dataset(settings, predictor.graph, reports, targets=targets)
+        inputs = [column for column in predictor.input_columns if not column.is_reference]
+        dataset = load_dataset(settings, predictor.graph, reports, targets=targets, inputs=inputs)
         rows, train_rows = _rows(dataset, predictor, cfg.split)
         predicted = _predict(predictor, dataset, rows, cfg.batch_size)
         evaluation = _evaluate(predictor, dataset, rows, train_rows, predicted, cfg.split or ALL)
@@ -107,13 +108,13 @@ def evaluate(cfg: DictConfig) -> Evaluation:
             write_predictions(output, evaluation.columns, evaluation.rows)
             log.info("predictions: %s", output)
     if cfg.check_invariance:
-        ids = {dataset.store.ids[row] for row in rows.tolist()}
+        row_of = {dataset.store.ids[row]: row for row in rows.tolist()}
         path = data_path(settings.path, settings.hint)
         records = mark_repeated(iter_records(path, read_options(settings)))
         usable = (record for record in records if not isinstance(record.source, Unusable))
-        described = (record for record in usable if record.id in ids)
+        described = (record for record in usable if record.id in row_of)
         targets = dataset.targets
-        predict = partial(_predict_usable, predictor)
+        predict = partial(_predict_usable, predictor, dataset, row_of)
         _log_changes(largest_changes(predict, targets, described), targets)
     return evaluation
 
@@ -238,14 +239,17 @@ def _rows(dataset: Dataset, predictor: Predictor, part: str | None) -> tuple[Ten
 
 
 def _predict_usable(
-    predictor: Predictor, crystals: Sequence[tuple[str, Crystal]]
+    predictor: Predictor,
+    dataset: Dataset,
+    row_of: Mapping[str, int],
+    crystals: Sequence[tuple[str, Crystal]],
 ) -> tuple[list[str], Floats]:
-    """Return ids and predictions [n_ids, n_columns] of the crystals that can be predicted.
-
-    Columns that are added to predictions are 0, as only differences are compared.
-    """
-    columns: dict[str, Scalar] = dict.fromkeys(predictor.inputs, 0.0)
-    records = (Record(id_, crystal, columns) for id_, crystal in crystals)
+    """Return ids and predictions [n_ids, n_columns] of the crystals that can be predicted."""
+    columns = {name: dataset.store.columns[name] for name in predictor.inputs}
+    records = (
+        Record(id_, crystal, {name: column[row_of[id_]] for name, column in columns.items()})
+        for id_, crystal in crystals
+    )
     found = [*predictor.stream(records, workers=1)]
     values = [np.empty((0, len(predictor.columns)), "f4"), *(chunk.values for chunk in found)]
     return [id_ for chunk in found for id_ in chunk.ids], np.concatenate(values)

@@ -44,6 +44,8 @@ def describe(cfg: DictConfig, data: Prepared) -> dict[str, Any]:
         "domain": domain.plain(),
         "fingerprints": plain_fingerprints(dataset.store, data.split["train"]),
         "split": split_ids(dataset.store, data.split),
+        # a model without any can be read by earlier versions
+        **({"inputs": [one.plain() for one in dataset.inputs]} if dataset.inputs else {}),
         "data": data_digest(dataset, data.split),
     }
 

@@ -13,6 +13,7 @@ from csgcnn import __version__
 from csgcnn.commands.counting import counted
 from csgcnn.commands.outputs import check_output
 from csgcnn.commands.predicted_table import PredictedTable
+from csgcnn.commands.prepare import plain
 from csgcnn.config.keys import section_keys
 from csgcnn.config.paths import user_path
 from csgcnn.config.settings.commands import PredictSettings
@@ -21,12 +22,13 @@ from csgcnn.crystals.records import ReadOptions
 from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.crystals.structure_warnings import WARNING_COLUMNS, StructureNote, warning_rows
 from csgcnn.data.cache import check_options, known_warnings
+from csgcnn.data.given_inputs import Given, given_values, points
 from csgcnn.data.record_reports import RecordReports, first_reasons
 from csgcnn.data.store_files import is_store
 from csgcnn.errors import ConfigError, plural
 from csgcnn.evaluation.calibration import interval_stds
 from csgcnn.hardware import cores, select_device
-from csgcnn.io import file_digest, write_csv
+from csgcnn.io import file_digest, format_cell, write_csv
 from csgcnn.predictor import Predictor
 from csgcnn.runs.models import checkpoint_paths
 from csgcnn.runs.predictions import (
@@ -72,14 +74,16 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
     checkpoints = checkpoint_paths(_listed(cfg.ckpt))
     device = select_device(cfg.device, _threads(sources, cfg.workers))
     predictor = Predictor.load(checkpoints, device, cfg.plugins)
+    given = given_values(plain(cfg.inputs), predictor.input_columns)
+    n_points = len(points(given))
     table = PredictedTable(predictor, cfg)
     for note in model_notes(predictor.domain, predictor.uncalibrated):
         log.warning("%s", note)
     _check_read(cfg, predictor, sources)
-    chunks = _chunks(predictor, checkpoints, sources, cfg, chunk_size)
+    chunks = _chunks(predictor, checkpoints, sources, cfg, chunk_size, given)
     identity = _identity(cfg, checkpoints, sources)
     n_stds = interval_stds(cfg.level, predictor.is_laplace)
-    with PartialTable(output, identity, cfg.resume, seconds_per_part) as partial:
+    with PartialTable(output, identity, cfg.resume, seconds_per_part, n_points) as partial:
         _fill(partial, chunks, predictor, n_stds)
         _publish_list(
             partial, reports.rejected, partial.n_rejected, Rejected._fields, partial.rejected()
@@ -90,7 +94,7 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
             _publish_list(partial, reports.warnings, n_warnings, WARNING_COLUMNS, rows)
             n_rows = table.write(partial.folder / f"table{suffix}", partial.rows())
             partial.publish(f"table{suffix}", output)
-            _log_predicted(partial, table, n_rows, output, reports)
+            _log_predicted(partial, table, n_points * partial.n_predicted - n_rows, output, reports)
         else:
             kept = f"; {output} is that of an earlier command" if output.exists() else ""
             log.error("no structure was predicted, and no table is written%s", kept)
@@ -123,6 +127,7 @@ def _identity(
         "ckpt": [*map(file_digest, checkpoints)],
         "structures": [[source, _content_digest(source)] for source in sources],
         "level": cfg.level,
+        "inputs": plain(cfg.inputs),
         "columns": [cfg.id_column, cfg.structure_column],
         "all_blocks": cfg.all_blocks,
         "formula_mismatch": cfg.formula_mismatch,
@@ -136,6 +141,7 @@ def _chunks(
     sources: Sequence[str],
     cfg: DictConfig,
     chunk_size: int | None,
+    given: Given,
 ) -> Chunks:
     """Return a function that predicts the structures after those of a partial table."""
     size = {} if chunk_size is None else {"chunk_size": chunk_size}
@@ -159,9 +165,15 @@ def _chunks(
 
         def of_store(partial: PartialTable) -> Iterator[Prediction]:
             for chunk in predict_store(
-                predictor, source, cfg.batch_size, workers, first=partial.n_records, **size
+                predictor,
+                source,
+                cfg.batch_size,
+                workers,
+                first=partial.n_records,
+                given=given,
+                **size,
             ):
-                warnings = [note for id_ in chunk.ids for note in notes.get(id_, ())]
+                warnings = [note for id_ in dict.fromkeys(chunk.ids) for note in notes.get(id_, ())]
                 yield replace(chunk, warnings=warnings)
 
         return of_store
@@ -170,7 +182,12 @@ def _chunks(
     def of_records(partial: PartialTable) -> Iterator[Prediction]:
         partial.skip(record.id for record in records)
         return predictor.stream(
-            records, cfg.batch_size, cfg.workers, formula_mismatch=cfg.formula_mismatch, **size
+            records,
+            cfg.batch_size,
+            cfg.workers,
+            formula_mismatch=cfg.formula_mismatch,
+            given=given,
+            **size,
         )
 
     return of_records
@@ -180,10 +197,16 @@ def _fill(partial: PartialTable, chunks: Chunks, predictor: Predictor, n_stds: f
     with counted("predicting", done=partial.n_records) as count:
         for chunk in chunks(partial):
             cells = _cells(chunk, predictor, n_stds)
-            rows = [[id_, *of_row] for id_, of_row in zip(chunk.ids, cells, strict=True)]
-            part = Part(rows, chunk.rejected, chunk.warnings)
-            partial.add(part)
-            count(len(part))
+            inputs = (
+                [str(format_cell(cell)) for cell in column] for column in chunk.inputs.values()
+            )
+            rows = [
+                [id_, *of_inputs, *of_row]
+                for id_, of_row, *of_inputs in zip(chunk.ids, cells, *inputs, strict=True)
+            ]
+            n_before = partial.n_records
+            partial.add(Part(rows, chunk.rejected, chunk.warnings))
+            count(partial.n_records - n_before)
 
 
 def _cells(chunk: Prediction, predictor: Predictor, n_stds: float) -> Iterator[list[str]]:
@@ -227,12 +250,15 @@ def _publish_list(
 
 
 def _log_predicted(
-    partial: PartialTable, table: PredictedTable, n_rows: int, output: Path, reports: RecordReports
+    partial: PartialTable,
+    table: PredictedTable,
+    n_left_out: int,
+    output: Path,
+    reports: RecordReports,
 ) -> None:
     report = reports.warnings.name if reports.warnings else ""
     for line in [*partial.summary.lines(report, table.summary.counts), *table.lines()]:
         log.warning("%s", line)
-    n_left_out = partial.n_predicted - n_rows
     left_out = f", {n_left_out} left out by where and top" if n_left_out else ""
     log.info("%s predicted%s: %s", plural(partial.n_predicted, "structure"), left_out, output)
 

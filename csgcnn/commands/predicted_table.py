@@ -20,14 +20,17 @@ class PredictedTable:
     def __init__(self, predictor: Predictor, cfg: DictConfig) -> None:
         targets = predictor.targets
         self.texts = text_columns(predictor.domain)
-        columns = [("id", ""), *predicted_columns(targets, predictor.has_std, with_bounds=True)]
+        inputs = [column for column in predictor.input_columns if not column.is_reference]
+        columns = [("id", ""), *((column.name, "") for column in inputs)]
+        columns += predicted_columns(targets, predictor.has_std, with_bounds=True)
         columns += [(name, "") for name in self.texts]
         text_names = {"id", *self.texts, *(target.name for target in targets if target.classes)}
+        text_names |= {column.name for column in inputs if column.categories}
         names = [name for name, _ in columns]
         self.header = [with_unit(name, unit) for name, unit in columns]
         self.is_number = [name not in text_names for name in names]
         self.summary = DomainSummary()
-        self.n_in_training = 0
+        self.n_in_training, self._last = 0, ""
         self.has_fingerprints = predictor.training_set.fingerprints is not None
         default = targets[0].name if len(targets) == 1 and not targets[0].classes else None
         self.selection: Selection = selection(
@@ -47,7 +50,9 @@ class PredictedTable:
     def _count(self, row: Sequence[str]) -> Sequence[str]:
         texts = dict(zip(self.texts, row[-len(self.texts) :], strict=True))
         self.summary.add(row[0], texts)
-        self.n_in_training += texts[IN_TRAINING] == TRUE
+        # A crystal with several values of an input has several rows.
+        self.n_in_training += texts[IN_TRAINING] == TRUE and row[0] != self._last
+        self._last = row[0]
         return row
 
     def lines(self) -> list[str]:

@@ -21,25 +21,21 @@ from csgcnn.crystals.datasets import check_labeled
 from csgcnn.crystals.records import ReadOptions
 from csgcnn.data.augment import Augmentations
 from csgcnn.data.cache import OpenedDataset, open_dataset
-from csgcnn.data.dataset import Dataset, check_rejected, label_warnings, select_targets
-from csgcnn.data.inputs import check_delta, input_columns, read_inputs
-from csgcnn.data.leakage import count_duplicates, shared_compositions
+from csgcnn.data.dataset import Dataset, check_rejected, select_targets
+from csgcnn.data.inputs import Input, check_inputs, describe_inputs, read_columns
 from csgcnn.data.record_reports import RecordReports, report_warnings
 from csgcnn.data.splits import Split, split_dataset
 from csgcnn.data.store import GraphStore
 from csgcnn.data.store_files import is_store
 from csgcnn.data.targets import Target, check_labels, derive_columns, describe_targets
-from csgcnn.errors import ConfigError, UserError, plural
+from csgcnn.errors import ConfigError, UserError
 from csgcnn.hardware import select_device
 from csgcnn.nn.build import build_network
-from csgcnn.runs import pretrained
 from csgcnn.training.kernel_fit import check_kernel_head
 from csgcnn.training.losses import build_loss
 from csgcnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
-
-SMALL = 3000  # crystals below which a kernel on site features is better than a network
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +81,7 @@ def prepare(cfg: DictConfig, reports: RecordReports) -> Prepared:
         dataset = read_dataset(cfg, reports)
         split = split_dataset(dataset, dataset_settings(cfg).split)
         check_labels(dataset.values[split["train"]], dataset.targets)
+        check_inputs(dataset.store, dataset.inputs, split["train"])
         if dataset.weights is not None and not dataset.weights[split["train"]].any():
             raise UserError(f"all training rows have the weight 0 in {cfg.dataset.weight_column}")
         if not len(split["val"]):
@@ -121,47 +118,6 @@ def read_dataset(cfg: DictConfig, reports: RecordReports) -> Dataset:
     return load_dataset(settings, graph, reports, trainer.workers, trainer.progress)
 
 
-def report_data(data: Prepared) -> dict[str, Any]:
-    """Log the data and warn of what may mislead; return the facts for metrics.json."""
-    dataset, store, split = data.dataset, data.dataset.store, data.split
-    sizes = ", ".join(f"{len(rows)} {part}" for part, rows in split.items())
-    names = ", ".join(target.name for target in dataset.targets)
-    log.info("%d crystals: %s; target %s", len(dataset.rows), sizes, names)
-    if dataset.weights is not None:
-        weights = dataset.weights[split["train"]]
-        log.info(
-            "the training loss is weighted (weights %.3g to %.3g); metrics are not",
-            weights.min(),
-            weights.max(),
-        )
-    if not len(split["val"]):
-        log.info("no validation rows: all epochs are trained, and the last one is kept")
-    if n_rejected := len(dataset.rejected):
-        were = "record was" if n_rejected == 1 else "records were"
-        log.warning("%d %s left out, see rejected.csv", n_rejected, were)
-    for warning in label_warnings(dataset, split["train"]):
-        log.warning("%s", warning)
-    has_classes = any(target.classes for target in dataset.targets)
-    if len(dataset.rows) < SMALL and not (store.settings.site_features or has_classes):
-        log.info("with fewer than %d crystals, recipe=small is more accurate in general", SMALL)
-    uses_pretrained = any(name.startswith("pretrained ") for name in store.settings.site_features)
-    if uses_pretrained and (n_known := pretrained.n_trained_on(store, split["test"])):
-        log.warning(
-            "%d test crystals were in the training set of the site features `pretrained`; "
-            "the test errors are optimistic",
-            n_known,
-        )
-    n_duplicates, example = count_duplicates(store, split)
-    if example:
-        pairs = f"{plural(n_duplicates, 'pair')} of identical structures"
-        lie = "lies" if n_duplicates == 1 else "lie"
-        log.warning("%s %s in different parts, e.g. %s and %s", pairs, lie, *example)
-    return {
-        "duplicates_across_splits": n_duplicates,
-        "shared_compositions": shared_compositions(store, split),
-    }
-
-
 def build_trainer(cfg: DictConfig, data: Prepared) -> Trainer:
     """Build the network, the loss and all else that trains it.
 
@@ -170,7 +126,8 @@ def build_trainer(cfg: DictConfig, data: Prepared) -> Trainer:
         data: Its data.
     """
     dataset, split = data.dataset, data.split
-    network = build_network(cfg, [target.n_outputs for target in dataset.targets])
+    n_outputs = [target.n_outputs for target in dataset.targets]
+    network = build_network(cfg, n_outputs, [len(one.categories) for one in dataset.inputs])
     if head := network.kernel_head:
         distributed.run_on_all_ranks(lambda: check_kernel_head(head, dataset, split))
     loss = build_loss(cfg, dataset.targets, dataset.values[split["train"]])
@@ -193,6 +150,7 @@ def load_dataset(
     workers: int | None = None,
     progress: bool = True,
     targets: Sequence[Target] | None = None,
+    inputs: Sequence[Input] = (),
 ) -> Dataset:
     """Read a data set: its graphs, from the cache if they are there, and its targets.
 
@@ -203,6 +161,7 @@ def load_dataset(
         workers: Processes that build graphs; None: one per core.
         progress: Whether to show progress.
         targets: Targets of a trained model, which replace those of the settings.
+        inputs: Its inputs beside the structure, likewise.
 
     Raises:
         UserError: The data cannot be read, a target does not exist, or rejected records may not
@@ -218,9 +177,10 @@ def load_dataset(
     weight_column = settings.weight_column if targets is None else None
     if targets is None:
         targets = describe_targets(store, settings, path)
-    check_delta(store, targets, path)
-    read_inputs(store, input_columns(targets))
+        inputs = describe_inputs(store, settings, path)
+    read_columns(store, targets, inputs, path)
     dataset = select_targets(store, targets, rejected, path, failed, weight_column)
+    dataset = replace(dataset, inputs=inputs)
     report_warnings(warnings, reports.warnings)
     check_rejected(dataset, path, settings.on_error, reports.rejected, settings.max_rejected)
     return dataset

@@ -10,12 +10,13 @@ import torch
 from omegaconf import DictConfig
 
 from csgcnn import distributed
+from csgcnn.commands.data_facts import report_data
 from csgcnn.commands.devices import other_device, use_present_device
 from csgcnn.commands.ensemble import train_ensemble
 from csgcnn.commands.finish import finish, write_pruned
 from csgcnn.commands.fitting import describe, fit, load_weights
 from csgcnn.commands.job import Job
-from csgcnn.commands.prepare import Prepared, build_trainer, plain, prepare, report_data
+from csgcnn.commands.prepare import Prepared, build_trainer, plain, prepare
 from csgcnn.commands.ranks import follow_rank_0, leading
 from csgcnn.commands.refit import check_refit, refit, refit_state
 from csgcnn.commands.run_summary import how_ended, summary_line

@@ -63,6 +63,7 @@ def validate(
     _check_plot(plain, [*typed, *of_files])
     if command in ("train", "benchmark"):
         check_columns(plain, typed)
+        _check_inputs(plain, typed)
     if "loss" in cfg:
         _check_predict_std(cfg)
         _check_head(cfg)
@@ -161,6 +162,24 @@ def _check_head(cfg: DictConfig) -> None:
         raise ConfigError(
             "head.inputs=crystal with trainer.max_epochs=0 is the vector of a network with random "
             "weights; give init_from=CHECKPOINT, or other head.inputs"
+        )
+
+
+def _check_inputs(plain: Mapping[str, Any], typed: Sequence[str]) -> None:
+    """Check that inputs beside the structure, and what is said of them, are read."""
+    where = plain["model"].get("inputs", "head")
+    if not plain["dataset"]["inputs"]:
+        if where != "head" or "model.inputs" in typed:
+            raise ConfigError(f"model.inputs={where} needs dataset.inputs=[…]; omit it")
+        return
+    if plain["head"]:
+        raise ConfigError(
+            "a kernel head does not read dataset.inputs; give head=mlp, or omit dataset.inputs"
+        )
+    if "dataset.split.duplicates" in typed and plain["dataset"]["split"]["duplicates"] == "ignore":
+        raise ConfigError(
+            "dataset.split.duplicates=ignore has no effect with dataset.inputs, which keep all "
+            "rows of a crystal in one part; omit it"
         )
 
 

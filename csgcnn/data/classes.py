@@ -43,6 +43,27 @@ def classes_of(name: str, values: Sequence[Scalar], source: Path) -> tuple[str, 
     Raises:
         UserError: There is one class, or there are too many.
     """
+    labels = labels_of(values)
+    if len(labels) == 1:
+        n_known = sum(value is not None and value == value for value in values)
+        n_missing = len(values) - n_known
+        rest = f", the other {n_missing} have no value" if n_missing else ""
+        raise UserError(
+            f"{source}: all {n_known} rows have {name} = {labels[0]}{rest}: there is nothing "
+            "to learn; a classification target needs two classes"
+        )
+    if not 2 <= len(labels) <= MOST_CLASSES:
+        some = ", ".join(labels[:3])
+        raise UserError(
+            f"{source}: {name} has {len(labels)} different values{f' ({some}, …)' if some else ''},"
+            f" expected 2 to {MOST_CLASSES} classes. Make classes from numbers with "
+            f"dataset.derived.NAME='{name} > 0'"
+        )
+    return labels
+
+
+def labels_of(values: Sequence[Scalar]) -> tuple[str, ...]:
+    """Return the sorted labels of the different values of a column."""
     known = [value for value in values if value is not None and value == value]
     if known and all(isinstance(value, bool) for value in known):
         labels = {str(value).lower() for value in known}
@@ -50,20 +71,6 @@ def classes_of(name: str, values: Sequence[Scalar], source: Path) -> tuple[str, 
         labels = {_label_of(value) for value in known}
     if not any_text(values):
         labels = {label for label in labels if not is_missing_number(label)}
-    if len(labels) == 1:
-        n_missing = len(values) - len(known)
-        rest = f", the other {n_missing} have no value" if n_missing else ""
-        raise UserError(
-            f"{source}: all {len(known)} rows have {name} = {min(labels)}{rest}: there is nothing "
-            "to learn; a classification target needs two classes"
-        )
-    if not 2 <= len(labels) <= MOST_CLASSES:
-        some = ", ".join(sorted(labels, key=_class_order)[:3])
-        raise UserError(
-            f"{source}: {name} has {len(labels)} different values{f' ({some}, …)' if some else ''},"
-            f" expected 2 to {MOST_CLASSES} classes. Make classes from numbers with "
-            f"dataset.derived.NAME='{name} > 0'"
-        )
     return tuple(sorted(labels, key=_class_order))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from csgcnn.crystals.graph_builder import Rejected
+from csgcnn.data.inputs import Input, untrained_categories
 from csgcnn.data.record_reports import first_reasons, write_rejected
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.data.targets import Target, column_of
@@ -34,6 +35,7 @@ class Dataset:
         rows: [n_usable] int64, rows with a value of at least one target.
         rejected: Records that cannot be used.
         weights: [n_graphs] float32, weights of the rows in the training loss; None: equal.
+        inputs: What `dataset.inputs` names; equal crystals with different inputs are rows.
     """
 
     store: GraphStore
@@ -42,6 +44,7 @@ class Dataset:
     rows: Tensor
     rejected: list[Rejected]
     weights: Tensor | None = None
+    inputs: Sequence[Input] = ()
 
     def loss_weights(self, rows: Tensor, device: torch.device) -> Tensor | None:
         """Return weights [n_graphs, 1] whose mean over the training rows is 1.
@@ -165,7 +168,7 @@ def check_rejected(
 
 
 def label_warnings(dataset: Dataset, train: Tensor) -> Iterator[str]:
-    """Yield warnings about labels: classes without training rows, and outliers.
+    """Yield warnings about labels and inputs: values without training rows, and outliers.
 
     Args:
         dataset: The data set.
@@ -179,6 +182,7 @@ def label_warnings(dataset: Dataset, train: Tensor) -> Iterator[str]:
         elif len(known):
             ids = [dataset.store.ids[row] for row in known.tolist()]
             yield from _outliers(target, column[known], ids)
+    yield from untrained_categories(dataset.store, dataset.inputs, train)
 
 
 def _untrained_classes(target: Target, known: Tensor, train: Tensor) -> Iterator[str]:

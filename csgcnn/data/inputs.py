@@ -1,31 +1,177 @@
-"""Columns that a model reads beside the structure: that of `dataset.delta`."""
+"""Columns that a model reads beside the structure: those of `dataset.inputs` and `delta`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.crystals.graph_builder import Rejected
-from csgcnn.crystals.records import Record, none_if_missing
-from csgcnn.crystals.structures import is_structure_object, text_or_file
+from csgcnn.crystals.records import Record, is_missing_number, none_if_missing
+from csgcnn.data.classes import MOST_CLASSES, labels_of, position_of
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.data.targets import Target
 from csgcnn.data.transforms import LARGEST
-from csgcnn.errors import ConfigError, UserError, plural
+from csgcnn.errors import ConfigError, UserError
 
-# Values of columns [n_structures] by name; a DataFrame is one, too.
-Inputs = Mapping[str, Any]
-NO_INPUTS: Inputs = {}
 COMPOSITION = "composition"  # the value of `dataset.delta` that is no column
 
 
-def input_columns(targets: Sequence[Target]) -> list[str]:
-    """Return the names of the columns that predictions of targets need."""
-    return list(dict.fromkeys(t.delta for t in targets if t.delta not in ("", COMPOSITION)))
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A column that a model reads beside the structure: a number, or one of some categories.
+
+    Attributes:
+        name: Name of the column.
+        categories: Sorted labels; empty: a number.
+        is_reference: Whether it is the column of `dataset.delta`, which is added to predictions.
+    """
+
+    name: str
+    categories: tuple[str, ...] = ()
+    is_reference: bool = False
+
+    @property
+    def expected(self) -> str:
+        """What a cell of the column must be, in words."""
+        if self.is_reference:
+            return f"the number that dataset.delta={self.name} adds"
+        if self.categories:
+            return f"one of {', '.join(self.categories)}, an input of the model"
+        return "a number, an input of the model"
+
+    def plain(self) -> dict[str, Any]:
+        """Return the fields as a checkpoint holds them."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, fields: Mapping[str, Any]) -> "Input":
+        """Return the input whose fields a checkpoint holds."""
+        return cls(**{**fields, "categories": tuple(fields["categories"])})
+
+    def encode(self, value: Scalar) -> float:
+        """Return the number that stands for a cell, the position of a category; NaN: neither."""
+        if self.categories:
+            position = None if value is None else position_of(value, self.categories)
+            return math.nan if position is None else float(position)
+        if isinstance(value, float | int) and abs(value) <= LARGEST:
+            return float(value)
+        return math.nan
+
+
+def reference_inputs(targets: Sequence[Target]) -> list[Input]:
+    """Return the columns that are subtracted from targets; without duplicates, at most one."""
+    names = dict.fromkeys(t.delta for t in targets if t.delta not in ("", COMPOSITION))
+    return [Input(name, is_reference=True) for name in names]
+
+
+def describe_inputs(store: GraphStore, settings: DatasetSettings, source: Path) -> list[Input]:
+    """Describe the columns of `dataset.inputs`: those with text have categories.
+
+    Args:
+        store: The data set.
+        settings: Names of the columns.
+        source: Path of the data, for messages.
+
+    Raises:
+        ConfigError: A column is a target.
+        UserError: A column is absent, or has one category or too many.
+    """
+    inputs = []
+    for name in settings.inputs or ():
+        key = f"dataset.inputs=[{name}]"
+        if name in (settings.targets or ()):
+            raise ConfigError(f"{key} is a target; expected other columns")
+        if name not in store.columns:
+            raise UserError(
+                f"{key}: {source} has no such column; the columns are {', '.join(store.columns)}"
+            )
+        values = store.columns[name]
+        known = [value for value in values if value is not None and not is_missing_number(value)]
+        # Some text among numbers is a mistake, which rejects its rows.
+        is_category = 2 * sum(isinstance(value, str | bool) for value in known) > len(known)
+        inputs.append(Input(name, labels_of(values) if is_category else ()))
+        n_categories = len(inputs[-1].categories)
+        if is_category and not 2 <= n_categories <= MOST_CLASSES:
+            raise UserError(
+                f"{key}: {source} has {n_categories} different values of it, expected 2 to "
+                f"{MOST_CLASSES} categories, or numbers"
+            )
+    return inputs
+
+
+def check_inputs(store: GraphStore, inputs: Sequence[Input], train: Tensor) -> None:
+    """Check that training rows have different inputs.
+
+    Args:
+        store: The data set, whose inputs are read.
+        inputs: Those of `dataset.inputs`.
+        train: Training rows [n_train] int64.
+
+    Raises:
+        UserError: An input is the same in all of them.
+    """
+    for column, values in own_values(store, inputs, train):
+        if (values == values[:1]).all():
+            raise UserError(
+                f"dataset.inputs=[{column.name}] has one value in all training rows: there is "
+                "nothing to learn; omit it, or change dataset.split"
+            )
+
+
+def untrained_categories(
+    store: GraphStore, inputs: Sequence[Input], train: Tensor
+) -> Iterator[str]:
+    """Yield a warning for each category that occurs in no training row.
+
+    Args:
+        store: The data set, whose inputs are read.
+        inputs: Those of `dataset.inputs`.
+        train: Training rows [n_train] int64.
+    """
+    for column, values in own_values(store, inputs, train):
+        present = set(values.tolist())
+        for position, label in enumerate(column.categories):
+            if position not in present:
+                yield f"{column.name} = {label} occurs in no training row; it cannot be learned"
+
+
+def own_values(
+    store: GraphStore, inputs: Sequence[Input], rows: Tensor
+) -> Iterator[tuple[Input, Tensor]]:
+    """Yield each input of `dataset.inputs` with its values [n_rows], encoded.
+
+    Args:
+        store: The data set, whose inputs are read.
+        inputs: Those of `dataset.inputs`.
+        rows: [n_rows] int64.
+    """
+    for i, column in enumerate(inputs, -len(inputs)):
+        if store.inputs is not None:
+            yield column, store.inputs[rows, i]
+
+
+def read_columns(
+    store: GraphStore, targets: Sequence[Target], inputs: Sequence[Input], source: Path
+) -> None:
+    """Read the columns of `dataset.delta` and `dataset.inputs` into the batches of a data set.
+
+    Args:
+        store: The data set.
+        targets: The targets.
+        inputs: Those of `dataset.inputs`.
+        source: Path of the data, for messages.
+
+    Raises:
+        ConfigError: The column of `dataset.delta` cannot be subtracted from a target.
+        UserError: It is absent.
+    """
+    check_delta(store, targets, source)
+    read_inputs(store, [*reference_inputs(targets), *inputs])
 
 
 def check_delta(store: GraphStore, targets: Sequence[Target], source: Path) -> None:
@@ -60,44 +206,46 @@ def check_delta(store: GraphStore, targets: Sequence[Target], source: Path) -> N
             )
 
 
-def read_inputs(store: GraphStore, names: Sequence[str]) -> None:
+def read_inputs(store: GraphStore, inputs: Sequence[Input], given: Sequence[str] = ()) -> None:
     """Read columns into the batches of a store, unless that is done.
 
-    Rows without a number get a reason in `store.lacking`.
+    Rows without a number or category get a reason in `store.lacking`.
 
     Args:
         store: The graphs.
-        names: Names of the columns; one that is absent has no value in any row.
+        inputs: The columns; one that is absent has no value in any row.
+        given: Names of those whose values are set later, for all rows.
     """
-    if not names or list(names) == store.input_names:
+    key = (tuple(inputs), tuple(given))
+    if not inputs or key == store.inputs_key:
         return
     numbers: list[list[float]] = []
     lacking: dict[int, str] = {}
-    for name in names:
-        column = store.columns.get(name, [None] * len(store))
-        numbers.append([_number(value) for value in column])
+    for column in inputs:
+        cells = store.columns.get(column.name, [None] * len(store))
+        numbers.append([column.encode(cell) for cell in cells])
         for row, number in enumerate(numbers[-1]):
-            if math.isnan(number):
-                is_missing = none_if_missing(column[row]) is None
-                text = "missing" if is_missing else f"{column[row]!r:.40}"
-                reason = f"{name} is {text}, expected the number that dataset.delta={name} adds"
-                lacking.setdefault(row, reason)
-    inputs = torch.tensor(numbers, dtype=torch.float32).T.contiguous()
-    store.set_inputs(names, inputs, lacking)
+            if math.isnan(number) and column.name not in given:
+                is_missing = none_if_missing(cells[row]) is None
+                text = "missing" if is_missing else f"{cells[row]!r:.40}"
+                lacking.setdefault(row, f"{column.name} is {text}, expected {column.expected}")
+    tensor = torch.tensor(numbers, dtype=torch.float32).T.contiguous()
+    store.set_inputs(key, tensor, lacking)
 
 
 def usable_rows(
-    store: GraphStore, rows: range, names: Sequence[str]
+    store: GraphStore, rows: range, inputs: Sequence[Input], given: Sequence[str] = ()
 ) -> tuple[Tensor, list[Rejected]]:
     """Return the rows that have all inputs [n_rows] int64, and why others are rejected.
 
     Args:
         store: The graphs.
         rows: Rows to predict.
-        names: Columns that the model reads.
+        inputs: Columns that the model reads.
+        given: Names of those whose values are set later, for all rows.
     """
-    read_inputs(store, names)
-    if not names:
+    read_inputs(store, inputs, given)
+    if not inputs:
         return torch.arange(rows.start, rows.stop), []
     lacking = [row for row in rows if row in store.lacking]
     usable = [row for row in rows if row not in store.lacking]
@@ -105,46 +253,11 @@ def usable_rows(
     return torch.tensor(usable, dtype=torch.long), rejected
 
 
-def records_of(structures: Any, inputs: Inputs, names: Sequence[str]) -> list[Record]:
-    """Return structures to predict as records with the columns that a model reads.
-
-    Args:
-        structures: One structure, or several.
-        inputs: Values by column; those that are not given are missing.
-        names: Columns that the model reads.
-
-    Raises:
-        UserError: A column has another length.
-    """
-    is_one = isinstance(structures, str | Path | dict) or is_structure_object(structures)
-    listed = [structures] if is_one else list(structures)
-    columns: list[dict[str, Scalar]] = [{} for _ in listed]
-    for name in [name for name in names if name in inputs]:
-        values = np.atleast_1d(inputs[name]).tolist()
-        if len(values) != len(listed):
-            found = f"{plural(len(values), 'value')} for {plural(len(listed), 'structure')}"
-            raise UserError(f"inputs: {name} has {found}")
-        for row, value in zip(columns, values, strict=True):
-            row[name] = value
-    sources = [text_or_file(one) if isinstance(one, str) else one for one in listed]
-    return [
-        Record(f"structure {i}", source, row)
-        for i, (source, row) in enumerate(zip(sources, columns, strict=True))
-    ]
-
-
-def columns_of(records: Sequence[Record], names: Sequence[str]) -> dict[str, list[Scalar]]:
+def columns_of(records: Sequence[Record], inputs: Sequence[Input]) -> dict[str, list[Scalar]]:
     """Return columns of records, by name; None where missing.
 
     Args:
         records: The records.
-        names: Columns that the model reads.
+        inputs: Columns that the model reads.
     """
-    return {name: [record.columns.get(name) for record in records] for name in names}
-
-
-def _number(value: Scalar) -> float:
-    """Return a value as a number, NaN if it is none."""
-    if isinstance(value, float | int) and abs(value) <= LARGEST:
-        return float(value)
-    return math.nan
+    return {one.name: [record.columns.get(one.name) for record in records] for one in inputs}

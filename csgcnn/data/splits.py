@@ -26,6 +26,8 @@ from csgcnn.errors import ConfigError, UserError
 
 # Other spellings in a column that names the part.
 SPELLINGS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+# Methods that give the part of each row.
+GIVEN_PARTS = ("column", "file")
 # Values of a column in a message.
 MOST_LISTED = 10
 
@@ -37,6 +39,8 @@ Split = dict[str, Tensor]
 
 def split_dataset(dataset: Dataset, settings: SplitSettings) -> Split:
     """Split the usable rows of a data set, see `split_rows`.
+
+    With `dataset.inputs`, all rows of one crystal stay in one part, unless the parts are given.
 
     Args:
         dataset: The data set; `target_tail` sorts it by its first target, if no column is given.
@@ -50,6 +54,9 @@ def split_dataset(dataset: Dataset, settings: SplitSettings) -> Split:
         if not dataset.targets:
             raise ConfigError("dataset.split.method=target_tail needs dataset.targets")
         settings = replace(settings, column=dataset.targets[0].name)
+    if dataset.inputs and settings.method not in GIVEN_PARTS:
+        # The same crystal at another temperature is no new crystal.
+        settings = replace(settings, duplicates="together")
     return split_rows(dataset.store, dataset.rows, settings, dataset.n_unread)
 
 
@@ -71,7 +78,7 @@ def split_rows(
             file of Matbench are not known.
         ConfigError: Duplicates cannot stay together, because the parts are given.
     """
-    if settings.duplicates == "together" and settings.method in ("column", "file"):
+    if settings.duplicates == "together" and settings.method in GIVEN_PARTS:
         raise ConfigError(
             "dataset.split.duplicates=together has no effect on method="
             f"{settings.method}, which gives the part of each row; omit it"

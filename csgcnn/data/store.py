@@ -1,7 +1,7 @@
 """Graphs packed into a few tensors, from which a batch is collated by index arithmetic."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -60,7 +60,7 @@ class GraphStore:
         self.settings = settings
         self.graphs = graphs
         # Columns in the batches, and why rows lack one of them: see `csgcnn.data.inputs`.
-        self.input_names: list[str] = []
+        self.inputs_key: Hashable = None
         self.inputs: Tensor | None = None
         self.lacking: dict[int, str] = {}
         self.device = torch.device("cpu")
@@ -91,15 +91,15 @@ class GraphStore:
         """Size of the packed tensors."""
         return sum(tensor.nbytes for tensor in self._tensors.values())
 
-    def set_inputs(self, names: Sequence[str], inputs: Tensor, lacking: dict[int, str]) -> None:
+    def set_inputs(self, key: Hashable, inputs: Tensor, lacking: dict[int, str]) -> None:
         """Add columns to the batches.
 
         Args:
-            names: Their names.
+            key: What they are.
             inputs: [n_graphs, n_inputs] float32, NaN where a value is lacking.
             lacking: Reasons, by row.
         """
-        self.input_names, self.inputs, self.lacking = list(names), inputs, lacking
+        self.inputs_key, self.inputs, self.lacking = key, inputs, lacking
         self._tensors["inputs"] = inputs.to(self._tensors["n_atoms"].device)
 
     def to(

@@ -131,7 +131,8 @@ def describe_targets(store: GraphStore, settings: DatasetSettings, source: Path)
         names = [
             name
             for name, values in store.columns.items()
-            if name != settings.delta and (name in tasks or not any_text(values))
+            if name not in (settings.delta, *(settings.inputs or ()))
+            and (name in tasks or not any_text(values))
         ]
         if len(names) != 1:
             hints = [text_hint(name, values) for name, values in store.columns.items()]

@@ -11,13 +11,16 @@ from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.nn.references import build_reference
 
 
-def build_network(config: Mapping[str, Any], n_outputs: Sequence[int]) -> CrystalGraphNetwork:
+def build_network(
+    config: Mapping[str, Any], n_outputs: Sequence[int], input_sizes: Sequence[int] = ()
+) -> CrystalGraphNetwork:
     """Build the network that a configuration describes.
 
     Args:
         config: A configuration with the groups model, node_features, edge_calculator, pooling and
             graph; head and dataset may be absent, as in those of earlier versions.
         n_outputs: Outputs per target: 1 for regression; for classification one per class.
+        input_sizes: Number of categories of each input beside the structure; 0: a number.
 
     Returns:
         The network with random weights.
@@ -35,6 +38,7 @@ def build_network(config: Mapping[str, Any], n_outputs: Sequence[int]) -> Crysta
     parts["kernel_head"] = instantiate(config.get("head") or {})
     parts["site_widths"] = site_widths(settings)
     parts["reference"] = build_reference((config.get("dataset") or {}).get("delta"), n_outputs)
+    parts["input_sizes"] = input_sizes
     return instantiate(
         config["model"],
         # models of plugins need not know what is not used

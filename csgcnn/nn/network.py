@@ -10,13 +10,14 @@ from csgcnn.config.settings import Setting
 from csgcnn.data.batch import GraphBatch
 from csgcnn.nn.global_features import GlobalFeatures
 from csgcnn.nn.heads import Head, StdHead, TargetScaler
+from csgcnn.nn.input_features import InputsAt, place_inputs
 from csgcnn.nn.interfaces import Convolution, EdgeCalculator, LayerConfig, NodeFeature, Pooling
 from csgcnn.nn.kernel_heads import N_STATISTICS, GaussianProcessHead, KernelHead, pooled_sites
 from csgcnn.nn.layers import Block, EdgeUpdate, LinearBeforeNorm, initialize_glorot
 from csgcnn.nn.node_features import NodeFeatures
 from csgcnn.nn.references import Reference
 
-HEAD = ("head", "scaler", "reference", "std_head", "kernel_head")
+HEAD = ("head", "scaler", "reference", "std_head", "kernel_head", "head_inputs")
 READOUT = ("pooling", "global_features", *HEAD)
 
 # Keys of `model`.
@@ -98,6 +99,7 @@ class CrystalGraphNetwork(nn.Module):
         kernel_head: Builds a kernel head from the widths of its possible inputs and the number of
             targets.
         reference: What is subtracted from the targets before training, and added to predictions.
+        input_sizes: Number of categories of each input beside the structure; 0: a number.
     """
 
     def __init__(
@@ -118,10 +120,12 @@ class CrystalGraphNetwork(nn.Module):
         n_head_layers: HeadDepth = 1,
         initialization: Initialization = "torch",
         predict_std: PredictStd = False,
+        inputs: InputsAt = "head",
         n_global: int = 0,
         site_widths: Sequence[int] = (),
         kernel_head: Callable[[Mapping[str, Sequence[int]], int], KernelHead] | None = None,
         reference: Reference | None = None,
+        input_sizes: Sequence[int] = (),
     ) -> None:
         super().__init__()
         layer = LayerConfig(hidden, edge_calculator.dim, norm, activation, message_layers, residual)
@@ -136,16 +140,18 @@ class CrystalGraphNetwork(nn.Module):
         self._mark_removed_biases(layer)
         self.pooling = pooling(hidden)
         self.global_features = GlobalFeatures(n_global) if n_global else None
-        widths = [self.pooling.dim + n_global, *[head_hidden] * (n_head_layers or 0)]
+        self.head_inputs, self.state = place_inputs(input_sizes, inputs, hidden, n_convolutions)
+        width = self.pooling.dim + n_global + (hidden if self.head_inputs else 0)
+        widths = [width, *[head_hidden] * (n_head_layers or 0)]
         head_activation = None if n_head_layers is None else activation
         self.head = Head(widths, sum(n_outputs), head_activation, dropout)
         self.scaler = TargetScaler(n_outputs)
         self.reference = reference
         has_std = predict_std and 1 in n_outputs
         self.std_head = StdHead(widths, n_outputs, head_activation) if has_std else None
-        inputs = {"crystal": [self.pooling.dim], "global": [n_global]}
-        inputs["sites"] = N_STATISTICS * list(site_widths)
-        self.kernel_head = kernel_head(inputs, sum(n_outputs)) if kernel_head else None
+        blocks = {"crystal": [self.pooling.dim], "global": [n_global]}
+        blocks["sites"] = N_STATISTICS * list(site_widths)
+        self.kernel_head = kernel_head(blocks, sum(n_outputs)) if kernel_head else None
         if initialization == "glorot":
             self.apply(initialize_glorot)
 
@@ -169,7 +175,8 @@ class CrystalGraphNetwork(nn.Module):
     def stages(self) -> list[list[nn.Module]]:
         """The modules from input to output: features, each block with its edge update, readout."""
         modules = dict(self.named_children())
-        features = [modules[name] for name in ("node_features", "edge_calculator", "embedding")]
+        first = ("node_features", "edge_calculator", "embedding", "state")
+        features = [modules[name] for name in first if name in modules]
         blocks = [[block, *self.edge_updates[i : i + 1]] for i, block in enumerate(self.blocks)]
         return [features, *blocks, [modules[name] for name in READOUT if name in modules]]
 
@@ -200,9 +207,10 @@ class CrystalGraphNetwork(nn.Module):
         """Return the features of the atoms behind each block [n_atoms, hidden]."""
         x = self.embedding(self.node_features(graph))
         edge_attr = self.edge_calculator(graph)
+        states = self.state(graph) if self.state else ()
         found = []
         for i, block in enumerate(self.blocks):
-            x = block(x, edge_attr, graph)
+            x = block(x + states[i] if states else x, edge_attr, graph)
             found.append(x)
             if i < len(self.edge_updates):
                 edge_attr = self.edge_updates[i](x, edge_attr, graph)
@@ -222,6 +230,8 @@ class CrystalGraphNetwork(nn.Module):
         crystal = self.crystal_vector(graph)
         if self.global_features is not None:
             crystal = torch.cat([crystal, self.global_features(graph.global_features)], dim=1)
+        if self.head_inputs is not None:
+            crystal = torch.cat([crystal, self.head_inputs(graph)], dim=1)
         outputs = self.head(crystal)
         if self.std_head is None:
             return outputs

@@ -92,7 +92,7 @@ class InputReference(Reference):
     def forward(self, graph: GraphBatch) -> Tensor:
         if graph.inputs is None:
             raise ValueError("the batch has no inputs")
-        return graph.inputs.expand(-1, self.n_targets)
+        return graph.inputs[:, :1].expand(-1, self.n_targets)
 
 
 def build_reference(delta: str | None, n_outputs: Sequence[int]) -> Reference | None:

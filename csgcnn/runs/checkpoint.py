@@ -84,6 +84,7 @@ def load_checkpoint(path: Path, limits: Limits = LIMITS) -> dict[str, Any]:
         fingerprints: Hashes of the training crystals, see `data.training_set`; may be absent.
         uncalibrated: Names of the targets whose standard deviations, if the model predicts some,
             are not calibrated; may be absent.
+        inputs: Fields of each `Input` of `dataset.inputs`; absent without them.
         split, data: Ids of each part, and a digest of the data.
         metrics: Validation score.
         state_dict: Weights.
@@ -218,6 +219,22 @@ def _is_target(target: Any) -> bool:
     )
 
 
+def _are_inputs(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_input, value))
+
+
+def _is_input(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {"name", "categories", "is_reference"}:
+        return False
+    categories = value["categories"]
+    return (
+        isinstance(categories, list | tuple)
+        and all(map(_is_text, (value["name"], *categories)))
+        and len(set(categories)) == len(categories)
+        and value["is_reference"] is False
+    )
+
+
 def _are_elements(value: Any) -> bool:
     return isinstance(value, list) and all(
         type(z) is int and 1 <= z <= MAX_ATOMIC_NUMBER for z in value
@@ -269,6 +286,7 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "config": ("a dict of texts and numbers", _is_config),
     "plugins": ("a list of packages", _are_texts),
     "targets": ("a list of targets", _are_targets),
+    "inputs": ("a list of inputs", _are_inputs),
     "elements": (f"a list of atomic numbers up to {MAX_ATOMIC_NUMBER}", _are_elements),
     "domain": ("pairs of elements, ranges and whether there are isolated atoms", _is_domain),
     "fingerprints": ("hashes of crystals", training_set.is_plain),

@@ -23,7 +23,7 @@ from csgcnn.crystals.site_features.potential import (
 )
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.domain import Domain
-from csgcnn.data.inputs import input_columns
+from csgcnn.data.inputs import Input, reference_inputs
 from csgcnn.data.targets import Target
 from csgcnn.data.training_set import TrainingSet
 from csgcnn.errors import ConfigError, UserError, one_line
@@ -63,6 +63,7 @@ class TrainedModel:
         is_laplace: Whether its standard deviations are those of Laplace distributions.
         trained_on: Type of the device that trained it, cpu or cuda, if it is known.
         uncalibrated: Names of the numbers whose standard deviations are not calibrated.
+        inputs: What it reads beside the structure, without the column of `dataset.delta`.
     """
 
     network: CrystalGraphNetwork | Ensemble
@@ -74,6 +75,7 @@ class TrainedModel:
     is_laplace: bool = False
     trained_on: str = ""
     uncalibrated: Sequence[str] = ()
+    inputs: Sequence[Input] = ()
 
 
 def load_model(paths: Sequence[Path], device: torch.device | str = "cpu") -> TrainedModel:
@@ -144,8 +146,9 @@ def _load_one(path: Path) -> TrainedModel:
         graph = GraphSettings(**config["graph"])
         pinned(graph.site_features)
         n_outputs = [target.n_outputs for target in targets]
-        network = _network(config, n_outputs, content["state_dict"])
-        _check_forward(network, graph, len(input_columns(targets)))
+        inputs = list(map(Input.from_plain, content.get("inputs", ())))
+        network = _network(config, n_outputs, inputs, content["state_dict"])
+        _check_forward(network, graph, len(inputs) + len(reference_inputs(targets)))
     except PotentialError as error:
         raise UserError(f"{path}: {error}") from error
     except _MISFITS as error:
@@ -166,11 +169,15 @@ def _load_one(path: Path) -> TrainedModel:
         is_laplace,
         trained_on=content.get("device", ""),
         uncalibrated=content.get("uncalibrated", ()) if network.has_std else (),
+        inputs=inputs,
     )
 
 
 def _network(
-    config: Mapping[str, Any], n_outputs: Sequence[int], state: Mapping[str, Tensor]
+    config: Mapping[str, Any],
+    n_outputs: Sequence[int],
+    inputs: Sequence[Input],
+    state: Mapping[str, Tensor],
 ) -> CrystalGraphNetwork | Ensemble:
     if not n_outputs:
         raise ValueError("it has no targets")
@@ -179,7 +186,9 @@ def _network(
     # A configuration may ask for any size: on the device "meta" nothing is allocated before names
     # and shapes are known to be those of the weights.
     with torch.device("meta"):
-        members = [build_network(config, n_outputs) for _ in range(config.get("ensemble", 1))]
+        sizes = [len(one.categories) for one in inputs]
+        n_members = config.get("ensemble", 1)
+        members = [build_network(config, n_outputs, sizes) for _ in range(n_members)]
         network = members[0] if len(members) == 1 else Ensemble(members)
     dtypes = {name: tensor.dtype for name, tensor in network.state_dict().items()}
     weights = {
@@ -223,6 +232,7 @@ def _join(members: Sequence[TrainedModel], paths: Sequence[Path]) -> TrainedMode
         split,
         all(member.is_laplace for member in members),
         uncalibrated=[target.name for target in first.targets if not target.classes],
+        inputs=first.inputs,
     )
 
 
@@ -238,6 +248,8 @@ def _difference(one: TrainedModel, other: TrainedModel) -> str:
     names = [[target.name for target in model.targets] for model in (one, other)]
     if names[0] != names[1]:
         return f"targets ({' and '.join(', '.join(of_model) for of_model in names)})"
+    if list(one.inputs) != list(other.inputs):
+        return "inputs or their categories"
     settings = [
         {f"graph.{key}": value for key, value in asdict(model.graph).items()}
         | {

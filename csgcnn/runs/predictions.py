@@ -12,7 +12,7 @@ from torch import Tensor
 from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.crystals.structure_warnings import StructureNote, joined_codes, summary_lines
 from csgcnn.data.domain import MEANINGS, Domain, unseen_elements
-from csgcnn.data.store import GraphStore
+from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.data.training_set import TrainingSet
 from csgcnn.errors import one_line, plural
@@ -50,6 +50,7 @@ class Prediction:
             `comparison_columns`, each [n_ids].
         rejected: Records that could not be predicted.
         warnings: Warnings about structures.
+        inputs: Values of `dataset.inputs` by name, each [n_ids].
     """
 
     ids: list[str]
@@ -58,6 +59,7 @@ class Prediction:
     domain: dict[str, list[str]] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     warnings: list[StructureNote] = field(default_factory=list)
+    inputs: dict[str, list[Scalar]] = field(default_factory=dict)
 
     @property
     def texts(self) -> dict[str, list[str]]:
@@ -76,6 +78,7 @@ def concatenate(parts: Sequence[Prediction]) -> Prediction:
         {name: [cell for part in parts for cell in part.domain[name]] for name in parts[0].domain},
         [entry for part in parts for entry in part.rejected],
         [note for part in parts for note in part.warnings],
+        {name: [cell for part in parts for cell in part.inputs[name]] for name in parts[0].inputs},
     )
 
 
@@ -87,7 +90,7 @@ def prediction_frame(
 ) -> "pd.DataFrame":
     """Return predictions as a DataFrame, with units in the names of its columns.
 
-    The last columns are those of `text_columns`.
+    The first columns are the inputs beside the structure, the last ones those of `text_columns`.
 
     Args:
         prediction: Predictions of all structures.
@@ -105,7 +108,11 @@ def prediction_frame(
     ]
     named = predicted_columns(targets, std is not None, n_stds is not None)
     columns = [with_unit(name, unit) for name, unit in named]
-    return pd.DataFrame(rows, columns=columns, index=index).assign(**prediction.texts)
+    if index is not None and len(index):
+        index = index.repeat(len(values) // len(index))
+    inputs = pd.DataFrame(prediction.inputs, index=index)
+    frame = pd.DataFrame(rows, columns=columns, index=index).assign(**prediction.texts)
+    return frame if inputs.empty else inputs.join(frame)
 
 
 def text_columns(domain: Domain) -> list[str]:

@@ -27,7 +27,7 @@ class Part:
     """Predictions for consecutive records.
 
     Attributes:
-        rows: Id and cells of each predicted record.
+        rows: Id and cells of each predicted row.
         rejected: Id and reason of each rejected record.
         warnings: Warnings about the structures.
     """
@@ -35,11 +35,6 @@ class Part:
     rows: Sequence[Sequence[str]] = ()
     rejected: Sequence[Sequence[str]] = ()
     warnings: Sequence[StructureNote] = ()
-
-    @property
-    def ids(self) -> list[str]:
-        """Ids of all records."""
-        return [row[0] for row in (*self.rows, *self.rejected)]
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.rejected)
@@ -57,6 +52,7 @@ class PartialTable:
         inputs: Digests of all that the predictions depend on.
         resume: Whether to continue an earlier table; without it, earlier parts are removed.
         seconds: Time between two parts.
+        rows_per_record: Predicted rows of each record, which follow each other.
 
     Raises:
         UserError: The folder cannot be written, another process uses it, it is damaged, or it was
@@ -64,7 +60,12 @@ class PartialTable:
     """
 
     def __init__(
-        self, output: Path, inputs: Mapping[str, Any], resume: bool, seconds: float = 5.0
+        self,
+        output: Path,
+        inputs: Mapping[str, Any],
+        resume: bool,
+        seconds: float = 5.0,
+        rows_per_record: int = 1,
     ) -> None:
         self.folder = partial_folder(output)
         self.n_records = 0
@@ -73,6 +74,7 @@ class PartialTable:
         self._inputs = dict(inputs)
         self._resume = resume
         self._seconds = seconds
+        self._rows_per_record = rows_per_record
         self._n_parts = 0
         self._pending: list[Part] = []
         self._written_at = time.monotonic()
@@ -140,7 +142,8 @@ class PartialTable:
             UserError: They are the ids of other records.
         """
         for part in self._parts():
-            expected = part.ids
+            rows = part.rows[:: self._rows_per_record]
+            expected = [row[0] for row in (*rows, *part.rejected)]
             if sorted(islice(ids, len(expected))) != sorted(expected):
                 raise UserError(
                     f"resume=true: the first {self.n_records} structures are no longer those that "
@@ -192,7 +195,7 @@ class PartialTable:
             )
 
     def _count(self, part: Part) -> None:
-        self.n_records += len(part)
+        self.n_records += len(part.rows) // self._rows_per_record + len(part.rejected)
         self.n_rejected += len(part.rejected)
         self.summary.add(part.warnings)
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 
 from csgcnn.crystals.workers import map_in_processes
+from csgcnn.data.given_inputs import NOTHING_GIVEN, Given
 from csgcnn.data.store import GraphStore, open_store
 from csgcnn.errors import UserError
 from csgcnn.hardware import cores
-from csgcnn.predictor import STORE_ROWS, Predictor
+from csgcnn.predictor import Predictor
 from csgcnn.runs.predictions import Prediction
+from csgcnn.runs.row_predictor import STORE_ROWS
 
 # Predicting as many rows takes some ten seconds, starting processes takes two.
 PARALLEL_ROWS = 100_000
@@ -41,6 +43,7 @@ def predict_store(
     first: int = 0,
     chunk_size: int = STORE_ROWS,
     parallel_rows: int = PARALLEL_ROWS,
+    given: Given = NOTHING_GIVEN,
 ) -> Iterator[Prediction]:
     """Predict the rows of a store in chunks, in order.
 
@@ -52,6 +55,7 @@ def predict_store(
         first: First row to predict.
         chunk_size: Rows per chunk.
         parallel_rows: Number of rows from which on several processes are used.
+        given: Values of inputs for all rows.
 
     Raises:
         UserError: The store has other graphs than those of the model, or a process was killed.
@@ -59,7 +63,7 @@ def predict_store(
     store = _open_mapped(source.store, predictor.device)
     predictor.check_settings(store)
     if workers == 1 or predictor.device.type != "cpu" or len(store) - first < parallel_rows:
-        yield from predictor.stream_store(store, batch_size, first, chunk_size)
+        yield from predictor.stream_store(store, batch_size, first, chunk_size, given)
         return
     chunks = (
         range(start, min(start + chunk_size, len(store)))
@@ -67,7 +71,7 @@ def predict_store(
     )
     threads = max(1, cores() // workers)
     yield from map_in_processes(
-        partial(_predict, source, batch_size, threads),
+        partial(_predict, source, batch_size, threads, given),
         chunks,
         workers,
         2 * workers,
@@ -82,9 +86,11 @@ def _open_mapped(folder: Path, device: torch.device | str = "cpu") -> GraphStore
     return open_store(folder).to(device, resident=False)
 
 
-def _predict(source: Source, batch_size: int, threads: int, rows: range) -> Prediction:
+def _predict(
+    source: Source, batch_size: int, threads: int, given: Given, rows: range
+) -> Prediction:
     predictor, store = _opened(source, threads)
-    return predictor.predict_rows(store, rows, batch_size)
+    return predictor.predict_rows(store, rows, batch_size, given)
 
 
 # once in each process

@@ -69,8 +69,8 @@ class Trainer:
         settings: TrainerSettings,
         augment: Callable[[GraphBatch, Tensor], GraphBatch] | None = None,
     ) -> None:
-        self.store, self.targets, self.split = dataset.store, dataset.targets, split
-        device, train_rows = self.store.device, split["train"]
+        self.store, self.targets, self.inputs = dataset.store, dataset.targets, dataset.inputs
+        self.split, device, train_rows = split, self.store.device, split["train"]
         self.model = model.to(device)
         self.labels = Labels(model, dataset, train_rows)
         self.weights = dataset.loss_weights(train_rows, device)
@@ -81,6 +81,8 @@ class Trainer:
         if model.global_features is not None:
             descriptors = torch.from_numpy(self.store.graphs.global_features)
             model.global_features.fit(descriptors[train_rows])
+        for features in (one for one in (model.head_inputs, model.state) if one is not None):
+            features.fit(self.store, train_rows)
         self.frozen = model.body if settings.freeze_body else []
         for module in self.frozen:
             module.requires_grad_(False)
@@ -92,8 +94,7 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self.best_epoch, self.best_score = 0, math.inf
         self.best = copy_state(self.evaluated.state_dict())
-        self.n_steps, self.lr = 0, math.nan
-        self.order = train_rows[:0]
+        self.n_steps, self.lr, self.order = 0, math.nan, train_rows[:0]
         self.losses, self.n_done = torch.zeros(n_batches, device=device), 0
         self.progress = torch.zeros((), device=device)  # fraction of the schedule
 

@@ -11,6 +11,7 @@ from csgcnn.config.locations import PRETRAINED
 from csgcnn.config.paths import user_path
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.tree import leaves, select
+from csgcnn.data.inputs import Input
 from csgcnn.data.targets import Target
 from csgcnn.data.training_set import FINGERPRINT_KEYS, TrainingSet
 from csgcnn.errors import UserError
@@ -67,7 +68,7 @@ def initialize_from(trainer: Trainer, config: Config) -> None:
     }
     try:
         weights, new_head = select_weights(
-            content, state, config, trainer.targets, config["init_parts"]
+            content, state, config, trainer.targets, config["init_parts"], trainer.inputs
         )
     except UserError as error:
         raise UserError(f"init_from={name}: {error}") from error
@@ -88,6 +89,7 @@ def select_weights(
     config: Config,
     targets: Sequence[Target],
     parts: str = "all",
+    inputs: Sequence[Input] = (),
 ) -> Selection:
     """Select the weights of a checkpoint that a network can start from.
 
@@ -101,6 +103,7 @@ def select_weights(
         config: Plain configuration of the new training.
         targets: Its targets.
         parts: `all`, or `body` to re-initialize the head.
+        inputs: Its inputs beside the structure.
 
     Raises:
         UserError: The architecture of the body differs.
@@ -109,6 +112,9 @@ def select_weights(
     body = [name for name in state if not name.startswith((*HEAD, *RANGE))]
     differing = list(_different_keys(config, content["config"]))
     differing += [name for name in body if not _fits(name, other, state)]
+    has_other_inputs = list(map(Input.from_plain, content.get("inputs", ()))) != list(inputs)
+    if has_other_inputs and any(name.startswith("state.") for name in state):
+        differing.insert(0, "dataset.inputs, or their categories, with model.inputs=state")
     if differing:
         more = f", and {len(differing) - MAX_SHOWN} more" * (len(differing) > MAX_SHOWN)
         raise UserError(
@@ -118,6 +124,8 @@ def select_weights(
     head = [name for name in state if name.startswith(HEAD)]
     known = [Target(**target) for target in content["targets"]]
     new_head = "init_parts=body" if parts == "body" else _different_targets(known, targets)
+    if not new_head and has_other_inputs:
+        new_head = "dataset.inputs differ"
     if not new_head and not all(_fits(name, other, state) for name in head):
         new_head = "its layers differ"
     names = body if new_head else [*body, *head]

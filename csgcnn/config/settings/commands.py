@@ -23,7 +23,7 @@ format_plugins_setting = partial(
 # Keys of the section dataset that csgcnn build and evaluate do not read; options set them.
 OF_TRAINING = (
     *("targets", "units", "tasks", "transform", "delta", "task_weights", "class_weights"),
-    *("weight_column", "split", "labels"),
+    *("weight_column", "split", "labels", "inputs"),
 )
 
 
@@ -59,6 +59,13 @@ class PredictSettings:
         "File, folder, pattern or data file of structures, a list of these, or a folder of "
         "built graphs.",
         is_path=True,
+    )
+    inputs: dict[str, Any] = setting(
+        {},
+        "Values of the inputs of the model for all structures, which replace columns: a value, a "
+        "list, a range start:stop:step with both ends, or all categories. Several values give a "
+        "row each.",
+        verbatim=True,
     )
     id_column: str | None = setting(
         None,
@@ -167,7 +174,7 @@ class DescribeSettings:
         metadata={
             "unread": (
                 *("delta", "task_weights", "class_weights", "weight_column", "labels", "on_error"),
-                "max_rejected",
+                *("max_rejected", "inputs"),
             )
         },
     )

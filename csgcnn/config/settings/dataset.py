@@ -69,7 +69,8 @@ class SplitSettings:
     duplicates: str = setting(
         "ignore",
         "together: equal crystals stay in one part; those of a test fold are left out of the "
-        "other parts. ignore: they are split like other rows.",
+        "other parts. ignore: they are split like other rows. dataset.inputs always keeps them "
+        "together.",
         choices=("ignore", "together"),
     )
     column: str | None = setting(
@@ -164,6 +165,13 @@ class DatasetSettings:
         "rows; with dataset.transform, of the transformed targets. Else a column of numbers, "
         "which predictions need, too.",
         null="nothing",
+        verbatim=True,
+    )
+    inputs: list[str] | None = setting(
+        None,
+        "Columns that the network reads beside the structure: numbers, or text for categories. "
+        "Predictions need them, too; see model.inputs.",
+        null="none",
         verbatim=True,
     )
     labels: dict[str, str] = setting(

@@ -1,0 +1,168 @@
+"""Predict records, and rows of built graphs, in chunks."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.crystals.checks import FormulaMismatch
+from csgcnn.crystals.graph_builder import CHUNK_SIZE, GraphPlan, build_graphs
+from csgcnn.crystals.records import Record, Scalar
+from csgcnn.data.domain import Domain
+from csgcnn.data.given_inputs import NOTHING_GIVEN, Given, input_cells, points, repeated, set_point
+from csgcnn.data.inputs import columns_of, reference_inputs, usable_rows
+from csgcnn.data.store import GraphStore
+from csgcnn.data.targets import Target
+from csgcnn.data.training_set import TrainingSet
+from csgcnn.data.transforms import predictions_in_unit
+from csgcnn.errors import UserError
+from csgcnn.evaluation.inference import predict_with_std
+from csgcnn.hardware import find_device
+from csgcnn.nn.ensemble import Ensemble
+from csgcnn.nn.network import CrystalGraphNetwork
+from csgcnn.runs.models import TrainedModel, differing_settings
+from csgcnn.runs.predictions import Prediction, comparison_cells, comparison_columns
+
+STORE_ROWS = 4096  # rows of a store that are predicted at once
+
+
+class RowPredictor:
+    """A trained model that predicts records and rows of a store.
+
+    Args:
+        model: The model.
+        device: Device that computes.
+
+    Attributes:
+        targets: The targets.
+        columns: Names of the predicted columns.
+        input_columns: Columns that it reads beside the structures, with their categories.
+        domain: What occurred in the training set: elements, pairs of neighbors, ranges.
+        training_set: The training crystals, as far as they are known.
+    """
+
+    def __init__(self, model: TrainedModel, device: torch.device | str = "cpu") -> None:
+        self.device = find_device(device)
+        self.network: CrystalGraphNetwork | Ensemble = model.network.to(self.device).eval()
+        self.graph: GraphSettings = model.graph
+        self.targets: list[Target] = model.targets
+        self.columns = [name for target in model.targets for name in target.outputs]
+        self.input_columns = [*reference_inputs(model.targets), *model.inputs]
+        self.has_std: bool = model.network.has_std
+        self.domain: Domain = model.domain
+        self.training_set: TrainingSet = model.training_set
+
+    def stream(
+        self,
+        records: Iterable[Record],
+        batch_size: int = 256,
+        workers: int | None = None,
+        chunk_size: int = CHUNK_SIZE,
+        formula_mismatch: FormulaMismatch = "refuse",
+        given: Given = NOTHING_GIVEN,
+    ) -> Iterator[Prediction]:
+        """Predict records in chunks, in order; memory does not grow with their number.
+
+        Args:
+            records: Records with structures.
+            batch_size: Crystals per forward pass.
+            workers: Processes that build graphs; None: one per core.
+            chunk_size: Records per chunk.
+            formula_mismatch: What happens to a crystal that differs from the formula in its file.
+            given: Values of inputs for all records, from `given_values`.
+        """
+        plan = GraphPlan(self.graph, workers, formula_mismatch, chunk_size=chunk_size)
+        for chunk in build_graphs(records, plan):
+            found = self.empty()
+            if chunk.graphs is not None:
+                ids = [record.id for record in chunk.records]
+                columns = columns_of(chunk.records, self.input_columns)
+                store = GraphStore(chunk.graphs, ids, columns, self.graph).to(self.device)
+                found = self.predict_rows(store, range(len(store)), batch_size, given)
+            rejected = [*chunk.rejected, *found.rejected]
+            yield replace(found, rejected=rejected, warnings=chunk.warnings)
+
+    def stream_store(
+        self,
+        store: GraphStore,
+        batch_size: int = 256,
+        first: int = 0,
+        chunk_size: int = STORE_ROWS,
+        given: Given = NOTHING_GIVEN,
+    ) -> Iterator[Prediction]:
+        """Predict the rows of a store in chunks, in order.
+
+        Args:
+            store: Graphs, on the device of the model.
+            batch_size: Crystals per forward pass.
+            first: First row to predict.
+            chunk_size: Rows per chunk.
+            given: Values of inputs for all rows, from `given_values`.
+
+        Raises:
+            UserError: The graphs have other settings than those of the model.
+        """
+        self.check_settings(store)
+        for start in range(first, len(store), chunk_size):
+            rows = range(start, min(start + chunk_size, len(store)))
+            yield self.predict_rows(store, rows, batch_size, given)
+
+    def predict_rows(
+        self,
+        store: GraphStore,
+        rows: range,
+        batch_size: int = 256,
+        given: Given = NOTHING_GIVEN,
+    ) -> Prediction:
+        """Predict consecutive rows of a store, each for every combination of the given values.
+
+        Args:
+            store: Graphs with the settings of the model, on its device.
+            rows: Rows to predict.
+            batch_size: Crystals per forward pass.
+            given: Values of inputs for all rows, from `given_values`.
+        """
+        index, rejected = usable_rows(store, rows, self.input_columns, [*given])
+        if not len(index):
+            return replace(self.empty(), rejected=rejected)
+        found = []
+        for point in points(given):
+            set_point(store, self.input_columns, point)
+            found.append(predict_with_std(self.network, store, index, batch_size))
+        values = _interleaved([values for values, _ in found])
+        std = _interleaved([std for _, std in found if std is not None]) if self.has_std else None
+        cells = comparison_cells(self.domain, self.training_set, store, index)
+        return Prediction(
+            repeated([store.ids[row] for row in index.tolist()], len(found)),
+            predictions_in_unit(values, self.targets).numpy(),
+            None if std is None else std.numpy(),
+            {name: repeated(column, len(found)) for name, column in cells.items()},
+            rejected,
+            inputs=input_cells(store, index, self.input_columns, given),
+        )
+
+    def check_settings(self, store: GraphStore) -> None:
+        """Check that a store holds the graphs that the model reads.
+
+        Raises:
+            UserError: It does not; the message names the settings that differ.
+        """
+        if found := differing_settings(asdict(self.graph), asdict(store.settings)):
+            keys = ", ".join(f"graph.{key}={own} (not {other})" for key, own, other in found)
+            raise UserError(f"the model needs graphs with {keys}; build the store with these")
+
+    def empty(self) -> Prediction:
+        """Return the prediction of no crystal."""
+        values = np.empty((0, len(self.columns)), "f4")
+        cells: dict[str, list[str]] = {name: [] for name in comparison_columns(self.domain)}
+        own = [column.name for column in self.input_columns if not column.is_reference]
+        inputs = {name: list[Scalar]() for name in own}
+        return Prediction([], values, values if self.has_std else None, cells, inputs=inputs)
+
+
+def _interleaved(parts: Sequence[Tensor]) -> Tensor:
+    """Join predictions for several points [n_rows, ...]; those of a row follow each other."""
+    return torch.stack([part.cpu() for part in parts], dim=1).flatten(0, 1)
