@@ -200,7 +200,7 @@ class DomainSummary:
         for code in dict.fromkeys(code for code, _ in found):
             self.counts[code] += 1
             ids = self._ids.setdefault(code, [])
-            ids += [id_] * (len(ids) <= MAX_SHOWN)
+            ids += [id_] * (len(ids) <= MAX_SHOWN and id_ not in ids)
         for code, detail in found:
             listed = self._details.setdefault(code, {})
             if code in LISTED_DETAILS and len(listed) <= MAX_SHOWN:
