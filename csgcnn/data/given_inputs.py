@@ -100,7 +100,12 @@ def input_cells(
 
 
 def repeated(items: Sequence[T], n: int) -> list[T]:
-    """Return each item n times."""
+    """Return each item n times.
+
+    Args:
+        items: The items.
+        n: How often each is repeated.
+    """
     return [item for item in items for _ in range(n)]
 
 
