@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from csgcnn.errors import ConfigError, DataWarning, StructureError, UserError
     from csgcnn.evaluation.data_report import DataReport
     from csgcnn.predictor import Predictor, load
+    from csgcnn.screening.embedding import Embedding, embed
 
 __version__ = "0.2.0"
 
@@ -27,6 +28,7 @@ __all__ = [
     "Crystal",
     "DataReport",
     "DataWarning",
+    "Embedding",
     "EvaluationResult",
     "GraphStore",
     "Predictor",
@@ -36,6 +38,7 @@ __all__ = [
     "UserError",
     "__version__",
     "describe",
+    "embed",
     "evaluate",
     "load",
     "train",
@@ -46,6 +49,7 @@ _MODULES = {
     "Crystal": "csgcnn.crystals.crystal",
     "DataReport": "csgcnn.evaluation.data_report",
     "DataWarning": "csgcnn.errors",
+    "Embedding": "csgcnn.screening.embedding",
     "EvaluationResult": "csgcnn.commands.api",
     "GraphStore": "csgcnn.data.store",
     "Predictor": "csgcnn.predictor",
@@ -54,6 +58,7 @@ _MODULES = {
     "TrainingResult": "csgcnn.commands.api",
     "UserError": "csgcnn.errors",
     "describe": "csgcnn.commands.api",
+    "embed": "csgcnn.screening.embedding",
     "evaluate": "csgcnn.commands.api",
     "load": "csgcnn.predictor",
     "train": "csgcnn.commands.api",

@@ -78,6 +78,7 @@ class Predictor(RowPredictor):
         input_columns: These columns, with their categories.
         domain: What occurred in the training set: elements, pairs of neighbors, ranges.
         training_set: The training crystals, as far as they are known.
+        embeddings: Embeddings of training crystals, if the checkpoint holds some.
         is_laplace: Whether the standard deviations are of Laplace distributions.
         uncalibrated: Names of the targets whose standard deviations are not calibrated.
         split: Ids of the train, val and test rows, if they are known.

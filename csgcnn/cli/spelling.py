@@ -100,7 +100,7 @@ def _check_override(command: str, override: Override) -> None:
 def _groups(command: str) -> list[str]:
     if command in ("train", "benchmark"):
         return group_names()
-    return ["dataset"] if command != "predict" else []
+    return [] if "structures" in section_keys(COMMANDS[command]) else ["dataset"]
 
 
 def _check_option(group: str, value: str) -> None:

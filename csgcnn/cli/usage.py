@@ -88,6 +88,18 @@ Several checkpoints, as a list or a pattern, are an ensemble: mean and standard
 deviation (n - 1). where and top name columns as in the table, without units.
 An existing table is refused unless overwrite=true or resume=true is given.""",
     ),
+    "embed": Usage(
+        "write the vector of each crystal that the head of a model reads, and a map of them",
+        "csgcnn embed ckpt=PATH structures=PATH [output=embeddings.npz]\n"
+        "                    [map=pca|tsne|umap] [sites=true] [key=value ...]",
+        """\
+csgcnn embed ckpt=best.ckpt structures=my_cifs output=vectors.npz
+csgcnn embed ckpt=best.ckpt structures=my_cifs sites=true map=pca \\
+    output=vectors.parquet""",
+        """\
+Of an ensemble, the first member embeds. The columns nearest_id, nearest_distance
+and nearest_percentile compare with the training crystals.""",
+    ),
     "evaluate": Usage(
         "measure a trained model on a data set with known targets",
         "csgcnn evaluate ckpt=PATH dataset=OPTION [split=train|val|test]\n"

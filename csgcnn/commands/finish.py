@@ -1,16 +1,20 @@
 """The end of a training: kernel head, calibration, best.ckpt and the results."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 
 from csgcnn import distributed
 from csgcnn.commands.prepare import Prepared
 from csgcnn.commands.refit import Refit, finish_refit, on_all_rows
 from csgcnn.data.dataset import Dataset
+from csgcnn.data.embeddings import MAX_CANDIDATES, Embeddings
 from csgcnn.data.leakage import shared_compositions
 from csgcnn.evaluation.calibration import calibrate
+from csgcnn.evaluation.inference import embed_rows
 from csgcnn.evaluation.unit_metrics import reported_metrics
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.directory import RunDirectory
@@ -30,7 +34,7 @@ def finish(
     facts: Facts,
     start: float,
 ) -> Facts:
-    """Fit the kernel head, calibrate standard deviations, and write best.ckpt and the results.
+    """Fit the kernel head, calibrate, embed training rows, and write best.ckpt and the results.
 
     The validation rows choose and calibrate with the network that has not seen them. With a refit
     it is written to validated.ckpt, and best.ckpt holds the refitted network.
@@ -50,13 +54,17 @@ def finish(
     network = trainer.evaluated
     if network.kernel_head:
         facts |= {"head": fit_kernel_head(trainer, cfg.seed)}
-    changes = _calibrated(network, data)
+    embeddings = _embeddings(network, data) if data.trainer.store_embeddings else None
+    changes = _calibrated(network, data) | _stored(embeddings)
     models = {"val": network, "test": network}
     if refitted:
         checkpointer.save_best(network.state_dict(), "validated", **changes)
         models["test"], entries = finish_refit(refitted, network, facts)
         facts |= entries | _leaks(data, facts)
-        changes = refitted.description | changes
+        if embeddings:
+            found = _embeddings(models["test"], on_all_rows(data))
+            embeddings = replace(found, percentiles=embeddings.percentiles)
+        changes = refitted.description | changes | _stored(embeddings)
     if changes or network.kernel_head:
         checkpointer.save_best(models["test"].state_dict(), **changes)
     facts |= _summary(trainer, data.dataset, "finished", start)
@@ -109,6 +117,21 @@ def _calibrated(network: CrystalGraphNetwork, data: Prepared) -> dict[str, Any]:
     values, rows = data.dataset.values, data.split["val"]
     targets, size = data.dataset.targets, data.batch_size
     return {"uncalibrated": calibrate(network, data.store, targets, values, rows, size)}
+
+
+def _embeddings(network: CrystalGraphNetwork, data: Prepared) -> Embeddings:
+    """Return embeddings of training rows: of all, or of a random subset, which is fixed."""
+    store, train, val = data.store, data.split["train"], data.split["val"]
+    if len(train) > MAX_CANDIDATES:
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+        train = train[order[:MAX_CANDIDATES].sort().values]
+    both = embed_rows(network, store, torch.cat([train, val]), data.batch_size)
+    of_train, of_val = both.split([len(train), len(val)])
+    return Embeddings.of([store.ids[row] for row in train.tolist()], of_train, of_val)
+
+
+def _stored(embeddings: Embeddings | None) -> dict[str, Any]:
+    return {"embeddings": embeddings.plain()} if embeddings else {}
 
 
 def _leaks(data: Prepared, facts: Facts) -> Facts:

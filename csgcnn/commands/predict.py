@@ -67,11 +67,11 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
     if cfg.resume and output.exists() and not partial_folder(output).exists():
         log.info("%s is complete, nothing to do; omit resume=true to predict again", output)
         return _exit_code(reports.rejected.exists(), cfg.on_error)
-    sources = _listed(cfg.structures)
-    inputs = map(user_path, [*_listed(cfg.ckpt), *sources])
+    sources = listed(cfg.structures)
+    inputs = map(user_path, [*listed(cfg.ckpt), *sources])
     is_resumed = cfg.resume and partial_folder(output).exists()
     check_output(output, reports.paths, inputs, cfg.overwrite or is_resumed)
-    checkpoints = checkpoint_paths(_listed(cfg.ckpt))
+    checkpoints = checkpoint_paths(listed(cfg.ckpt))
     device = select_device(cfg.device, _threads(sources, cfg.workers))
     predictor = Predictor.load(checkpoints, device, cfg.plugins)
     given = given_values(plain(cfg.inputs), predictor.input_columns)
@@ -103,6 +103,11 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
             reasons = first_reasons(partial.rejected(), partial.n_rejected)
             log.warning("%s could not be used (%s): %s", unusable, reasons, reports.rejected)
     return _exit_code(partial.n_rejected > 0, cfg.on_error) if partial.n_predicted else 1
+
+
+def listed(given: Any) -> list[str]:
+    """Return the paths that a key holds: one, or a list."""
+    return [*map(str, given)] if isinstance(given, ListConfig) else [str(given)]
 
 
 def _check_read(cfg: DictConfig, predictor: Predictor, sources: Sequence[str]) -> None:
@@ -213,8 +218,8 @@ def _cells(chunk: Prediction, predictor: Predictor, n_stds: float) -> Iterator[l
     deviations = [None] * len(chunk.ids) if chunk.std is None else chunk.std.tolist()
     texts = zip(*chunk.texts.values(), strict=True)
     for row, deviation, of_row in zip(chunk.values.tolist(), deviations, texts, strict=True):
-        cells = predicted_cells(row, predictor.targets, deviation, n_stds)
-        yield [*(cell if isinstance(cell, str) else f"{cell:.8g}" for cell in cells), *of_row]
+        cells = [*predicted_cells(row, predictor.targets, deviation, n_stds), *of_row]
+        yield [cell if isinstance(cell, str) else f"{cell:.8g}" for cell in cells]
 
 
 def _threads(sources: Sequence[str], workers: int | None) -> int | None:
@@ -265,10 +270,6 @@ def _log_predicted(
 
 def _exit_code(any_rejected: bool, on_error: str) -> int:
     return 1 if any_rejected and on_error != "skip" else 0
-
-
-def _listed(given: Any) -> list[str]:
-    return [*map(str, given)] if isinstance(given, ListConfig) else [str(given)]
 
 
 def _content_digest(source: str) -> str:

@@ -8,7 +8,13 @@ from omegaconf import DictConfig
 from csgcnn.data.targets import with_unit
 from csgcnn.errors import plural
 from csgcnn.predictor import Predictor
-from csgcnn.runs.predictions import IN_TRAINING, TRUE, DomainSummary, text_columns
+from csgcnn.runs.predictions import (
+    IN_TRAINING,
+    NEAREST_NUMBERS,
+    TRUE,
+    DomainSummary,
+    text_columns,
+)
 from csgcnn.runs.tables import predicted_columns
 from csgcnn.screening.selection import Selection, selection
 from csgcnn.screening.table_files import write_table
@@ -19,12 +25,13 @@ class PredictedTable:
 
     def __init__(self, predictor: Predictor, cfg: DictConfig) -> None:
         targets = predictor.targets
-        self.texts = text_columns(predictor.domain)
+        self.texts = text_columns(predictor.domain, predictor.embeddings)
         inputs = [column for column in predictor.input_columns if not column.is_reference]
         columns = [("id", ""), *((column.name, "") for column in inputs)]
         columns += predicted_columns(targets, predictor.has_std, with_bounds=True)
         columns += [(name, "") for name in self.texts]
         text_names = {"id", *self.texts, *(target.name for target in targets if target.classes)}
+        text_names -= {*NEAREST_NUMBERS}
         text_names |= {column.name for column in inputs if column.categories}
         names = [name for name, _ in columns]
         self.header = [with_unit(name, unit) for name, unit in columns]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.data.batch import GraphBatch
+from csgcnn.data.embeddings import FAR
 from csgcnn.data.measures import (
     SITE_MEASURES,
     VOLUME,
@@ -37,6 +38,7 @@ MEANINGS = {
     "nearest_neighbor": "a nearest neighbor at a distance unlike that of the element in training",
     "farthest_neighbor": "a last shell at a distance unlike that of the element in training",
     "coordination": "a number of neighbors unlike that of the element in training",
+    FAR: "farther from the training crystals than 99 % of the validation crystals",
 }
 
 Bound = TypeVar("Bound", float, Tensor)

@@ -53,6 +53,50 @@ def predict_with_std(
     return both[:, 0], both[:, 1]
 
 
+def predict_with_pooled(
+    model: CrystalGraphNetwork | Ensemble, store: GraphStore, rows: Tensor, batch_size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Predict as `predict_with_std`, and return the embeddings of the crystals.
+
+    Args:
+        model: The model.
+        store: Graphs, on the device of the model.
+        rows: Rows to predict [n_rows] int64, on the host.
+        batch_size: Crystals per forward pass.
+
+    Returns:
+        Predictions and standard deviations, NaN if the model predicts none, both [n_rows, sum of
+        n_outputs], and embeddings [n_rows, n_features], on the device.
+    """
+    widths: list[int] = []
+
+    def compute(graph: GraphBatch) -> Tensor:
+        pooled = model.pooled(graph)
+        parts = [*model.with_std(graph, pooled), pooled]
+        widths[:] = [part.shape[1] for part in parts]
+        return torch.cat(parts, 1)
+
+    values, std, pooled = in_batches(model, compute, store, rows, batch_size).split(widths, 1)
+    return values, std, pooled
+
+
+def embed_rows(
+    model: CrystalGraphNetwork | Ensemble, store: GraphStore, rows: Tensor, batch_size: int
+) -> Tensor:
+    """Return the embeddings of crystals, see `CrystalGraphNetwork.pooled`.
+
+    Args:
+        model: The model.
+        store: Graphs, on the device of the model.
+        rows: Rows [n_rows] int64, on the host.
+        batch_size: Crystals per forward pass.
+
+    Returns:
+        [n_rows, n_features], on the device.
+    """
+    return in_batches(model, model.pooled, store, rows, batch_size)
+
+
 @torch.inference_mode()
 def in_batches(
     model: nn.Module,

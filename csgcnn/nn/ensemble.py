@@ -31,18 +31,23 @@ class Ensemble(nn.Module):
         """Return mean values and mean class probabilities [n_graphs, sum of n_outputs]."""
         return torch.stack([member(graph) for member in self.members]).mean(0)
 
-    def with_std(self, graph: GraphBatch) -> tuple[Tensor, Tensor]:
+    def pooled(self, graph: GraphBatch) -> Tensor:
+        """Return the embedding of each crystal by the first member [n_graphs, n_features]."""
+        return cast(CrystalGraphNetwork, self.members[0]).pooled(graph)
+
+    def with_std(self, graph: GraphBatch, pooled: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the mean and the standard deviation of the predictions.
 
         Args:
             graph: The crystals.
+            pooled: What `pooled` returns, if it is known.
 
         Returns:
             Mean and standard deviation, both [n_graphs, sum of n_outputs]. The variance is that of
             the members' predictions (with n - 1) plus the mean of the variances they predict.
         """
-        members = cast("Iterable[CrystalGraphNetwork]", self.members)
-        predicted = [member.with_std(graph) for member in members]
+        first, *others = cast("Iterable[CrystalGraphNetwork]", self.members)
+        predicted = [first.with_std(graph, pooled), *(one.with_std(graph) for one in others)]
         values, std = (torch.stack(parts) for parts in zip(*predicted, strict=True))
         variance = values.var(0) + std.square().mean(0).nan_to_num(0.0)
         return values.mean(0), variance.sqrt() * self.std_scale

@@ -216,18 +216,22 @@ class CrystalGraphNetwork(nn.Module):
                 edge_attr = self.edge_updates[i](x, edge_attr, graph)
         return found
 
-    def standardized(self, graph: GraphBatch) -> Tensor:
+    def pooled(self, graph: GraphBatch) -> Tensor:
+        """Return crystal vectors, or what a fitted kernel head compares [n_graphs, n_features]."""
+        return self.kernel_inputs(graph) if self.fitted_kernel_head else self.crystal_vector(graph)
+
+    def standardized(self, graph: GraphBatch, crystal: Tensor | None = None) -> Tensor:
         """Return what the loss compares with standardized targets.
 
         Args:
             graph: The crystals.
+            crystal: Their vectors after the pooling, if they are known.
 
         Returns:
-            Standardized values and logits [n_graphs, sum of n_outputs]. With `predict_std`,
-            followed by the logarithms of the standardized standard deviations, one column per
-            regression target.
+            Standardized values and logits [n_graphs, sum of n_outputs]. With `predict_std`, also
+            logarithms of standardized standard deviations, one column per regression target.
         """
-        crystal = self.crystal_vector(graph)
+        crystal = self.crystal_vector(graph) if crystal is None else crystal
         if self.global_features is not None:
             crystal = torch.cat([crystal, self.global_features(graph.global_features)], dim=1)
         if self.head_inputs is not None:
@@ -272,23 +276,24 @@ class CrystalGraphNetwork(nn.Module):
             values = torch.lerp(values, self.standardized(graph).to(values), head.network_weight)
         return self.in_units(values, graph)
 
-    def with_std(self, graph: GraphBatch) -> tuple[Tensor, Tensor]:
+    def with_std(self, graph: GraphBatch, pooled: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return predictions and standard deviations.
 
         Args:
             graph: The crystals.
+            pooled: What `pooled` returns, if it is known.
 
         Returns:
             Predictions as from `forward`, and their standard deviations, NaN for class
             probabilities, both [n_graphs, sum of n_outputs].
         """
         if head := self.fitted_kernel_head:
-            inputs = self.kernel_inputs(graph)
+            inputs = self.kernel_inputs(graph) if pooled is None else pooled
             values = self._of_kernel(head, inputs, graph)
             if not head.has_std:
                 return values, torch.full_like(values, torch.nan)
             return values, head.std(inputs).to(values.dtype) * self.scaler.std
-        outputs = self.standardized(graph).to(self.scaler.mean.dtype)
+        outputs = self.standardized(graph, pooled).to(self.scaler.mean.dtype)
         values = self.in_units(outputs, graph)
         if self.std_head is None:
             return values, torch.full_like(values, torch.nan)

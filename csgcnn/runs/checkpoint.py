@@ -21,7 +21,7 @@ from torch import Tensor
 from csgcnn.config.targets import plugins_in
 from csgcnn.config.upgrade import removed_keys_in, upgrade_config
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
-from csgcnn.data import training_set
+from csgcnn.data import embeddings, training_set
 from csgcnn.data.transforms import TRANSFORMS
 from csgcnn.errors import UserError, first_line
 from csgcnn.io import write_bytes
@@ -82,6 +82,7 @@ def load_checkpoint(path: Path, limits: Limits = LIMITS) -> dict[str, Any]:
         targets, elements: Fields of each `Target`, and atomic numbers of the training rows.
         domain: What else occurs in the training rows, see `Domain.plain`; absent before format 5.
         fingerprints: Hashes of the training crystals, see `data.training_set`; may be absent.
+        embeddings: Embeddings of training crystals, see `data.embeddings`; may be absent.
         uncalibrated: Names of the targets whose standard deviations, if the model predicts some,
             are not calibrated; may be absent.
         inputs: Fields of each `Input` of `dataset.inputs`; absent without them.
@@ -290,6 +291,7 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "elements": (f"a list of atomic numbers up to {MAX_ATOMIC_NUMBER}", _are_elements),
     "domain": ("pairs of elements, ranges and whether there are isolated atoms", _is_domain),
     "fingerprints": ("hashes of crystals", training_set.is_plain),
+    "embeddings": ("embeddings of crystals", embeddings.is_plain),
     "uncalibrated": ("a list of names", _are_names),
     "split": ("lists of ids", _is_split),
     "state_dict": ("a dict of tensors", _is_state_dict),

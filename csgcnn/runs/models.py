@@ -23,6 +23,7 @@ from csgcnn.crystals.site_features.potential import (
 )
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.domain import Domain
+from csgcnn.data.embeddings import Embeddings
 from csgcnn.data.inputs import Input, reference_inputs
 from csgcnn.data.targets import Target
 from csgcnn.data.training_set import TrainingSet
@@ -62,6 +63,8 @@ class TrainedModel:
         split: Ids of the train, val and test rows, if they are known.
         is_laplace: Whether its standard deviations are those of Laplace distributions.
         trained_on: Type of the device that trained it, cpu or cuda, if it is known.
+        embeddings: Embeddings of training crystals by the network, or by the first member of an
+            ensemble, if they are stored.
         uncalibrated: Names of the numbers whose standard deviations are not calibrated.
         inputs: What it reads beside the structure, without the column of `dataset.delta`.
     """
@@ -74,6 +77,7 @@ class TrainedModel:
     split: dict[str, list[str]] | None = None
     is_laplace: bool = False
     trained_on: str = ""
+    embeddings: Embeddings | None = None
     uncalibrated: Sequence[str] = ()
     inputs: Sequence[Input] = ()
 
@@ -148,7 +152,10 @@ def _load_one(path: Path) -> TrainedModel:
         n_outputs = [target.n_outputs for target in targets]
         inputs = list(map(Input.from_plain, content.get("inputs", ())))
         network = _network(config, n_outputs, inputs, content["state_dict"])
-        _check_forward(network, graph, len(inputs) + len(reference_inputs(targets)))
+        width = _check_forward(network, graph, len(inputs) + len(reference_inputs(targets)))
+        embeddings = Embeddings.from_plain(content.get("embeddings"))
+        if embeddings and len(embeddings.mean) != width:
+            raise ValueError(f"its embeddings have {len(embeddings.mean)} features, not {width}")
     except PotentialError as error:
         raise UserError(f"{path}: {error}") from error
     except _MISFITS as error:
@@ -168,6 +175,7 @@ def _load_one(path: Path) -> TrainedModel:
         split,
         is_laplace,
         trained_on=content.get("device", ""),
+        embeddings=embeddings,
         uncalibrated=content.get("uncalibrated", ()) if network.has_std else (),
         inputs=inputs,
     )
@@ -202,16 +210,21 @@ def _network(
 @torch.inference_mode()
 def _check_forward(
     network: CrystalGraphNetwork | Ensemble, settings: GraphSettings, n_inputs: int
-) -> None:
-    """Predict one atom with one neighbor: an error here would occur for every crystal."""
+) -> int:
+    """Predict one atom with one neighbor: an error here would occur for every crystal.
+
+    Returns:
+        The number of features of an embedding.
+    """
     one, first = torch.ones(1), torch.zeros(1, dtype=torch.long)
     sites = torch.zeros(1, n_site_features(settings), dtype=torch.float16)
     descriptors = torch.zeros(1, len(descriptor_names(settings.global_features)))
     edge_index = first.expand(2, 1)
     inputs = torch.zeros(1, n_inputs) if n_inputs else None
-    network.eval().with_std(
-        GraphBatch(first + 1, one, sites, first, edge_index, one, one, descriptors, 1, inputs)
-    )
+    batch = GraphBatch(first + 1, one, sites, first, edge_index, one, one, descriptors, 1, inputs)
+    pooled = network.eval().pooled(batch)
+    network.with_std(batch, pooled)
+    return pooled.shape[1]
 
 
 def _join(members: Sequence[TrainedModel], paths: Sequence[Path]) -> TrainedModel:
@@ -231,6 +244,7 @@ def _join(members: Sequence[TrainedModel], paths: Sequence[Path]) -> TrainedMode
         training_set,
         split,
         all(member.is_laplace for member in members),
+        embeddings=first.embeddings,
         uncalibrated=[target.name for target in first.targets if not target.classes],
         inputs=first.inputs,
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.crystals.structure_warnings import StructureNote, joined_codes, summary_lines
 from csgcnn.data.domain import MEANINGS, Domain, unseen_elements
+from csgcnn.data.embeddings import Embeddings, Nearest
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.data.training_set import TrainingSet
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 IN_TRAINING, TRUE = "in_training", "true"
+NEAREST_ID = "nearest_id"
+NEAREST_NUMBERS = ("nearest_distance", "nearest_percentile")
 UNSEEN_ELEMENTS, OUT_OF_DOMAIN, WARNINGS = "unseen_elements", "out_of_domain", "warnings"
 # Separates the symbols or reasons of a cell.
 SEPARATOR = ";"
@@ -46,8 +49,8 @@ class Prediction:
         values: Predictions [n_ids, n_columns].
         std: Standard deviations of what is trained [n_ids, n_columns], NaN for probabilities of a
             single model; None if the model predicts none.
-        domain: Columns of text that compare the crystals with the training set, by name:
-            `comparison_columns`, each [n_ids].
+        domain: Columns that compare the crystals with the training set, by name:
+            `comparison_columns`, each [n_ids]; texts, and the numbers `NEAREST_NUMBERS`.
         rejected: Records that could not be predicted.
         warnings: Warnings about structures.
         inputs: Values of `dataset.inputs` by name, each [n_ids].
@@ -56,14 +59,14 @@ class Prediction:
     ids: list[str]
     values: Floats
     std: Floats | None
-    domain: dict[str, list[str]] = field(default_factory=dict)
+    domain: dict[str, list[Any]] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     warnings: list[StructureNote] = field(default_factory=list)
     inputs: dict[str, list[Scalar]] = field(default_factory=dict)
 
     @property
-    def texts(self) -> dict[str, list[str]]:
-        """The columns of text that follow the numbers: those of `text_columns`, each [n_ids]."""
+    def texts(self) -> dict[str, list[Any]]:
+        """The columns that follow the predictions: those of `text_columns`, each [n_ids]."""
         codes = joined_codes(self.warnings)
         return {**self.domain, WARNINGS: [codes.get(id_, "") for id_ in self.ids]}
 
@@ -115,9 +118,14 @@ def prediction_frame(
     return frame if inputs.empty else inputs.join(frame)
 
 
-def text_columns(domain: Domain) -> list[str]:
-    """Return the names of the columns of text that follow the numbers of a prediction."""
-    return [*comparison_columns(domain), WARNINGS]
+def text_columns(domain: Domain, embeddings: Embeddings | None) -> list[str]:
+    """Return the names of the columns that follow the numbers of a prediction.
+
+    Args:
+        domain: Domain of the model.
+        embeddings: Embeddings of its training crystals, if they are stored.
+    """
+    return [*comparison_columns(domain, embeddings), WARNINGS]
 
 
 def model_notes(domain: Domain, uncalibrated: Sequence[str]) -> list[str]:
@@ -131,9 +139,15 @@ def model_notes(domain: Domain, uncalibrated: Sequence[str]) -> list[str]:
     return notes + ([NOT_CALIBRATED.format(", ".join(uncalibrated))] if uncalibrated else [])
 
 
-def comparison_columns(domain: Domain) -> list[str]:
-    """Return the names of the columns that compare crystals with the training set."""
-    return [IN_TRAINING, *domain_columns(domain)]
+def comparison_columns(domain: Domain, embeddings: Embeddings | None) -> list[str]:
+    """Return the names of the columns that compare crystals with the training set.
+
+    Args:
+        domain: Domain of the model.
+        embeddings: Embeddings of its training crystals, if they are stored.
+    """
+    nearest = [NEAREST_ID, *NEAREST_NUMBERS] if embeddings else []
+    return [*nearest, IN_TRAINING, *domain_columns(domain)]
 
 
 def comparison_cells(
@@ -152,6 +166,21 @@ def comparison_cells(
     texts = {None: "", False: "false", True: TRUE}
     cells = [texts[is_one] for is_one in training_set.contains(store, rows)]
     return {IN_TRAINING: cells, **domain_cells(domain, store, rows)}
+
+
+def with_nearest(cells: Mapping[str, list[str]], nearest: Nearest) -> dict[str, list[Any]]:
+    """Return `comparison_cells` with the nearest training crystals, and their reasons.
+
+    Args:
+        cells: The columns [n_rows].
+        nearest: The nearest training crystals.
+    """
+    found = dict(cells)
+    numbers = dict(zip(NEAREST_NUMBERS, (nearest.distance, nearest.percentile), strict=True))
+    if OUT_OF_DOMAIN in found:
+        pairs = zip(found[OUT_OF_DOMAIN], nearest.reasons, strict=True)
+        found[OUT_OF_DOMAIN] = [SEPARATOR.join(filter(None, pair)) for pair in pairs]
+    return {NEAREST_ID: nearest.ids, **numbers, **found}
 
 
 def domain_columns(domain: Domain) -> list[str]:

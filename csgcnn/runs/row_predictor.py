@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,22 +10,29 @@ from torch import Tensor
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.checks import FormulaMismatch
-from csgcnn.crystals.graph_builder import CHUNK_SIZE, GraphPlan, build_graphs
+from csgcnn.crystals.graph_builder import CHUNK_SIZE, GraphPlan
 from csgcnn.crystals.records import Record, Scalar
 from csgcnn.data.domain import Domain
+from csgcnn.data.embeddings import Embeddings
 from csgcnn.data.given_inputs import NOTHING_GIVEN, Given, input_cells, points, repeated, set_point
-from csgcnn.data.inputs import columns_of, reference_inputs, usable_rows
+from csgcnn.data.inputs import reference_inputs, usable_rows
+from csgcnn.data.record_stores import stores_of
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.data.training_set import TrainingSet
 from csgcnn.data.transforms import predictions_in_unit
 from csgcnn.errors import UserError
-from csgcnn.evaluation.inference import predict_with_std
+from csgcnn.evaluation.inference import predict_with_pooled
 from csgcnn.hardware import find_device
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.models import TrainedModel, differing_settings
-from csgcnn.runs.predictions import Prediction, comparison_cells, comparison_columns
+from csgcnn.runs.predictions import (
+    Prediction,
+    comparison_cells,
+    comparison_columns,
+    with_nearest,
+)
 
 STORE_ROWS = 4096  # rows of a store that are predicted at once
 
@@ -42,6 +50,7 @@ class RowPredictor:
         input_columns: Columns that it reads beside the structures, with their categories.
         domain: What occurred in the training set: elements, pairs of neighbors, ranges.
         training_set: The training crystals, as far as they are known.
+        embeddings: Embeddings of training crystals, if the checkpoint holds some.
     """
 
     def __init__(self, model: TrainedModel, device: torch.device | str = "cpu") -> None:
@@ -54,6 +63,7 @@ class RowPredictor:
         self.has_std: bool = model.network.has_std
         self.domain: Domain = model.domain
         self.training_set: TrainingSet = model.training_set
+        self.embeddings: Embeddings | None = model.embeddings
 
     def stream(
         self,
@@ -75,12 +85,10 @@ class RowPredictor:
             given: Values of inputs for all records, from `given_values`.
         """
         plan = GraphPlan(self.graph, workers, formula_mismatch, chunk_size=chunk_size)
-        for chunk in build_graphs(records, plan):
+        columns = [column.name for column in self.input_columns]
+        for chunk, store in stores_of(records, plan, columns, self.device):
             found = self.empty()
-            if chunk.graphs is not None:
-                ids = [record.id for record in chunk.records]
-                columns = columns_of(chunk.records, self.input_columns)
-                store = GraphStore(chunk.graphs, ids, columns, self.graph).to(self.device)
+            if store is not None:
                 found = self.predict_rows(store, range(len(store)), batch_size, given)
             rejected = [*chunk.rejected, *found.rejected]
             yield replace(found, rejected=rejected, warnings=chunk.warnings)
@@ -131,15 +139,23 @@ class RowPredictor:
         found = []
         for point in points(given):
             set_point(store, self.input_columns, point)
-            found.append(predict_with_std(self.network, store, index, batch_size))
-        values = _interleaved([values for values, _ in found])
-        std = _interleaved([std for _, std in found if std is not None]) if self.has_std else None
-        cells = comparison_cells(self.domain, self.training_set, store, index)
+            found.append(predict_with_pooled(self.network, store, index, batch_size))
+        values = _interleaved([values for values, _, _ in found])
+        std = _interleaved([std for _, std, _ in found]) if self.has_std else None
+        cells: dict[str, list[Any]] = {
+            name: repeated(column, len(found))
+            for name, column in comparison_cells(
+                self.domain, self.training_set, store, index
+            ).items()
+        }
+        if self.embeddings:
+            pooled = _interleaved([pooled for _, _, pooled in found])
+            cells = with_nearest(cells, self.embeddings.nearest(pooled))
         return Prediction(
             repeated([store.ids[row] for row in index.tolist()], len(found)),
             predictions_in_unit(values, self.targets).numpy(),
             None if std is None else std.numpy(),
-            {name: repeated(column, len(found)) for name, column in cells.items()},
+            cells,
             rejected,
             inputs=input_cells(store, index, self.input_columns, given),
         )
@@ -157,7 +173,8 @@ class RowPredictor:
     def empty(self) -> Prediction:
         """Return the prediction of no crystal."""
         values = np.empty((0, len(self.columns)), "f4")
-        cells: dict[str, list[str]] = {name: [] for name in comparison_columns(self.domain)}
+        names = comparison_columns(self.domain, self.embeddings)
+        cells: dict[str, list[Any]] = {name: [] for name in names}
         own = [column.name for column in self.input_columns if not column.is_reference]
         inputs = {name: list[Scalar]() for name in own}
         return Prediction([], values, values if self.has_std else None, cells, inputs=inputs)

@@ -43,7 +43,7 @@ def old_ckpt(ckpt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model as an earlier version would have written it."""
     path = tmp_path_factory.mktemp("old") / "old.ckpt"
     content = load_checkpoint(ckpt)
-    del content["domain"]
+    del content["domain"], content["embeddings"]
     old = without_ranges(content)
     assert len(old["state_dict"]) == len(content["state_dict"]) - 2
     save_checkpoint(old, path)
@@ -73,6 +73,9 @@ def test_predictions_far_from_the_training_set_are_bounded_and_marked(
     assert list(rows["atom"]) == [
         "id",
         GAP,
+        "nearest_id",
+        "nearest_distance",
+        "nearest_percentile",
         "in_training",
         "unseen_elements",
         "out_of_domain",
@@ -127,6 +130,9 @@ def test_python_warns_and_names_the_reasons(ckpt: Path, far: Path) -> None:
         frame = model.predict(paths, as_frame=True)
     assert list(frame.columns) == [
         GAP,
+        "nearest_id",
+        "nearest_distance",
+        "nearest_percentile",
         "in_training",
         "unseen_elements",
         "out_of_domain",

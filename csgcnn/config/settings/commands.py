@@ -17,6 +17,12 @@ batch_size_setting = partial(
 plugins_setting = partial(
     setting, [], "Packages whose classes the checkpoint may name.", effect="execution"
 )
+on_error_setting = partial(
+    setting,
+    "raise",
+    "raise: exit code 1 if a structure was rejected; skip: exit code 0.",
+    choices=("raise", "skip"),
+)
 format_plugins_setting = partial(
     setting, [], "Packages that register data formats.", effect="execution"
 )
@@ -46,8 +52,8 @@ class BuildSettings:
 
 
 @dataclass(slots=True)
-class PredictSettings:
-    """Describe `csgcnn predict`."""
+class StructureSettings:
+    """Describe what the commands read that apply a model to structures."""
 
     ckpt: Any = setting(
         MISSING,
@@ -56,8 +62,7 @@ class PredictSettings:
     )
     structures: Any = setting(
         MISSING,
-        "File, folder, pattern or data file of structures, a list of these, or a folder of "
-        "built graphs.",
+        "File, folder, pattern or data file of structures, or a list of these.",
         is_path=True,
     )
     inputs: dict[str, Any] = setting(
@@ -84,6 +89,18 @@ class PredictSettings:
         "refuse: a crystal whose elements have other ratios than the formula in its file is "
         "rejected; warn: it is predicted, with a warning.",
         choices=("refuse", "warn"),
+    )
+
+
+@dataclass(slots=True)
+class PredictSettings(StructureSettings):
+    """Describe `csgcnn predict`."""
+
+    structures: Any = setting(
+        MISSING,
+        "File, folder, pattern or data file of structures, a list of these, or a folder of "
+        "built graphs.",
+        is_path=True,
     )
     output: str = setting(
         "predictions.csv", "Table to write: .csv, .csv.gz or .parquet.", is_path=True
@@ -118,11 +135,7 @@ class PredictSettings:
         above=0,
         below=1,
     )
-    on_error: str = setting(
-        "raise",
-        "raise: exit code 1 if a structure was rejected; skip: exit code 0.",
-        choices=("raise", "skip"),
-    )
+    on_error: str = on_error_setting()
     device: str = device_setting()
     batch_size: int = batch_size_setting()
     workers: int | None = setting(
@@ -133,6 +146,30 @@ class PredictSettings:
         null="one per core; for built graphs one per two cores",
         effect="execution",
     )
+    plugins: list[str] = plugins_setting()
+
+
+@dataclass(slots=True)
+class EmbedSettings(StructureSettings):
+    """Describe `csgcnn embed`."""
+
+    sites: bool = setting(False, "Also write a vector for each site.")
+    output: str = setting(
+        "embeddings.npz",
+        "File to write: arrays (.npz), or a table (.parquet).",
+        is_path=True,
+    )
+    map: str | None = setting(
+        None,
+        "Also write two coordinates of each crystal as NAME.map.csv, and a map as NAME.map.html.",
+        choices=("pca", "tsne", "umap"),
+        null="no map",
+    )
+    overwrite: bool = setting(False, "Replace the files of an earlier command.")
+    on_error: str = on_error_setting()
+    device: str = device_setting()
+    batch_size: int = batch_size_setting()
+    workers: int | None = workers_setting()
     plugins: list[str] = plugins_setting()
 
 
@@ -201,6 +238,7 @@ COMMANDS: dict[str, type] = {
     "train": RunSettings,
     "benchmark": BenchmarkSettings,
     "predict": PredictSettings,
+    "embed": EmbedSettings,
     "evaluate": EvaluateSettings,
     "build": BuildSettings,
     "describe": DescribeSettings,

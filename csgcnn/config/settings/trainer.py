@@ -82,6 +82,12 @@ class TrainerSettings:
         above=0,
         null="1 on the CPU, half of the memory of a GPU",
     )
+    store_embeddings: bool = setting(
+        True,
+        "Store embeddings of at most 5,000 training crystals in best.ckpt, for the nearest "
+        "training crystals of predictions.",
+        effect="execution",
+    )
     learn_task_weights: bool = setting(
         False,
         "Learn the weights of several targets (Kendall et al., CVPR 2018); not with "

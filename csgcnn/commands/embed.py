@@ -1,0 +1,245 @@
+"""`csgcnn embed`: write the vectors of crystals, and a map of them."""
+
+import html
+import logging
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from omegaconf import DictConfig
+
+from csgcnn.commands.counting import counted
+from csgcnn.commands.outputs import check_output
+from csgcnn.commands.predict import listed
+from csgcnn.commands.prepare import plain
+from csgcnn.config.paths import user_path
+from csgcnn.crystals.elements import SYMBOLS
+from csgcnn.crystals.graph_builder import GraphPlan
+from csgcnn.crystals.records import ReadOptions
+from csgcnn.crystals.structure_inputs import iter_structures
+from csgcnn.data.cache import check_options, known_warnings
+from csgcnn.data.given_inputs import given_values
+from csgcnn.data.record_reports import RecordReports, first_reasons, report_warnings, write_rejected
+from csgcnn.data.record_stores import stores_of
+from csgcnn.data.store import open_store
+from csgcnn.data.store_files import is_store
+from csgcnn.data.targets import Target, with_unit
+from csgcnn.errors import ConfigError, UserError, plural
+from csgcnn.evaluation.embedding_map import check_method, chemistry, map_coordinates, write_map
+from csgcnn.hardware import select_device
+from csgcnn.io import format_cell, replacing, write_csv
+from csgcnn.predictor import Predictor
+from csgcnn.runs.models import checkpoint_paths
+from csgcnn.runs.predictions import NEAREST_ID, NEAREST_NUMBERS, model_notes, warning_lines
+from csgcnn.screening.embedding import Chunk, Embedding, embed_chunks
+
+log = logging.getLogger(__name__)
+
+FORMATS = (".npz", ".parquet")
+
+
+class Paths(NamedTuple):
+    """Files that the command writes, all of them beside the first one."""
+
+    vectors: Path
+    sites: Path
+    map: Path
+    page: Path
+
+
+def embed(cfg: DictConfig) -> int:
+    """Embed all usable structures and write their vectors.
+
+    Args:
+        cfg: Configuration of the command.
+
+    Returns:
+        The exit code: 1 if nothing was embedded, or if structures were rejected and on_error is
+        not skip.
+
+    Raises:
+        UserError: The checkpoints or the structures cannot be used.
+        ConfigError: The output exists, or a package is not installed.
+    """
+    paths = _paths(cfg)
+    reports = RecordReports.beside(paths.vectors, paths.vectors.suffix)
+    sources = listed(cfg.structures)
+    others = [paths.sites] * (cfg.sites and paths.sites != paths.vectors)
+    others += [paths.map, paths.page] * bool(cfg.map)
+    inputs = map(user_path, [*listed(cfg.ckpt), *sources])
+    check_output(paths.vectors, [*others, *reports.paths], inputs, cfg.overwrite)
+    predictor = Predictor.load(
+        checkpoint_paths(listed(cfg.ckpt)), select_device(cfg.device), cfg.plugins
+    )
+    for note in model_notes(predictor.domain, predictor.uncalibrated):
+        log.warning("%s", note)
+    embedding = read_and_embed(predictor, cfg, sources)
+    rejected = embedding.prediction.rejected
+    write_rejected(rejected, reports.rejected)
+    report_warnings(embedding.prediction.warnings, reports.warnings)
+    for line in warning_lines(embedding.prediction):
+        log.warning("%s", line)
+    if rejected:
+        reasons = first_reasons(rejected, len(rejected))
+        unusable = plural(len(rejected), "structure")
+        log.warning("%s could not be used (%s): %s", unusable, reasons, reports.rejected)
+    if not embedding.ids:
+        log.error("no structure was embedded, and nothing is written")
+        return 1
+    write_vectors(embedding, paths.vectors, paths.sites, cfg.sites)
+    if cfg.map:
+        _write_map(embedding, predictor.targets, cfg.map, paths)
+    n_features = embedding.vectors.shape[1]
+    n_structures = plural(len(embedding.ids), "structure")
+    log.info("%s as vectors of %d numbers: %s", n_structures, n_features, paths.vectors)
+    return 1 if rejected and cfg.on_error != "skip" else 0
+
+
+def read_and_embed(predictor: Predictor, cfg: DictConfig, sources: list[str]) -> Embedding:
+    """Read structures, or a folder of built graphs, and embed them.
+
+    Args:
+        predictor: The model.
+        cfg: Configuration of the command.
+        sources: Paths of the structures.
+    """
+    with counted("embedding") as count:
+
+        def chunks() -> Iterator[Chunk]:
+            for chunk in _chunks(predictor, cfg, sources):
+                yield chunk
+                count((0 if chunk[0] is None else len(chunk[0])) + len(chunk[1]))
+
+        given = given_values(plain(cfg.inputs), predictor.input_columns)
+        return embed_chunks(
+            predictor, chunks(), cfg.batch_size, bool(cfg.get("sites")), given=given
+        )
+
+
+def _chunks(predictor: Predictor, cfg: DictConfig, sources: list[str]) -> Iterator[Chunk]:
+    options = ReadOptions(
+        cfg.id_column,
+        cfg.structure_column,
+        all_blocks=cfg.all_blocks,
+        formula_mismatch=cfg.formula_mismatch,
+    )
+    if len(sources) == 1 and is_store(folder := user_path(sources[0])):
+        check_options(folder, options)
+        store = open_store(folder).to(predictor.device, resident=False)
+        predictor.check_settings(store)
+        yield store, [], known_warnings(folder)
+        return
+    plan = GraphPlan(predictor.graph, cfg.workers, cfg.formula_mismatch)
+    columns = list(dict.fromkeys([*predictor.inputs, *predictor.names]))
+    records = iter_structures(sources, options)
+    for chunk, built in stores_of(records, plan, columns, predictor.device):
+        yield built, chunk.rejected, chunk.warnings
+
+
+def write_vectors(embedding: Embedding, path: Path, sites_path: Path, with_sites: bool) -> None:
+    """Write the vectors of crystals, and of their sites.
+
+    Args:
+        embedding: The vectors.
+        path: File of the arrays (.npz), or of the table of the crystals (.parquet).
+        sites_path: File of the table of the sites.
+        with_sites: Whether to write the vectors of the sites.
+    """
+    cells = embedding.prediction.domain
+    names = [name for name in (NEAREST_ID, *NEAREST_NUMBERS) if name in cells]
+    columns = {"id": np.array(embedding.ids), **{name: np.array(cells[name]) for name in names}}
+    sizes = [len(of_crystal) for of_crystal in embedding.sites]
+    of_sites: dict[str, Any] = {}
+    if with_sites:
+        of_sites = {
+            "site_id": np.repeat(columns["id"], sizes),
+            "site": np.concatenate([np.arange(size) for size in sizes]),
+            "element": np.array([SYMBOLS[z] for z in np.concatenate(embedding.site_elements)]),
+        }
+    if path.suffix == ".npz":
+        arrays = {**columns, "vectors": embedding.vectors, **of_sites}
+        if with_sites:
+            arrays["site_vectors"] = np.concatenate(embedding.sites)
+        with replacing(path) as file:
+            np.savez_compressed(file, **arrays)
+        return
+    _write_parquet(path, columns, embedding.vectors)
+    if with_sites:
+        of_sites = {"id": of_sites.pop("site_id"), **of_sites}
+        _write_parquet(sites_path, of_sites, np.concatenate(embedding.sites))
+
+
+def _write_parquet(path: Path, columns: dict[str, Any], vectors: np.ndarray) -> None:
+    import pandas as pd
+
+    features = {f"v{i}": vectors[:, i] for i in range(vectors.shape[1])}
+    with replacing(path) as file:
+        pd.DataFrame({**columns, **features}).to_parquet(file, index=False)
+
+
+def _paths(cfg: DictConfig) -> Paths:
+    output = user_path(cfg.output)
+    if output.suffix not in FORMATS:
+        raise ConfigError(f"output={output}: expected a name that ends in {' or '.join(FORMATS)}")
+    if output.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise ConfigError(f"output={output}: parquet needs pyarrow: pip install 'csgcnn[parquet]'")
+    if not output.parent.is_dir():
+        raise UserError(f"output={output}: there is no folder {output.parent}")
+    if cfg.map:
+        check_method(cfg.map)
+    sites = output if output.suffix == ".npz" else output.with_suffix(".sites.parquet")
+    return Paths(output, sites, output.with_suffix(".map.csv"), output.with_suffix(".map.html"))
+
+
+def _write_map(embedding: Embedding, targets: list[Target], method: str, paths: Paths) -> None:
+    """Write coordinates, predictions, known values and chemistry, and the page that shows them."""
+    if len(embedding.ids) < 3:
+        log.warning("no map: it needs at least 3 structures, and there are %d", len(embedding.ids))
+        return
+    xy = map_coordinates(embedding.standardized, method)
+    colorings = _colorings(embedding, targets)
+    rows = zip(embedding.ids, *xy.T.tolist(), *colorings.values(), strict=True)
+    header = ["id", "x", "y", *colorings]
+    write_csv(paths.map, header, (list(map(format_cell, row)) for row in rows))
+    texts = [
+        "<br>".join(
+            [html.escape(id_), *(f"{html.escape(k)}: {format_cell(v)}" for k, v in of_row.items())]
+        )
+        for id_, *values in zip(embedding.ids, *colorings.values(), strict=True)
+        for of_row in [dict(zip(colorings, values, strict=True))]
+    ]
+    known = {name: values for name, values in colorings.items() if _is_known(values)}
+    title = f"{method} of {plural(len(embedding.ids), 'crystal')}"
+    write_map(paths.page, xy, texts, known, title)
+    log.info("map: %s, coordinates: %s", paths.page, paths.map)
+
+
+def _colorings(embedding: Embedding, targets: list[Target]) -> dict[str, list[Any]]:
+    """Return known value, prediction and error of each target, and the chemistry."""
+    found: dict[str, list[Any]] = {}
+    first = 0
+    for target in targets:
+        known, name = embedding.known[target.name], target.name
+        values = embedding.prediction.values[:, first : first + target.n_outputs]
+        first += target.n_outputs
+        if target.classes:
+            found[name] = ["" if value is None else str(value) for value in known]
+            predicted = [target.classes[i] for i in values.argmax(1)]
+            found[f"{name}_prediction"] = predicted
+            pairs = zip(found[name], predicted, strict=True)
+            found[f"{name}_error"] = ["" if not a else str(a != b).lower() for a, b in pairs]
+        else:
+            numbers = np.array([v if isinstance(v, int | float) else np.nan for v in known])
+            found[with_unit(name, target.unit)] = numbers.tolist()
+            found[with_unit(f"{name}_prediction", target.unit)] = values[:, 0].tolist()
+            errors = (values[:, 0] - numbers).tolist()
+            found[with_unit(f"{name}_error", target.unit)] = errors
+    return found | {"chemistry": chemistry(embedding.elements)}
+
+
+def _is_known(values: list[Any]) -> bool:
+    if isinstance(values[0], str):
+        return any(values)
+    return bool(np.isfinite(np.array(values, float)).any())
