@@ -45,7 +45,7 @@ def test_predictions_name_the_nearest_training_crystal(
     assert (frame["nearest_id"][is_train] == ids[is_train]).sum() >= is_train.sum() - 2
     assert frame["nearest_distance"][is_train].max() < 0.01
     assert set(frame["nearest_id"]) <= train
-    assert (frame["nearest_distance"][~is_train] > 0.01).all()
+    assert frame["nearest_distance"][~is_train].median() > 1
     assert frame["nearest_percentile"].between(0, 100).all()
 
 
