@@ -21,9 +21,9 @@ csgcnn: train crystal graph neural networks and predict with them
 
   csgcnn train    [group=option ...] [key=value ...] [--multirun]       train a model
   csgcnn predict  ckpt=PATH structures=PATH [output=predictions.csv]    predict with a trained model
-  csgcnn embed    ckpt=PATH structures=PATH [map=pca|tsne|umap]         write vectors of crystals
   csgcnn evaluate ckpt=PATH dataset=OPTION [split=train|val|test]       measure a trained model
   csgcnn describe dataset=OPTION [output=report.json]                   report what a data set holds
+  csgcnn embed    ckpt=PATH structures=PATH [map=pca|tsne|umap]         write vectors of crystals
   csgcnn build    dataset=OPTION output=FOLDER                          build and store graphs
   csgcnn table    DIR [DIR ...]                                         compare runs
   csgcnn benchmark task=OPTION [recipe=OPTION] [folds=[0,1,...]]        train on the folds of a task
@@ -226,9 +226,9 @@ COMPLETION_FLAGS = ("--install-completion", "--show-completion", "--complete")
 COMMANDS: dict[str, Callable[[str, Sequence[str]], int]] = {
     "train": _run_command,
     "predict": _run_command,
-    "embed": _run_command,
     "evaluate": _run_command,
     "describe": _run_command,
+    "embed": _run_command,
     "build": _run_command,
     "benchmark": _run_command,
     "table": _run_plain,

@@ -97,8 +97,8 @@ csgcnn embed ckpt=best.ckpt structures=my_cifs output=vectors.npz
 csgcnn embed ckpt=best.ckpt structures=my_cifs sites=true map=pca \\
     output=vectors.parquet""",
         """\
-Of an ensemble, the first member embeds. The columns nearest_id, nearest_distance
-and nearest_percentile compare with the training crystals.""",
+Of an ensemble, the first member embeds. The arrays or columns nearest_id,
+nearest_distance and nearest_percentile compare with the training crystals.""",
     ),
     "evaluate": Usage(
         "measure a trained model on a data set with known targets",
