@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from csgcnn.commands.api import EvaluationResult, TrainingResult, describe, evaluate, train
+    from csgcnn.commands.explanations import explain
     from csgcnn.crystals.crystal import Crystal
     from csgcnn.data.store import GraphStore
     from csgcnn.data.targets import Target
     from csgcnn.errors import ConfigError, DataWarning, StructureError, UserError
     from csgcnn.evaluation.data_report import DataReport
     from csgcnn.predictor import Predictor, load
+    from csgcnn.runs.explanations import Explanations
     from csgcnn.screening.embedding import Embedding, embed
 
 __version__ = "0.2.0"
@@ -30,6 +32,7 @@ __all__ = [
     "DataWarning",
     "Embedding",
     "EvaluationResult",
+    "Explanations",
     "GraphStore",
     "Predictor",
     "StructureError",
@@ -40,6 +43,7 @@ __all__ = [
     "describe",
     "embed",
     "evaluate",
+    "explain",
     "load",
     "train",
 ]
@@ -51,6 +55,7 @@ _MODULES = {
     "DataWarning": "csgcnn.errors",
     "Embedding": "csgcnn.screening.embedding",
     "EvaluationResult": "csgcnn.commands.api",
+    "Explanations": "csgcnn.runs.explanations",
     "GraphStore": "csgcnn.data.store",
     "Predictor": "csgcnn.predictor",
     "StructureError": "csgcnn.errors",
@@ -60,6 +65,7 @@ _MODULES = {
     "describe": "csgcnn.commands.api",
     "embed": "csgcnn.screening.embedding",
     "evaluate": "csgcnn.commands.api",
+    "explain": "csgcnn.commands.explanations",
     "load": "csgcnn.predictor",
     "train": "csgcnn.commands.api",
 }

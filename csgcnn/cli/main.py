@@ -21,6 +21,7 @@ csgcnn: train crystal graph neural networks and predict with them
 
   csgcnn train    [group=option ...] [key=value ...] [--multirun]       train a model
   csgcnn predict  ckpt=PATH structures=PATH [output=predictions.csv]    predict with a trained model
+  csgcnn explain  ckpt=PATH structures=PATH [output=explanation]        what sites contribute
   csgcnn evaluate ckpt=PATH dataset=OPTION [split=train|val|test]       measure a trained model
   csgcnn describe dataset=OPTION [output=report.json]                   report what a data set holds
   csgcnn embed    ckpt=PATH structures=PATH [map=pca|tsne|umap]         write vectors of crystals
@@ -226,6 +227,7 @@ COMPLETION_FLAGS = ("--install-completion", "--show-completion", "--complete")
 COMMANDS: dict[str, Callable[[str, Sequence[str]], int]] = {
     "train": _run_command,
     "predict": _run_command,
+    "explain": _run_command,
     "evaluate": _run_command,
     "describe": _run_command,
     "embed": _run_command,

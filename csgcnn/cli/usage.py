@@ -100,6 +100,18 @@ csgcnn embed ckpt=best.ckpt structures=my_cifs sites=true map=pca \\
 Of an ensemble, the first member embeds. The arrays or columns nearest_id,
 nearest_distance and nearest_percentile compare with the training crystals.""",
     ),
+    "explain": Usage(
+        "explain predictions by what the sites, elements and edges of structures contribute",
+        "csgcnn explain ckpt=PATH structures=PATH [output=explanation]\n"
+        "                      [key=value ...]",
+        """\
+csgcnn explain ckpt=runs/first structures=my_cifs
+csgcnn explain ckpt=best.ckpt 'structures=Ca(OH)2.cif' output=hydroxide \\
+    format=parquet""",
+        """\
+The contributions of the sites and of the global features add up to the
+prediction minus that of the reference. Needs pooling=mean or sum, and head=mlp.""",
+    ),
     "evaluate": Usage(
         "measure a trained model on a data set with known targets",
         "csgcnn evaluate ckpt=PATH dataset=OPTION [split=train|val|test]\n"

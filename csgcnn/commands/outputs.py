@@ -39,21 +39,23 @@ def check_output(
         )
 
 
-def check_folder(output: Path, overwrite: bool) -> None:
-    """Check that the folder of an evaluation replaces nothing that the user may need.
+def check_folder(output: Path, overwrite: bool, files: Sequence[str] = EVALUATION_FILES) -> None:
+    """Check that a folder of results replaces nothing that the user may need.
 
     Args:
         output: The folder.
-        overwrite: Whether an earlier evaluation may be replaced.
+        overwrite: Whether files of an earlier command may be replaced.
+        files: Names of the files that are written.
 
     Raises:
-        ConfigError: It is a file, or holds a run or an evaluation.
+        ConfigError: It is a file, or holds a run or one of the files.
     """
     if output.exists() and not output.is_dir():
-        raise ConfigError(f"output={output} is a file; give a folder, or a table: NAME.csv")
+        hint = ", or a table: NAME.csv" if files is EVALUATION_FILES else ""
+        raise ConfigError(f"output={output} is a file; give a folder{hint}")
     if any((output / name).exists() for name in RUN_FILES):
         raise ConfigError(f"output={output} is a run directory; give another folder")
-    existing = [name for name in EVALUATION_FILES if (output / name).exists()]
+    existing = [name for name in files if (output / name).exists()]
     if existing and not overwrite:
         raise ConfigError(
             f"output={output} holds {' and '.join(existing)}: give another folder, or "

@@ -71,7 +71,7 @@ class GraphChunk:
     """Graphs of consecutive records.
 
     Attributes:
-        records: The usable records in order, without their sources.
+        records: The usable records in order, without their sources, or with the crystals.
         graphs: Their graphs; None if no record is usable.
         rejected: The other records.
         warnings: Warnings about the structures of the usable records, in their order.
@@ -100,6 +100,7 @@ class GraphPlan:
         potentials: Those of the settings; a worker that receives one imports its plugin.
         device: Device that computes site features.
         prototypes: Whether the records get the column `prototype`, unless they have one.
+        keep_crystals: Whether the source of each usable record becomes its crystal.
     """
 
     settings: GraphSettings
@@ -111,6 +112,7 @@ class GraphPlan:
     potentials: tuple[Potential, ...] = ()
     device: str = "cpu"
     prototypes: bool = False
+    keep_crystals: bool = False
 
 
 class _Connected(NamedTuple):
@@ -187,7 +189,11 @@ def _build_chunk(records: Sequence[Record], plan: GraphPlan) -> GraphChunk:
     for group in groups_within(_read(records, plan, rejected), *bounds):
         usable, features = _with_features(group, plan, rejected)
         if usable:
-            kept += [Record(one.record.id, None, one.record.columns) for one in usable]
+            sources = [one.crystal if plan.keep_crystals else None for one in usable]
+            kept += [
+                Record(one.record.id, source, one.record.columns)
+                for one, source in zip(usable, sources, strict=True)
+            ]
             notes += [one.notes for one in usable]
             crystals, found = [one.crystal for one in usable], [one.neighbors for one in usable]
             parts.append(to_graphs(crystals, found, plan.settings, features))

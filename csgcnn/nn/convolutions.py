@@ -101,14 +101,31 @@ class AttentionConvolution(nn.Module):
         if self.training and isinstance(norm, WeightedBatchNorm) and is_silu and not self.deeper:
             function, linear = AttentionSumFunction, self.linear
             return self.out(fused(function, linear, norm, x, edge_attr, graph, self.attention))
-        center, n_atoms = graph.edge_index[1], len(graph.atomic_number)
-        z = self.deeper(self.linear(x, edge_attr, graph))
-        query, value = norm(z, graph.edge_count).chunk(2, dim=1)
-        logits = (self.activation(query).unflatten(1, (self.heads, -1)) * self.attention).sum(2)
-        alpha = weighted_softmax(logits, graph.edge_multiplicity, center, n_atoms)
+        query, value = self._messages(x, edge_attr, graph)
+        alpha = self._alpha(query, graph)
         weighted = self.activation(value).unflatten(1, (self.heads, -1)) * alpha.unsqueeze(2)
-        total = weighted.new_zeros(n_atoms, value.shape[1])
-        return self.out(total.index_add(0, center, weighted.flatten(1)))
+        total = weighted.new_zeros(len(graph.atomic_number), value.shape[1])
+        return self.out(total.index_add(0, graph.edge_index[1], weighted.flatten(1)))
+
+    def attention_weights(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
+        """Return the weights alpha of the edges [n_edges, heads]; those of each atom sum to 1.
+
+        Args:
+            x: Features of the atoms [n_atoms, hidden].
+            edge_attr: Features of the edges [n_edges, edge_dim].
+            graph: The crystals.
+        """
+        query, _ = self._messages(x, edge_attr, graph)
+        return self._alpha(query, graph)
+
+    def _messages(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> tuple[Tensor, ...]:
+        z = self.deeper(self.linear(x, edge_attr, graph))
+        return self.message_norm(z, graph.edge_count).chunk(2, dim=1)
+
+    def _alpha(self, query: Tensor, graph: GraphBatch) -> Tensor:
+        logits = (self.activation(query).unflatten(1, (self.heads, -1)) * self.attention).sum(2)
+        center, n_atoms = graph.edge_index[1], len(graph.atomic_number)
+        return weighted_softmax(logits, graph.edge_multiplicity, center, n_atoms)
 
 
 class IsomorphismConvolution(nn.Module):

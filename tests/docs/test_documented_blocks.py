@@ -29,6 +29,7 @@ QUICK = {
     "train": TRAIN,
     "benchmark": TRAIN,
     "predict": ["workers=1", "device=cpu"],
+    "explain": ["device=cpu"],
     "evaluate": ["device=cpu"],
     "build": ["workers=1"],
     "describe": ["workers=1"],

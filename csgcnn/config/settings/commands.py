@@ -174,6 +174,30 @@ class EmbedSettings(StructureSettings):
 
 
 @dataclass(slots=True)
+class ExplainSettings(StructureSettings):
+    """Describe `csgcnn explain`."""
+
+    inputs: dict[str, Any] = setting(
+        {},
+        "Values of the inputs of the model for all structures, which replace columns, one each.",
+        verbatim=True,
+    )
+    output: str = setting(
+        "explanation",
+        "Folder to write, with tables of contributions, elements and edges and structures.extxyz.",
+        is_path=True,
+    )
+    format: str = setting("csv", "Format of the tables.", choices=("csv", "parquet"))
+    overwrite: bool = setting(False, "Replace an earlier explanation in the folder.")
+    on_error: str = on_error_setting()
+    device: str = device_setting()
+    batch_size: int = setting(
+        32, "Crystals that are explained at once.", at_least=1, effect="execution"
+    )
+    plugins: list[str] = plugins_setting()
+
+
+@dataclass(slots=True)
 class EvaluateSettings:
     """Describe `csgcnn evaluate`."""
 
@@ -239,6 +263,7 @@ COMMANDS: dict[str, type] = {
     "benchmark": BenchmarkSettings,
     "predict": PredictSettings,
     "embed": EmbedSettings,
+    "explain": ExplainSettings,
     "evaluate": EvaluateSettings,
     "build": BuildSettings,
     "describe": DescribeSettings,
