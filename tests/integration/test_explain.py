@@ -97,7 +97,8 @@ def test_unusable_structures_are_listed(
     assert (answer.code, "1 structure could not be used (bad: " in answer.said) == (1, True)
     assert "bad" in (tmp_path / "explanation" / "rejected.csv").read_text()
     assert csgcnn(*words, "overwrite=true", "on_error=skip", cwd=tmp_path).code == 0
-    answer = csgcnn("explain", f"ckpt={run}", f"structures={graph_store}", cwd=tmp_path)
+    words = ("explain", f"ckpt={run}", f"structures={graph_store}", "output=other")
+    answer = csgcnn(*words, cwd=tmp_path)
     assert (answer.code, "holds built graphs" in answer.err) == (2, True)
     with pytest.raises(api.StructureError, match=r"structure 0: .*bad\.cif"):
         api.explain(api.load(run), tmp_path / "bad.cif")
