@@ -35,6 +35,7 @@ from csgcnn.errors import ConfigError, UserError
 from csgcnn.evaluation.baselines import baseline_metrics
 from csgcnn.evaluation.calibration import coverage, format_coverage
 from csgcnn.evaluation.domain_metrics import format_domain_metrics, metrics_with_domain
+from csgcnn.evaluation.fidelity_metrics import format_fidelities, metrics_by_fidelity
 from csgcnn.evaluation.inference import predict_with_std
 from csgcnn.evaluation.invariance import Changes, largest_changes
 from csgcnn.evaluation.metrics import Metrics, format_metrics
@@ -109,6 +110,9 @@ def evaluate(cfg: DictConfig) -> Evaluation:
             log.info("predictions: %s", output)
     if cfg.check_invariance:
         row_of = {dataset.store.ids[row]: row for row in rows.tolist()}
+        if any(column.columns for column in inputs):
+            # a record of several fidelities is compared by one of them
+            row_of |= {id_.rpartition(":")[0]: row for id_, row in row_of.items()}
         path = data_path(settings.path, settings.hint)
         records = mark_repeated(iter_records(path, read_options(settings)))
         usable = (record for record in records if not isinstance(record.source, Unusable))
@@ -176,6 +180,9 @@ def _evaluate(
             log.info(format_coverage(covered[target.name], target.name))
         if line := format_domain_metrics(target, metrics[target.name]):
             log.info(line)
+    by_fidelity = metrics_by_fidelity(dataset, prediction, rows)
+    for line in format_fidelities(by_fidelity, targets):
+        log.info(line)
     ids = [dataset.store.ids[row] for row in rows.tolist()]
     cells = compared_rows(prediction, values, targets, std)
     return Evaluation(
@@ -189,6 +196,7 @@ def _evaluate(
             part: metrics,
             **baseline_entries(baseline, targets, part),
             **({"calibration": covered} if covered else {}),
+            **({"fidelities": {part: by_fidelity}} if by_fidelity else {}),
             "units": {target.name: target.unit for target in targets},
             "n_rows": {part: len(rows)},
             "n_in_training": predictor.training_set.contains(dataset.store, rows).count(True),

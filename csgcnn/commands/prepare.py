@@ -22,6 +22,7 @@ from csgcnn.crystals.records import ReadOptions
 from csgcnn.data.augment import Augmentations
 from csgcnn.data.cache import OpenedDataset, open_dataset
 from csgcnn.data.dataset import Dataset, check_rejected, select_targets
+from csgcnn.data.fidelities import known_fidelities, spread_fidelities
 from csgcnn.data.inputs import Input, check_inputs, describe_inputs, read_columns
 from csgcnn.data.record_reports import RecordReports, report_warnings
 from csgcnn.data.splits import Split, split_dataset
@@ -175,6 +176,16 @@ def load_dataset(
     absent = {name: formula for name, formula in learned.items() if name not in store.columns}
     failed = derive_columns(store, {**absent, **settings.derived}, path)
     weight_column = settings.weight_column if targets is None else None
+    if targets is None and settings.fidelities:
+        # the last fidelity names the target
+        settings = replace(
+            settings, targets=settings.targets or [*settings.fidelities.values()][-1:]
+        )
+        fidelities, names = settings.fidelities, settings.targets
+    else:
+        fidelities, names = known_fidelities(store, inputs), [one.name for one in targets or ()]
+    if fidelities:
+        store, failed = spread_fidelities(store, fidelities, names or (), path), {}
     if targets is None:
         targets = describe_targets(store, settings, path)
         inputs = describe_inputs(store, settings, path)

@@ -167,7 +167,7 @@ def check_columns(config: Mapping[str, Any], typed: Sequence[str]) -> None:
         raise ConfigError(f"{weights[0]} has no effect on one target, {targets[0]}; omit it")
     split = dataset["split"]
     read = (dataset["weight_column"], dataset["delta"], split["column"], split["stratify"])
-    read += tuple(dataset["inputs"] or ())
+    read += (dataset["fidelity"], *(dataset["inputs"] or ()), *dataset["fidelities"].values())
     for key, used in (("units", targets), ("derived", [*targets, *read])):
         for name in typed:
             column = name.removeprefix(f"dataset.{key}.")

@@ -167,19 +167,25 @@ def _check_head(cfg: DictConfig) -> None:
 
 def _check_inputs(plain: Mapping[str, Any], typed: Sequence[str]) -> None:
     """Check that inputs beside the structure, and what is said of them, are read."""
-    where = plain["model"].get("inputs", "head")
-    if not plain["dataset"]["inputs"]:
+    dataset, where = plain["dataset"], plain["model"].get("inputs", "head")
+    if dataset["fidelities"] and dataset["fidelity"]:
+        raise ConfigError("dataset.fidelities excludes dataset.fidelity; omit one")
+    if dataset["fidelities"] and dataset["split"]["method"] == "matbench":
+        raise ConfigError("dataset.fidelities excludes dataset.split.method=matbench")
+    if not (dataset["inputs"] or dataset["fidelities"] or dataset["fidelity"]):
         if where != "head" or "model.inputs" in typed:
-            raise ConfigError(f"model.inputs={where} needs dataset.inputs=[…]; omit it")
+            raise ConfigError(
+                f"model.inputs={where} needs dataset.inputs=[…] or fidelities; omit it"
+            )
         return
     if plain["head"]:
         raise ConfigError(
-            "a kernel head does not read dataset.inputs; give head=mlp, or omit dataset.inputs"
+            "a kernel head does not read dataset.inputs or fidelities; give head=mlp, or omit them"
         )
-    if "dataset.split.duplicates" in typed and plain["dataset"]["split"]["duplicates"] == "ignore":
+    if "dataset.split.duplicates" in typed and dataset["split"]["duplicates"] == "ignore":
         raise ConfigError(
-            "dataset.split.duplicates=ignore has no effect with dataset.inputs, which keep all "
-            "rows of a crystal in one part; omit it"
+            "dataset.split.duplicates=ignore has no effect with dataset.inputs or fidelities, "
+            "which keep all rows of a crystal in one part; omit it"
         )
 
 

@@ -92,6 +92,20 @@ class CrystalGraphs:
             yield CrystalGraphs(**part)
             first = end
 
+    def take(self, rows: Array) -> "CrystalGraphs":
+        """Return the graphs of some crystals [n_rows], in this order; one may occur repeatedly."""
+        where = {"n_graphs": rows}
+        for count in COUNTS:
+            n = getattr(self, count).astype(np.int64)
+            first, length = (np.cumsum(n) - n)[rows], n[rows]
+            shift = first - (np.cumsum(length) - length)
+            where[count] = np.arange(length.sum()) + np.repeat(shift, length)
+        taken = {}
+        for name, (_, shape) in LAYOUT.items():
+            axis = joined_axis(name)
+            taken[name] = np.take(getattr(self, name), where[str(shape[axis])], axis)
+        return CrystalGraphs(**taken)
+
     @classmethod
     def concatenate(cls, parts: Sequence["CrystalGraphs"]) -> "CrystalGraphs":
         """Concatenate graphs."""

@@ -18,6 +18,7 @@ from csgcnn.data.targets import Target
 from csgcnn.data.transforms import LARGEST
 from csgcnn.errors import ConfigError, UserError
 
+FIDELITY = "fidelity"  # column that `dataset.fidelities` adds
 COMPOSITION = "composition"  # the value of `dataset.delta` that is no column
 
 
@@ -29,11 +30,15 @@ class Input:
         name: Name of the column.
         categories: Sorted labels; empty: a number.
         is_reference: Whether it is the column of `dataset.delta`, which is added to predictions.
+        is_fidelity: Whether it names the method by which the target is known.
+        columns: Columns of `dataset.fidelities` that hold the target, one for each category.
     """
 
     name: str
     categories: tuple[str, ...] = ()
     is_reference: bool = False
+    is_fidelity: bool = False
+    columns: tuple[str, ...] = ()
 
     @property
     def expected(self) -> str:
@@ -51,7 +56,8 @@ class Input:
     @classmethod
     def from_plain(cls, fields: Mapping[str, Any]) -> "Input":
         """Return the input whose fields a checkpoint holds."""
-        return cls(**{**fields, "categories": tuple(fields["categories"])})
+        tuples = {name: tuple(fields[name]) for name in ("categories", "columns")}
+        return cls(**{**fields, **tuples})
 
     def encode(self, value: Scalar) -> float:
         """Return the number that stands for a cell, the position of a category; NaN: neither."""
@@ -70,7 +76,9 @@ def reference_inputs(targets: Sequence[Target]) -> list[Input]:
 
 
 def describe_inputs(store: GraphStore, settings: DatasetSettings, source: Path) -> list[Input]:
-    """Describe the columns of `dataset.inputs`: those with text have categories.
+    """Describe the columns of `dataset.inputs`, and that of the fidelity.
+
+    A fidelity and columns with text have categories.
 
     Args:
         store: The data set.
@@ -82,8 +90,10 @@ def describe_inputs(store: GraphStore, settings: DatasetSettings, source: Path) 
         UserError: A column is absent, or has one category or too many.
     """
     inputs = []
-    for name in settings.inputs or ():
-        key = f"dataset.inputs=[{name}]"
+    fidelity = FIDELITY if settings.fidelities else settings.fidelity
+    for name in dict.fromkeys([*(settings.inputs or ()), *([fidelity] if fidelity else ())]):
+        is_fidelity = name == fidelity
+        key = f"dataset.fidelity={name}" if is_fidelity else f"dataset.inputs=[{name}]"
         if name in (settings.targets or ()):
             raise ConfigError(f"{key} is a target; expected other columns")
         if name not in store.columns:
@@ -93,9 +103,16 @@ def describe_inputs(store: GraphStore, settings: DatasetSettings, source: Path) 
         values = store.columns[name]
         known = [value for value in values if value is not None and not is_missing_number(value)]
         # Some text among numbers is a mistake, which rejects its rows.
-        is_category = 2 * sum(isinstance(value, str | bool) for value in known) > len(known)
-        inputs.append(Input(name, labels_of(values) if is_category else ()))
-        n_categories = len(inputs[-1].categories)
+        n_texts = sum(isinstance(value, str | bool) for value in known)
+        is_category = is_fidelity or 2 * n_texts > len(known)
+        labels = labels_of(values) if is_category else ()
+        columns = (
+            [settings.fidelities[label] for label in labels]
+            if settings.fidelities and is_fidelity
+            else []
+        )
+        inputs.append(Input(name, labels, is_fidelity=is_fidelity, columns=tuple(columns)))
+        n_categories = len(labels)
         if is_category and not 2 <= n_categories <= MOST_CLASSES:
             raise UserError(
                 f"{key}: {source} has {n_categories} different values of it, expected 2 to "

@@ -131,7 +131,7 @@ def describe_targets(store: GraphStore, settings: DatasetSettings, source: Path)
         names = [
             name
             for name, values in store.columns.items()
-            if name not in (settings.delta, *(settings.inputs or ()))
+            if name not in (settings.delta, settings.fidelity, *(settings.inputs or ()))
             and (name in tasks or not any_text(values))
         ]
         if len(names) != 1:

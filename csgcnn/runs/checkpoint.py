@@ -40,6 +40,7 @@ from csgcnn.runs.untrusted import (
 FORMAT = 5
 KIND = "csgcnn checkpoint"
 METADATA = "csgcnn"  # the entry of the safetensors metadata
+INPUT_FIELDS = {"name", "categories", "columns", "is_reference", "is_fidelity"}
 REQUIRED = ("config", "targets", "elements", "state_dict")
 ADDED_IN_3 = {"ensemble": 1, "init_from": None, "init_parts": "all"}  # keys of the configuration
 MEAN_OF_FEATURES = re.compile(r"(^|\.)global_features\.mean$")
@@ -225,13 +226,15 @@ def _are_inputs(value: Any) -> bool:
 
 
 def _is_input(value: Any) -> bool:
-    if not isinstance(value, dict) or value.keys() != {"name", "categories", "is_reference"}:
+    if not isinstance(value, dict) or value.keys() != INPUT_FIELDS:
         return False
-    categories = value["categories"]
+    categories, columns = value["categories"], value["columns"]
     return (
         isinstance(categories, list | tuple)
-        and all(map(_is_text, (value["name"], *categories)))
+        and isinstance(columns, list | tuple)
+        and all(map(_is_text, (value["name"], *categories, *columns)))
         and len(set(categories)) == len(categories)
+        and len(columns) in (0, len(categories))
         and value["is_reference"] is False
     )
 

@@ -28,6 +28,7 @@ from csgcnn.evaluation.baselines import (
 from csgcnn.evaluation.benchmark_summary import Fold
 from csgcnn.evaluation.calibration import calibration_labels, coverage, format_coverage
 from csgcnn.evaluation.domain_metrics import format_domain_metrics, metrics_with_domain
+from csgcnn.evaluation.fidelity_metrics import format_fidelities, metrics_by_fidelity
 from csgcnn.evaluation.inference import predict_with_std
 from csgcnn.evaluation.metrics import (
     TASKS,
@@ -99,8 +100,12 @@ def write_results(
     covered = coverage(prediction["test"], std["test"], values["test"], targets) if std else {}
     scales = _scale_entries(model, targets, covered, values["val"]) if std else {}
     entries |= _baseline_entries(baselines, targets)
+    by_fidelity = {p: metrics_by_fidelity(dataset, prediction[p], split[p]) for p in predicted}
+    entries |= {"fidelities": by_fidelity} if any(by_fidelity.values()) else {}
     run.write_json("metrics.json", {**metrics, **entries, **scales, **facts})
     _log_test(metrics, targets, baselines, covered, len(split["test"]) > 0)
+    for line in format_fidelities(by_fidelity.get("test", {}), targets, "test"):
+        log.info("%s", line)
     _log_leaks(facts)
     if plot and len(split["test"]):
         tested = plots.Predicted(prediction["test"], std.get("test"), values["test"])

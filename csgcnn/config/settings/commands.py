@@ -29,7 +29,7 @@ format_plugins_setting = partial(
 # Keys of the section dataset that csgcnn build and evaluate do not read; options set them.
 OF_TRAINING = (
     *("targets", "units", "tasks", "transform", "delta", "task_weights", "class_weights"),
-    *("weight_column", "split", "labels", "inputs"),
+    *("weight_column", "split", "labels", "inputs", "fidelities", "fidelity"),
 )
 
 
@@ -235,7 +235,7 @@ class DescribeSettings:
         metadata={
             "unread": (
                 *("delta", "task_weights", "class_weights", "weight_column", "labels", "on_error"),
-                *("max_rejected", "inputs"),
+                *("max_rejected", "inputs", "fidelities", "fidelity"),
             )
         },
     )

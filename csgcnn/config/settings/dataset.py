@@ -174,6 +174,18 @@ class DatasetSettings:
         null="none",
         verbatim=True,
     )
+    fidelities: dict[str, str] = setting(
+        {},
+        "Columns that hold the target by several methods, by name of the method: {gga: gap_gga, "
+        "hse: gap_hse}. Each value is a row, and the name is an input, `fidelity`.",
+        verbatim=True,
+    )
+    fidelity: str | None = setting(
+        None,
+        "Column with the name of the method of each record: an input with metrics for each name.",
+        null="none",
+        verbatim=True,
+    )
     labels: dict[str, str] = setting(
         {},
         "Names of the targets in figures and messages, by column.",
