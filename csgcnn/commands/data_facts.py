@@ -34,8 +34,9 @@ def report_data(data: Prepared) -> dict[str, Any]:
         log.warning("%d %s left out, see rejected.csv", n_rejected, were)
     for warning in label_warnings(dataset, split["train"]):
         log.warning("%s", warning)
-    has_classes = any(target.classes for target in dataset.targets)
-    if len(dataset.rows) < SMALL and not (store.settings.site_features or has_classes):
+    # What the kernel heads of recipe=small do not read.
+    is_other = any(target.classes for target in dataset.targets) or bool(dataset.inputs)
+    if len(dataset.rows) < SMALL and not (store.settings.site_features or is_other):
         log.info("with fewer than %d crystals, recipe=small is more accurate in general", SMALL)
     uses_pretrained = any(name.startswith("pretrained ") for name in store.settings.site_features)
     if uses_pretrained and (n_known := pretrained.n_trained_on(store, split["test"])):

@@ -13,14 +13,15 @@ from csgcnn.errors import ConfigError, UserError
 
 
 def known_fidelities(store: GraphStore, inputs: Sequence[Input]) -> dict[str, str]:
-    """Return the columns of the fidelities that a model was trained on, by name.
+    """Return the columns of a data set that hold fidelities of a model, by name.
 
     Args:
-        store: A data set; if it has a row for each fidelity, nothing is returned.
+        store: The data set; if it has a row for each fidelity, nothing is returned.
         inputs: What the model reads beside the structure.
     """
     pairs = [zip(one.categories, one.columns, strict=True) for one in inputs if one.columns]
-    return {} if FIDELITY in store.columns else dict(chain.from_iterable(pairs))
+    known = {} if FIDELITY in store.columns else dict(chain.from_iterable(pairs))
+    return {label: column for label, column in known.items() if column in store.columns}
 
 
 def spread_fidelities(
@@ -38,7 +39,7 @@ def spread_fidelities(
         source: Path of the data, for messages.
 
     Raises:
-        ConfigError: The target is none of the columns, or there is one fidelity only.
+        ConfigError: The target is none of the columns.
         UserError: A column is absent, or the data have a column `fidelity`.
     """
     key = "dataset.fidelities"
@@ -47,8 +48,6 @@ def spread_fidelities(
             f"dataset.targets=[{','.join(targets)}]: expected one of the columns of {key}, "
             f"{', '.join(fidelities.values())}"
         )
-    if len(fidelities) < 2:
-        raise ConfigError(f"{key}: expected two or more columns, by name of the fidelity")
     for label, column in fidelities.items():
         if column not in store.columns:
             raise UserError(

@@ -106,16 +106,12 @@ def describe_inputs(store: GraphStore, settings: DatasetSettings, source: Path) 
         n_texts = sum(isinstance(value, str | bool) for value in known)
         is_category = is_fidelity or 2 * n_texts > len(known)
         labels = labels_of(values) if is_category else ()
-        columns = (
-            [settings.fidelities[label] for label in labels]
-            if settings.fidelities and is_fidelity
-            else []
-        )
+        sources = settings.fidelities if is_fidelity else {}
+        columns = [sources[label] for label in labels if label in sources]
         inputs.append(Input(name, labels, is_fidelity=is_fidelity, columns=tuple(columns)))
-        n_categories = len(labels)
-        if is_category and not 2 <= n_categories <= MOST_CLASSES:
+        if is_category and not 2 <= len(labels) <= MOST_CLASSES:
             raise UserError(
-                f"{key}: {source} has {n_categories} different values of it, expected 2 to "
+                f"{key}: {source} has {len(labels)} different values of it, expected 2 to "
                 f"{MOST_CLASSES} categories, or numbers"
             )
     return inputs

@@ -1,11 +1,13 @@
 """Errors of each fidelity."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.inputs import own_values
+from csgcnn.data.splits import Split
 from csgcnn.data.targets import Target
 from csgcnn.evaluation.metrics import TASKS, Metrics, task_of
 from csgcnn.evaluation.unit_metrics import reported_metrics
@@ -29,6 +31,20 @@ def metrics_by_fidelity(dataset: Dataset, prediction: Tensor, rows: Tensor) -> B
             truth = dataset.values[rows[is_one]]
             found[label] = reported_metrics(prediction[is_one], truth, dataset.targets)
     return found
+
+
+def fidelity_entries(
+    dataset: Dataset, prediction: Mapping[str, Tensor], split: Split
+) -> dict[str, Any]:
+    """Return the entry of metrics.json about fidelities; nothing without any.
+
+    Args:
+        dataset: The data set.
+        prediction: Predictions of each part [n_rows, sum of n_outputs].
+        split: Rows of each part.
+    """
+    found = {p: metrics_by_fidelity(dataset, of, split[p]) for p, of in prediction.items()}
+    return {"fidelities": found} if any(found.values()) else {}
 
 
 def format_fidelities(metrics: ByFidelity, targets: Sequence[Target], part: str = "") -> list[str]:

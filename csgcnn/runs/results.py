@@ -28,7 +28,7 @@ from csgcnn.evaluation.baselines import (
 from csgcnn.evaluation.benchmark_summary import Fold
 from csgcnn.evaluation.calibration import calibration_labels, coverage, format_coverage
 from csgcnn.evaluation.domain_metrics import format_domain_metrics, metrics_with_domain
-from csgcnn.evaluation.fidelity_metrics import format_fidelities, metrics_by_fidelity
+from csgcnn.evaluation.fidelity_metrics import fidelity_entries, format_fidelities
 from csgcnn.evaluation.inference import predict_with_std
 from csgcnn.evaluation.metrics import (
     TASKS,
@@ -99,13 +99,9 @@ def write_results(
     baselines = _baselines(features, dataset, split)
     covered = coverage(prediction["test"], std["test"], values["test"], targets) if std else {}
     scales = _scale_entries(model, targets, covered, values["val"]) if std else {}
-    entries |= _baseline_entries(baselines, targets)
-    by_fidelity = {p: metrics_by_fidelity(dataset, prediction[p], split[p]) for p in predicted}
-    entries |= {"fidelities": by_fidelity} if any(by_fidelity.values()) else {}
+    entries |= fidelity_entries(dataset, prediction, split) | _baseline_entries(baselines, targets)
     run.write_json("metrics.json", {**metrics, **entries, **scales, **facts})
-    _log_test(metrics, targets, baselines, covered, len(split["test"]) > 0)
-    for line in format_fidelities(by_fidelity.get("test", {}), targets, "test"):
-        log.info("%s", line)
+    _log_test(metrics, targets, baselines, covered, entries)
     _log_leaks(facts)
     if plot and len(split["test"]):
         tested = plots.Predicted(prediction["test"], std.get("test"), values["test"])
@@ -181,9 +177,9 @@ def _log_test(
     targets: Sequence[Target],
     baselines: Mapping[str, Mapping[str, Mapping[str, Metrics]]],
     covered: Mapping[str, Mapping[str, float]],
-    has_rows: bool,
+    entries: Mapping[str, Any],
 ) -> None:
-    if not has_rows:
+    if "test" in entries["not_measured"]:
         log.info("test errors: not measured, there are no test rows")
         return
     for target in targets:
@@ -197,6 +193,8 @@ def _log_test(
         if inside := metrics.get("in_distribution"):
             simple = (of[target.name] for of in baselines["in_distribution"].values())
             log.info("in distribution: %s", format_metrics(target, inside[target.name], *simple))
+    for line in format_fidelities(entries.get("fidelities", {}).get("test", {}), targets, "test"):
+        log.info("%s", line)
 
 
 def _log_leaks(facts: Mapping[str, Any]) -> None:

@@ -38,6 +38,11 @@ def test_each_known_value_is_a_row(gaps: GraphStore) -> None:
     assert found == Input("fidelity", ("gga", "hse"), is_fidelity=True, columns=("gap_gga", "gap"))
     assert known_fidelities(gaps, [found]) == COLUMNS
     assert known_fidelities(spread, [found]) == {}, "these data have a row for each already"
+    one = spread_fidelities(gaps, {"hse": "gap"}, ["gap"], SOURCE)
+    with pytest.raises(UserError, match="has 1 different values of it, expected 2"):
+        describe_inputs(one, settings, SOURCE)
+    del gaps.columns["gap_gga"]
+    assert known_fidelities(gaps, [found]) == {"hse": "gap"}
 
 
 def test_rows_of_a_crystal_have_its_graph(store: GraphStore) -> None:
@@ -67,7 +72,6 @@ def test_a_column_of_fidelities_has_categories(
     [
         (COLUMNS, ["year"], r"dataset.targets=\[year\]: expected one of the columns"),
         (COLUMNS, ["gap", "gap_gga"], "expected one of the columns of dataset.fidelities, gap_gga"),
-        ({"hse": "gap"}, ["gap"], "expected two or more columns"),
         ({**COLUMNS, "scan": "gap_scan"}, ["gap"], "dataset.fidelities.scan=gap_scan: gaps.json"),
     ],
 )
