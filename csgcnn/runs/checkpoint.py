@@ -230,8 +230,7 @@ def _is_input(value: Any) -> bool:
         return False
     categories, columns = value["categories"], value["columns"]
     return (
-        isinstance(categories, list | tuple)
-        and isinstance(columns, list | tuple)
+        all(isinstance(each, list | tuple) for each in (categories, columns))
         and all(map(_is_text, (value["name"], *categories, *columns)))
         and len(set(categories)) == len(categories)
         and len(columns) in (0, len(categories))
