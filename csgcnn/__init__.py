@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from csgcnn.commands.api import EvaluationResult, TrainingResult, describe, evaluate, train
+    from csgcnn.commands.card import model_card
     from csgcnn.commands.explanations import explain
     from csgcnn.crystals.crystal import Crystal
     from csgcnn.data.store import GraphStore
@@ -45,6 +46,7 @@ __all__ = [
     "evaluate",
     "explain",
     "load",
+    "model_card",
     "train",
 ]
 
@@ -67,6 +69,7 @@ _MODULES = {
     "evaluate": "csgcnn.commands.api",
     "explain": "csgcnn.commands.explanations",
     "load": "csgcnn.predictor",
+    "model_card": "csgcnn.commands.card",
     "train": "csgcnn.commands.api",
 }
 

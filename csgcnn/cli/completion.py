@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from csgcnn.cli.spelling import PLAIN_KEYS
 from csgcnn.config.keys import described_keys, section_keys
 from csgcnn.config.locations import CONF
 from csgcnn.config.override import ALIASES, full_key, parse_override
@@ -87,8 +88,8 @@ def candidates(words: Sequence[str], word: str, commands: Sequence[str]) -> Iter
         return FLAGS if command in COMMANDS else ("--help",)
     if command in COMMANDS:
         return _overrides(command, words[1:], word)
-    if command == "import-cgcnn":
-        own = [f"{key}=" for key in ("output", "name", "unit")]
+    if command in PLAIN_KEYS:
+        own = [f"{key}=" for key in PLAIN_KEYS[command]]
         return _paths("output=", word) if word.startswith("output=") else [*own, *_paths("", word)]
     return _paths("", word) if command == "table" else ()
 

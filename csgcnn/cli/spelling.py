@@ -20,6 +20,11 @@ _FLAGS = (
 _SHORT_FLAGS = ("-h", "-c", "-p", "-r", "-m", "-sc", "-cp", "-cn", "-cd", "-i")
 # Other configurations may define further keys and options.
 _OTHER_CONFIGURATIONS = ("--config", "-c", "hydra.searchpath", "hydra/searchpath", "resume=")
+# Keys of the commands that read a file and have no configuration.
+PLAIN_KEYS = {
+    "card": ("output", "license", "name", "overwrite"),
+    "import-cgcnn": ("output", "name", "unit", "overwrite"),
+}
 # Hydra's own completion knows no sub-commands.
 HYDRA_COMPLETION = ("--shell-completion", "-sc")
 USE_INSTALL_COMPLETION = "not supported; use csgcnn --install-completion [bash|zsh|fish]"

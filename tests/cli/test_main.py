@@ -49,6 +49,8 @@ ANSWERS: list[tuple[list[str], int, list[str]]] = [
     (["import-cgcnn", "--help"], 0, ["csgcnn import-cgcnn FILE.pth.tar [output=PATH]", "example:"]),
     (["import-cgcnn"], 2, ["FILE.pth.tar"]),
     (["import-cgcnn", "a.pth.tar", "nmae=gap"], 2, ["did you mean name?"]),
+    (["card", "--help"], 0, ["csgcnn card CKPT [output=README.md]", "example:"]),
+    (["card", "best.ckpt", "lisense=mit"], 2, ["did you mean license?"]),
     (["table", "--help"], 0, ["DIR"]),
 ]
 
