@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from csgcnn.evaluation.data_report import DataReport
     from csgcnn.predictor import Predictor, load
     from csgcnn.runs.explanations import Explanations
+    from csgcnn.screening.acquisition import Rule, select
     from csgcnn.screening.embedding import Embedding, embed
 
 __version__ = "0.2.0"
@@ -36,6 +37,7 @@ __all__ = [
     "Explanations",
     "GraphStore",
     "Predictor",
+    "Rule",
     "StructureError",
     "Target",
     "TrainingResult",
@@ -47,6 +49,7 @@ __all__ = [
     "explain",
     "load",
     "model_card",
+    "select",
     "train",
 ]
 
@@ -60,6 +63,7 @@ _MODULES = {
     "Explanations": "csgcnn.runs.explanations",
     "GraphStore": "csgcnn.data.store",
     "Predictor": "csgcnn.predictor",
+    "Rule": "csgcnn.screening.acquisition",
     "StructureError": "csgcnn.errors",
     "Target": "csgcnn.data.targets",
     "TrainingResult": "csgcnn.commands.api",
@@ -70,6 +74,7 @@ _MODULES = {
     "explain": "csgcnn.commands.explanations",
     "load": "csgcnn.predictor",
     "model_card": "csgcnn.commands.card",
+    "select": "csgcnn.screening.acquisition",
     "train": "csgcnn.commands.api",
 }
 

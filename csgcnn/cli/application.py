@@ -121,7 +121,7 @@ def _make_job(
                 # Launchers and sweepers keep account of failed jobs.
                 raise FailedJobError(failure) from error
             _end(command, error)
-        if command in ("predict", "embed", "explain", "build") and result:
+        if command in ("predict", "embed", "explain", "select", "build") and result:
             if not is_sweep:
                 raise SystemExit(result)
             failures.append(f"{name}: not every structure could be used")

@@ -25,6 +25,7 @@ csgcnn: train crystal graph neural networks and predict with them
   csgcnn evaluate ckpt=PATH dataset=OPTION [split=train|val|test]       measure a trained model
   csgcnn describe dataset=OPTION [output=report.json]                   report what a data set holds
   csgcnn embed    ckpt=PATH structures=PATH [map=pca|tsne|umap]         write vectors of crystals
+  csgcnn select   ckpt=PATH structures=PATH n=N by=RULE                 choose what to compute next
   csgcnn build    dataset=OPTION output=FOLDER                          build and store graphs
   csgcnn table    DIR [DIR ...]                                         compare runs
   csgcnn benchmark task=OPTION [recipe=OPTION] [folds=[0,1,...]]        train on the folds of a task
@@ -271,6 +272,7 @@ COMMANDS: dict[str, Callable[[str, Sequence[str]], int]] = {
     "describe": _run_command,
     "embed": _run_command,
     "explain": _run_command,
+    "select": _run_command,
     "build": _run_command,
     "benchmark": _run_command,
     "table": _run_plain,

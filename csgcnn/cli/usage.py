@@ -112,6 +112,21 @@ csgcnn explain ckpt=best.ckpt 'structures=Ca(OH)2.cif' output=hydroxide \\
 The contributions of the sites and of the global features add up to the
 prediction minus that of the reference. Needs pooling=mean or sum, and head=mlp.""",
     ),
+    "select": Usage(
+        "choose the structures to compute or measure next",
+        "csgcnn select ckpt=PATH structures=PATH [n=10] [by=uncertainty]\n"
+        "                     [goal=max|min|NUMBER] [key=value ...]",
+        """\
+csgcnn select 'ckpt=sweeps/seeds/*/checkpoints/best.ckpt' \\
+    structures=my_cifs n=2
+csgcnn select 'ckpt=sweeps/seeds/*/checkpoints/best.ckpt' \\
+    structures=my_cifs n=2 by=ucb goal=max output=highest.csv
+csgcnn select ckpt=best.ckpt structures=my_cifs n=2 by=diverse \\
+    output=diverse.csv""",
+        """\
+Training crystals are left out. All rules but by=diverse need a model that
+predicts standard deviations.""",
+    ),
     "evaluate": Usage(
         "measure a trained model on a data set with known targets",
         "csgcnn evaluate ckpt=PATH dataset=OPTION [split=train|val|test]\n"

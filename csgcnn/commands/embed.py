@@ -2,7 +2,7 @@
 
 import html
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,27 +64,11 @@ def embed(cfg: DictConfig) -> int:
         ConfigError: The output exists, or a package is not installed.
     """
     paths = _paths(cfg)
-    reports = RecordReports.beside(paths.vectors, paths.vectors.suffix)
-    sources = listed(cfg.structures)
     others = [paths.sites] * (cfg.sites and paths.sites != paths.vectors)
     others += [paths.map, paths.page] * bool(cfg.map)
-    inputs = map(user_path, [*listed(cfg.ckpt), *sources])
-    check_output(paths.vectors, [*others, *reports.paths], inputs, cfg.overwrite)
-    predictor = Predictor.load(
-        checkpoint_paths(listed(cfg.ckpt)), select_device(cfg.device), cfg.plugins
-    )
-    for note in model_notes(predictor.domain, predictor.uncalibrated):
-        log.warning("%s", note)
-    embedding = read_and_embed(predictor, cfg, sources)
-    rejected = embedding.prediction.rejected
-    write_rejected(rejected, reports.rejected)
-    report_warnings(embedding.prediction.warnings, reports.warnings)
-    for line in warning_lines(embedding.prediction):
-        log.warning("%s", line)
-    if rejected:
-        reasons = first_reasons(rejected, len(rejected))
-        unusable = plural(len(rejected), "structure")
-        log.warning("%s could not be used (%s): %s", unusable, reasons, reports.rejected)
+    check_outputs(cfg, paths.vectors, others)
+    predictor = loaded(cfg)
+    embedding = read_and_embed(predictor, cfg, paths.vectors)
     if not embedding.ids:
         log.error("no structure was embedded, and nothing is written")
         return 1
@@ -94,28 +78,63 @@ def embed(cfg: DictConfig) -> int:
     n_features = embedding.vectors.shape[1]
     n_structures = plural(len(embedding.ids), "structure")
     log.info("%s as vectors of %d numbers: %s", n_structures, n_features, paths.vectors)
-    return 1 if rejected and cfg.on_error != "skip" else 0
+    return 1 if embedding.prediction.rejected and cfg.on_error != "skip" else 0
 
 
-def read_and_embed(predictor: Predictor, cfg: DictConfig, sources: list[str]) -> Embedding:
-    """Read structures, or a folder of built graphs, and embed them.
+def check_outputs(cfg: DictConfig, output: Path, others: Sequence[Path] = ()) -> None:
+    """Check that an output, and the files beside it, replace nothing that the user may need.
+
+    Args:
+        cfg: Configuration of the command.
+        output: The output.
+        others: Files that are written beside it, other than the lists of records.
+    """
+    if not output.parent.is_dir():
+        raise UserError(f"output={output}: there is no folder {output.parent}")
+    inputs = map(user_path, [*listed(cfg.ckpt), *listed(cfg.structures)])
+    reports = RecordReports.beside(output, output.suffix)
+    check_output(output, [*others, *reports.paths], inputs, cfg.overwrite)
+
+
+def loaded(cfg: DictConfig) -> Predictor:
+    """Return the model of a command, and log what to know of all its predictions."""
+    device = select_device(cfg.device)
+    predictor = Predictor.load(checkpoint_paths(listed(cfg.ckpt)), device, cfg.plugins)
+    for note in model_notes(predictor.domain, predictor.uncalibrated):
+        log.warning("%s", note)
+    return predictor
+
+
+def read_and_embed(predictor: Predictor, cfg: DictConfig, output: Path) -> Embedding:
+    """Read structures, or a folder of built graphs, and embed them; list rejected ones.
 
     Args:
         predictor: The model.
         cfg: Configuration of the command.
-        sources: Paths of the structures.
+        output: Output of the command, beside which rejected structures and warnings are listed.
     """
+    reports = RecordReports.beside(output, output.suffix)
     with counted("embedding") as count:
 
         def chunks() -> Iterator[Chunk]:
-            for chunk in _chunks(predictor, cfg, sources):
+            for chunk in _chunks(predictor, cfg, listed(cfg.structures)):
                 yield chunk
                 count((0 if chunk[0] is None else len(chunk[0])) + len(chunk[1]))
 
         given = given_values(plain(cfg.inputs), predictor.input_columns)
-        return embed_chunks(
+        embedding = embed_chunks(
             predictor, chunks(), cfg.batch_size, bool(cfg.get("sites")), given=given
         )
+    rejected = embedding.prediction.rejected
+    write_rejected(rejected, reports.rejected)
+    report_warnings(embedding.prediction.warnings, reports.warnings)
+    for line in warning_lines(embedding.prediction):
+        log.warning("%s", line)
+    if rejected:
+        reasons = first_reasons(rejected, len(rejected))
+        unusable = plural(len(rejected), "structure")
+        log.warning("%s could not be used (%s): %s", unusable, reasons, reports.rejected)
+    return embedding
 
 
 def _chunks(predictor: Predictor, cfg: DictConfig, sources: list[str]) -> Iterator[Chunk]:
@@ -185,8 +204,6 @@ def _paths(cfg: DictConfig) -> Paths:
         raise ConfigError(f"output={output}: expected a name that ends in {' or '.join(FORMATS)}")
     if output.suffix == ".parquet" and find_spec("pyarrow") is None:
         raise ConfigError(f"output={output}: parquet needs pyarrow: pip install 'csgcnn[parquet]'")
-    if not output.parent.is_dir():
-        raise UserError(f"output={output}: there is no folder {output.parent}")
     if cfg.map:
         check_method(cfg.map)
     sites = output if output.suffix == ".npz" else output.with_suffix(".sites.parquet")

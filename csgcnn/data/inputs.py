@@ -11,7 +11,7 @@ from torch import Tensor
 
 from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.crystals.graph_builder import Rejected
-from csgcnn.crystals.records import Record, is_missing_number, none_if_missing
+from csgcnn.crystals.records import is_missing_number, none_if_missing
 from csgcnn.data.classes import MOST_CLASSES, labels_of, position_of
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.data.targets import Target
@@ -264,13 +264,3 @@ def usable_rows(
     usable = [row for row in rows if row not in store.lacking]
     rejected = [Rejected(store.ids[row], store.lacking[row]) for row in lacking]
     return torch.tensor(usable, dtype=torch.long), rejected
-
-
-def columns_of(records: Sequence[Record], inputs: Sequence[Input]) -> dict[str, list[Scalar]]:
-    """Return columns of records, by name; None where missing.
-
-    Args:
-        records: The records.
-        inputs: Columns that the model reads.
-    """
-    return {one.name: [record.columns.get(one.name) for record in records] for one in inputs}

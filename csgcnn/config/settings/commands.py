@@ -9,20 +9,16 @@ from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.config.settings.run import BenchmarkSettings, RunSettings
 from csgcnn.config.settings.setting import MISSING, setting
+from csgcnn.config.settings.structures import (
+    EmbedSettings,
+    SelectSettings,
+    StructureSettings,
+    batch_size_setting,
+    on_error_setting,
+    plugins_setting,
+)
 from csgcnn.config.settings.trainer import device_setting, workers_setting
 
-batch_size_setting = partial(
-    setting, 256, "Crystals per forward pass.", at_least=1, effect="execution"
-)
-plugins_setting = partial(
-    setting, [], "Packages whose classes the checkpoint may name.", effect="execution"
-)
-on_error_setting = partial(
-    setting,
-    "raise",
-    "raise: exit code 1 if a structure was rejected; skip: exit code 0.",
-    choices=("raise", "skip"),
-)
 format_plugins_setting = partial(
     setting, [], "Packages that register data formats.", effect="execution"
 )
@@ -49,47 +45,6 @@ class BuildSettings:
     graph: GraphSettings = field(default_factory=GraphSettings)
     workers: int | None = workers_setting()
     plugins: list[str] = format_plugins_setting()
-
-
-@dataclass(slots=True)
-class StructureSettings:
-    """Describe what the commands read that apply a model to structures."""
-
-    ckpt: Any = setting(
-        MISSING,
-        "Checkpoint; a list or pattern of several is an ensemble: mean and standard deviation.",
-        is_path=True,
-    )
-    structures: Any = setting(
-        MISSING,
-        "File, folder, pattern or data file of structures, or a list of these.",
-        is_path=True,
-    )
-    inputs: dict[str, Any] = setting(
-        {},
-        "Values of the inputs of the model for all structures, which replace columns: a value, a "
-        "list, a range start:stop:step with both ends, or all categories. Several values give a "
-        "row each.",
-        verbatim=True,
-    )
-    id_column: str | None = setting(
-        None,
-        "Column of the ids of data files.",
-        null="material_id, jid, mbid, id or name, else the names of structure files",
-        verbatim=True,
-    )
-    structure_column: str | None = setting(
-        None, "Column of the structures of data files.", null="as for training", verbatim=True
-    )
-    all_blocks: bool = setting(
-        False, "Predict every structure of a CIF with several, with ids FILE:BLOCK."
-    )
-    formula_mismatch: str = setting(
-        "refuse",
-        "refuse: a crystal whose elements have other ratios than the formula in its file is "
-        "rejected; warn: it is predicted, with a warning.",
-        choices=("refuse", "warn"),
-    )
 
 
 @dataclass(slots=True)
@@ -146,30 +101,6 @@ class PredictSettings(StructureSettings):
         null="one per core; for built graphs one per two cores",
         effect="execution",
     )
-    plugins: list[str] = plugins_setting()
-
-
-@dataclass(slots=True)
-class EmbedSettings(StructureSettings):
-    """Describe `csgcnn embed`."""
-
-    sites: bool = setting(False, "Also write a vector for each site.")
-    output: str = setting(
-        "embeddings.npz",
-        "File to write: arrays (.npz), or a table (.parquet).",
-        is_path=True,
-    )
-    map: str | None = setting(
-        None,
-        "Also write two coordinates of each crystal as NAME.map.csv, and a map as NAME.map.html.",
-        choices=("pca", "tsne", "umap"),
-        null="no map",
-    )
-    overwrite: bool = setting(False, "Replace the files of an earlier command.")
-    on_error: str = on_error_setting()
-    device: str = device_setting()
-    batch_size: int = batch_size_setting()
-    workers: int | None = workers_setting()
     plugins: list[str] = plugins_setting()
 
 
@@ -264,6 +195,7 @@ COMMANDS: dict[str, type] = {
     "predict": PredictSettings,
     "embed": EmbedSettings,
     "explain": ExplainSettings,
+    "select": SelectSettings,
     "evaluate": EvaluateSettings,
     "build": BuildSettings,
     "describe": DescribeSettings,
