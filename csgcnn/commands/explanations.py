@@ -11,7 +11,7 @@ from torch import Tensor
 
 from csgcnn.crystals.checks import FormulaMismatch
 from csgcnn.crystals.crystal import Crystal
-from csgcnn.crystals.graph_builder import GraphPlan, Rejected, build_graphs
+from csgcnn.crystals.graph_builder import GraphPlan, Rejected
 from csgcnn.crystals.graphs import find_neighbors, to_graphs
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structure_warnings import StructureNote, summary_lines
@@ -23,7 +23,8 @@ from csgcnn.data.given_inputs import (
     points,
     records_of,
 )
-from csgcnn.data.inputs import Input, columns_of, usable_rows
+from csgcnn.data.inputs import Input, usable_rows
+from csgcnn.data.record_stores import stores_of
 from csgcnn.data.store import GraphStore
 from csgcnn.errors import ConfigError, DataWarning, StructureError, UserError
 from csgcnn.nn.attribution import EdgeWeights, check_explainable, contributions, edge_weights
@@ -123,13 +124,10 @@ def explain_records(
     plan = GraphPlan(
         predictor.graph, 1, formula_mismatch, chunk_size=batch_size, keep_crystals=True
     )
-    for chunk in build_graphs(records, plan):
-        if chunk.graphs is None:
+    for chunk, store in stores_of(records, plan, predictor.inputs, predictor.device):
+        if store is None:
             yield Explained([], None, chunk.rejected, chunk.warnings)
             continue
-        ids = [record.id for record in chunk.records]
-        columns = columns_of(chunk.records, predictor.input_columns)
-        store = GraphStore(chunk.graphs, ids, columns, predictor.graph).to(predictor.device)
         prediction = predictor.predict_rows(store, range(len(store)), batch_size)
         crystals = [cast(Crystal, record.source) for record in chunk.records]
         explanations = [*_explain_store(networks, store, crystals, predictor.input_columns)]
