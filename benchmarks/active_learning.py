@@ -120,18 +120,21 @@ def print_table(curves: dict[str, Any], given: argparse.Namespace) -> None:
     """Print the last error and the areas under the curves, relative to random."""
     n_labels = given.start + given.batch * np.arange(given.rounds + 1)
     area = {
-        name: np.trapezoid(found[..., 0], n_labels, axis=1) / np.ptp(n_labels)
+        name: np.trapezoid(found, n_labels, axis=1) / np.ptp(n_labels)
         for name, found in curves.items()
     }
-    print(f"| rule | MAE with {n_labels[-1]} labels | area | minus random (95 %) | best found |")
-    print("| --- | --- | --- | --- | --- |")
+    last = f"MAE with {n_labels[-1]} labels"
+    print(f"| rule | {last} | area | minus random (95 %) | best found | minus random (95 %) |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for name, found in curves.items():
-        difference = area[name] - area["random"]
+        difference = area[name] - area["random"]  # [n_seeds, 2]
         n = len(difference)
-        width = student.ppf(0.975, n - 1) * difference.std(ddof=1) / n**0.5 if n > 1 else np.nan
-        compared = f"{difference.mean():+.4f} ± {width:.4f}" if name != "random" else ""
-        last, best = found[:, -1, 0].mean(), found[:, -1, 1].mean()
-        print(f"| {name} | {last:.4f} | {area[name].mean():.4f} | {compared} | {best:.0%} |")
+        factor = student.ppf(0.975, n - 1) / n**0.5 if n > 1 else np.nan
+        mean, width = difference.mean(0), factor * difference.std(0, ddof=min(1, n - 1))
+        errors, best = (f"{m:+.4f} ± {w:.4f}" for m, w in zip(mean, width, strict=True))
+        mae, share = found[:, -1].mean(0)
+        of_area = area[name][:, 0].mean()
+        print(f"| {name} | {mae:.4f} | {of_area:.4f} | {errors} | {share:.0%} | {best} |")
 
 
 if __name__ == "__main__":
