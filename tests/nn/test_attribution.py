@@ -48,6 +48,24 @@ def test_contributions_add_up_to_prediction_minus_reference(
     torch.testing.assert_close(total, prediction - reference, rtol=1e-4, atol=1e-5)
 
 
+def test_what_enters_at_the_head_contributes_too_also_to_probabilities(
+    composed: Callable[..., DictConfig], pack: Pack, structures: list[Structure]
+) -> None:
+    config = composed("graph.global_features=density", "pooling=sum")
+    model = build_network(config, n_outputs=[1, 3], input_sizes=[0, 2]).eval()
+    store = pack(structures[:6], global_features=("density",))
+    inputs = torch.tensor([[0.5, 0], [2, 1], [-1, 1], [0, 0], [1, 1], [3, 0]])
+    store.set_inputs("test", inputs, {})
+    batch = store.batch(torch.arange(len(store)))
+    found = contributions(model, batch)
+    assert found.crystal is not None
+    weighted = found.sites * batch.atom_multiplicity.unsqueeze(1)
+    total = found.reference + found.crystal
+    total = total.index_add(0, batch.graph_index, weighted)
+    torch.testing.assert_close(total.float(), model(batch), rtol=1e-4, atol=1e-5)
+    assert (found.crystal.abs() > 1e-4).all(0).any()
+
+
 def test_contributions_of_a_linear_head_are_the_terms_of_its_sum(
     network: Networks, pack: Pack, structures: list[Structure]
 ) -> None:
