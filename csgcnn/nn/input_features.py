@@ -72,7 +72,9 @@ class InputFeatures(nn.Module):
             for column, embedding in zip(self.categories, self.embeddings, strict=True)
         ]
         if self.linear is not None:
-            parts.append(self.linear((inputs[:, self.numbers] - self.mean) / self.std))
+            # An index tensor would be copied to a GPU in each step, which a CUDA graph cannot.
+            numbers = torch.stack([inputs[:, column] for column in self.numbers], dim=1)
+            parts.append(self.linear((numbers - self.mean) / self.std))
         return torch.stack(parts).sum(0)
 
 
