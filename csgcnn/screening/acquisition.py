@@ -203,9 +203,11 @@ def choose(predictor: Predictor, embedding: Embedding, n: int, rule: Rule) -> li
     distance = np.array(cells["nearest_distance"], float)
     neighbor, by_choice = list(cells["nearest_id"]), np.zeros(len(vectors), bool)
     own = np.full(len(vectors), np.inf)  # distance to the nearest chosen structure
-    known = predictor.embeddings.percentiles if predictor.embeddings else ()
-    unit = float(known[MEDIAN]) if len(known) else float(np.median(distance)) if len(own) else 1.0
     values = distance if rule.by == DIVERSE else _values(predictor, embedding, rule)
+    is_free &= np.isfinite(values)
+    known = predictor.embeddings.percentiles if predictor.embeddings else ()
+    # without validation rows, the candidates stand for them
+    unit = float(known[MEDIAN] if len(known) else np.median(distance))
     shift = values[is_free].min() if rule.by == UCB and is_free.any() else 0.0
     chosen = list[Choice]()
     for _ in range(min(n, int(is_free.sum()))):
