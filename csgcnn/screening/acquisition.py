@@ -197,6 +197,8 @@ def choose(predictor: Predictor, embedding: Embedding, n: int, rule: Rule) -> li
         n: Largest number of structures to choose.
         rule: How they are chosen.
     """
+    if not embedding.ids:
+        return []
     prediction, vectors = embedding.prediction, embedding.standardized
     cells = prediction.domain
     is_free = np.array([cell != TRUE for cell in cells[IN_TRAINING]], bool)
