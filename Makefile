@@ -8,8 +8,9 @@ DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 POTENTIALS := $(VENV)/.installed-potentials
 LOGGERS := $(VENV)/.installed-loggers
+BROWSER := $(VENV)/.installed-browser
 
-.PHONY: train potentials loggers test test-slow lint format docs reference clean
+.PHONY: train potentials loggers browser test test-slow lint format docs reference clean
 
 train: $(RUNTIME)
 	$(BIN)/csgcnn train
@@ -27,6 +28,9 @@ potentials: $(POTENTIALS)
 
 # The services of logger=..., whose tests are skipped without them.
 loggers: $(LOGGERS)
+
+# What drives Chromium in the tests of reports, which are skipped without it.
+browser: $(BROWSER)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -66,6 +70,10 @@ $(POTENTIALS): $(RUNTIME)
 
 $(LOGGERS): $(RUNTIME)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[tensorboard,wandb,mlflow]'
+	touch $@
+
+$(BROWSER): $(DEV)
+	$(BIN)/pip install --quiet --constraint constraints.txt 'playwright>=1.48'
 	touch $@
 
 clean:

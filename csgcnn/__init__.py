@@ -12,7 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from csgcnn.commands.api import EvaluationResult, TrainingResult, describe, evaluate, train
+    from csgcnn.commands.api import (
+        EvaluationResult,
+        TrainingResult,
+        describe,
+        evaluate,
+        report,
+        train,
+    )
     from csgcnn.commands.card import model_card
     from csgcnn.commands.explanations import explain
     from csgcnn.crystals.crystal import Crystal
@@ -49,6 +56,7 @@ __all__ = [
     "explain",
     "load",
     "model_card",
+    "report",
     "select",
     "train",
 ]
@@ -74,6 +82,7 @@ _MODULES = {
     "explain": "csgcnn.commands.explanations",
     "load": "csgcnn.predictor",
     "model_card": "csgcnn.commands.card",
+    "report": "csgcnn.commands.api",
     "select": "csgcnn.screening.acquisition",
     "train": "csgcnn.commands.api",
 }

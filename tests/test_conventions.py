@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 MODULES = {"__init__", "__main__", "errors", "io", "distributed", "hardware", "predictor"}
 PACKAGES = {"cli", "commands", "config", "crystals", "data", "evaluation", "nn", "runs"}
-PACKAGES |= {"screening", "search", "training"}
+PACKAGES |= {"reports", "screening", "search", "training"}
 
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60

@@ -90,7 +90,8 @@ def candidates(words: Sequence[str], word: str, commands: Sequence[str]) -> Iter
         return _overrides(command, words[1:], word)
     if command in PLAIN_KEYS:
         own = [f"{key}=" for key in PLAIN_KEYS[command]]
-        return _paths("output=", word) if word.startswith("output=") else [*own, *_paths("", word)]
+        start = next((key for key in ("output=", "structures=") if word.startswith(key)), "")
+        return _paths(start, word) if start else [*own, *_paths("", word)]
     return _paths("", word) if command == "table" else ()
 
 

@@ -4,14 +4,13 @@ Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong, 
 interrupted.
 """
 
-import argparse
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from csgcnn import __version__
-from csgcnn.cli.spelling import PLAIN_KEYS, check_spelling
+from csgcnn.cli.plain import PLAIN
+from csgcnn.cli.spelling import check_spelling
 from csgcnn.errors import ConfigError, UserError, nearest
 from csgcnn.hardware import Rank, read_rank
 from csgcnn.training.interruption import Interruption
@@ -28,6 +27,7 @@ csgcnn: train crystal graph neural networks and predict with them
   csgcnn select   ckpt=PATH structures=PATH n=N by=RULE                 choose what to compute next
   csgcnn build    dataset=OPTION output=FOLDER                          build and store graphs
   csgcnn table    DIR [DIR ...]                                         compare runs
+  csgcnn report   RUN|predictions.csv [...] [output=report.html]        look at errors and crystals
   csgcnn benchmark task=OPTION [recipe=OPTION] [folds=[0,1,...]]        train on the folds of a task
   csgcnn benchmark folds=N dataset=OPTION [repeats=N]                   cross-validate your own data
   csgcnn card     CKPT [output=README.md] [license=NAME]                write a model card
@@ -170,100 +170,6 @@ def _run_plain(command: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _compare_runs(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        "csgcnn table",
-        description="Compare all runs below the folders. Runs that differ only in seeds, fold and "
-        "paths become one row: mean test error ± standard deviation (number of runs). table.md "
-        "and table.csv are written to the first DIR.",
-        epilog="example: csgcnn table runs sweeps/seeds",
-    )
-    parser.add_argument(
-        "folders", metavar="DIR", nargs="+", type=Path, help="a run, a sweep, or a folder of them"
-    )
-    folders = parser.parse_args(arguments).folders
-    from csgcnn.commands.table import leaderboard
-
-    table, left_out = leaderboard(folders)
-    print(table, end="")
-    print(*left_out, sep="\n", end="\n" if left_out else "", file=sys.stderr)
-
-
-def _import_cgcnn(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        "csgcnn import-cgcnn",
-        usage="csgcnn import-cgcnn FILE.pth.tar [output=PATH] [name=NAME] [unit=UNIT]\n"
-        "                           [overwrite=true]",
-        description="Convert a checkpoint of the original CGCNN to one for csgcnn predict and "
-        "evaluate. Nothing in the file is executed.",
-        epilog="example: csgcnn import-cgcnn band-gap.pth.tar output=band_gap.ckpt",
-    )
-    parser.add_argument("file", metavar="FILE.pth.tar", type=Path, help="checkpoint of CGCNN")
-    parser.add_argument(
-        "settings",
-        metavar="key=value",
-        nargs="*",
-        default=[],
-        help="output: the checkpoint to write, by default FILE.ckpt; name and unit of the "
-        "property, by default those of the published model; overwrite=true replaces a file",
-    )
-    found = parser.parse_args(arguments)
-    given = _settings(found.settings, "import-cgcnn")
-    path = found.file.expanduser()
-    stem = path.name.removesuffix(".tar").removesuffix(".pth")
-    output = Path(given.get("output") or f"{stem}.ckpt").expanduser()
-    from csgcnn.commands.import_cgcnn import import_cgcnn
-
-    print(import_cgcnn(path, output, given.get("name"), given.get("unit"), _overwrite(given)))
-
-
-def _write_card(arguments: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        "csgcnn card",
-        usage="csgcnn card CKPT [output=README.md] [license=NAME] [name=NAME] [overwrite=true]",
-        description="Write the model card of a checkpoint, or of the best one of a run: what it "
-        "predicts, data, errors, domain, limits, how to load it.",
-        epilog="example: csgcnn card runs/first license=cc-by-4.0",
-    )
-    parser.add_argument("ckpt", metavar="CKPT", type=Path, help="a checkpoint, a run or a sweep")
-    parser.add_argument(
-        "settings",
-        metavar="key=value",
-        nargs="*",
-        default=[],
-        help="output: the file to write, by default README.md; license of the weights, such as "
-        "mit; name of the model; overwrite=true replaces a file",
-    )
-    found = parser.parse_args(arguments)
-    given = _settings(found.settings, "card")
-    output = Path(given.get("output") or "README.md").expanduser()
-    from csgcnn.commands.card import card
-
-    ckpt, license_, name = found.ckpt.expanduser(), given.get("license"), given.get("name")
-    print(card(ckpt, output, license_, name, _overwrite(given)))
-
-
-def _settings(given: Sequence[str], command: str) -> dict[str, str]:
-    """Return key=value arguments of a command without a configuration."""
-    known = PLAIN_KEYS[command]
-    found = dict(text.partition("=")[::2] for text in given)
-    for key in found.keys() - set(known):
-        raise ConfigError(f"there is no key {key}{nearest(key, known)}")
-    return found
-
-
-def _overwrite(given: Mapping[str, str]) -> bool:
-    overwrite = given.get("overwrite", "false").lower()
-    if overwrite not in ("true", "false"):
-        raise ConfigError(f"overwrite={overwrite}: expected true or false")
-    return overwrite == "true"
-
-
-PLAIN: dict[str, Callable[[Sequence[str]], None]] = {
-    "table": _compare_runs,
-    "card": _write_card,
-    "import-cgcnn": _import_cgcnn,
-}
 COMPLETION_FLAGS = ("--install-completion", "--show-completion", "--complete")
 COMMANDS: dict[str, Callable[[str, Sequence[str]], int]] = {
     "train": _run_command,
@@ -275,7 +181,5 @@ COMMANDS: dict[str, Callable[[str, Sequence[str]], int]] = {
     "select": _run_command,
     "build": _run_command,
     "benchmark": _run_command,
-    "table": _run_plain,
-    "card": _run_plain,
-    "import-cgcnn": _run_plain,
+    **dict.fromkeys(PLAIN, _run_plain),
 }

@@ -22,6 +22,7 @@ _SHORT_FLAGS = ("-h", "-c", "-p", "-r", "-m", "-sc", "-cp", "-cn", "-cd", "-i")
 _OTHER_CONFIGURATIONS = ("--config", "-c", "hydra.searchpath", "hydra/searchpath", "resume=")
 # Keys of the commands that read a file and have no configuration.
 PLAIN_KEYS = {
+    "report": ("output", "structures"),
     "card": ("output", "license", "name", "overwrite"),
     "import-cgcnn": ("output", "name", "unit", "overwrite"),
 }

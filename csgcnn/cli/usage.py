@@ -142,6 +142,7 @@ csgcnn evaluate ckpt=best.ckpt dataset=cif_folder dataset.path=my_cifs \\
         """\
 csgcnn describe dataset=dielectric
 csgcnn describe dataset.path=my_cifs output=report.json
+csgcnn describe dataset=dielectric output=dielectric.html
 csgcnn describe dataset=elastic 'dataset.targets=[log10_k_vrh,log10_g_vrh]' \\
     output=findings.csv max_difference=0.5""",
         """\

@@ -25,6 +25,8 @@ from csgcnn.errors import ConfigError, UserError
 from csgcnn.evaluation.data_report import DataReport
 from csgcnn.evaluation.data_summary import report_data
 from csgcnn.io import format_cell, write_csv, write_json, writing
+from csgcnn.reports.data_page import data_page
+from csgcnn.reports.page import write_page
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +78,8 @@ def findings(report: DataReport) -> Iterator[list[Any]]:
 
 def _output(cfg: DictConfig) -> Path | None:
     output = user_path(cfg.output) if cfg.output else None
-    if output and output.suffix not in (".json", ".csv"):
-        raise ConfigError(f"output={output}: expected a name that ends with .json or .csv")
+    if output and output.suffix not in (".json", ".csv", ".html"):
+        raise ConfigError(f"output={output}: expected a name that ends with .json, .csv or .html")
     if output and not output.parent.is_dir():
         raise UserError(f"output={output}: there is no folder {output.parent}")
     if output:
@@ -110,7 +112,9 @@ def _is_number(store: GraphStore, name: str) -> bool:
 
 def _write(report: DataReport, output: Path) -> None:
     with writing(output):
-        if output.suffix == ".json":
+        if output.suffix == ".html":
+            write_page(data_page(report), output)
+        elif output.suffix == ".json":
             write_json(output, report.to_dict())
         else:
             write_csv(output, FINDINGS, (list(map(format_cell, row)) for row in findings(report)))

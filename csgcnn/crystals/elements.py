@@ -139,6 +139,15 @@ def masses() -> FloatTable:
     return _with_row_zero([[float(mass)] for _, mass in rows]).ravel()
 
 
+@cache
+def element_colors() -> tuple[str, ...]:
+    """Return the color of each element, as Jmol draws it, as #rrggbb by atomic number."""
+    from ase.data.colors import jmol_colors
+
+    levels = (255 * jmol_colors).round().astype(int).tolist()
+    return tuple(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in levels)
+
+
 def _read_table(name: str) -> list[list[str]]:
     text = files("csgcnn.crystals").joinpath("tables", name).read_text(encoding="utf-8")
     return list(csv.reader(text.splitlines()))

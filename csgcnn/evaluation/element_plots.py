@@ -61,7 +61,7 @@ def plot_element_errors(
 def _draw_table(
     figure: Any, axis: Any, error: NDArray[Any], count: NDArray[Any], label: str
 ) -> None:
-    rows, columns = _positions()
+    rows, columns = element_positions()
     table = np.full((rows.max() + 1, 18), np.nan)
     z = np.arange(1, len(error))
     table[rows[z], columns[z]] = np.where(count[z] > 0, error[z], np.nan)
@@ -83,7 +83,7 @@ def _draw_table(
     axis.axis("off")
 
 
-def _positions() -> tuple[NDArray[Any], NDArray[Any]]:
+def element_positions() -> tuple[NDArray[Any], NDArray[Any]]:
     """Return row and column of each element in the periodic table; row 0 and column 0 for none.
 
     The lanthanides and actinides stand below, one row apart.

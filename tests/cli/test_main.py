@@ -52,6 +52,8 @@ ANSWERS: list[tuple[list[str], int, list[str]]] = [
     (["card", "--help"], 0, ["csgcnn card CKPT [output=README.md]", "example:"]),
     (["card", "best.ckpt", "lisense=mit"], 2, ["did you mean license?"]),
     (["table", "--help"], 0, ["DIR"]),
+    (["report", "--help"], 0, ["RUN|SWEEP|predictions.csv", "example:"]),
+    (["report", "a.csv", "outptu=b.html"], 2, ["did you mean output?"]),
 ]
 
 

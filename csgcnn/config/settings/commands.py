@@ -172,7 +172,8 @@ class DescribeSettings:
     )
     output: str | None = setting(
         None,
-        "File to write: the whole report (.json), or a table of the findings (.csv).",
+        "File to write: a page (.html), the whole report (.json), or a table of the "
+        "findings (.csv).",
         null="none",
         is_path=True,
     )
