@@ -112,7 +112,7 @@ def _front_matter(
     measured: Mapping[str, Any],
 ) -> dict[str, Any]:
     data = _data_name(content)
-    found = {target: dict(_metrics(target, measured)) for target in targets}
+    found = [(target, dict(_metrics(target, measured))) for target in targets]
     results = [
         {
             "task": {"type": f"tabular-{target.task}", "name": target.title},
@@ -122,10 +122,10 @@ def _front_matter(
                 for key, value in of_target.items()
             ],
         }
-        for target, of_target in found.items()
+        for target, of_target in found
         if of_target
     ]
-    names = [*dict.fromkeys(key for of_target in found.values() for key in of_target)]
+    names = [*dict.fromkeys(key for _, of_target in found for key in of_target)]
     return {
         **({"license": license_} if license_ else {}),
         "library_name": "csgcnn",
@@ -139,7 +139,7 @@ def _predicts(targets: Sequence[Target], content: Mapping[str, Any]) -> str:
     rows = [
         (
             target.title,
-            f"one of {', '.join(target.classes)}" if target.classes else target.unit or "1",
+            f"one of {', '.join(target.classes)}" if target.classes else target.unit or "number",
         )
         for target in targets
     ]
