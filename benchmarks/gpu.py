@@ -22,9 +22,8 @@ from training import (
     PLAIN,
     PyGModel,
     adamw,
-    inference_rate,
+    network,
     pyg_graphs,
-    synchronize,
     take_step,
 )
 
@@ -35,6 +34,7 @@ from csgcnn.data.dataset import Dataset
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
+from csgcnn.evaluation.inference import predict_rows
 from csgcnn.hardware import select_device
 from csgcnn.training.losses import WeightedRegressionLoss
 from csgcnn.training.schedulers import constant
@@ -140,6 +140,24 @@ class Steps:
         return f"{n_found / n_steps:.1f}"
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def inference_rate(store: GraphStore, batch_size: int, seconds: float) -> float:
+    """Return the structures per second of prediction with the network of CGCNN."""
+    rows, model = torch.arange(min(len(store), 10 * batch_size)), network().to(store.device)
+    predict_rows(model, store, rows[:batch_size], batch_size)
+    start, n_graphs = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        predict_rows(model, store, rows, batch_size)
+        synchronize(store.device)
+        n_graphs += len(rows)
+    return n_graphs / (time.perf_counter() - start)
+
+
 def pyg_rate(
     plain: GraphStore, values: Tensor, batch_size: int, device: torch.device, seconds: float
 ) -> float:
@@ -167,7 +185,12 @@ def print_training(
     store: GraphStore, plain: GraphStore, values: Tensor, sizes: Sequence[int], clock: Clock
 ) -> None:
     """Print structures per second of training, by batch size."""
-    columns = ("PyG CGConv + DataLoader", "ratio", "data share", "synchronizations per step")
+    columns = (
+        "PyG CGConv + DataLoader",
+        "default / PyG",
+        "data share",
+        "synchronizations per step",
+    )
     print_header("batch", *MODELS, *columns)
     for size in sizes:
         if clock.is_over():

@@ -1,28 +1,38 @@
-"""Measure training speed against PyG's `CGConv` with PyG's `DataLoader`, in the same run."""
+"""Measure training and inference against PyG's `CGConv` with PyG's `DataLoader`.
+
+The steps of all networks alternate, so that whatever else the machine does hits them alike.
+"""
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import chain, count
+from statistics import median
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import TARGETS, data_file, peak_rss_gib, print_header, print_row
+from common import CGCNN, TARGETS, data_file, peak_rss_gib, print_header, print_row, records
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import CGConv, global_mean_pool
 
+from csgcnn.cli.overrides import canonical
 from csgcnn.config.compose import compose
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.elements import atom_init
+from csgcnn.crystals.graph_builder import GraphPlan
+from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.cache import open_dataset
+from csgcnn.data.record_stores import stores_of
 from csgcnn.data.store import GraphStore
 from csgcnn.evaluation.inference import predict_rows
 from csgcnn.hardware import select_device
 from csgcnn.nn.build import build_network
-from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution, IsomorphismConvolution
+from csgcnn.nn.convolutions import GatedConvolution
 from csgcnn.nn.edge_calculators import GaussianDistance
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.nn.node_features import ElementTable
@@ -31,6 +41,8 @@ from csgcnn.nn.pooling import MeanPooling
 PLAIN = GraphSettings(shells="truncate", compress=False)
 # Steps that are not timed.
 WARM_UP = 3
+# Crystals whose atoms are displaced, and the standard deviation of each coordinate in Å.
+N_DISPLACED, DISPLACEMENT = 2000, 0.03
 
 
 def network(convolution: type[nn.Module] = GatedConvolution) -> CrystalGraphNetwork:
@@ -39,18 +51,18 @@ def network(convolution: type[nn.Module] = GatedConvolution) -> CrystalGraphNetw
     return CrystalGraphNetwork(features, GaussianDistance(8.0), convolution, MeanPooling)
 
 
-def default_network() -> CrystalGraphNetwork:
-    """Build the network of `csgcnn train` without overrides."""
-    return build_network(compose("train"), [1])
+def composed(*overrides: str) -> CrystalGraphNetwork:
+    """Build the network of `csgcnn train` with overrides."""
+    return build_network(compose("train", canonical("train", overrides)), [1])
 
 
-# The convolutions in the network of CGCNN, and the default network: CSGANN with the node features
-# [atom_init, learned] and the density.
+# The default: CSGANN with the node features [atom_init, learned] and the density. The others have
+# the node features of CGCNN.
 MODELS: dict[str, Callable[[], CrystalGraphNetwork]] = {
+    "default": composed,
     "CSGCNN": network,
-    "CSGANN": partial(network, AttentionConvolution),
-    "CSGINN": partial(network, IsomorphismConvolution),
-    "default of `csgcnn train`": default_network,
+    "CSGANN": partial(composed, "model=csgann", *CGCNN[1:]),
+    "CSGINN": partial(composed, "model=csginn", *CGCNN[1:]),
 }
 
 
@@ -94,66 +106,131 @@ def take_step(outputs: Tensor, targets: Tensor, optimizer: torch.optim.Optimizer
     optimizer.step()
 
 
-def pyg_rate(store: GraphStore, targets: Tensor, batch_size: int, n_batches: int) -> float:
-    """Return the structures per second of the PyG loop."""
-    graphs = pyg_graphs(store, targets, min(len(store), batch_size * (n_batches + WARM_UP)))
+Step = Callable[[], None]
+
+
+def pyg_training(graphs: list[Data], batch_size: int) -> Step:
+    """Return training steps of the PyG loop."""
     model = PyGModel().train()
-    optimizer, seconds = adamw(model), []
-    end = time.perf_counter()
-    for data in DataLoader(graphs, batch_size=batch_size, shuffle=True):
+    optimizer = adamw(model)
+    batches = chain.from_iterable(
+        DataLoader(graphs, batch_size, shuffle=True, drop_last=True) for _ in count()
+    )
+
+    def step() -> None:
+        data = next(batches)
         take_step(model(data), data.y, optimizer)
-        seconds.append(time.perf_counter() - end)
-        end = time.perf_counter()
-    return batch_size / float(np.median(seconds[WARM_UP:]))
+
+    return step
 
 
-def training_rate(
-    store: GraphStore,
-    targets: Tensor,
-    batch_size: int,
-    n_batches: int,
-    model: CrystalGraphNetwork | None = None,
-) -> tuple[float, float]:
-    """Measure training steps of csgcnn.
+def training(model: nn.Module, store: GraphStore, targets: Tensor, batch_size: int) -> Step:
+    """Return training steps of csgcnn.
 
     Args:
+        model: The network.
         store: Graphs.
         targets: Values [n_graphs, 1].
         batch_size: Crystals per step.
-        n_batches: Number of timed steps.
-        model: The network; by default that of CGCNN.
-
-    Returns:
-        Structures per second, and the fraction of a step in which the batch is assembled.
     """
-    model = (model or network()).train()
-    optimizer, seconds, in_data = adamw(model), [], []
-    for rows in torch.randint(len(store), (n_batches + WARM_UP, batch_size)):
-        start = time.perf_counter()
-        batch, target = store.batch(rows), targets.index_select(0, rows)
-        in_data.append(time.perf_counter() - start)
-        take_step(model.standardized(batch), target, optimizer)
-        seconds.append(time.perf_counter() - start)
-    median = float(np.median(seconds[WARM_UP:]))
-    return batch_size / median, float(np.median(in_data[WARM_UP:])) / median
+    model.train()
+    optimizer = adamw(model)
+
+    def step() -> None:
+        rows = torch.randint(len(store), (batch_size,))
+        take_step(model.standardized(store.batch(rows)), targets.index_select(0, rows), optimizer)
+
+    return step
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def pyg_inference(graphs: list[Data], batch_size: int) -> Step:
+    """Return predictions of batches with the PyG loop."""
+    model = PyGModel().eval()
+    batches = chain.from_iterable(DataLoader(graphs, batch_size, drop_last=True) for _ in count())
+
+    @torch.inference_mode()
+    def step() -> None:
+        model(next(batches))
+
+    return step
 
 
-def inference_rate(store: GraphStore, batch_size: int, seconds: float) -> float:
-    """Return the structures per second of prediction with the network of CGCNN."""
-    rows, model = torch.arange(min(len(store), 10 * batch_size)), network().to(store.device)
-    predict_rows(model, store, rows[:batch_size], batch_size)
-    start, n_graphs = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        predict_rows(model, store, rows, batch_size)
-        synchronize(store.device)
-        n_graphs += len(rows)
-    return n_graphs / (time.perf_counter() - start)
+def inference(model: nn.Module, store: GraphStore, batch_size: int) -> Step:
+    """Return predictions of batches with csgcnn.
+
+    Args:
+        model: The network.
+        store: Graphs.
+        batch_size: Crystals per batch.
+    """
+    return lambda: predict_rows(model, store, torch.randint(len(store), (batch_size,)), batch_size)
+
+
+def rates(steps: Mapping[str, Step], batch_size: int, n_steps: int) -> dict[str, float]:
+    """Return the structures per second of steps that alternate, from their median times.
+
+    Args:
+        steps: The steps by name.
+        batch_size: Crystals per step.
+        n_steps: Timed steps of each.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(n_steps + WARM_UP):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: batch_size / median(times[WARM_UP:]) for name, times in seconds.items()}
+
+
+def displaced(name: str, settings: GraphSettings) -> GraphStore:
+    """Return graphs of crystals whose atoms are displaced: nothing is equal, nothing is merged.
+
+    Args:
+        name: Data set.
+        settings: Settings of the graphs.
+    """
+    generator, moved = np.random.default_rng(0), []
+    for record in records(name, N_DISPLACED):
+        crystal = to_crystal(record.source)
+        shift = generator.normal(0, DISPLACEMENT, crystal.frac_coords.shape)
+        coords = crystal.frac_coords + shift @ np.linalg.inv(crystal.lattice)
+        moved.append(replace(record, source=crystal._replace(frac_coords=coords)))
+    plan = GraphPlan(settings, workers=1, chunk_size=N_DISPLACED)
+    ((_, store),) = stores_of(moved, plan, [TARGETS[name]], torch.device("cpu"))
+    assert store
+    return store
+
+
+def print_rates(
+    name: str, store: GraphStore, plain: GraphStore, sizes: Sequence[int], n_steps: int
+) -> None:
+    """Print the rates of all networks on one data set, in training and inference.
+
+    Args:
+        name: Data set.
+        store: Its graphs, as csgcnn builds them by default.
+        plain: The graphs of the peer.
+        sizes: Batch sizes.
+        n_steps: Timed steps of each network.
+    """
+    values = store.numbers([TARGETS[name.split(",")[0]]]).float()
+    for size in sizes:
+        graphs = pyg_graphs(plain, values, min(len(plain), 20 * size))
+        models = {model: build() for model, build in MODELS.items()}
+        steps = {model: training(network, store, values, size) for model, network in models.items()}
+        _print(name, size, rates({"PyG": pyg_training(graphs, size), **steps}, size, n_steps))
+        if size == sizes[-1]:
+            steps = {model: inference(network, store, size) for model, network in models.items()}
+            found = rates({"PyG": pyg_inference(graphs, size), **steps}, size, n_steps)
+            _print(f"{name}, inference", size, found)
+
+
+def _print(name: str, size: int, found: dict[str, float]) -> None:
+    pyg = found.pop("PyG")
+    of_csgcnn = f"{found['default'] / found['CSGCNN']:.2f}x"
+    cells = (f"{rate:.0f}/s ({rate / pyg:.1f}x)" for rate in found.values())
+    print_row(name, size, f"{pyg:.0f}/s", *cells, of_csgcnn)
 
 
 def main() -> None:
@@ -164,35 +241,17 @@ def main() -> None:
     # The settings of the process hold for the PyG loop, too.
     select_device("cpu", options.threads)
     torch.manual_seed(0)
-    n_batches = 10 if options.quick else 60
+    n_steps, sizes = (10, [128]) if options.quick else (40, [64, 256, 128])
     print(f"{options.threads} threads, torch {torch.__version__}, hidden 64, 3 convolutions")
-    print_header("data", "batch", "PyG", "plain graph", "default graph", "ratio", "data share")
-    stores = {name: open_dataset(data_file(name), GraphSettings()).store for name in TARGETS}
-    values = {name: stores[name].numbers([target]).float() for name, target in TARGETS.items()}
-    for name, store in stores.items():
-        plain = open_dataset(data_file(name), PLAIN).store
-        for size in [128] if options.quick else [64, 128, 256]:
-            pyg = pyg_rate(plain, values[name], size, n_batches)
-            plain_rate, _ = training_rate(plain, values[name], size, n_batches)
-            rate, share = training_rate(store, values[name], size, n_batches)
-            rates = [f"{each:.0f}/s" for each in (pyg, plain_rate, rate)]
-            print_row(name, size, *rates, f"{rate / pyg:.1f}x", f"{share:.1%}")
-        print_row(
-            f"{name}, inference",
-            256,
-            "",
-            "",
-            f"{inference_rate(store, 256, n_batches / 20):.0f}/s",
-            "",
-            "",
+    print_header("data", "batch", "PyG", *MODELS, "default / CSGCNN")
+    for name in TARGETS:
+        store, plain = (
+            open_dataset(data_file(name), settings).store for settings in (GraphSettings(), PLAIN)
         )
-    print_header("batch 128, default graph", *MODELS)
-    for name, store in stores.items():
-        rates = [
-            training_rate(store, values[name], 128, n_batches, build())[0]
-            for build in MODELS.values()
-        ]
-        print_row(name, *(f"{rate:.0f}/s ({rate / rates[0]:.2f}x)" for rate in rates))
+        print_rates(name, store, plain, sizes, n_steps)
+    for name in TARGETS:
+        store, plain = (displaced(name, settings) for settings in (GraphSettings(), PLAIN))
+        print_rates(f"{name}, displaced", store, plain, [128], n_steps)
     print(f"\npeak RSS of this process: {peak_rss_gib():.2f} GiB")
 
 

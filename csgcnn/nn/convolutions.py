@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from csgcnn.config.settings import Setting
 from csgcnn.data.batch import GraphBatch
-from csgcnn.nn.fused_messages import AttentionSumFunction, GatedSumFunction, fused
+from csgcnn.nn.fused_attention import AttentionSumFunction
+from csgcnn.nn.fused_messages import GatedSumFunction, fused
 from csgcnn.nn.interfaces import LayerConfig
 from csgcnn.nn.layers import (
     LinearBeforeNorm,

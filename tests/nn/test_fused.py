@@ -13,7 +13,8 @@ from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
 from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution
 from csgcnn.nn.fused import BatchNormFunction, join_pair, split_pair
-from csgcnn.nn.fused_messages import AttentionSumFunction, GatedSumFunction
+from csgcnn.nn.fused_attention import AttentionSumFunction
+from csgcnn.nn.fused_messages import GatedSumFunction
 from csgcnn.nn.interfaces import LayerConfig
 
 HIDDEN, EDGE_DIM = 8, 5
