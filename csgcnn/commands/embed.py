@@ -27,7 +27,13 @@ from csgcnn.data.store import open_store
 from csgcnn.data.store_files import is_store
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.errors import ConfigError, UserError, plural
-from csgcnn.evaluation.embedding_map import check_method, chemistry, map_coordinates, write_map
+from csgcnn.evaluation.embedding_map import (
+    NAMES,
+    check_method,
+    chemistry,
+    map_coordinates,
+    write_map,
+)
 from csgcnn.hardware import select_device
 from csgcnn.io import format_cell, replacing, write_csv
 from csgcnn.predictor import Predictor
@@ -228,7 +234,7 @@ def _write_map(embedding: Embedding, targets: list[Target], method: str, paths: 
         for of_row in [dict(zip(colorings, values, strict=True))]
     ]
     known = {name: values for name, values in colorings.items() if _is_known(values)}
-    title = f"{method} of {plural(len(embedding.ids), 'crystal')}"
+    title = f"{NAMES[method]} of {plural(len(embedding.ids), 'crystal')}"
     write_map(paths.page, xy, texts, known, title)
     log.info("map: %s, coordinates: %s", paths.page, paths.map)
 
