@@ -222,9 +222,10 @@ def _changes(keys: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _differences(keys: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the settings of each run in which the runs differ."""
-    every = dict.fromkeys(key for of_run in keys for key in of_run)
-    differing = [key for key in every if len({str(of_run.get(key)) for of_run in keys}) > 1]
+    """Return the settings of each run in which the runs differ; of a table there are none."""
+    runs = [of_run for of_run in keys if of_run]
+    every = dict.fromkeys(key for of_run in runs for key in of_run)
+    differing = [key for key in every if len({str(of_run.get(key)) for of_run in runs}) > 1]
     return [
         " ".join(f"{key}={_shown(of_run[key])}" for key in differing if key in of_run)
         for of_run in keys

@@ -73,7 +73,7 @@ def _leaderboard(ranked: Ranked, start: str) -> Section:
     header = ("", "model", label, "95 % interval", "crystals", "epochs", "minutes", "differs in")
     text = (
         "Intervals are those of the bootstrap over crystals. Choose a model by its validation "
-        "error: the first of many test errors is optimistic."
+        "error: the lowest of many test errors is optimistic."
     )
     return Section(f"{start}Leaderboard", [Table(header, rows)], text)
 
