@@ -126,7 +126,7 @@ class Crystals {
         button.addEventListener("click", () => this.show(value));
         cell.append(button);
       } else cell.textContent = typeof value === "number" ? number(value) : value ?? "";
-      cell.classList.toggle("number", typeof value === "number");
+      cell.classList.toggle("number", place >= 2 && place <= 4);
     }
     return line;
   }
