@@ -14,8 +14,8 @@ from csgcnn.errors import ConfigError
 from csgcnn.io import write_text
 
 Array = NDArray[Any]
-# Package and extra of each method.
 NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
+# Package and extra of each method.
 PACKAGES = {"pca": None, "tsne": ("sklearn", "kernel"), "umap": ("umap", "umap")}
 SEED = 0
 # Categories with a color of their own.
