@@ -1,6 +1,6 @@
 """Names of keys: which exist, which a command reads, and which one was meant by a wrong one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -61,15 +61,17 @@ def unread_key(name: str, command: str) -> ConfigError:
     return ConfigError(f"{name} has no effect on csgcnn {command}; omit it")
 
 
-def check_names(config: Mapping[str, Any], command: str) -> None:
+def check_names(config: Mapping[str, Any], command: str, given: Sequence[str]) -> None:
     """Check that every key of a configuration exists.
 
     Args:
         config: A plain configuration.
         command: Name of the command.
+        given: Full names of the keys that the user gave.
 
     Raises:
-        ConfigError: A key does not exist; the message gives the nearest spelling.
+        ConfigError: A key does not exist; the message gives the nearest spelling. Or the recipe
+            sets a key that the chosen option does not have.
     """
     keys = section_keys(COMMANDS[command])
     described = {key.partition(".")[0] for key in keys}
@@ -84,24 +86,27 @@ def check_names(config: Mapping[str, Any], command: str) -> None:
             raise unknown_key(name, sections, command, None if "." in name else str(value))
     for section in sections:
         if section not in described:
-            _check_option(section, config.get(section))
+            for key, reason in _unknown_arguments(section, config.get(section)):
+                is_given = any(name == key or name.startswith(f"{key}.") for name in given)
+                if (recipe := config.get("recipe")) and not is_given:
+                    reason = f"recipe={recipe} sets it for another option; ~{key} leaves it out"
+                raise ConfigError(f"{key}: {reason}")
 
 
-def _check_option(path: str, node: Any) -> None:
-    """Check the names of the arguments of the classes and functions that `_target_`s name."""
+def _unknown_arguments(path: str, node: Any) -> Iterator[tuple[str, str]]:
+    """Yield keys that the class or function that a `_target_` names does not accept, and why."""
     if not isinstance(node, Mapping):
         return
     target = node.get("_target_")
     known = _arguments(str(target), node) if target else None
     for name, child in node.items():
-        is_part = isinstance(child, Mapping)
+        key, is_part = f"{path}.{name}", isinstance(child, Mapping)
         if name not in SPECIAL and not is_part and known is not None and name not in known:
-            raise ConfigError(
-                f"{path}.{name}: {name} is no argument of {target}{nearest(name, known)}"
-            )
+            yield key, f"{name} is no argument of {target}{nearest(name, known)}"
         if name not in SPECIAL and target is None and not is_part:
-            raise ConfigError(f"{path}.{name}: expected a part with a _target_, not a value")
-        _check_option(f"{path}.{name}", child)
+            # A part that no option began is left out as a whole.
+            yield path if "." in path else key, f"{name}: expected a part with a _target_"
+        yield from _unknown_arguments(key, child)
 
 
 def _arguments(target: str, node: Mapping[str, Any]) -> list[str] | None:

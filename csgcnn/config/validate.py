@@ -55,7 +55,7 @@ def validate(
     # Names of arguments are those of classes that are allowed.
     check_targets(plain)
     _check_own_head(plain.get("head"))
-    check_names(plain, command)
+    check_names(plain, command, [*typed, *of_files])
     check_values(plain, keys)
     if command == "benchmark":
         _check_folds(plain, typed)

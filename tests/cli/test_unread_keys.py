@@ -185,3 +185,16 @@ def test_mistakes_of_a_plain_file_are_named(
     answer = csgcnn("train", "--config-dir", ".", "--config-name", "mine")
     assert (answer.returncode, expected in answer.stderr) == (2, True), answer.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("option", "key"),
+    [("edge=rbf", "edge_calculator.step"), ("node_features=bits", "node_features.learned")],
+)
+def test_a_key_of_a_recipe_that_the_chosen_option_does_not_have_can_be_left_out(
+    csgcnn: Command, option: str, key: str
+) -> None:
+    answer = csgcnn("train", "recipe=cogn", option)
+    assert answer.returncode == 2
+    assert f"recipe=cogn sets it for another option; ~{key} leaves it out" in answer.stderr
+    assert csgcnn("train", "recipe=cogn", option, f"~{key}", "--cfg", "job").returncode == 0

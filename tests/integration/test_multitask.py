@@ -142,7 +142,9 @@ def test_the_checkpoint_predicts_numbers_and_classes_as_the_run_did(
 ) -> None:
     _, rows = predicted
     texts = ["in_training", "unseen_elements", "out_of_domain", "warnings"]
-    assert list(rows[0]) == ["id", "band_gap [eV]", "is_wide", *IS_WIDE, "kind", *KIND, *texts]
+    nearest = ["nearest_id", "nearest_distance", "nearest_percentile"]
+    values = ["band_gap [eV]", "is_wide", *IS_WIDE, "kind", *KIND]
+    assert list(rows[0]) == ["id", *values, *nearest, *texts]
     assert len(rows) == 60
     in_run = {row["id"]: row for row in table(mixed_run / "predictions.csv")}
     for row in rows:

@@ -20,6 +20,7 @@ Table = Callable[[Path], list[dict[str, str]]]
 
 GAP, STD = "band_gap [eV]", "band_gap_std [eV]"
 BOUNDS = ["band_gap_lower [eV]", "band_gap_upper [eV]"]
+NEAREST = ["nearest_id", "nearest_distance", "nearest_percentile"]
 TEXTS = ["in_training", "unseen_elements", "out_of_domain", "warnings"]
 
 Record = dict[str, Any]
@@ -170,11 +171,13 @@ def test_the_name_of_the_output_gives_its_format(
     assert gzip.decompress((tmp_path / "b.csv.gz").read_bytes()) == expected
     header, *rows = csv.reader(expected.decode().splitlines())
     columns = parquet.read_table(tmp_path / "c.parquet").to_pydict()
-    assert list(columns) == header == ["id", GAP, STD, *BOUNDS, *TEXTS]
+    assert list(columns) == header == ["id", GAP, STD, *BOUNDS, *NEAREST, *TEXTS]
+    numbers = {GAP, STD, *BOUNDS, *NEAREST[1:]}
     assert [*zip(*columns.values(), strict=True)] == [
-        (id_, *map(float, numbers), *texts)
-        for id_, *cells in rows
-        for numbers, texts in [(cells[:4], cells[4:])]
+        tuple(
+            float(cell) if name in numbers else cell for name, cell in zip(header, row, strict=True)
+        )
+        for row in rows
     ]
     assert {path.name for path in tmp_path.glob("*.rejected.csv")} == {
         f"{name}.rejected.csv" for name in "abc"
