@@ -8,13 +8,16 @@ from typing import Any
 import yaml
 
 from csgcnn.commands.outputs import check_output
+from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.elements import SYMBOLS
+from csgcnn.crystals.site_features.potential import Potential, PotentialError, potential_of
 from csgcnn.data.domain import MEANINGS, Domain
 from csgcnn.data.embeddings import FAR
 from csgcnn.data.targets import Target
 from csgcnn.errors import one_line, plural
 from csgcnn.evaluation.calibration import format_coverage
 from csgcnn.io import file_digest, read_json, write_text
+from csgcnn.runs import pretrained  # noqa: F401 (registers its potential)
 from csgcnn.runs.checkpoint import load_checkpoint
 from csgcnn.runs.locate import find_checkpoint
 
@@ -214,7 +217,24 @@ def _limits(measured: Mapping[str, Any], content: Mapping[str, Any]) -> str:
     method = (content["config"].get("dataset") or {}).get("split", {}).get("method")
     if measured.get("test") and method:
         lines.append(f"- Errors are those of the split `{method}`; other crystals may differ more.")
+    for name, potential in _potentials(content):
+        trained_on = potential.trained_on if potential else ""
+        trained = f", which was trained on {trained_on}" * bool(trained_on)
+        lines.append(
+            f"- It reads site features of `{name}`{trained}. Errors on such properties, and on "
+            "what follows from them, do not compare with those of models without it."
+        )
     return "\n".join(lines)
+
+
+def _potentials(content: Mapping[str, Any]) -> Iterator[tuple[str, Potential | None]]:
+    """Yield the potentials whose site features a model reads; None for one of a plugin."""
+    settings = GraphSettings(**(content["config"].get("graph") or {}))
+    for name in settings.site_features:
+        try:
+            yield name, potential_of(name)
+        except PotentialError:
+            yield name, None
 
 
 def _loading(path: Path, content: Mapping[str, Any]) -> str:
@@ -223,11 +243,14 @@ def _loading(path: Path, content: Mapping[str, Any]) -> str:
     inputs = [one["name"] for one in content.get("inputs") or ()]
     values = f", {{{', '.join(f'{name!r}: ...' for name in inputs)}}}" if inputs else ""
     given = "".join(f" inputs.{name}=VALUE" for name in inputs)
+    installed = [potential.install for _, potential in _potentials(content) if potential]
+    needed = dict.fromkeys(["csgcnn", *installed])
+    packages = [shlex.quote(name) for name in needed]
     return f"""\
 SHA-256 of `{path.name}`: `{file_digest(path)}`
 
 ```bash
-pip install csgcnn
+pip install {" ".join(packages)}
 csgcnn predict {shlex.quote(f"ckpt={path.name}")} structures=structure.cif{given}{plugins}
 ```
 

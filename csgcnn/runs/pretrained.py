@@ -32,6 +32,7 @@ class Pretrained(Potential):
     weights = PRETRAINED.name
     weights_hash = "1aff5e498e0ebaa8968880065ab94ba822ae555093e7b96fafa1d69133cc252d"
     n_layers, n_channels = 3, 64
+    trained_on = "band gaps and formation energies, mostly of Materials Project structures"
     # those of the training rows: up to Pu, without Ar and Po to Ra
     elements = frozenset(range(1, 95)) - {18, 84, 85, 86, 87, 88}
 

@@ -62,6 +62,16 @@ def test_what_is_unknown_is_left_out(csgcnn: Command, run: Path, tmp_path: Path)
 
 
 @pytest.mark.filterwarnings("ignore::csgcnn.DataWarning")
+def test_site_features_are_named_with_what_their_potential_was_trained_on(
+    csgcnn: Command, small: list[str], tmp_path: Path
+) -> None:
+    words = ("node_features=[pretrained]", "hydra.run.dir=run")
+    assert csgcnn("train", *small, *words, cwd=tmp_path).code == 0
+    assert csgcnn("card", "run", cwd=tmp_path).code == 0
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "which was trained on band gaps and formation energies" in text
+
+
 def test_the_blocks_of_a_card_run(csgcnn: Command, run: Path, cifs: Path, tmp_path: Path) -> None:
     shutil.copy(run / "checkpoints" / "best.ckpt", tmp_path / "my gaps.ckpt")
     shutil.copy(next(cifs.iterdir()), tmp_path / "structure.cif")

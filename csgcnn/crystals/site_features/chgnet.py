@@ -22,6 +22,9 @@ class CHGNet(Potential):
     weights = "pretrained/0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar"
     weights_hash = "d14ab7c0f093efe64b60a7bcd540bca10e74fb7f46c86108a079af60524659d1"
     n_layers, n_channels = 4, 64
+    trained_on = (
+        "energies, forces, stresses and magnetic moments of Materials Project structures (MPtrj)"
+    )
     elements = frozenset(range(1, 95))
 
     def compute(self, crystals: Sequence[Crystal], device: str) -> Array:

@@ -43,6 +43,7 @@ class Potential(ABC):
         n_layers: Layers whose features can be chosen.
         n_channels: Features per site and layer, which rotations do not change.
         elements: Atomic numbers that the potential knows.
+        trained_on: Properties and structures it was trained on, for model cards.
     """
 
     name: ClassVar[str]
@@ -54,6 +55,7 @@ class Potential(ABC):
     n_layers: ClassVar[int]
     n_channels: ClassVar[int]
     elements: ClassVar[frozenset[int]]
+    trained_on: ClassVar[str] = ""
 
     def weights_file(self) -> Path:
         """Return the file of the weights within the installed package."""

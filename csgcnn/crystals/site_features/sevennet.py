@@ -26,6 +26,7 @@ class SevenNet(Potential):
     weights = "pretrained_potentials/SevenNet_l3i5/checkpoint_l3i5.pth"
     weights_hash = "a7ff190d41efe5b8317a03d20a468e4036a1a3e64e0b14fdbab64ac3f4bfc09d"
     n_layers, n_channels = _N_LAYERS, _N_CHANNELS
+    trained_on = "energies, forces and stresses of Materials Project structures (MPtrj)"
     # all up to Pu but Po to Ra
     elements = frozenset(range(1, 95)) - {84, 85, 86, 87, 88}
 
