@@ -106,7 +106,8 @@ class Pairs(NamedTuple):
         """
         x, edge_attr, dtype = self.x, self.edge_attr, self.x.dtype
         unscaled, by_scale, by_shift = norm_backward(by_normed, self.centered, self.p, self.rstd)
-        by_ends = graph.edges_of_end.sum(unscaled).mul_(scale).view(len(x), -1).to(dtype)
+        by_ends = graph.edges_of_end.sum(unscaled).mul_(scale)
+        by_ends = by_ends.view(len(x), 2 * len(scale)).to(dtype)
         unscaled, column = unscaled.to(dtype), scale.unsqueeze(1).to(dtype)
         by_weight = join_pair(by_ends.t() @ x, (edge_attr.t() @ unscaled).t() * column)
         by_edge = unscaled @ (self.of_edge * column) if edge_needs_grad else None

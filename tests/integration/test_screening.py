@@ -46,7 +46,7 @@ def test_an_ensemble_predicts_mean_and_standard_deviation(
     assert csgcnn("predict", f"ckpt={ckpts[0].parent}/?.ckpt", *overrides, cwd=tmp_path).code == 0
     assert (tmp_path / "predictions.csv").read_bytes() == listed
     rows = table(tmp_path / "predictions.csv")
-    assert list(rows[0]) == ["id", GAP, STD, *BOUNDS, *TEXTS]
+    assert list(rows[0]) == ["id", GAP, STD, *BOUNDS, *NEAREST, *TEXTS]
     mean, std = ([float(row[column]) for row in rows] for column in (GAP, STD))
     np.testing.assert_allclose(mean, np.mean(singles, 0), atol=1e-4)
     np.testing.assert_allclose(std, np.std(singles, 0, ddof=1), atol=1e-4)
@@ -145,7 +145,8 @@ def test_probabilities_of_classes_select_rows(
     assert csgcnn("predict", *overrides, cwd=tmp_path).code == 0
     rows = table(tmp_path / "predictions.csv")
     zero, one = "wide_probability_0", "wide_probability_1"
-    assert list(rows[0]) == ["id", "wide", zero, f"{zero}_std", one, f"{one}_std", *TEXTS]
+    values = ["wide", zero, f"{zero}_std", one, f"{one}_std"]
+    assert list(rows[0]) == ["id", *values, *NEAREST, *TEXTS]
     assert {row["wide"] for row in rows} <= {"0", "1"}
     assert csgcnn("predict", *overrides, f"by={one}", "top=5", cwd=tmp_path).code == 0
     best = sorted(rows, key=lambda row: -float(row[one]))[:5]

@@ -175,3 +175,18 @@ def test_join_pair_is_the_inverse_of_split_pair() -> None:
     assert torch.equal(of_ends[:4], weight[:, :5])
     assert torch.equal(of_ends[4:], weight[:, 5:10])
     assert torch.equal(join_pair(of_ends, of_edge), weight)
+
+
+@pytest.mark.parametrize("convolution_type", [AttentionConvolution, GatedConvolution])
+def test_a_rank_without_crystals_has_zero_gradients(
+    convolution_type: type[torch.nn.Module], structures: list[Any], pack: Callable[..., GraphStore]
+) -> None:
+    graph = pack(structures[:1]).batch(torch.arange(0))
+    conv = convolution_type(CONFIG).train()
+    x = torch.zeros(0, HIDDEN, requires_grad=True)
+    found = conv(x, torch.zeros(0, EDGE_DIM), graph)
+    assert found.shape == (0, HIDDEN)
+    found.sum().backward()
+    for name, parameter in conv.named_parameters():
+        assert parameter.grad is not None, name
+        assert not parameter.grad.any(), name
