@@ -16,11 +16,11 @@ from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.data.cache import build_or_wait, check_options, content_key, store_plan
 from csgcnn.data.record_reports import (
     RecordReports,
-    first_reasons,
     report_warnings,
+    warn_of_rejected,
     write_rejected,
 )
-from csgcnn.errors import UserError, plural
+from csgcnn.errors import UserError
 from csgcnn.io import writing
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,5 @@ def build(cfg: DictConfig) -> int:
 
 def _report(rejected: Sequence[Rejected], on_error: str, report: Path) -> int:
     write_rejected(rejected, report)
-    if rejected:
-        records, reasons = plural(len(rejected), "record"), first_reasons(rejected, len(rejected))
-        log.warning("%s could not be used (%s): %s", records, reasons, report)
+    warn_of_rejected(rejected, len(rejected), report, "record")
     return 1 if rejected and on_error != "skip" else 0

@@ -12,19 +12,23 @@ from omegaconf import DictConfig
 
 from csgcnn.commands.counting import counted
 from csgcnn.commands.outputs import check_output
-from csgcnn.commands.predict import listed
 from csgcnn.commands.prepare import plain
+from csgcnn.commands.structures import (
+    folder_of_graphs,
+    listed,
+    load_model,
+    structure_options,
+    write_reports,
+)
 from csgcnn.config.paths import user_path
 from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.crystals.graph_builder import GraphPlan
-from csgcnn.crystals.records import ReadOptions
 from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.data.cache import check_options, known_warnings
 from csgcnn.data.given_inputs import given_values
-from csgcnn.data.record_reports import RecordReports, first_reasons, report_warnings, write_rejected
+from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.record_stores import stores_of
 from csgcnn.data.store import open_store
-from csgcnn.data.store_files import is_store
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.errors import ConfigError, UserError, plural
 from csgcnn.evaluation.embedding_map import (
@@ -34,11 +38,9 @@ from csgcnn.evaluation.embedding_map import (
     map_coordinates,
     write_map,
 )
-from csgcnn.hardware import select_device
 from csgcnn.io import format_cell, replacing, write_csv
 from csgcnn.predictor import Predictor
-from csgcnn.runs.models import checkpoint_paths
-from csgcnn.runs.predictions import NEAREST_ID, NEAREST_NUMBERS, model_notes, warning_lines
+from csgcnn.runs.predictions import NEAREST_ID, NEAREST_NUMBERS, warning_lines
 from csgcnn.screening.embedding import Chunk, Embedding, embed_chunks
 
 log = logging.getLogger(__name__)
@@ -73,7 +75,7 @@ def embed(cfg: DictConfig) -> int:
     others = [paths.sites] * (cfg.sites and paths.sites != paths.vectors)
     others += [paths.map, paths.page] * bool(cfg.map)
     check_outputs(cfg, paths.vectors, others)
-    predictor = loaded(cfg)
+    predictor = load_model(cfg)
     embedding = read_and_embed(predictor, cfg, paths.vectors)
     if not embedding.ids:
         log.error("no structure was embedded, and nothing is written")
@@ -102,15 +104,6 @@ def check_outputs(cfg: DictConfig, output: Path, others: Sequence[Path] = ()) ->
     check_output(output, [*others, *reports.paths], inputs, cfg.overwrite)
 
 
-def loaded(cfg: DictConfig) -> Predictor:
-    """Return the model of a command, and log what to know of all its predictions."""
-    device = select_device(cfg.device)
-    predictor = Predictor.load(checkpoint_paths(listed(cfg.ckpt)), device, cfg.plugins)
-    for note in model_notes(predictor.domain, predictor.uncalibrated):
-        log.warning("%s", note)
-    return predictor
-
-
 def read_and_embed(predictor: Predictor, cfg: DictConfig, output: Path) -> Embedding:
     """Read structures, or a folder of built graphs, and embed them; list rejected ones.
 
@@ -131,26 +124,14 @@ def read_and_embed(predictor: Predictor, cfg: DictConfig, output: Path) -> Embed
         embedding = embed_chunks(
             predictor, chunks(), cfg.batch_size, bool(cfg.get("sites")), given=given
         )
-    rejected = embedding.prediction.rejected
-    write_rejected(rejected, reports.rejected)
-    report_warnings(embedding.prediction.warnings, reports.warnings)
-    for line in warning_lines(embedding.prediction):
-        log.warning("%s", line)
-    if rejected:
-        reasons = first_reasons(rejected, len(rejected))
-        unusable = plural(len(rejected), "structure")
-        log.warning("%s could not be used (%s): %s", unusable, reasons, reports.rejected)
+    prediction = embedding.prediction
+    write_reports(prediction.rejected, prediction.warnings, warning_lines(prediction), reports)
     return embedding
 
 
 def _chunks(predictor: Predictor, cfg: DictConfig, sources: list[str]) -> Iterator[Chunk]:
-    options = ReadOptions(
-        cfg.id_column,
-        cfg.structure_column,
-        all_blocks=cfg.all_blocks,
-        formula_mismatch=cfg.formula_mismatch,
-    )
-    if len(sources) == 1 and is_store(folder := user_path(sources[0])):
+    options = structure_options(cfg)
+    if folder := folder_of_graphs(sources):
         check_options(folder, options)
         store = open_store(folder).to(predictor.device, resident=False)
         predictor.check_settings(store)

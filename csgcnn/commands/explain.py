@@ -1,31 +1,25 @@
 """`csgcnn explain`: write what sites, elements and edges contribute to predictions."""
 
 import logging
-from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from csgcnn.commands.explanations import Explained, domain_lines, explain_records
+from csgcnn.commands.explanations import domain_lines, explain_records
 from csgcnn.commands.outputs import check_folder
-from csgcnn.commands.predict import listed
 from csgcnn.commands.prepare import plain
+from csgcnn.commands.structures import listed, load_model, structure_options, write_reports
 from csgcnn.config.paths import user_path
-from csgcnn.crystals.graph_builder import Rejected
-from csgcnn.crystals.records import ReadOptions
 from csgcnn.crystals.site_values import write_extxyz
 from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.data.given_inputs import given_values
-from csgcnn.data.record_reports import RecordReports, first_reasons, report_warnings, write_rejected
+from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.store_files import is_store
 from csgcnn.errors import ConfigError, plural
-from csgcnn.hardware import select_device
 from csgcnn.io import replacing, writing
-from csgcnn.predictor import Predictor
 from csgcnn.runs.explanations import Explanations
-from csgcnn.runs.models import checkpoint_paths
 from csgcnn.screening.table_files import check_format
 
 if TYPE_CHECKING:
@@ -65,22 +59,17 @@ def explain(cfg: DictConfig) -> int:
             f"structures={stores[0]} holds built graphs, which have no atoms to show; give the "
             "structures that they were built from"
         )
-    device = select_device(cfg.device)
-    predictor = Predictor.load(checkpoint_paths(listed(cfg.ckpt)), device, cfg.plugins)
-    options = ReadOptions(
-        cfg.id_column,
-        cfg.structure_column,
-        all_blocks=cfg.all_blocks,
-        formula_mismatch=cfg.formula_mismatch,
-    )
-    records = iter_structures(sources, options)
+    predictor = load_model(cfg)
+    records = iter_structures(sources, structure_options(cfg))
     given = given_values(plain(cfg.inputs), predictor.input_columns)
     chunks = list(explain_records(predictor, records, given, cfg.batch_size, cfg.formula_mismatch))
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
         for name in FILES:
             (output / name).unlink(missing_ok=True)
-    rejected = _report(chunks, RecordReports.within(output))
+    rejected = [entry for chunk in chunks for entry in chunk.rejected]
+    notes = [note for chunk in chunks for note in chunk.warnings]
+    write_reports(rejected, notes, domain_lines(chunks), RecordReports.within(output))
     found = [one for chunk in chunks for one in chunk.explanations]
     if not found:
         log.error("no prediction was explained")
@@ -93,20 +82,6 @@ def explain(cfg: DictConfig) -> int:
         log.info("%s", line)
     log.info("%s explained: %s", plural(len(found), "structure"), output)
     return 1 if rejected and cfg.on_error != "skip" else 0
-
-
-def _report(chunks: Sequence[Explained], reports: RecordReports) -> list[Rejected]:
-    """Log and list rejected structures and warnings; return the former."""
-    rejected = [entry for chunk in chunks for entry in chunk.rejected]
-    write_rejected(rejected, reports.rejected)
-    report_warnings([note for chunk in chunks for note in chunk.warnings], reports.warnings)
-    for line in domain_lines(chunks):
-        log.warning("%s", line)
-    if n := len(rejected):
-        reasons = first_reasons(rejected, n)
-        unusable = plural(n, "structure")
-        log.warning("%s could not be used (%s): %s", unusable, reasons, reports.rejected)
-    return rejected
 
 
 def _write(table: "pd.DataFrame", path: Path) -> None:

@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
 from csgcnn import __version__
 from csgcnn.commands.counting import counted
 from csgcnn.commands.outputs import check_output
 from csgcnn.commands.predicted_table import PredictedTable
 from csgcnn.commands.prepare import plain
+from csgcnn.commands.structures import folder_of_graphs, listed, structure_options
 from csgcnn.config.keys import section_keys
 from csgcnn.config.paths import user_path
 from csgcnn.config.settings.commands import PredictSettings
 from csgcnn.crystals.graph_builder import Rejected
-from csgcnn.crystals.records import ReadOptions
 from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.crystals.structure_warnings import WARNING_COLUMNS, StructureNote, warning_rows
 from csgcnn.data.cache import check_options, known_warnings
 from csgcnn.data.given_inputs import Given, given_values, points
-from csgcnn.data.record_reports import RecordReports, first_reasons
+from csgcnn.data.record_reports import RecordReports, warn_of_rejected
 from csgcnn.data.store_files import is_store
 from csgcnn.errors import ConfigError, plural
 from csgcnn.evaluation.calibration import interval_stds
@@ -31,10 +31,7 @@ from csgcnn.hardware import cores, select_device
 from csgcnn.io import file_digest, format_cell, write_csv
 from csgcnn.predictor import Predictor
 from csgcnn.runs.models import checkpoint_paths
-from csgcnn.runs.predictions import (
-    Prediction,
-    model_notes,
-)
+from csgcnn.runs.predictions import Prediction, model_notes
 from csgcnn.runs.tables import predicted_cells
 from csgcnn.screening.partial_table import Part, PartialTable, partial_folder
 from csgcnn.screening.table_files import check_format
@@ -98,16 +95,8 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
         else:
             kept = f"; {output} is that of an earlier command" if output.exists() else ""
             log.error("no structure was predicted, and no table is written%s", kept)
-        if partial.n_rejected:
-            unusable = plural(partial.n_rejected, "structure")
-            reasons = first_reasons(partial.rejected(), partial.n_rejected)
-            log.warning("%s could not be used (%s): %s", unusable, reasons, reports.rejected)
+        warn_of_rejected(partial.rejected(), partial.n_rejected, reports.rejected)
     return _exit_code(partial.n_rejected > 0, cfg.on_error) if partial.n_predicted else 1
-
-
-def listed(given: Any) -> list[str]:
-    """Return the paths that a key holds: one, or a list."""
-    return [*map(str, given)] if isinstance(given, ListConfig) else [str(given)]
 
 
 def _check_read(cfg: DictConfig, predictor: Predictor, sources: Sequence[str]) -> None:
@@ -150,20 +139,11 @@ def _chunks(
 ) -> Chunks:
     """Return a function that predicts the structures after those of a partial table."""
     size = {} if chunk_size is None else {"chunk_size": chunk_size}
-    folders = [folder for source in sources if is_store(folder := user_path(source))]
-    if folders and len(sources) > 1:
-        raise ConfigError(
-            f"structures: {folders[0]} is a folder of built graphs; predict it by itself"
-        )
-    options = ReadOptions(
-        cfg.id_column,
-        cfg.structure_column,
-        all_blocks=cfg.all_blocks,
-        formula_mismatch=cfg.formula_mismatch,
-    )
-    if folders:
-        check_options(folders[0], options)
-        source = Source(tuple(checkpoints), folders[0], tuple(cfg.plugins))
+    folder = folder_of_graphs(sources)
+    options = structure_options(cfg)
+    if folder:
+        check_options(folder, options)
+        source = Source(tuple(checkpoints), folder, tuple(cfg.plugins))
         notes = _by_id(known_warnings(source.store))
         # A network gains more from two threads than from a second process.
         workers = cfg.workers or max(1, cores() // 2)

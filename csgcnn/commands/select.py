@@ -4,7 +4,8 @@ import logging
 
 from omegaconf import DictConfig
 
-from csgcnn.commands.embed import check_outputs, loaded, read_and_embed
+from csgcnn.commands.embed import check_outputs, read_and_embed
+from csgcnn.commands.structures import load_model
 from csgcnn.config.paths import user_path
 from csgcnn.errors import ConfigError, plural
 from csgcnn.io import format_cell, write_csv
@@ -33,7 +34,7 @@ def select(cfg: DictConfig) -> int:
     if output.suffix != ".csv":
         raise ConfigError(f"output={output}: expected a name that ends in .csv")
     check_outputs(cfg, output)
-    predictor = loaded(cfg)
+    predictor = load_model(cfg)
     check_rule(rule, predictor)
     embedding = read_and_embed(predictor, cfg, output)
     chosen = choose(predictor, embedding, cfg.n, rule) if embedding.ids else []

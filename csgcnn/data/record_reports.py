@@ -13,7 +13,7 @@ from csgcnn.crystals.structure_warnings import (
     summary_lines,
     warning_rows,
 )
-from csgcnn.errors import one_line
+from csgcnn.errors import one_line, plural
 from csgcnn.io import write_csv
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,22 @@ def report_warnings(notes: Sequence[StructureNote], path: Path | None) -> None:
         path.unlink(missing_ok=True)
     for line in summary_lines(notes, path.name if path else ""):
         log.warning("%s", line)
+
+
+def warn_of_rejected(
+    rejected: Iterable[Sequence[str]], n_rejected: int, path: Path, noun: str = "structure"
+) -> None:
+    """Log how many structures could not be used and the first reasons, if there are any.
+
+    Args:
+        rejected: Id and reason of each.
+        n_rejected: Their number.
+        path: File that lists all of them.
+        noun: What they are called.
+    """
+    if n_rejected:
+        unusable, reasons = plural(n_rejected, noun), first_reasons(rejected, n_rejected)
+        log.warning("%s could not be used (%s): %s", unusable, reasons, path)
 
 
 def first_reasons(rejected: Iterable[Sequence[str]], n_rejected: int) -> str:

@@ -57,10 +57,13 @@ def test_an_unusable_store_is_refused(
             "graph.cutoff=6.0 (not 8.0), graph.max_neighbors=8",
         ),
         ([f"ckpt={ckpts[0]}", "structures=damaged"], 1, "rows.jsonl"),
-        ([f"ckpt={ckpts[0]}", f"structures=[{graph_store},damaged]"], 2, "predict it by itself"),
+        ([f"ckpt={ckpts[0]}", f"structures=[{graph_store},damaged]"], 2, "give it by itself"),
     ):
         answer = csgcnn("predict", *overrides, cwd=tmp_path)
         assert (answer.code, message in answer.err, answer.err.count("\n")) == (code, True, 1), (
             answer.said
         )
+    several = f"structures=[{graph_store},damaged]"
+    answer = csgcnn("embed", f"ckpt={ckpts[0]}", several, cwd=tmp_path)
+    assert (answer.code, "give it by itself" in answer.err) == (2, True), answer.said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged", "other.ckpt"]
