@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from csgcnn.config.compose import compose
 from csgcnn.errors import ConfigError
 from csgcnn.runs.directory import RunDirectory
 from csgcnn.runs.loggers.extras import require
@@ -138,3 +139,10 @@ def test_the_record_of_a_training_that_fails_is_ended(tmp_path: Path) -> None:
 def test_a_missing_package_is_answered_with_its_extra() -> None:
     with pytest.raises(ConfigError, match=r"logger=absent needs .* pip install 'csgcnn\[absent\]'"):
         require("absent")
+
+
+def test_csv_is_the_record_of_every_run_and_a_list_adds_services() -> None:
+    by_default, alone = compose("train"), compose("train", ["logger=[csv]"])
+    several = compose("train", ["logger=[csv,tensorboard]"])
+    assert [*by_default.logger] == [*alone.logger] == []
+    assert [*several.logger] == ["tensorboard"]
