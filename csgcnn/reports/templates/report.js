@@ -60,6 +60,17 @@ function drawChart(plot) {
   return Plotly.react(plot, themed(data), layoutOf(layout), CONFIG);
 }
 
+// Sides of the box around a structure, whose diagonal fills the view.
+function proportions(traces) {
+  const sides = ["x", "y", "z"].map((axis) => {
+    const values = traces.flatMap((trace) => trace[axis]).filter((value) => value !== null);
+    return Math.max(...values) - Math.min(...values);
+  });
+  const [x, y, z] = sides.map((side) => (1.9 * side) / Math.hypot(...sides));
+  return { x, y, z };
+}
+
+
 // The table of a target: crystals sorted by error, filtered by text and by a selection in a chart.
 class Crystals {
   constructor(element) {
@@ -143,10 +154,13 @@ class Crystals {
   draw(camera) {
     if (!this.view || this.current === undefined) return;
     const hidden = { visible: false };
-    const scene = { xaxis: hidden, yaxis: hidden, zaxis: hidden, aspectmode: "data", camera };
-    const coloraxis = { colorscale: "--diverging", cmid: 0, colorbar: { thickness: 8, len: 0.6, title: { text: "contribution" } } };
     const traces = this.structures[this.current];
     const isColored = traces.some((trace) => trace.marker?.coloraxis);
+    const domain = { y: [isColored ? 0.2 : 0, 1] };
+    const scene = { xaxis: hidden, yaxis: hidden, zaxis: hidden, aspectmode: "manual", aspectratio: proportions(traces), camera, domain };
+    const colorbar = { orientation: "h", thickness: 8, len: 0.7, y: 0, yanchor: "bottom", nticks: 3,
+      title: { text: "contribution", side: "top" } };
+    const coloraxis = { colorscale: "--diverging", cmid: 0, colorbar };
     const layout = { scene, coloraxis, height: null, margin: { l: 0, r: 0, t: 0, b: 0 }, showlegend: !isColored,
       legend: { orientation: "h", x: 0.02, y: 0.02, yanchor: "bottom", itemsizing: "constant" } };
     Plotly.react(this.view, themed(traces), layoutOf(layout), { ...CONFIG, displayModeBar: false });
