@@ -13,11 +13,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from csgcnn import __version__
-from csgcnn.commands.ensemble import minutes_left
 from csgcnn.commands.job import Job
+from csgcnn.commands.planned_runs import PlannedRun, run_config, train_unfinished
 from csgcnn.commands.prepare import dataset_settings, plain, read_dataset
 from csgcnn.commands.site_features import pin_site_features
-from csgcnn.commands.train import train
 from csgcnn.config.paths import overrides_of_result
 from csgcnn.config.settings.dataset import COUNTED_METHODS, DIVIDING_METHODS, FOLD_METHODS
 from csgcnn.data.composition_model import composition_features
@@ -36,15 +35,10 @@ from csgcnn.evaluation.matbench import matbench_record
 from csgcnn.evaluation.metrics import Metrics
 from csgcnn.hardware import select_device
 from csgcnn.io import write_bytes, write_json, write_text
-from csgcnn.runs.checkpoint import load_checkpoint
 from csgcnn.runs.results import read_fold
-from csgcnn.training.resume import check_same_run, data_digest, last_checkpoint
+from csgcnn.training.resume import data_digest
 
 log = logging.getLogger(__name__)
-
-# all other keys are those of a training
-BENCHMARK_KEYS = ("task", "folds", "repeats")
-
 
 # name of the task where there is none
 CROSS_VALIDATION = "cross-validation"
@@ -91,15 +85,12 @@ def benchmark(cfg: DictConfig, job: Job) -> None:
     data = _read(cfg, RecordReports.within(job.folder))
     if data.unofficial:
         log.warning("%s: this will not be a Matbench score", _other_folds(data.unofficial))
-    for fold in folds:
-        part = job.within(f"fold-{fold}", f"fold {fold} of {n_folds}")
-        if fold in _finished(cfg, job.folder, data.digests):
-            log.info("%s is finished: %s", part.label, part.folder)
-            continue
-        log.info("%s: %s", part.label, part.folder)
-        train(_fold_config(cfg, fold, time.monotonic() - start), part)
-        _write_summary(cfg, job, data)
-    log.info("%s\nResults: %s", _write_summary(cfg, job, data), job.folder)
+    runs = _planned(cfg, data.digests)
+    # Refuse a fold with other settings before any is trained.
+    _finished(runs, job.folder)
+    chosen = [runs[fold] for fold in folds]
+    train_unfinished(chosen, job, start, lambda: _write_summary(cfg, job, data, runs))
+    log.info("%s\nResults: %s", _write_summary(cfg, job, data, runs), job.folder)
 
 
 def cross_validation(cfg: DictConfig) -> DictConfig:
@@ -160,12 +151,20 @@ def _folds_to_run(folds: Any, n_folds: int) -> list[int]:
     return listed
 
 
-def _fold_config(cfg: DictConfig, fold: int, seconds: float = 0) -> DictConfig:
-    """Return the configuration of a fold's run, which starts `seconds` after the benchmark."""
-    run = OmegaConf.create({key: v for key, v in plain(cfg).items() if key not in BENCHMARK_KEYS})
-    run.resume, run.dataset.split.fold = "auto", fold
-    run.trainer.max_minutes = minutes_left(run.trainer.max_minutes, seconds)
-    return run
+def _planned(cfg: DictConfig, digests: Sequence[str]) -> list[PlannedRun]:
+    """Return the runs of all folds, whose digests are given."""
+    runs = []
+    for fold, digest in enumerate(digests):
+        config = run_config(cfg)
+        config.dataset.split.fold = fold
+        label = f"fold {fold} of {len(digests)}"
+        runs.append(PlannedRun(f"fold-{fold}", label, config, digest))
+    return runs
+
+
+def _finished(runs: Sequence[PlannedRun], folder: Path) -> list[int]:
+    """Return the finished folds, also those that other processes ran."""
+    return [fold for fold, run in enumerate(runs) if run.is_finished(folder)]
 
 
 def _read(cfg: DictConfig, reports: RecordReports) -> _Data:
@@ -189,30 +188,6 @@ def _read(cfg: DictConfig, reports: RecordReports) -> _Data:
     )
 
 
-def _finished(cfg: DictConfig, folder: Path, digests: Sequence[str]) -> list[int]:
-    """Return the finished folds, also those that other processes ran.
-
-    Raises:
-        ConfigError: A fold was started with another configuration.
-        UserError: A fold was started with other data.
-    """
-    finished = []
-    for fold, digest in enumerate(digests):
-        run = folder / f"fold-{fold}"
-        if checkpoint := _checkpoint(run, cfg.ensemble > 1):
-            check_same_run(checkpoint, plain(_fold_config(cfg, fold)), digest, is_fold=True)
-            finished += [fold] if (run / "metrics.json").exists() else []
-    return finished
-
-
-def _checkpoint(run: Path, is_ensemble: bool) -> dict[str, Any] | None:
-    """Return the checkpoint of a run; an ensemble has one when it is finished."""
-    best = run / "checkpoints" / "best.ckpt"
-    if is_ensemble:
-        return load_checkpoint(best) if best.exists() else None
-    return last_checkpoint(best.parent)
-
-
 def _baselines(dataset: Dataset, splits: Sequence[Split]) -> dict[str, list[Metrics]]:
     """Return metrics by fold of two baselines, fitted on all rows but the test rows.
 
@@ -229,9 +204,9 @@ def _baselines(dataset: Dataset, splits: Sequence[Split]) -> dict[str, list[Metr
     return found
 
 
-def _write_summary(cfg: DictConfig, job: Job, data: _Data) -> str:
+def _write_summary(cfg: DictConfig, job: Job, data: _Data, runs: Sequence[PlannedRun]) -> str:
     """Write summary.json, summary.md and, for a score, results.json.gz; return the text."""
-    finished = _finished(cfg, job.folder, data.digests)
+    finished = _finished(runs, job.folder)
     folds = [read_fold(fold, job.folder / f"fold-{fold}", data.target) for fold in finished]
     shortfall = _shortfall(cfg, len(folds), data)
     facts = _facts(cfg, job)

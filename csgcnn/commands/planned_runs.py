@@ -1,0 +1,101 @@
+"""Runs of a command that trains several in its folder: each is resumed, or skipped if finished."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from csgcnn.commands.ensemble import minutes_left
+from csgcnn.commands.job import Job
+from csgcnn.commands.prepare import plain
+from csgcnn.commands.train import train
+from csgcnn.config.settings.run import RunSettings
+from csgcnn.runs.checkpoint import load_checkpoint
+from csgcnn.training.resume import check_same_run, last_checkpoint
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """A run of a command that trains several.
+
+    Attributes:
+        name: Path of its folder within that of the command.
+        label: Which run it is, such as "fold 1 of 5".
+        config: Configuration of its training.
+        digest: Digest of its data and split.
+    """
+
+    name: str
+    label: str
+    config: DictConfig
+    digest: str
+
+    def is_finished(self, home: Path) -> bool:
+        """Return whether the run is finished, also by another process.
+
+        Args:
+            home: Folder of the command.
+
+        Raises:
+            ConfigError: The run was started with another configuration.
+            UserError: The run was started with other data.
+        """
+        folder = home / self.name
+        if checkpoint := _checkpoint(folder, self.config.ensemble > 1):
+            check_same_run(checkpoint, plain(self.config), self.digest, is_fold=True)
+            return (folder / "metrics.json").exists()
+        return False
+
+
+def run_config(cfg: DictConfig) -> DictConfig:
+    """Return the configuration of a training, without the keys that only the command has.
+
+    Args:
+        cfg: Configuration of the command.
+    """
+    names = {item.name for item in fields(RunSettings)}
+    run = OmegaConf.create({name: value for name, value in plain(cfg).items() if name in names})
+    run.resume = "auto"
+    return run
+
+
+def train_unfinished(
+    runs: Sequence[PlannedRun], job: Job, start: float, on_trained: Callable[[], object]
+) -> None:
+    """Train the runs that are not finished, one after another.
+
+    Args:
+        runs: The runs.
+        job: Folder of the command.
+        start: When the command began, by `time.monotonic`; `trainer.max_minutes` limits its time.
+        on_trained: Called after each training.
+
+    Raises:
+        ConfigError: A run was started with another configuration.
+        UserError: A run was started with other data.
+    """
+    for run in runs:
+        part = job.within(run.name, run.label)
+        if run.is_finished(job.folder):
+            log.info("%s is finished: %s", part.label, part.folder)
+            continue
+        log.info("%s: %s", part.label, part.folder)
+        config = OmegaConf.create(plain(run.config))
+        minutes = config.trainer.max_minutes
+        config.trainer.max_minutes = minutes_left(minutes, time.monotonic() - start)
+        train(config, part)
+        on_trained()
+
+
+def _checkpoint(folder: Path, is_ensemble: bool) -> dict[str, Any] | None:
+    """Return the checkpoint of a run; an ensemble has one when it is finished."""
+    best = folder / "checkpoints" / "best.ckpt"
+    if is_ensemble:
+        return load_checkpoint(best) if best.exists() else None
+    return last_checkpoint(best.parent)
