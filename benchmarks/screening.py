@@ -117,7 +117,7 @@ def read_stores(
 
 def predict_stores(predictor: "Predictor", source: Path, watch: Stopwatch) -> int:
     """Predict crystals as `csgcnn predict` does, and return their number."""
-    from csgcnn.runs.tables import predicted_cells
+    from csgcnn.runs.tables import predicted_rows
     from csgcnn.screening.partial_table import Part, PartialTable
 
     n_done = 0
@@ -131,9 +131,10 @@ def predict_stores(predictor: "Predictor", source: Path, watch: Stopwatch) -> in
                 watch.lap()
                 chunk = predictor.predict_rows(store, range(first, min(first + CHUNK, n)), CHUNK)
                 watch.lap("network")
+                cells = predicted_rows(chunk.values, predictor.targets)
                 rows = [
-                    [id_, *(f"{cell:.6g}" for cell in predicted_cells(row, predictor.targets))]
-                    for id_, row in zip(chunk.ids, chunk.values.tolist(), strict=True)
+                    [id_, *(f"{cell:.6g}" for cell in row)]
+                    for id_, row in zip(chunk.ids, cells, strict=True)
                 ]
                 table.add(Part(rows))
                 watch.lap("write")

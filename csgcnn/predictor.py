@@ -16,7 +16,6 @@ from csgcnn.data.given_inputs import (
 from csgcnn.data.targets import with_unit
 from csgcnn.data.transforms import std_in_unit
 from csgcnn.errors import DataWarning, StructureError, UserError
-from csgcnn.evaluation.calibration import interval_stds
 from csgcnn.runs.models import TrainedModel, checkpoint_paths, load_model
 from csgcnn.runs.predictions import (
     Floats,
@@ -67,7 +66,8 @@ class Predictor(RowPredictor):
     It predicts a column for each number, in `units`, and for each class of a classification
     target, its probability; `columns` names them. An ensemble predicts the mean of its members.
     Ensembles, and models trained with a likelihood as loss, also predict standard deviations
-    (`has_std`), which are calibrated on the validation rows if they come from one training.
+    (`has_std`), which are calibrated on the validation rows if they come from one training. Models
+    with calibration rows have intervals that hold (`conformal`).
 
     Attributes:
         names: Names of the targets.
@@ -79,6 +79,8 @@ class Predictor(RowPredictor):
         domain: What occurred in the training set: elements, pairs of neighbors, ranges.
         training_set: The training crystals, as far as they are known.
         embeddings: Embeddings of training crystals, if the checkpoint holds some.
+        conformal: Scores of calibration rows, if the checkpoint holds some.
+        has_intervals: Whether `level` gives intervals.
         is_laplace: Whether the standard deviations are of Laplace distributions.
         uncalibrated: Names of the targets whose standard deviations are not calibrated.
         split: Ids of the train, val and test rows, if they are known.
@@ -89,7 +91,6 @@ class Predictor(RowPredictor):
         self.names = [target.name for target in model.targets]
         self.units = [target.unit for target in model.targets]
         self.inputs = list(dict.fromkeys(column.name for column in self.input_columns))
-        self.is_laplace = model.is_laplace
         self.uncalibrated = list(model.uncalibrated)
         self.split = model.split
         self._told = set[str]()
@@ -138,7 +139,8 @@ class Predictor(RowPredictor):
             as_frame: Whether to return a DataFrame, with units in its columns, standard
                 deviations if the model predicts them, the codes of warnings about each structure,
                 and the index of a column that was given.
-            level: Coverage of intervals, such as 0.9; their bounds are columns of the DataFrame.
+            level: Coverage of intervals, such as 0.9; their bounds are columns of the DataFrame,
+                if the model has intervals.
 
         Returns:
             Predictions [n_structures, n_columns], or a DataFrame with a row for each structure.
@@ -146,6 +148,7 @@ class Predictor(RowPredictor):
 
         Raises:
             StructureError: A structure cannot be used; the message gives position and reason.
+            ConfigError: The level needs more calibration labels than there were.
 
         Warns:
             DataWarning: A structure may be wrong, or is outside the domain of the training set, so
@@ -155,8 +158,8 @@ class Predictor(RowPredictor):
         if as_frame:
             # a column of a DataFrame keeps its index
             index = structures.index if hasattr(structures, "iloc") else None
-            n_stds = None if level is None else interval_stds(level, self.is_laplace)
-            return prediction_frame(found, self.targets, index, n_stds)
+            bounds = self.bounds(found, level)
+            return prediction_frame(found, self.targets, index, bounds, level is not None)
         return found.values
 
     def predict_with_std(

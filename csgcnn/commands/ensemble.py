@@ -11,14 +11,20 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from csgcnn import distributed
+from csgcnn.commands.finish import leaks_of_refit
+from csgcnn.commands.fitting import describe
+from csgcnn.commands.intervals import calibration_scores, interval_facts
 from csgcnn.commands.job import Job
 from csgcnn.commands.prepare import Prepared, plain, prepare
+from csgcnn.commands.refit import on_all_rows
 from csgcnn.config.instantiate import instantiate
 from csgcnn.config.resolved import save_resolved
+from csgcnn.data.leakage import count_duplicates, shared_compositions
 from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.splits import split_ids
 from csgcnn.errors import ConfigError
 from csgcnn.evaluation.calibration import calibrate
+from csgcnn.evaluation.conformal import ConformalScores
 from csgcnn.io import read_json, write_csv
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
@@ -91,6 +97,9 @@ def minutes_left(minutes: float | None, seconds: float) -> float | None:
 def _member_config(cfg: DictConfig, number: int, seconds: float) -> DictConfig:
     member = OmegaConf.create(plain(cfg))
     member.ensemble, member.seed, member.resume = 1, cfg.seed + number, "auto"
+    if cfg.ensemble_folds:
+        member.ensemble_folds, split = False, member.dataset.split
+        split.calibration, split.calibration_fold = 1 / cfg.ensemble, number
     member.trainer.max_minutes = minutes_left(cfg.trainer.max_minutes, seconds)
     return member
 
@@ -99,18 +108,27 @@ def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path]) -> float:
     """Write one checkpoint of the members, calibrated on the val rows, and test it once."""
     data = prepare(cfg, RecordReports.within(run.folder))
     checkpoints = [folder / "checkpoints" / "best.ckpt" for folder in folders]
-    network = _ensemble(checkpoints, data)
+    loaded = [Predictor.load(path, data.device) for path in checkpoints]
+    network = _ensemble(loaded, data)
     dataset, rows = data.dataset, data.split["val"]
     models = {"val": network, "test": network}
     if cfg.trainer.refit:
-        models["val"] = _ensemble([path.with_name("validated.ckpt") for path in checkpoints], data)
+        validated = (path.with_name("validated.ckpt") for path in checkpoints)
+        models["val"] = _ensemble([Predictor.load(path, data.device) for path in validated], data)
     uncalibrated = calibrate(
         models["val"], data.store, dataset.targets, dataset.values, rows, data.batch_size
     )
     network.std_scale.copy_(models["val"].std_scale)
     members = [read_json(folder / "metrics.json") for folder in folders]
-    facts = _facts(members)
-    content = load_checkpoint(checkpoints[0])
+    facts, content = _facts(members), load_checkpoint(checkpoints[0])
+    if cfg.ensemble_folds:
+        description, of_split = _about_all_folds(cfg, data)
+        content, facts = content | description, facts | of_split
+    if scores := _scores(cfg, loaded, network, data):
+        content["conformal"] = scores.plain()
+        facts |= interval_facts(
+            network, scores, data.store, dataset, data.split["test"], data.batch_size
+        )
     changes = {
         "config": plain(cfg),
         "metrics": {"val_score": facts["val_score"]},
@@ -136,9 +154,32 @@ def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path]) -> float:
     return math.inf if facts["val_score"] is None else facts["val_score"]
 
 
-def _ensemble(checkpoints: Sequence[Path], data: Prepared) -> Ensemble:
-    loaded = (Predictor.load(path, data.device).network for path in checkpoints)
-    return Ensemble([cast(CrystalGraphNetwork, member) for member in loaded]).to(data.device)
+def _scores(
+    cfg: DictConfig, members: Sequence[Predictor], network: Ensemble, data: Prepared
+) -> ConformalScores | None:
+    if cfg.ensemble_folds:
+        return ConformalScores.joined([one.conformal for one in members if one.conformal])
+    return calibration_scores(network, data)
+
+
+def _about_all_folds(cfg: DictConfig, data: Prepared) -> tuple[dict[str, Any], Facts]:
+    """Return what a checkpoint and metrics.json say of the training rows of all members."""
+    store, split = data.dataset.store, data.split
+    facts: Facts = {
+        "n_rows": {part: len(rows) for part, rows in split.items()},
+        "duplicates_across_splits": count_duplicates(store, split)[0],
+        "shared_compositions": shared_compositions(store, split),
+    }
+    description = describe(cfg, data)
+    if cfg.trainer.refit:
+        description |= {**describe(cfg, on_all_rows(data)), "data": description["data"]}
+        facts |= leaks_of_refit(data, facts)
+    return description, facts
+
+
+def _ensemble(members: Sequence[Predictor], data: Prepared) -> Ensemble:
+    networks = [cast(CrystalGraphNetwork, member.network) for member in members]
+    return Ensemble(networks).to(data.device)
 
 
 def _facts(members: Sequence[Facts]) -> Facts:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from csgcnn import __version__
+from csgcnn.commands.intervals import measured_intervals
 from csgcnn.commands.outputs import check_folder
 from csgcnn.commands.prepare import (
     dataset_settings,
@@ -30,6 +31,7 @@ from csgcnn.crystals.records import Record
 from csgcnn.data.composition_model import composition_features, elements_in
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.record_reports import RecordReports
+from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.evaluation.baselines import baseline_metrics
@@ -97,8 +99,10 @@ def evaluate(cfg: DictConfig) -> Evaluation:
         inputs = [column for column in predictor.input_columns if not column.is_reference]
         dataset = load_dataset(settings, predictor.graph, reports, targets=targets, inputs=inputs)
         rows, train_rows = _rows(dataset, predictor, cfg.split)
-        predicted = _predict(predictor, dataset, rows, cfg.batch_size)
+        store = move_to_device(dataset.store, predictor.device)
+        predicted = _predict(predictor, store, dataset.values, rows, cfg.batch_size)
         evaluation = _evaluate(predictor, dataset, rows, train_rows, predicted, cfg.split or ALL)
+        evaluation.facts.update(measured_intervals(predictor, store, dataset, rows, cfg.batch_size))
         if output and is_folder:
             _write_folder(output, evaluation, _parts(dataset, predictor, rows))
             has_element = elements_in(composition_features(dataset.store))[rows]
@@ -148,10 +152,11 @@ def _new_folder(folder: Path) -> Iterator[None]:
         raise
 
 
-def _predict(predictor: Predictor, dataset: Dataset, rows: Tensor, batch_size: int) -> Predicted:
-    store = move_to_device(dataset.store, predictor.device)
+def _predict(
+    predictor: Predictor, store: GraphStore, labels: Tensor, rows: Tensor, batch_size: int
+) -> Predicted:
     values, std = predict_with_std(predictor.network, store, rows, batch_size)
-    return Predicted(values.cpu(), std if std is None else std.cpu(), dataset.values[rows])
+    return Predicted(values.cpu(), std if std is None else std.cpu(), labels[rows])
 
 
 def _evaluate(

@@ -8,6 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from csgcnn import distributed
+from csgcnn.commands.intervals import calibration_scores, interval_facts
 from csgcnn.commands.prepare import Prepared
 from csgcnn.commands.refit import Refit, finish_refit, on_all_rows
 from csgcnn.data.dataset import Dataset
@@ -60,11 +61,16 @@ def finish(
     if refitted:
         checkpointer.save_best(network.state_dict(), "validated", **changes)
         models["test"], entries = finish_refit(refitted, network, facts)
-        facts |= entries | _leaks(data, facts)
+        facts |= entries | leaks_of_refit(data, facts)
         if embeddings:
             found = _embeddings(models["test"], on_all_rows(data))
             embeddings = replace(found, percentiles=embeddings.percentiles)
         changes = refitted.description | changes | _stored(embeddings)
+    if scores := calibration_scores(models["test"], data):
+        changes |= {"conformal": scores.plain()}
+        facts |= interval_facts(
+            models["test"], scores, data.store, data.dataset, data.split["test"], data.batch_size
+        )
     if changes or network.kernel_head:
         checkpointer.save_best(models["test"].state_dict(), **changes)
     facts |= _summary(trainer, data.dataset, "finished", start)
@@ -134,8 +140,13 @@ def _stored(embeddings: Embeddings | None) -> dict[str, Any]:
     return {"embeddings": embeddings.plain()} if embeddings else {}
 
 
-def _leaks(data: Prepared, facts: Facts) -> Facts:
-    """Return the overlap between the test rows and all rows of a refit."""
+def leaks_of_refit(data: Prepared, facts: Facts) -> Facts:
+    """Return the overlap between the test rows and all rows of a refit.
+
+    Args:
+        data: Data of the first training.
+        facts: Entries of metrics.json about them.
+    """
     shared = shared_compositions(data.dataset.store, on_all_rows(data).split)
     return {"shared_compositions": facts["shared_compositions"] | {"test": shared["test"]}}
 

@@ -26,13 +26,12 @@ from csgcnn.data.given_inputs import Given, given_values, points
 from csgcnn.data.record_reports import RecordReports, warn_of_rejected
 from csgcnn.data.store_files import is_store
 from csgcnn.errors import ConfigError, plural
-from csgcnn.evaluation.calibration import interval_stds
 from csgcnn.hardware import cores, select_device
 from csgcnn.io import file_digest, format_cell, write_csv
 from csgcnn.predictor import Predictor
 from csgcnn.runs.models import checkpoint_paths
 from csgcnn.runs.predictions import Prediction, model_notes
-from csgcnn.runs.tables import predicted_cells
+from csgcnn.runs.tables import predicted_rows
 from csgcnn.screening.partial_table import Part, PartialTable, partial_folder
 from csgcnn.screening.table_files import check_format
 from csgcnn.screening.workers import Source, predict_store
@@ -79,9 +78,8 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
     _check_read(cfg, predictor, sources)
     chunks = _chunks(predictor, checkpoints, sources, cfg, chunk_size, given)
     identity = _identity(cfg, checkpoints, sources)
-    n_stds = interval_stds(cfg.level, predictor.is_laplace)
     with PartialTable(output, identity, cfg.resume, seconds_per_part, n_points) as partial:
-        _fill(partial, chunks, predictor, n_stds)
+        _fill(partial, chunks, predictor, cfg.level)
         _publish_list(
             partial, reports.rejected, partial.n_rejected, Rejected._fields, partial.rejected()
         )
@@ -102,11 +100,18 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
 def _check_read(cfg: DictConfig, predictor: Predictor, sources: Sequence[str]) -> None:
     """Check that the model or the structures leave no value that was given without effect."""
     unread = []
-    if not predictor.has_std:
-        unread.append(("level", "this model, which predicts no standard deviation"))
+    if not predictor.has_intervals:
+        unread.append(
+            (
+                "level",
+                "this model, which predicts no standard deviation and has no calibration rows",
+            )
+        )
     if any(is_store(user_path(source)) for source in sources):
         of_records = ("id_column", "structure_column", "all_blocks", "formula_mismatch")
         unread += [(key, "built graphs") for key in of_records]
+    # refuses a level for which there are too few calibration rows
+    predictor.bounds(predictor.empty(), cfg.level)
     keys = section_keys(PredictSettings)
     for key, place in unread:
         if cfg[key] != keys[key].default:
@@ -178,10 +183,10 @@ def _chunks(
     return of_records
 
 
-def _fill(partial: PartialTable, chunks: Chunks, predictor: Predictor, n_stds: float) -> None:
+def _fill(partial: PartialTable, chunks: Chunks, predictor: Predictor, level: float) -> None:
     with counted("predicting", done=partial.n_records) as count:
         for chunk in chunks(partial):
-            cells = _cells(chunk, predictor, n_stds)
+            cells = _cells(chunk, predictor, level)
             inputs = (
                 [str(format_cell(cell)) for cell in column] for column in chunk.inputs.values()
             )
@@ -194,11 +199,13 @@ def _fill(partial: PartialTable, chunks: Chunks, predictor: Predictor, n_stds: f
             count(partial.n_records - n_before)
 
 
-def _cells(chunk: Prediction, predictor: Predictor, n_stds: float) -> Iterator[list[str]]:
-    deviations = [None] * len(chunk.ids) if chunk.std is None else chunk.std.tolist()
-    texts = zip(*chunk.texts.values(), strict=True)
-    for row, deviation, of_row in zip(chunk.values.tolist(), deviations, texts, strict=True):
-        cells = [*predicted_cells(row, predictor.targets, deviation, n_stds), *of_row]
+def _cells(chunk: Prediction, predictor: Predictor, level: float) -> Iterator[list[str]]:
+    bounds, texts = predictor.bounds(chunk, level), zip(*chunk.texts.values(), strict=True)
+    rows = predicted_rows(
+        chunk.values, predictor.targets, chunk.std, bounds, with_bounds=bounds is not None
+    )
+    for row, of_row in zip(rows, texts, strict=True):
+        cells = [*row, *of_row]
         yield [cell if isinstance(cell, str) else f"{cell:.8g}" for cell in cells]
 
 

@@ -28,7 +28,7 @@ class PredictedTable:
         self.texts = text_columns(predictor.domain, predictor.embeddings)
         inputs = [column for column in predictor.input_columns if not column.is_reference]
         columns = [("id", ""), *((column.name, "") for column in inputs)]
-        columns += predicted_columns(targets, predictor.has_std, with_bounds=True)
+        columns += predicted_columns(targets, predictor.has_std, predictor.has_intervals)
         columns += [(name, "") for name in self.texts]
         text_names = {"id", *self.texts, *(target.name for target in targets if target.classes)}
         text_names -= {*NEAREST_NUMBERS}

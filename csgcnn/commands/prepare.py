@@ -25,11 +25,13 @@ from csgcnn.data.dataset import Dataset, check_rejected, select_targets
 from csgcnn.data.fidelities import known_fidelities, spread_fidelities
 from csgcnn.data.inputs import Input, check_inputs, describe_inputs, read_columns
 from csgcnn.data.record_reports import RecordReports, report_warnings
+from csgcnn.data.split_files import CALIBRATION
 from csgcnn.data.splits import Split, split_dataset
 from csgcnn.data.store import GraphStore
 from csgcnn.data.store_files import is_store
 from csgcnn.data.targets import Target, check_labels, derive_columns, describe_targets
 from csgcnn.errors import ConfigError, UserError
+from csgcnn.evaluation.conformal import check_calibration
 from csgcnn.hardware import select_device
 from csgcnn.nn.build import build_network
 from csgcnn.training.kernel_fit import check_kernel_head
@@ -83,6 +85,8 @@ def prepare(cfg: DictConfig, reports: RecordReports) -> Prepared:
         split = split_dataset(dataset, dataset_settings(cfg).split)
         check_labels(dataset.values[split["train"]], dataset.targets)
         check_inputs(dataset.store, dataset.inputs, split["train"])
+        if CALIBRATION in split:
+            check_calibration(dataset.values[split[CALIBRATION]], dataset.targets)
         if dataset.weights is not None and not dataset.weights[split["train"]].any():
             raise UserError(f"all training rows have the weight 0 in {cfg.dataset.weight_column}")
         if not len(split["val"]):

@@ -67,6 +67,7 @@ def validate(
     if "loss" in cfg:
         _check_predict_std(cfg)
         _check_head(cfg)
+        _check_ensemble_folds(cfg)
     if "init_from" in cfg and cfg.trainer.freeze_body and not cfg.init_from:
         raise ConfigError(
             "trainer.freeze_body=true needs init_from=CHECKPOINT, whose body it keeps"
@@ -232,6 +233,16 @@ def _check_folds(plain: dict[str, Any], typed: Sequence[str]) -> None:
     split["method"] = "kfold"
 
 
+def _check_ensemble_folds(cfg: DictConfig) -> None:
+    if cfg.ensemble_folds and cfg.ensemble < 2:
+        raise ConfigError("ensemble_folds=true needs ensemble=…, the number of folds, from 2")
+    if cfg.ensemble_folds and cfg.dataset.split.calibration:
+        raise ConfigError(
+            "ensemble_folds=true excludes dataset.split.calibration: each fold of the training "
+            "rows calibrates; omit one"
+        )
+
+
 def _check_split(split: DictConfig) -> None:
     key = "dataset.split"
     total = split.train + split.val + split.test
@@ -242,6 +253,11 @@ def _check_split(split: DictConfig) -> None:
         raise ConfigError(
             f"{key}.fold={split.fold}: with folds={split.folds} and repeats={split.repeats} the "
             f"folds are 0 to {n_folds - 1}"
+        )
+    if (split.calibration_fold + 1) * split.calibration > 1 + 1e-9:
+        raise ConfigError(
+            f"{key}.calibration_fold={split.calibration_fold}: with calibration="
+            f"{split.calibration:g} the folds are 0 to {int(1 / split.calibration + 1e-9) - 1}"
         )
     n_held_out = split.val + split.in_distribution
     if split.method in EXTRAPOLATING_METHODS and n_held_out >= 1:

@@ -1,12 +1,56 @@
 """Assign groups of rows to the parts of a split, so that no group is divided."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from csgcnn.config.settings.dataset import SplitSettings
+from csgcnn.data.duplicates import group_duplicates
+from csgcnn.data.split_columns import column_values
+from csgcnn.data.store import GraphStore, Scalar
+
+T = TypeVar("T")
+
 # Fraction of the rows by which a part may exceed its size to keep a group together.
 TOLERANCE = 0.01
+
+
+def indivisible(store: GraphStore, rows: Tensor, settings: SplitSettings) -> list[list[int]]:
+    """Return the rows in groups that stay together: equal crystals, or each row on its own.
+
+    With method=group, rows with the same value of `column` stay together, too.
+
+    Args:
+        store: The data set.
+        rows: [n_rows] int64.
+        settings: How the rows are divided.
+    """
+    by_column, together = settings.method == "group", settings.duplicates == "together"
+    if not (by_column or together):
+        return [[row] for row in rows.tolist()]
+    values = column_values(store, rows, settings.column) if by_column else []
+    if together:
+        equal = group_duplicates(store.graphs.fingerprint[rows.numpy()])
+        _, code = np.unique(list(map(str, values)) or equal, return_inverse=True)
+        values = group_duplicates(np.stack([code, equal], axis=1)).tolist()
+    members = grouped(rows.tolist(), values)
+    return [members[name] for name in (sorted(members, key=str) if by_column else members)]
+
+
+def grouped(items: Sequence[T], values: Sequence[Scalar]) -> dict[Scalar, list[T]]:
+    """Return the items by their values, in order.
+
+    Args:
+        items: The items.
+        values: A value for each item.
+    """
+    groups: dict[Scalar, list[T]] = {}
+    for item, value in zip(items, values, strict=True):
+        groups.setdefault(value, []).append(item)
+    return groups
 
 
 def assign_groups(
@@ -30,6 +74,28 @@ def assign_groups(
     for n_left, number in zip(range(len(order), 0, -1), order, strict=True):
         parts[_part_for(len(groups[number]), parts, sizes, n_left)] += groups[number]
     return {part: torch.tensor(sorted(rows), dtype=torch.long) for part, rows in parts.items()}
+
+
+def take_fold(
+    groups: Sequence[Sequence[int]], fraction: float, fold: int, generator: torch.Generator
+) -> Tensor:
+    """Return the rows of one of 1 / fraction folds, which divide groups in random order.
+
+    Args:
+        groups: Rows of each group.
+        fraction: Fraction of the rows in a fold.
+        fold: Number of the fold, from 0.
+        generator: Draws the order of the groups.
+
+    Returns:
+        Sorted rows, int64.
+    """
+    order = torch.randperm(len(groups), generator=generator).tolist()
+    sizes = np.array([len(groups[number]) for number in order])
+    middle, size = sizes.cumsum() - sizes / 2, fraction * sizes.sum()
+    is_in_fold = (middle > fold * size) & (middle <= (fold + 1) * size)
+    chosen = [row for place in np.flatnonzero(is_in_fold) for row in groups[order[place]]]
+    return torch.tensor(sorted(chosen), dtype=torch.long)
 
 
 def _part_for(

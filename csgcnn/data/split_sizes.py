@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from csgcnn.config.settings.dataset import EXTRAPOLATING_METHODS, SplitSettings
-from csgcnn.data.split_files import PARTS
+from csgcnn.data.split_files import CALIBRATION, PARTS
 from csgcnn.errors import UserError
 
 # Parts whose fraction a method reads.
@@ -51,6 +51,6 @@ def check_sizes(sizes: Mapping[str, int], n_rows: int, settings: SplitSettings) 
 def _left_empty(settings: SplitSettings) -> list[str]:
     """Return the parts that are empty by choice."""
     if settings.method == "file":
-        return list(PARTS[1:])
+        return [*PARTS[1:], CALIBRATION]
     parts = FRACTIONS.get(settings.method, ())
     return [part for part in parts if part != "train" and not getattr(settings, part)]

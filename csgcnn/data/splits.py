@@ -5,23 +5,21 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from csgcnn.config.settings.dataset import EXTRAPOLATING_METHODS, SplitSettings
 from csgcnn.data.dataset import Dataset
-from csgcnn.data.duplicates import group_duplicates, rows_without
+from csgcnn.data.duplicates import rows_without
 from csgcnn.data.extrapolation import held_out
-from csgcnn.data.grouped_splits import assign_groups
+from csgcnn.data.grouped_splits import assign_groups, grouped, indivisible, take_fold
 from csgcnn.data.kfold import assign_folds
 from csgcnn.data.matbench import official_folds
 from csgcnn.data.split_columns import column_values, existing_column
-from csgcnn.data.split_files import PARTS, read_split
+from csgcnn.data.split_files import CALIBRATION, PARTS, read_split
 from csgcnn.data.split_sizes import check_sizes
-from csgcnn.data.store import GraphStore, Scalar
+from csgcnn.data.store import GraphStore
 from csgcnn.errors import ConfigError, UserError
 
 # Other spellings in a column that names the part.
@@ -31,9 +29,8 @@ GIVEN_PARTS = ("column", "file")
 # Values of a column in a message.
 MOST_LISTED = 10
 
-T = TypeVar("T")
 # Rows of each part: positions in the store, int64. Methods whose test rows are unlike the training
-# rows also have the part `in_distribution`.
+# rows also have the part `in_distribution`; `calibration` is a part if there are such rows.
 Split = dict[str, Tensor]
 
 
@@ -41,6 +38,7 @@ def split_dataset(dataset: Dataset, settings: SplitSettings) -> Split:
     """Split the usable rows of a data set, see `split_rows`.
 
     With `dataset.inputs`, all rows of one crystal stay in one part, unless the parts are given.
+    The part `calibration` is taken from the training rows of any method.
 
     Args:
         dataset: The data set; `target_tail` sorts it by its first target, if no column is given.
@@ -54,10 +52,11 @@ def split_dataset(dataset: Dataset, settings: SplitSettings) -> Split:
         if not dataset.targets:
             raise ConfigError("dataset.split.method=target_tail needs dataset.targets")
         settings = replace(settings, column=dataset.targets[0].name)
-    if dataset.inputs and settings.method not in GIVEN_PARTS:
-        # The same crystal at another temperature is no new crystal.
-        settings = replace(settings, duplicates="together")
-    return split_rows(dataset.store, dataset.rows, settings, dataset.n_unread)
+    # The same crystal at another temperature is no new crystal.
+    together = replace(settings, duplicates="together") if dataset.inputs else settings
+    settings = settings if settings.method in GIVEN_PARTS else together
+    split = split_rows(dataset.store, dataset.rows, settings, dataset.n_unread)
+    return _with_calibration(dataset.store, split, together) if settings.calibration else split
 
 
 def split_rows(
@@ -101,13 +100,26 @@ def split_ids(store: GraphStore, split: Split) -> dict[str, list[str]]:
     }
 
 
+def _with_calibration(store: GraphStore, split: Split, settings: SplitSettings) -> Split:
+    """Take the calibration rows from the training rows, with all rows that stay together."""
+    if CALIBRATION in split:
+        raise ConfigError(
+            f"{settings.file} names calibration rows, which excludes dataset.split.calibration "
+            "and ensemble_folds"
+        )
+    train, (fraction, fold) = split["train"], (settings.calibration, settings.calibration_fold)
+    groups = indivisible(store, train, settings)
+    rows = take_fold(groups, fraction, fold, _generator(settings))
+    return split | {"train": train[~torch.isin(train, rows)], CALIBRATION: rows}
+
+
 def _random(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     """Split at random by the fractions `train`, `val` and `test`; the remainder is not used.
 
     With `stratify`, every part has the same share of each value of that column.
     """
     if settings.duplicates == "together" and not settings.stratify:
-        return _by_fractions(_indivisible(store, rows, settings), _fractions(settings), settings)
+        return _by_fractions(indivisible(store, rows, settings), _fractions(settings), settings)
     shuffled = rows[torch.randperm(len(rows), generator=_generator(settings))]
     if settings.stratify:
         return _stratified(store, shuffled, settings)
@@ -126,8 +138,8 @@ def _stratified(store: GraphStore, shuffled: Tensor, settings: SplitSettings) ->
     Rows that stay together are assigned with the class of the first one.
     """
     column = existing_column(store, settings.stratify, "stratify")
-    groups = _indivisible(store, shuffled, settings)
-    members = _grouped(groups, [column[group[0]] for group in groups])
+    groups = indivisible(store, shuffled, settings)
+    members = grouped(groups, [column[group[0]] for group in groups])
     fractions = _fractions(settings)
     fractions["unused"] = 1 - sum(fractions.values())
     parts: dict[str, list[int]] = {part: [] for part in fractions}
@@ -141,14 +153,7 @@ def _stratified(store: GraphStore, shuffled: Tensor, settings: SplitSettings) ->
 
 def _group(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     """Split by fractions, keeping rows with the same value of `column` in one part."""
-    values = column_values(store, rows, settings.column)
-    if settings.duplicates == "together":
-        _, code = np.unique(list(map(str, values)), return_inverse=True)
-        equal = group_duplicates(store.graphs.fingerprint[rows.numpy()])
-        values = group_duplicates(np.stack([code, equal], axis=1)).tolist()
-    members = _grouped(rows.tolist(), values)
-    groups = [members[name] for name in sorted(members, key=str)]
-    return _by_fractions(groups, _fractions(settings), settings)
+    return _by_fractions(indivisible(store, rows, settings), _fractions(settings), settings)
 
 
 def _by_fractions(
@@ -207,7 +212,7 @@ def _kfold(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     Fold number `fold` belongs to repeat `fold // folds`; each repeat divides the rows anew.
     """
     column = existing_column(store, settings.stratify, "stratify") if settings.stratify else None
-    groups = _indivisible(store, rows, settings)
+    groups = indivisible(store, rows, settings)
     labels = None if column is None else [column[group[0]] for group in groups]
     of_group = assign_folds(groups, labels, settings)
     in_fold = {
@@ -242,7 +247,7 @@ def _test_on(
     fractions |= {"in_distribution": in_distribution} if in_distribution else {}
     if settings.duplicates == "together":
         others = rows_without(others, tested, store.graphs.fingerprint)
-        groups = _indivisible(store, others, settings)
+        groups = indivisible(store, others, settings)
         return _by_fractions(groups, fractions, settings) | {"test": tested}
     shuffled = others[torch.randperm(len(others), generator=_generator(settings))]
     n_val, n_in = (round(share * len(others)) for share in (settings.val, in_distribution))
@@ -250,27 +255,19 @@ def _test_on(
     return split | ({"in_distribution": shuffled[n_val:][:n_in]} if in_distribution else {})
 
 
-def _indivisible(store: GraphStore, rows: Tensor, settings: SplitSettings) -> list[list[int]]:
-    """Return the rows in groups that stay together: equal crystals, or each row on its own."""
-    if settings.duplicates != "together":
-        return [[row] for row in rows.tolist()]
-    first = group_duplicates(store.graphs.fingerprint[rows.numpy()])
-    return list(_grouped(rows.tolist(), first.tolist()).values())
-
-
 def _from_file(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
     """Split by the JSON file `file`: {"train": [ids], "val": [ids], "test": [ids]}."""
     path = Path(str(settings.file)).expanduser()
     ids = read_split(path)
     position = {store.ids[row]: row for row in rows.tolist()}
-    if missing := [entry for part in PARTS for entry in ids[part] if entry not in position]:
+    if missing := [entry for part in ids.values() for entry in part if entry not in position]:
         raise UserError(
             f"{path}: {len(missing)} of its ids are not among the usable rows, "
             f"the first is {missing[0]!r}"
         )
     return {
-        part: torch.tensor([position[entry] for entry in ids[part]], dtype=torch.long)
-        for part in PARTS
+        part: torch.tensor([position[entry] for entry in of_part], dtype=torch.long)
+        for part, of_part in ids.items()
     }
 
 
@@ -283,13 +280,6 @@ _METHODS: Mapping[str, Callable[[GraphStore, Tensor, SplitSettings], Split]] = {
     "file": _from_file,
     **dict.fromkeys(EXTRAPOLATING_METHODS, _extrapolating),
 }
-
-
-def _grouped(items: Sequence[T], values: Sequence[Scalar]) -> dict[Scalar, list[T]]:
-    groups: dict[Scalar, list[T]] = {}
-    for item, value in zip(items, values, strict=True):
-        groups.setdefault(value, []).append(item)
-    return groups
 
 
 def _generator(settings: SplitSettings) -> torch.Generator:

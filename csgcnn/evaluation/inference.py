@@ -1,5 +1,6 @@
 """Predictions for the rows of a store, batch by batch: the one prediction loop."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -54,8 +55,12 @@ def predict_with_std(
 
 
 def predict_with_pooled(
-    model: CrystalGraphNetwork | Ensemble, store: GraphStore, rows: Tensor, batch_size: int
-) -> tuple[Tensor, Tensor, Tensor]:
+    model: CrystalGraphNetwork | Ensemble,
+    store: GraphStore,
+    rows: Tensor,
+    batch_size: int,
+    by_member: bool = False,
+) -> tuple[Tensor, Tensor]:
     """Predict as `predict_with_std`, and return the embeddings of the crystals.
 
     Args:
@@ -63,21 +68,43 @@ def predict_with_pooled(
         store: Graphs, on the device of the model.
         rows: Rows to predict [n_rows] int64, on the host.
         batch_size: Crystals per forward pass.
+        by_member: Whether to return what each member of an ensemble predicts.
 
     Returns:
-        Predictions and standard deviations, NaN if the model predicts none, both [n_rows, sum of
-        n_outputs], and embeddings [n_rows, n_features], on the device.
+        Predictions and standard deviations, NaN if there are none, [n_rows, 2, n_networks, sum of
+        n_outputs], and embeddings [n_rows, n_features], on the device. There is one network
+        without `by_member`; `predicted` combines several.
     """
-    widths: list[int] = []
+    shape: list[int] = []
 
     def compute(graph: GraphBatch) -> Tensor:
         pooled = model.pooled(graph)
-        parts = [*model.with_std(graph, pooled), pooled]
-        widths[:] = [part.shape[1] for part in parts]
-        return torch.cat(parts, 1)
+        if by_member and isinstance(model, Ensemble):
+            found = torch.stack(model.by_member(graph, pooled), 0).movedim(2, 0)
+        else:
+            found = torch.stack(model.with_std(graph, pooled), 1).unsqueeze(2)
+        shape[:] = found.shape[1:]
+        return torch.cat([found.flatten(1), pooled], 1)
 
-    values, std, pooled = in_batches(model, compute, store, rows, batch_size).split(widths, 1)
-    return values, std, pooled
+    both = in_batches(model, compute, store, rows, batch_size)
+    n_columns = math.prod(shape)
+    return both[:, :n_columns].unflatten(1, shape), both[:, n_columns:]
+
+
+def predicted(model: CrystalGraphNetwork | Ensemble, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return predictions and standard deviations of a model from outputs of its networks.
+
+    Args:
+        model: The model.
+        outputs: What `predict_with_pooled` returns [n_rows, 2, n_networks, sum of n_outputs].
+
+    Returns:
+        Both [n_rows, sum of n_outputs].
+    """
+    if outputs.shape[2] > 1:
+        assert isinstance(model, Ensemble), "only an ensemble has several networks"
+        return model.combine(*outputs.permute(1, 2, 0, 3))
+    return outputs[:, 0, 0], outputs[:, 1, 0]
 
 
 def embed_rows(

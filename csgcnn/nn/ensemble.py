@@ -46,8 +46,30 @@ class Ensemble(nn.Module):
             Mean and standard deviation, both [n_graphs, sum of n_outputs]. The variance is that of
             the members' predictions (with n - 1) plus the mean of the variances they predict.
         """
+        return self.combine(*self.by_member(graph, pooled))
+
+    def by_member(self, graph: GraphBatch, pooled: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return what each member predicts.
+
+        Args:
+            graph: The crystals.
+            pooled: What `pooled` returns, if it is known.
+
+        Returns:
+            Predictions and standard deviations, NaN where a member predicts none, both [n_members,
+            n_graphs, sum of n_outputs].
+        """
         first, *others = cast("Iterable[CrystalGraphNetwork]", self.members)
         predicted = [first.with_std(graph, pooled), *(one.with_std(graph) for one in others)]
         values, std = (torch.stack(parts) for parts in zip(*predicted, strict=True))
+        return values, std
+
+    def combine(self, values: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `with_std` from what `by_member` returns.
+
+        Args:
+            values: Predictions of the members.
+            std: Their standard deviations.
+        """
         variance = values.var(0) + std.square().mean(0).nan_to_num(0.0)
         return values.mean(0), variance.sqrt() * self.std_scale

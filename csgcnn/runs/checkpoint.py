@@ -3,8 +3,7 @@
 Format 5 is a safetensors file: tensors by name, and the metadata entry `csgcnn` with everything
 else as JSON (see `tensor_tree`). Readers ignore fields that they do not know, so that a new
 optional field needs no new format. Format 4 lacked the range of the global features. Formats 1-3
-were files of `torch.save`. Reading a checkpoint
-executes nothing.
+were files of `torch.save`. Reading a checkpoint executes nothing.
 """
 
 import json
@@ -24,6 +23,7 @@ from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
 from csgcnn.data import embeddings, training_set
 from csgcnn.data.transforms import TRANSFORMS
 from csgcnn.errors import UserError, first_line
+from csgcnn.evaluation import conformal
 from csgcnn.io import write_bytes
 from csgcnn.nn.global_features import UNLIMITED
 from csgcnn.runs.legacy_archives import is_legacy_archive, load_legacy
@@ -78,14 +78,13 @@ def load_checkpoint(path: Path, limits: Limits = LIMITS) -> dict[str, Any]:
         device: Type of the device that trained it, cpu or cuda; absent before version 0.2.
         config: Configuration of the training, upgraded to this version.
         removed: Sentences about keys of its configuration that no longer exist.
-        plugins: Packages outside csgcnn that its configuration names. This is information only:
-            loading the model needs the opt-in of the user.
+        plugins: Packages outside csgcnn that it names; loading it needs the opt-in of the user.
         targets, elements: Fields of each `Target`, and atomic numbers of the training rows.
         domain: What else occurs in the training rows, see `Domain.plain`; absent before format 5.
         fingerprints: Hashes of the training crystals, see `data.training_set`; may be absent.
         embeddings: Embeddings of training crystals, see `data.embeddings`; may be absent.
-        uncalibrated: Names of the targets whose standard deviations, if the model predicts some,
-            are not calibrated; may be absent.
+        conformal: Scores of calibration rows, see `evaluation.conformal`; may be absent.
+        uncalibrated: Targets with standard deviations that are not calibrated; may be absent.
         inputs: Fields of each `Input` of `dataset.inputs`; absent without them.
         split, data: Ids of each part, and a digest of the data.
         metrics: Validation score.
@@ -187,7 +186,7 @@ def _present_name(name: Any) -> Any:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and TEXT.fullmatch(value) is not None
+    return isinstance(value, str) and bool(TEXT.fullmatch(value))
 
 
 def _holds_texts_and_numbers(value: Any) -> bool:
@@ -294,6 +293,7 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "domain": ("pairs of elements, ranges and whether there are isolated atoms", _is_domain),
     "fingerprints": ("hashes of crystals", training_set.is_plain),
     "embeddings": ("embeddings of crystals", embeddings.is_plain),
+    "conformal": ("scores of calibration rows", conformal.is_plain),
     "uncalibrated": ("a list of names", _are_names),
     "split": ("lists of ids", _is_split),
     "state_dict": ("a dict of tensors", _is_state_dict),

@@ -28,6 +28,7 @@ from csgcnn.data.inputs import Input, reference_inputs
 from csgcnn.data.targets import Target
 from csgcnn.data.training_set import TrainingSet
 from csgcnn.errors import ConfigError, UserError, one_line
+from csgcnn.evaluation.conformal import ConformalScores
 from csgcnn.hardware import find_device
 from csgcnn.nn.build import build_network
 from csgcnn.nn.ensemble import Ensemble
@@ -67,6 +68,7 @@ class TrainedModel:
             ensemble, if they are stored.
         uncalibrated: Names of the numbers whose standard deviations are not calibrated.
         inputs: What it reads beside the structure, without the column of `dataset.delta`.
+        conformal: Scores of calibration rows, if they are stored.
     """
 
     network: CrystalGraphNetwork | Ensemble
@@ -80,6 +82,7 @@ class TrainedModel:
     embeddings: Embeddings | None = None
     uncalibrated: Sequence[str] = ()
     inputs: Sequence[Input] = ()
+    conformal: ConformalScores | None = None
 
 
 def load_model(paths: Sequence[Path], device: torch.device | str = "cpu") -> TrainedModel:
@@ -156,6 +159,8 @@ def _load_one(path: Path) -> TrainedModel:
         embeddings = Embeddings.from_plain(content.get("embeddings"))
         if embeddings and len(embeddings.mean) != width:
             raise ValueError(f"its embeddings have {len(embeddings.mean)} features, not {width}")
+        n_networks = config.get("ensemble", 1)
+        scores = ConformalScores.from_plain(content.get("conformal"), targets, n_networks)
     except PotentialError as error:
         raise UserError(f"{path}: {error}") from error
     except _MISFITS as error:
@@ -178,6 +183,7 @@ def _load_one(path: Path) -> TrainedModel:
         embeddings=embeddings,
         uncalibrated=content.get("uncalibrated", ()) if network.has_std else (),
         inputs=inputs,
+        conformal=scores,
     )
 
 

@@ -17,12 +17,14 @@ from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.data.training_set import TrainingSet
 from csgcnn.errors import one_line, plural
-from csgcnn.runs.tables import predicted_cells, predicted_columns
+from csgcnn.runs.tables import predicted_columns, predicted_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float32]
+# Lower and upper ends of intervals, both [n_ids, n_columns].
+Bounds = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
 
 IN_TRAINING, TRUE = "in_training", "true"
 NEAREST_ID = "nearest_id"
@@ -54,6 +56,8 @@ class Prediction:
         rejected: Records that could not be predicted.
         warnings: Warnings about structures.
         inputs: Values of `dataset.inputs` by name, each [n_ids].
+        outputs: Predictions and standard deviations on the trained scale, by network [n_ids, 2,
+            n_networks, n_columns]; None if the model has no scores of calibration rows.
     """
 
     ids: list[str]
@@ -63,6 +67,7 @@ class Prediction:
     rejected: list[Rejected] = field(default_factory=list)
     warnings: list[StructureNote] = field(default_factory=list)
     inputs: dict[str, list[Scalar]] = field(default_factory=dict)
+    outputs: Floats | None = None
 
     @property
     def texts(self) -> dict[str, list[Any]]:
@@ -74,6 +79,7 @@ class Prediction:
 def concatenate(parts: Sequence[Prediction]) -> Prediction:
     """Concatenate the predictions of consecutive records, of at least one part."""
     stds = [part.std for part in parts if part.std is not None]
+    outputs = [part.outputs for part in parts if part.outputs is not None]
     return Prediction(
         [id_ for part in parts for id_ in part.ids],
         np.concatenate([part.values for part in parts]),
@@ -82,6 +88,7 @@ def concatenate(parts: Sequence[Prediction]) -> Prediction:
         [entry for part in parts for entry in part.rejected],
         [note for part in parts for note in part.warnings],
         {name: [cell for part in parts for cell in part.inputs[name]] for name in parts[0].inputs},
+        np.concatenate(outputs) if outputs else None,
     )
 
 
@@ -89,7 +96,8 @@ def prediction_frame(
     prediction: Prediction,
     targets: Sequence[Target],
     index: Any = None,
-    n_stds: float | None = None,
+    bounds: Bounds | None = None,
+    with_bounds: bool = False,
 ) -> "pd.DataFrame":
     """Return predictions as a DataFrame, with units in the names of its columns.
 
@@ -99,17 +107,15 @@ def prediction_frame(
         prediction: Predictions of all structures.
         targets: Targets of the model; a classification target has a column of its likeliest class.
         index: Index of the rows.
-        n_stds: Half of the width of the intervals, in standard deviations; None: no intervals.
+        bounds: Ends of intervals, if there are intervals.
+        with_bounds: Whether those of targets without a transform are columns, too.
     """
     import pandas as pd
 
     values, std = prediction.values, prediction.std
-    deviations = [None] * len(values) if std is None else std.tolist()
-    rows = [
-        predicted_cells(row, targets, deviation, n_stds)
-        for row, deviation in zip(values.tolist(), deviations, strict=True)
-    ]
-    named = predicted_columns(targets, std is not None, n_stds is not None)
+    with_bounds &= bounds is not None
+    rows = [*predicted_rows(values, targets, std, bounds, with_bounds)]
+    named = predicted_columns(targets, std is not None, with_bounds)
     columns = [with_unit(name, unit) for name, unit in named]
     if index is not None and len(index):
         index = index.repeat(len(values) // len(index))

@@ -14,7 +14,7 @@ from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.data.composition_model import composition_features, elements_in
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.domain import Domain
-from csgcnn.data.split_files import PARTS
+from csgcnn.data.split_files import CALIBRATION, PARTS
 from csgcnn.data.splits import Split
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
@@ -27,6 +27,7 @@ from csgcnn.evaluation.baselines import (
 )
 from csgcnn.evaluation.benchmark_summary import Fold
 from csgcnn.evaluation.calibration import calibration_labels, coverage, format_coverage
+from csgcnn.evaluation.conformal import interval_lines
 from csgcnn.evaluation.domain_metrics import format_domain_metrics, metrics_with_domain
 from csgcnn.evaluation.fidelity_metrics import fidelity_entries, format_fidelities
 from csgcnn.evaluation.inference import predict_with_std
@@ -69,7 +70,8 @@ def write_results(
         facts: Further entries of metrics.json.
         plot: Settings of the figures; None: no figures.
     """
-    models = {p: models["val" if p == "val" else "test"] for p in split if p != "train"}
+    parts = [part for part in split if part not in ("train", CALIBRATION)]
+    models = {part: models["val" if part == "val" else "test"] for part in parts}
     predicted = {
         part: predict_with_std(model, store, split[part], batch_size)
         for part, model in models.items()
@@ -102,6 +104,8 @@ def write_results(
     entries |= fidelity_entries(dataset, prediction, split) | _baseline_entries(baselines, targets)
     run.write_json("metrics.json", {**metrics, **entries, **scales, **facts})
     _log_test(metrics, targets, baselines, covered, entries)
+    for line in interval_lines(facts):
+        log.info("test: %s", line)
     _log_leaks(facts)
     if plot and len(split["test"]):
         tested = plots.Predicted(prediction["test"], std.get("test"), values["test"])
@@ -139,7 +143,7 @@ def _baselines(
 ) -> dict[str, dict[str, dict[str, Metrics]]]:
     """Return the metrics of simple models on each tested part, by their names in metrics.json."""
     targets, values, known = dataset.targets, dataset.values, dataset.values[split["train"]]
-    tested = {part: split[part] for part in split if part not in ("train", "val")}
+    tested = {p: split[p] for p in split if p not in ("train", "val", CALIBRATION)}
     return {
         part: {
             "baseline": baseline_metrics(known, values[rows], targets),

@@ -20,14 +20,17 @@ from csgcnn.data.record_stores import stores_of
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.data.training_set import TrainingSet
-from csgcnn.data.transforms import predictions_in_unit
+from csgcnn.data.transforms import interval_in_unit, predictions_in_unit
 from csgcnn.errors import UserError
-from csgcnn.evaluation.inference import predict_with_pooled
+from csgcnn.evaluation.calibration import interval_stds
+from csgcnn.evaluation.conformal import ConformalScores
+from csgcnn.evaluation.inference import predict_with_pooled, predicted
 from csgcnn.hardware import find_device
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.models import TrainedModel, differing_settings
 from csgcnn.runs.predictions import (
+    Bounds,
     Prediction,
     comparison_cells,
     comparison_columns,
@@ -51,6 +54,9 @@ class RowPredictor:
         domain: What occurred in the training set: elements, pairs of neighbors, ranges.
         training_set: The training crystals, as far as they are known.
         embeddings: Embeddings of training crystals, if the checkpoint holds some.
+        conformal: Scores of calibration rows, if the checkpoint holds some.
+        has_intervals: Whether there are intervals of a given coverage.
+        is_laplace: Whether the standard deviations are of Laplace distributions.
     """
 
     def __init__(self, model: TrainedModel, device: torch.device | str = "cpu") -> None:
@@ -64,6 +70,10 @@ class RowPredictor:
         self.domain: Domain = model.domain
         self.training_set: TrainingSet = model.training_set
         self.embeddings: Embeddings | None = model.embeddings
+        self.conformal: ConformalScores | None = model.conformal
+        self.has_intervals = self.has_std or self.conformal is not None
+        self.is_laplace = model.is_laplace
+        self.n_networks = self.conformal.n_networks if self.conformal else 1
 
     def stream(
         self,
@@ -139,9 +149,13 @@ class RowPredictor:
         found = []
         for point in points(given):
             set_point(store, self.input_columns, point)
-            found.append(predict_with_pooled(self.network, store, index, batch_size))
-        values = _interleaved([values for values, _, _ in found])
-        std = _interleaved([std for _, std, _ in found]) if self.has_std else None
+            found.append(
+                predict_with_pooled(self.network, store, index, batch_size, self.n_networks > 1)
+            )
+        outputs = [predicted(self.network, of_point) for of_point, _ in found]
+        values = _interleaved([values for values, _ in outputs])
+        std = _interleaved([std for _, std in outputs]) if self.has_std else None
+        by_network = _interleaved([of_point for of_point, _ in found]) if self.conformal else None
         cells: dict[str, list[Any]] = {
             name: repeated(column, len(found))
             for name, column in comparison_cells(
@@ -149,7 +163,7 @@ class RowPredictor:
             ).items()
         }
         if self.embeddings:
-            pooled = _interleaved([pooled for _, _, pooled in found])
+            pooled = _interleaved([pooled for _, pooled in found])
             cells = with_nearest(cells, self.embeddings.nearest(pooled))
         return Prediction(
             repeated([store.ids[row] for row in index.tolist()], len(found)),
@@ -158,7 +172,33 @@ class RowPredictor:
             cells,
             rejected,
             inputs=input_cells(store, index, self.input_columns, given),
+            outputs=None if by_network is None else by_network.numpy(),
         )
+
+    def bounds(self, found: Prediction, level: float | None) -> Bounds | None:
+        """Return the ends of intervals in the units of the targets, if the model has intervals.
+
+        Args:
+            found: Predictions.
+            level: Coverage of the intervals; None: one standard deviation to each side.
+
+        Returns:
+            Lower and upper ends, both [n_ids, n_columns].
+
+        Raises:
+            ConfigError: The level is not between 0 and 1, or needs more calibration labels.
+        """
+        if level is not None and self.conformal and found.outputs is not None:
+            outputs = torch.from_numpy(found.outputs)
+            found_ends = self.conformal.bounds(outputs, self.targets, level)
+            lower, upper = (predictions_in_unit(end, self.targets) for end in found_ends)
+        elif found.std is not None:
+            n_stds = 1.0 if level is None else interval_stds(level, self.is_laplace)
+            values, std = (torch.from_numpy(part).double() for part in (found.values, found.std))
+            lower, upper = interval_in_unit(values, std, self.targets, n_stds)
+        else:
+            return None
+        return lower.numpy(), upper.numpy()
 
     def check_settings(self, store: GraphStore) -> None:
         """Check that a store holds the graphs that the model reads.
@@ -177,7 +217,15 @@ class RowPredictor:
         cells: dict[str, list[Any]] = {name: [] for name in names}
         own = [column.name for column in self.input_columns if not column.is_reference]
         inputs = {name: list[Scalar]() for name in own}
-        return Prediction([], values, values if self.has_std else None, cells, inputs=inputs)
+        outputs = np.empty((0, 2, self.n_networks, len(self.columns)), "f4")
+        return Prediction(
+            [],
+            values,
+            values if self.has_std else None,
+            cells,
+            inputs=inputs,
+            outputs=outputs if self.conformal else None,
+        )
 
 
 def _interleaved(parts: Sequence[Tensor]) -> Tensor:

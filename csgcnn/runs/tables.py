@@ -9,13 +9,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.data.transforms import interval_in_unit, labels_in_unit, predictions_in_unit
 from csgcnn.io import format_cell, write_csv
 
+Array = NDArray[np.floating[Any]]
 T = TypeVar("T")
 
 
@@ -28,44 +30,44 @@ def predicted_columns(
         targets: Targets of the model.
         with_std: Whether a column of standard deviations follows each number and probability, or
             two columns with the ends of an interval if the target is transformed.
-        with_bounds: Whether the ends of an interval also follow the standard deviation of numbers.
+        with_bounds: Whether the ends of an interval follow each number.
     """
     columns = []
     for target in targets:
         unit = "" if target.classes else target.unit
         columns += [(target.name, "")] if target.classes else []
         for name in target.outputs:
-            endings = _endings(target, with_bounds) if with_std else []
+            endings = _endings(target, with_std, with_bounds)
             columns += [(f"{name}{ending}", unit) for ending in ("", *endings)]
     return columns
 
 
-def predicted_cells(
-    row: Sequence[float],
+def predicted_rows(
+    values: Array,
     targets: Sequence[Target],
-    std: Sequence[float] | None = None,
-    n_stds: float | None = None,
-) -> list[Any]:
-    """Return the cells below `predicted_columns` for one row.
+    std: Array | None = None,
+    bounds: tuple[Array, Array] | None = None,
+    with_bounds: bool = False,
+) -> Iterator[list[Any]]:
+    """Yield the cells below `predicted_columns` for each row.
 
     Args:
-        row: Values in the units of the targets, and probabilities [sum of n_outputs].
+        values: Values in the units of the targets, and probabilities [n_rows, sum of n_outputs].
         targets: Targets of the model.
-        std: Standard deviations of what is trained [sum of n_outputs].
-        n_stds: Half of the width of the intervals, in standard deviations; None: 1, and only for
-            transformed targets.
+        std: Standard deviations of what is trained [n_rows, sum of n_outputs].
+        bounds: Lower and upper ends of intervals in the units, both likewise.
+        with_bounds: Whether there are columns of the ends for all numbers.
     """
-    outputs = [[value] for value in row]
-    if std is not None:
-        outputs = [
-            [*cells, *ends]
-            for cells, ends in zip(outputs, _std_cells(row, std, targets, n_stds), strict=True)
-        ]
-    cells: list[Any] = []
-    for target, part in zip(targets, _split(outputs, targets), strict=True):
-        cells += [_most_probable(target, [value for value, *_ in part])] if target.classes else []
-        cells += chain.from_iterable(part)
-    return cells
+    ends = _end_rows(std, bounds, targets, with_bounds, len(values))
+    for row, of_row in zip(values.tolist(), ends, strict=True):
+        cells: list[Any] = []
+        parts = zip(targets, _split(row, targets), _split(of_row, targets), strict=True)
+        for target, outputs, of_outputs in parts:
+            cells += [_most_probable(target, outputs)] if target.classes else []
+            cells += chain.from_iterable(
+                [value, *of_output] for value, of_output in zip(outputs, of_outputs, strict=True)
+            )
+        yield cells
 
 
 def compared_columns(targets: Sequence[Target], with_std: bool = False) -> list[str]:
@@ -82,7 +84,7 @@ def compared_columns(targets: Sequence[Target], with_std: bool = False) -> list[
             columns += [name, f"{name}_prediction", *target.outputs]
         else:
             own = [name, f"{name}_prediction", f"{name}_error"]
-            own += [f"{name}{ending}" for ending in _endings(target)] if with_std else []
+            own += [f"{name}{ending}" for ending in _endings(target, with_std)]
             columns += [with_unit(column, target.unit) for column in own]
     return columns
 
@@ -102,46 +104,47 @@ def compared_rows(
         A row; an unknown number is NaN, an unknown class is empty.
     """
     prediction, values = predictions_in_unit(prediction, targets), labels_in_unit(values, targets)
-    deviations = [None] * len(values) if std is None else std.tolist()
-    for row, known, deviation in zip(prediction.tolist(), values.tolist(), deviations, strict=True):
-        of_row = [[]] * len(row) if deviation is None else _std_cells(row, deviation, targets)
+    bounds = None
+    if std is not None and any(target.transform != "none" for target in targets):
+        lower, upper = interval_in_unit(prediction.double(), std.double(), targets)
+        bounds = lower.numpy(), upper.numpy()
+    deviations = None if std is None else std.numpy()
+    ends = _end_rows(deviations, bounds, targets, False, len(values))
+    for row, known, of_row in zip(prediction.tolist(), values.tolist(), ends, strict=True):
         cells: list[Any] = []
         parts = zip(targets, _split(row, targets), known, _split(of_row, targets), strict=True)
-        for target, outputs, value, ends in parts:
+        for target, outputs, value, of_outputs in parts:
             if target.classes:
                 true_class = "" if value != value else target.classes[int(value)]
                 cells += [true_class, _most_probable(target, outputs), *outputs]
             else:
                 cells += [value, *outputs, outputs[0] - value]
-                cells += chain.from_iterable(ends)
+                cells += chain.from_iterable(of_outputs)
         yield cells
 
 
-def _endings(target: Target, with_bounds: bool = False) -> list[str]:
-    bounds = ["_lower", "_upper"]
-    if target.transform != "none":
-        return bounds
-    return ["_std", *bounds] if with_bounds and not target.classes else ["_std"]
+def _endings(target: Target, with_std: bool, with_bounds: bool = False) -> list[str]:
+    is_transformed = target.transform != "none"
+    has_bounds = (with_bounds and not target.classes) or (with_std and is_transformed)
+    has_std = with_std and not is_transformed
+    return [*(["_std"] if has_std else []), *(["_lower", "_upper"] if has_bounds else [])]
 
 
-def _std_cells(
-    row: Sequence[float],
-    std: Sequence[float],
+def _end_rows(
+    std: Array | None,
+    bounds: tuple[Array, Array] | None,
     targets: Sequence[Target],
-    n_stds: float | None = None,
-) -> list[list[float]]:
-    """Return the cells below `_endings` for each output of a row."""
+    with_bounds: bool,
+    n_rows: int,
+) -> Iterator[list[list[float]]]:
+    """Yield the cells below `_endings` for each output of each row."""
+    columns = {} if std is None else {"_std": std}
+    columns |= {} if bounds is None else dict(zip(("_lower", "_upper"), bounds, strict=True))
+    lists = {ending: column.tolist() for ending, column in columns.items()}
     of_output = [target for target in targets for _ in target.outputs]
-    if n_stds is None and all(target.transform == "none" for target in targets):
-        return [[deviation] for deviation in std]
-    values, deviations = (torch.tensor([cells]).double() for cells in (row, std))
-    ends = interval_in_unit(values, deviations, targets, 1.0 if n_stds is None else n_stds)
-    lower, upper = (end[0].tolist() for end in ends)
-    return [
-        [*[deviation] * (target.transform == "none"), *[low, high] * (ending_count > 1)]
-        for target, deviation, low, high in zip(of_output, std, lower, upper, strict=True)
-        for ending_count in [len(_endings(target, n_stds is not None))]
-    ]
+    endings = [_endings(target, std is not None, with_bounds) for target in of_output]
+    for row in range(n_rows):
+        yield [[lists[ending][row][place] for ending in own] for place, own in enumerate(endings)]
 
 
 def _split(row: Sequence[T], targets: Sequence[Target]) -> Iterator[list[T]]:

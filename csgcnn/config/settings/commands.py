@@ -86,7 +86,8 @@ class PredictSettings(StructureSettings):
     )
     level: float = setting(
         0.9,
-        "Coverage of the columns _lower and _upper, where the model predicts deviations.",
+        "Coverage of the columns _lower and _upper, where the model predicts deviations or has "
+        "calibration rows.",
         above=0,
         below=1,
     )
@@ -139,7 +140,7 @@ class EvaluateSettings:
     split: str | None = setting(
         None,
         "Evaluate only the rows of this part of the training's split.",
-        choices=("train", "val", "test", "in_distribution"),
+        choices=("train", "val", "test", "in_distribution", "calibration"),
         null="all rows",
     )
     output: str | None = setting(

@@ -51,6 +51,19 @@ class SplitSettings:
     test: float = setting(
         0.1, "Fraction of test rows; 0: none.", at_least=0, below=1, read_by="method=random,group"
     )
+    calibration: float = setting(
+        0.0,
+        "Fraction of the training rows that calibrate prediction intervals and are not trained "
+        "on; 0: none.",
+        at_least=0,
+        below=1,
+    )
+    calibration_fold: int = setting(
+        0,
+        "Which of the 1 / calibration such fractions calibrates, from 0.",
+        at_least=0,
+        read_by="calibration",
+    )
     seed: int = setting(
         0,
         "Seed of the split.",

@@ -24,6 +24,11 @@ class RunSettings:
         at_least=1,
         at_most=100,
     )
+    ensemble_folds: bool = setting(
+        False,
+        "Train each member on all but one fold of the training rows, which calibrates prediction "
+        "intervals (CV+).",
+    )
     init_from: str | None = setting(
         None,
         "Checkpoint whose weights the training starts from; pretrained: one that comes with the "
