@@ -47,6 +47,8 @@ from csgcnn.runs.tables import compared_columns, compared_rows, write_prediction
 
 log = logging.getLogger(__name__)
 
+UNTESTED = ("train", CALIBRATION)
+
 
 def write_results(
     run: RunDirectory,
@@ -70,8 +72,7 @@ def write_results(
         facts: Further entries of metrics.json.
         plot: Settings of the figures; None: no figures.
     """
-    parts = [part for part in split if part not in ("train", CALIBRATION)]
-    models = {part: models["val" if part == "val" else "test"] for part in parts}
+    models = {p: models["val" if p == "val" else "test"] for p in split if p not in UNTESTED}
     predicted = {
         part: predict_with_std(model, store, split[part], batch_size)
         for part, model in models.items()
@@ -104,9 +105,7 @@ def write_results(
     entries |= fidelity_entries(dataset, prediction, split) | _baseline_entries(baselines, targets)
     run.write_json("metrics.json", {**metrics, **entries, **scales, **facts})
     _log_test(metrics, targets, baselines, covered, entries)
-    for line in interval_lines(facts):
-        log.info("test: %s", line)
-    _log_leaks(facts)
+    _log_facts(facts)
     if plot and len(split["test"]):
         tested = plots.Predicted(prediction["test"], std.get("test"), values["test"])
         has_element = elements_in(features)[split["test"]]
@@ -143,7 +142,7 @@ def _baselines(
 ) -> dict[str, dict[str, dict[str, Metrics]]]:
     """Return the metrics of simple models on each tested part, by their names in metrics.json."""
     targets, values, known = dataset.targets, dataset.values, dataset.values[split["train"]]
-    tested = {p: split[p] for p in split if p not in ("train", "val", CALIBRATION)}
+    tested = {p: split[p] for p in split if p not in (*UNTESTED, "val")}
     return {
         part: {
             "baseline": baseline_metrics(known, values[rows], targets),
@@ -201,7 +200,9 @@ def _log_test(
         log.info("%s", line)
 
 
-def _log_leaks(facts: Mapping[str, Any]) -> None:
+def _log_facts(facts: Mapping[str, Any]) -> None:
+    for line in interval_lines(facts):
+        log.info("test: %s", line)
     leaks = []
     if n_pairs := facts.get("duplicates_across_splits", 0):
         pairs = f"{plural(n_pairs, 'pair')} of identical structures"
