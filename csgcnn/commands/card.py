@@ -16,6 +16,7 @@ from csgcnn.data.embeddings import FAR
 from csgcnn.data.targets import Target
 from csgcnn.errors import one_line, plural
 from csgcnn.evaluation.calibration import format_coverage
+from csgcnn.evaluation.conformal import interval_lines
 from csgcnn.io import file_digest, read_json, write_text
 from csgcnn.runs import pretrained  # noqa: F401 (registers its potential)
 from csgcnn.runs.checkpoint import load_checkpoint
@@ -96,6 +97,7 @@ def model_card(ckpt: str | Path, license_: str | None = None, name: str | None =
         "Training data": _data(content),
         "Errors": _errors(targets, measured),
         "Standard deviations": _calibration(measured, content),
+        "Prediction intervals": "\n".join(f"- {line}" for line in interval_lines(measured)),
         "Domain of validity": _domain(content),
         "Limits": _limits(measured, content),
         "How to load": _loading(path, content),

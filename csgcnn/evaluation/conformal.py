@@ -138,7 +138,7 @@ class ConformalScores:
         Returns:
             By number, the fraction at those of `LEVELS` for which there are enough labels.
         """
-        found: dict[str, dict[str, float]] = {name: {} for name in self.scores}
+        found: dict[str, dict[str, float]] = {}
         possible = [
             level for level in LEVELS if needed_labels(level) <= min(self.n_labels.values())
         ]
@@ -148,7 +148,9 @@ class ConformalScores:
                 values = truth[:, place].double()
                 known = ~values.isnan()
                 inside = (lower[:, column] <= values) & (values <= upper[:, column])
-                found[name][f"{level:.4g}"] = inside[known].double().mean().item()
+                if known.any():
+                    fraction = inside[known].double().mean().item()
+                    found.setdefault(name, {})[f"{level:.4g}"] = fraction
         return found
 
 
