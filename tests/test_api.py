@@ -74,6 +74,20 @@ def test_importing_the_package_imports_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_first_prediction_imports_neither_the_compiler_of_torch_nor_pyg(
+    result: csgcnn.TrainingResult,
+) -> None:
+    code = """if True:
+        import sys
+        import csgcnn
+        structure = {"lattice": [[4, 0, 0], [0, 4, 0], [0, 0, 4]], "species": ["K"],
+                     "frac_coords": [[0, 0, 0]]}
+        print(csgcnn.load(sys.argv[1]).predict([structure]))
+        assert not {"torch._dynamo", "torch_geometric", "pandas"} & set(sys.modules)
+        """
+    subprocess.run([sys.executable, "-c", code, str(result.folder)], check=True)
+
+
 def test_every_public_name_exists() -> None:
     assert all(getattr(csgcnn, name) for name in csgcnn.__all__)
     with pytest.raises(AttributeError, match="no attribute 'lode'"):

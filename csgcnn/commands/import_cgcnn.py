@@ -20,7 +20,7 @@ from csgcnn.config.validate import check_values
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER, atom_init
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.errors import ConfigError, UserError
-from csgcnn.nn.build import build_network
+from csgcnn.nn.build import outline_network
 from csgcnn.runs.checkpoint import save_checkpoint
 from csgcnn.runs.legacy_archives import load_legacy
 
@@ -195,9 +195,7 @@ def _state(
 ) -> dict[str, Tensor]:
     """Return the weights by the names of this package, with the constant tables of the network."""
     layers = _layer_names(config["model"])
-    # nothing is allocated before the shapes are known to be those of the weights
-    with torch.device("meta"):
-        expected = build_network(config, [n_outputs]).state_dict()
+    expected = outline_network(config, [n_outputs]).state_dict()
     state, used = dict[str, Tensor](), set[str]()
     for name, tensor in expected.items():
         layer, _, kind = name.rpartition(".")

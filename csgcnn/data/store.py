@@ -6,11 +6,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.descriptors import length_powers
@@ -21,14 +21,13 @@ from csgcnn.data.collate import collate, collate_padded
 from csgcnn.data.store_files import load_content, release, save_content
 from csgcnn.errors import UserError
 
-# Crystals that are neighbors in the files, and are read together.
-BLOCK = 1024
-# Blocks that are shuffled together.
-WINDOW = 64
-# Batches that are read from files while the GPU computes.
-AHEAD = 2
-# Bytes that batches read from files before their memory is returned to the system.
-MAPPED_BYTES = 2**26
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+BLOCK = 1024  # crystals that are neighbors in the files, and are read together
+WINDOW = 64  # blocks that are shuffled together
+AHEAD = 2  # batches that are read from files while the GPU computes
+MAPPED_BYTES = 2**26  # that batches read from files before the system gets their memory back
 
 # Arrays of nodes and edges, which batches hold.
 _PACKED = [name for name, (_, shape) in LAYOUT.items() if {"n_atoms", "n_edges"} & {*shape}]
@@ -78,9 +77,7 @@ class GraphStore:
                 name: torch.from_numpy(getattr(graphs, name))
                 for name in (*_PACKED, "global_features")
             },
-            "length_powers": torch.tensor(
-                length_powers(settings.global_features), dtype=torch.float32
-            ),
+            "length_powers": torch.tensor([*map(float, length_powers(settings.global_features))]),
         }
 
     def __len__(self) -> int:
@@ -219,8 +216,10 @@ class GraphStore:
             yield block
             self.release()
 
-    def __getitem__(self, i: int) -> Data:
+    def __getitem__(self, i: int) -> "Data":
         """Return one crystal as a PyG `Data`."""
+        from torch_geometric.data import Data  # its import takes almost 2 s
+
         batch = self.batch(torch.tensor([range(len(self))[i]]))
         return Data(
             z=batch.atomic_number,

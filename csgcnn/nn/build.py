@@ -1,7 +1,10 @@
 """Build the network that a configuration describes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
 
 from csgcnn.config.instantiate import instantiate
 from csgcnn.config.settings.graph import GraphSettings
@@ -47,6 +50,45 @@ def build_network(
         n_outputs=n_outputs,
         n_global=len(descriptor_names(settings.global_features)),
     )
+
+
+def outline_network(
+    config: Mapping[str, Any], n_outputs: Sequence[int], input_sizes: Sequence[int] = ()
+) -> CrystalGraphNetwork:
+    """Build a network without the memory of its weights, as a configuration may ask for any size.
+
+    `load_state_dict(weights, assign=True)` gives it weights.
+
+    Args:
+        config: Likewise of `build_network`.
+        n_outputs: Likewise.
+        input_sizes: Likewise.
+    """
+    with _Outline():
+        return build_network(config, n_outputs, input_sizes)
+
+
+class _Outline(TorchFunctionMode):
+    """Allocate the matrices of layers on the device "meta", and initialize nothing.
+
+    `torch.device("meta")` would do it for all tensors, but some functions that initialize tensors
+    there import torch's compiler, which takes 2 s.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a function, unless it initializes a tensor."""
+        kwargs = dict(kwargs or {})
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        if func is torch.empty:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
 
 
 def _columns(part: Mapping[str, Any], columns: Mapping[str, slice]) -> dict[str, slice]:

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn.aggr import MaxAggregation
 
 from csgcnn.config.settings import Setting
 from csgcnn.data.batch import GraphBatch
@@ -51,12 +50,13 @@ class MaxPooling(nn.Module):
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.dim = hidden
-        self.max = MaxAggregation()
 
     def forward(self, x: Tensor, graph: GraphBatch) -> Tensor:
         # Atoms that fill up a batch have multiplicity 0.
         counting = torch.where(graph.atom_multiplicity.unsqueeze(1) > 0, x, -torch.inf)
-        return self.max(counting, graph.graph_index, dim_size=graph.n_graphs)
+        index = graph.graph_index.unsqueeze(1).expand_as(x)
+        largest = counting.new_zeros(graph.n_graphs, x.shape[1])
+        return largest.scatter_reduce(0, index, counting, "amax", include_self=False)
 
 
 class AttentionPooling(nn.Module):

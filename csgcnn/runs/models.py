@@ -30,7 +30,7 @@ from csgcnn.data.training_set import TrainingSet
 from csgcnn.errors import ConfigError, UserError, one_line
 from csgcnn.evaluation.conformal import ConformalScores
 from csgcnn.hardware import find_device
-from csgcnn.nn.build import build_network
+from csgcnn.nn.build import outline_network
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs import pretrained  # noqa: F401 (registers its potential)
@@ -197,13 +197,10 @@ def _network(
         raise ValueError("it has no targets")
     if bad := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
         raise ValueError(f"{bad[0]} is not finite: the training had diverged")
-    # A configuration may ask for any size: on the device "meta" nothing is allocated before names
-    # and shapes are known to be those of the weights.
-    with torch.device("meta"):
-        sizes = [len(one.categories) for one in inputs]
-        n_members = config.get("ensemble", 1)
-        members = [build_network(config, n_outputs, sizes) for _ in range(n_members)]
-        network = members[0] if len(members) == 1 else Ensemble(members)
+    sizes = [len(one.categories) for one in inputs]
+    n_members = config.get("ensemble", 1)
+    members = [outline_network(config, n_outputs, sizes) for _ in range(n_members)]
+    network = members[0] if len(members) == 1 else Ensemble(members)
     dtypes = {name: tensor.dtype for name, tensor in network.state_dict().items()}
     weights = {
         name: tensor.to(dtypes.get(name, tensor.dtype)).contiguous()
