@@ -115,6 +115,8 @@ class Reader:
         quick = QUICK.get(words[0], [])
         if any("plot." in word for word in words):
             quick = [word for word in quick if word != NO_FIGURES]
+        if any("split.calibration=" in word for word in words):
+            quick = [*quick, "dataset.split.calibration=0.3"]  # of few rows
         if "hparams=csgcnn" in words:
             quick = [*quick, "hydra.sweeper.n_trials=2"]
         words = words if "--help" in words else [*words, *quick]
