@@ -193,10 +193,8 @@ def refuse_not_periodic(pbc: Any) -> None:
     Raises:
         StructureError: It is not periodic along one of them.
     """
-    each = np.resize(pbc, 3) if np.size(pbc) else (True,) * 3
-    if open_axes := [
-        axis for axis, is_periodic in zip("abc", each, strict=True) if not is_periodic
-    ]:
+    each = 3 * (np.ravel(pbc).tolist() or [True])
+    if open_axes := [axis for axis, periodic in zip("abc", each, strict=False) if not periodic]:
         raise StructureError(
             f"the structure is not periodic along {' and '.join(open_axes)} (pbc is False there); "
             "put it into a cell with 10 Å of vacuum in this direction and set pbc to True"

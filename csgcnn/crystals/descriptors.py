@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from csgcnn.crystals.crystal import Crystal
+from csgcnn.crystals.crystal import Crystal, cell_volume
 from csgcnn.crystals.elements import masses, properties
 
 # Å: relaxed positions deviate by less from their symmetry, different positions by more.
@@ -180,7 +180,7 @@ def _lattice(crystal: Crystal, primitive: Array) -> Array:
 
 
 def _density(crystal: Crystal) -> Array:
-    volume = abs(np.linalg.det(crystal.lattice))
+    volume = abs(cell_volume(crystal.lattice))
     density = masses()[crystal.atomic_number].sum() / volume * GRAMS_PER_CM3
     return np.array([volume / len(crystal.atomic_number), density])
 

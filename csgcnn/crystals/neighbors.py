@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csgcnn.crystals.crystal import Crystal
+from csgcnn.crystals.crystal import Crystal, cell_volume
 from csgcnn.errors import StructureError, one_line
 
 # Å: distances that differ by less belong to one shell of neighbors.
@@ -60,7 +60,7 @@ def search_neighbors(
             GiB.
     """
     n_atoms = len(crystal.atomic_number)
-    volume_per_atom = abs(np.linalg.det(crystal.lattice)) / n_atoms
+    volume_per_atom = abs(cell_volume(crystal.lattice)) / n_atoms
     if volume_per_atom < MIN_VOLUME_PER_ATOM:
         raise StructureError(
             f"there are {volume_per_atom:.1e} Å³ per atom, expected at least "

@@ -83,7 +83,8 @@ def _read(source: StructureSource) -> Crystal:
         raise StructureError(source.reason)
     if is_ase_atoms(source):
         return crystal_of_ase(source)
-    if source is None or not (hasattr(source, "lattice") and hasattr(source, "frac_coords")):
+    # the class, as pymatgen computes the coordinates anew at each access
+    if not (hasattr(source, "lattice") and hasattr(type(source), "frac_coords")):
         raise StructureError(
             "expected a structure (a dict, a file, a pymatgen Structure or ASE Atoms), "
             f"found {type(source).__name__} {reprlib.repr(source):.60}"
