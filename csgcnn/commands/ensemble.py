@@ -4,7 +4,7 @@ import csv
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from csgcnn.commands.prepare import Prepared, plain, prepare
 from csgcnn.commands.refit import on_all_rows
 from csgcnn.config.instantiate import instantiate
 from csgcnn.config.resolved import save_resolved
+from csgcnn.config.upgrade import read_config
 from csgcnn.data.leakage import count_duplicates, shared_compositions
 from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.splits import split_ids
@@ -67,6 +68,7 @@ def train_ensemble(
         Records(instantiate(cfg.logger), job.folder, plain(cfg)) as records,
         RunDirectory(job.folder, may_resume=cfg.resume is not None) as run,
     ):
+        _check_folds(cfg, read_config(run.folder / "config.yaml"))
         save_resolved(cfg, run.folder / "config.yaml")
         members = [
             job.within(f"member-{number}", f"member {number + 1} of {cfg.ensemble}")
@@ -82,6 +84,17 @@ def train_ensemble(
         score = _join(cfg, run, [member.folder for member in members])
         records.finish()
         return score
+
+
+def _check_folds(cfg: DictConfig, before: Mapping[str, Any]) -> None:
+    """Check that an ensemble that is resumed has the same folds, if it has folds."""
+    now = (cfg.ensemble, cfg.ensemble_folds)
+    known = (before.get("ensemble", cfg.ensemble), before.get("ensemble_folds", False))
+    if before and now != known and (now[1] or known[1]):
+        raise ConfigError(
+            f"cannot resume with ensemble={now[0]} ensemble_folds={str(now[1]).lower()}: the folds "
+            f"are those of ensemble={known[0]} ensemble_folds={str(known[1]).lower()}"
+        )
 
 
 def minutes_left(minutes: float | None, seconds: float) -> float | None:

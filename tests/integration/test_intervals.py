@@ -131,6 +131,9 @@ def test_an_ensemble_of_folds_has_intervals_of_all_training_rows(
     for row in range(4):
         above = np.sort(np.concatenate([c[row] + s for c, s in zip(centers, scores, strict=True)]))
         assert frame["band_gap_upper [eV]"][row] == pytest.approx(above[rank - 1], rel=1e-5)
+    answer = csgcnn("train", "resume=cv", "ensemble=3", cwd=tmp_path)
+    assert answer.code == 2
+    assert "the folds are those of ensemble=2" in answer.err
 
 
 @pytest.mark.parametrize(
