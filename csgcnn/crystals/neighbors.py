@@ -46,8 +46,8 @@ def search_neighbors(
         crystal: The crystal.
         cutoff: Largest distance of neighbors, in Å.
         max_neighbors: Number of neighbors that each atom needs, unless the cutoff holds fewer.
-        whole_cutoff: Return all neighbors within the cutoff, in the order of pymatgen's
-            `Structure.get_all_neighbors`.
+        whole_cutoff: Return them in the order of pymatgen's `Structure.get_all_neighbors`, which
+            depends on the radius that is searched.
         max_pairs: Number of pairs beyond which the crystal is refused.
         pairs_per_search: Number of pairs beyond which the search is split, to bound its memory.
 
@@ -68,10 +68,13 @@ def search_neighbors(
         )
     if max(crystal.frac_coords.max(), -crystal.frac_coords.min()) > _MAX_UNWRAPPED:
         crystal = crystal._replace(frac_coords=crystal.frac_coords % 1)
-    radius = cutoff if whole_cutoff else float(first_radius(volume_per_atom, cutoff, max_neighbors))
+    radius = float(first_radius(volume_per_atom, cutoff, max_neighbors))
+    bounds = (max_pairs, pairs_per_search)
+    whole = _within(crystal, cutoff, *bounds) if whole_cutoff else None
     while True:
         radius = min(radius, cutoff)
-        center, neighbor, distance = _within(crystal, radius, max_pairs, pairs_per_search)
+        pairs = _within(crystal, radius, *bounds) if whole is None else _closer(whole, radius)
+        center, neighbor, distance = pairs
         if len(distance) and distance.min() < MIN_DISTANCE:
             _refuse_overlap(crystal, center, neighbor, distance)
         if radius == cutoff:
@@ -80,7 +83,7 @@ def search_neighbors(
         if n_inside.min() >= max_neighbors:
             break
         radius *= 1.3
-    return center, neighbor, distance
+    return pairs
 
 
 def first_radius(volume_per_atom: Any, cutoff: float, max_neighbors: int) -> Any:
@@ -132,6 +135,13 @@ def _within(
     )
     is_pair = (distance > 1e-8) | (center != neighbor)
     return center[is_pair], neighbor[is_pair], distance[is_pair]
+
+
+def _closer(pairs: tuple[Array, Array, Array], radius: float) -> tuple[Array, Array, Array]:
+    """Return the pairs within a radius, in the same order."""
+    center, neighbor, distance = pairs
+    is_close = distance <= radius
+    return center[is_close], neighbor[is_close], distance[is_close]
 
 
 def split_centers(
