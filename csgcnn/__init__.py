@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         train,
     )
     from csgcnn.commands.card import model_card
+    from csgcnn.commands.curves import learning_curve
     from csgcnn.commands.explanations import explain
     from csgcnn.crystals.crystal import Crystal
     from csgcnn.data.store import GraphStore
@@ -54,6 +55,7 @@ __all__ = [
     "embed",
     "evaluate",
     "explain",
+    "learning_curve",
     "load",
     "model_card",
     "report",
@@ -80,6 +82,7 @@ _MODULES = {
     "embed": "csgcnn.screening.embedding",
     "evaluate": "csgcnn.commands.api",
     "explain": "csgcnn.commands.explanations",
+    "learning_curve": "csgcnn.commands.curves",
     "load": "csgcnn.predictor",
     "model_card": "csgcnn.commands.card",
     "report": "csgcnn.commands.api",

@@ -29,7 +29,7 @@ from csgcnn.config.given import check_hydra_keys, given_keys, keys_of_files
 from csgcnn.config.locations import CONF
 from csgcnn.config.paths import user_path
 from csgcnn.config.plugins import check_opt_in, plugins_loaded
-from csgcnn.config.settings.commands import COMMANDS
+from csgcnn.config.settings.commands import COMMANDS, TRAINING_COMMANDS
 from csgcnn.config.targets import plugins_allowed
 from csgcnn.config.user_files import user_folders
 from csgcnn.config.validate import validate
@@ -107,9 +107,10 @@ def _make_job(
             with plugins_loaded(plugins):
                 if is_sweep:
                     check(cfg, cast(DictConfig, HydraConfig.get()))
-                module = importlib.import_module(f"csgcnn.commands.{command}")
-                arguments = [Job.of_hydra()] if command in ("train", "benchmark") else []
-                result = getattr(module, command)(cfg, *arguments)
+                function = command.replace("-", "_")
+                module = importlib.import_module(f"csgcnn.commands.{function}")
+                arguments = [Job.of_hydra()] if command in TRAINING_COMMANDS else []
+                result = getattr(module, function)(cfg, *arguments)
         except AbortError as error:
             raise SystemExit(print_error(command, cast(Exception, error.__cause__))) from error
         except Exception as error:
@@ -252,7 +253,7 @@ def _composed(
 
 def _end(command: str, error: Exception) -> NoReturn:
     code = print_error(command, error)
-    if command in ("train", "benchmark"):
+    if command in TRAINING_COMMANDS:
         _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
     raise SystemExit(code) from None
 
@@ -260,7 +261,7 @@ def _end(command: str, error: Exception) -> NoReturn:
 def _remove_if_empty(folder: Path) -> None:
     """Remove the folder of a run that was refused before it wrote anything but its log."""
     files = [path for path in folder.rglob("*") if not path.is_dir()]
-    logs = ("train.log", "benchmark.log")
+    logs = [f"{command}.log" for command in TRAINING_COMMANDS]
     if any(path.stat().st_size for path in files if path.name not in logs):
         return
     shutil.rmtree(folder, ignore_errors=True)

@@ -15,7 +15,7 @@ from csgcnn.cli.usage import USAGES
 from csgcnn.config.compose import compose
 from csgcnn.config.keys import described_keys
 from csgcnn.config.locations import CONF, option_names
-from csgcnn.config.settings.commands import COMMANDS
+from csgcnn.config.settings.commands import COMMANDS, TRAINING_COMMANDS
 from csgcnn.config.settings.setting import MISSING, Key
 from csgcnn.config.tree import leaves
 
@@ -63,9 +63,10 @@ def _command(command: str) -> Iterator[str]:
     yield f"## csgcnn {command}"
     yield f"{usage.summary[0].upper()}{usage.summary[1:]}."
     yield f"```\n{usage.usage}\n```"
-    if command == "benchmark":
+    shared = {}
+    if command in TRAINING_COMMANDS and command != "train":
         yield "The keys of `csgcnn train`, and:"
-    shared = sections("train", _plain("train")) if command == "benchmark" else {}
+        shared = sections("train", _plain("train"))
     for section, rows in sections(command, _plain(command)).items():
         known = {name for name, _, _ in shared.get(section, [])}
         own = [row for row in rows if row[0] not in known]

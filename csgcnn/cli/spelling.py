@@ -8,7 +8,7 @@ from csgcnn.config.keys import holder, section_keys
 from csgcnn.config.locations import group_names, option_names
 from csgcnn.config.names import meant_keys, unknown_key, unread_key
 from csgcnn.config.override import ALIASES, Override, full_key, parse_override
-from csgcnn.config.settings.commands import COMMANDS
+from csgcnn.config.settings.commands import COMMANDS, TRAINING_COMMANDS
 from csgcnn.config.settings.removed import REMOVED_KEYS
 from csgcnn.errors import ConfigError, nearest
 
@@ -104,7 +104,7 @@ def _check_override(command: str, override: Override) -> None:
 
 
 def _groups(command: str) -> list[str]:
-    if command in ("train", "benchmark"):
+    if command in TRAINING_COMMANDS:
         return group_names()
     return [] if "structures" in section_keys(COMMANDS[command]) else ["dataset"]
 

@@ -69,6 +69,27 @@ repeats=N divides the data N times (runs/cross-validation/DATASET/RECIPE).
 All overrides of csgcnn train are accepted. Data files are looked for in the
 working directory and in $CSGCNN_DATA.""",
     ),
+    "learning-curve": Usage(
+        "train with growing parts of the training rows and extrapolate the test error to more data",
+        "csgcnn learning-curve [sizes=[50,100,200,400,all]] [repeats=3] dataset=OPTION\n"
+        "                             [group=option ...] [key=value ...]",
+        """\
+csgcnn learning-curve dataset=dielectric
+csgcnn learning-curve dataset=dielectric 'sizes=[25,50,100,200,400,all]' \\
+    trainer.max_epochs=60
+csgcnn learning-curve dataset=elastic 'sizes=[100,200,all]' repeats=5""",
+        """\
+Each run is in runs/learning-curve/DATASET/RECIPE/repeat-R/size-N (with a hash
+where other overrides change the result). Rerun the same command to resume, with
+other sizes or more repeats to add runs; finished runs stay. Repeat R adds R to
+dataset.split.seed and seed. Within a repeat, the rows of a size contain those of
+the smaller sizes, and the validation and test rows are the same.
+
+  summary.md, summary.json   errors, power law and extrapolated errors
+  error_by_size.csv, .png    error of each run, and the figure
+
+All overrides of csgcnn train are accepted.""",
+    ),
     "predict": Usage(
         "predict properties of structures with a trained model, into a table",
         "csgcnn predict ckpt=PATH structures=PATH [output=predictions.csv]\n"

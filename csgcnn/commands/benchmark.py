@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from csgcnn import __version__
 from csgcnn.commands.job import Job
-from csgcnn.commands.planned_runs import PlannedRun, run_config, train_unfinished
+from csgcnn.commands.planned_runs import PlannedRun, check_not_resumed, run_config, train_unfinished
 from csgcnn.commands.prepare import dataset_settings, plain, read_dataset
 from csgcnn.commands.site_features import pin_site_features
 from csgcnn.config.paths import overrides_of_result
@@ -130,11 +130,7 @@ def _check(cfg: DictConfig) -> None:
         )
     if cfg.task.name != CROSS_VALIDATION and cfg.repeats > 1:
         raise ConfigError(f"repeats={cfg.repeats}: the folds of a task are fixed; omit it")
-    if cfg.resume not in (None, "auto"):
-        raise ConfigError(
-            f"resume={cfg.resume}: the same command resumes a benchmark; for another folder give "
-            "hydra.run.dir=FOLDER"
-        )
+    check_not_resumed(cfg, "a benchmark")
     if not cfg.dataset.targets and cfg.task.n_rows:
         raise ConfigError("dataset.targets: expected a list; its first entry is measured")
 

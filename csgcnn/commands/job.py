@@ -53,6 +53,6 @@ class Job:
             name: Name of the folder.
             label: Which part it is, such as "fold 1 of 5".
         """
-        (folder := self.folder / name).mkdir(exist_ok=True)
+        (folder := self.folder / name).mkdir(parents=True, exist_ok=True)
         labels = filter(None, [self.label, label])
         return replace(self, folder=folder, label=", ".join(labels))

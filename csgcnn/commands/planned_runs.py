@@ -14,6 +14,7 @@ from csgcnn.commands.job import Job
 from csgcnn.commands.prepare import plain
 from csgcnn.commands.train import train
 from csgcnn.config.settings.run import RunSettings
+from csgcnn.errors import ConfigError
 from csgcnn.runs.checkpoint import load_checkpoint
 from csgcnn.training.resume import check_same_run, last_checkpoint
 
@@ -65,6 +66,23 @@ def run_config(cfg: DictConfig) -> DictConfig:
     return run
 
 
+def check_not_resumed(cfg: DictConfig, what: str) -> None:
+    """Check that `resume` is not given to a command that always resumes.
+
+    Args:
+        cfg: Configuration of the command.
+        what: What it makes, such as "a benchmark".
+
+    Raises:
+        ConfigError: It is given.
+    """
+    if cfg.resume not in (None, "auto"):
+        raise ConfigError(
+            f"resume={cfg.resume}: the same command resumes {what}; for another folder give "
+            "hydra.run.dir=FOLDER"
+        )
+
+
 def train_unfinished(
     runs: Sequence[PlannedRun], job: Job, start: float, on_trained: Callable[[], object]
 ) -> None:
@@ -89,7 +107,11 @@ def train_unfinished(
         config = OmegaConf.create(plain(run.config))
         minutes = config.trainer.max_minutes
         config.trainer.max_minutes = minutes_left(minutes, time.monotonic() - start)
-        train(config, part)
+        try:
+            train(config, part)
+        except (SystemExit, KeyboardInterrupt):
+            log.warning("rerun the same command to resume all runs")
+            raise
         on_trained()
 
 

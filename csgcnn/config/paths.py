@@ -72,6 +72,10 @@ def claim_directory(path: str) -> str:
     return name
 
 
+# Keys of csgcnn learning-curve that choose runs: with other values, the same folder gets more.
+CURVE_KEYS = ("sizes", "repeats")
+
+
 def benchmark_directory(
     task: str | None, recipe: str, overrides: Sequence[str], dataset: str = "data"
 ) -> str:
@@ -97,15 +101,37 @@ def benchmark_directory(
             )
         given += n_folds
         task = f"cross-validation/{dataset}"
-    deciding = ",".join(sorted(given))
-    code = f"_{blake2b(deciding.encode(), digest_size=4).hexdigest()}" if deciding else ""
-    return f"runs/{task}/{recipe}{code}"
+    return _coded(f"runs/{task}/{recipe}", given)
 
 
-def overrides_of_result(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides of a benchmark that change what is trained, but for task and recipe."""
+def curve_directory(recipe: str, overrides: Sequence[str], dataset: str) -> str:
+    """Return the folder of a learning curve, likewise; other sizes and repeats are added there.
+
+    Args:
+        recipe: Name of the recipe.
+        overrides: Overrides of the command line.
+        dataset: Option of the group `dataset`.
+    """
+    return _coded(
+        f"runs/learning-curve/{dataset}/{recipe}", overrides_of_result(overrides, CURVE_KEYS)
+    )
+
+
+def _coded(path: str, overrides: Sequence[str]) -> str:
+    """Return a path with a hash of the overrides, if there are any."""
+    deciding = ",".join(sorted(overrides))
+    return f"{path}_{blake2b(deciding.encode(), digest_size=4).hexdigest()}" if deciding else path
+
+
+def overrides_of_result(overrides: Sequence[str], further: Sequence[str] = ()) -> list[str]:
+    """Return the overrides that change what is trained, but for task, recipe and folds.
+
+    Args:
+        overrides: Overrides of a command that trains several runs.
+        further: Further keys that choose runs.
+    """
     keys = section_keys(RunSettings)
-    own = ("task", "recipe", "folds")
+    own = ("task", "recipe", "folds", *further)
     names = ((given, given.partition("=")[0].lstrip("+")) for given in overrides)
     return [
         given
@@ -127,3 +153,4 @@ def _unique_dir(path: str, *, _node_: Node, _root_: DictConfig) -> str:
 
 OmegaConf.register_new_resolver("unique_dir", _unique_dir, replace=True)
 OmegaConf.register_new_resolver("benchmark_dir", benchmark_directory, replace=True)
+OmegaConf.register_new_resolver("curve_dir", curve_directory, replace=True)

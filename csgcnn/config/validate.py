@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from csgcnn.config.keys import described_keys, section_keys
 from csgcnn.config.locations import CONF
 from csgcnn.config.names import check_columns, check_given, check_names
-from csgcnn.config.settings.commands import COMMANDS
+from csgcnn.config.settings.commands import COMMANDS, TRAINING_COMMANDS
 from csgcnn.config.settings.dataset import COUNTED_METHODS, DIVIDING_METHODS, EXTRAPOLATING_METHODS
 from csgcnn.config.settings.setting import Key
 from csgcnn.config.targets import check_targets
@@ -61,7 +61,7 @@ def validate(
         _check_folds(plain, typed)
     check_given(plain, command, [*typed, *of_files])
     _check_plot(plain, [*typed, *of_files])
-    if command in ("train", "benchmark"):
+    if command in TRAINING_COMMANDS:
         check_columns(plain, typed)
         _check_inputs(plain, typed)
     if "loss" in cfg:

@@ -1,6 +1,9 @@
-"""Check the sizes of the parts of a split."""
+"""Check the sizes of the parts of a split, and limit that of the training part."""
 
 from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
 
 from csgcnn.config.settings.dataset import EXTRAPOLATING_METHODS, SplitSettings
 from csgcnn.data.split_files import CALIBRATION, PARTS
@@ -54,3 +57,25 @@ def _left_empty(settings: SplitSettings) -> list[str]:
         return [*PARTS[1:], CALIBRATION]
     parts = FRACTIONS.get(settings.method, ())
     return [part for part in parts if part != "train" and not getattr(settings, part)]
+
+
+def limit_train(split: Mapping[str, Tensor], settings: SplitSettings) -> dict[str, Tensor]:
+    """Return a split with `train_size` of its training rows; a smaller size keeps a subset.
+
+    Args:
+        split: Rows of each part.
+        settings: The size; `seed` orders the rows.
+
+    Raises:
+        UserError: There are fewer training rows.
+    """
+    train, size = split["train"], settings.train_size
+    if size is None:
+        return dict(split)
+    if size > len(train):
+        raise UserError(
+            f"dataset.split.train_size={size}: the {settings.method} split has only {len(train)} "
+            "training rows"
+        )
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(settings.seed))
+    return {**split, "train": train[order[:size]]}

@@ -18,7 +18,7 @@ from csgcnn.data.kfold import assign_folds
 from csgcnn.data.matbench import official_folds
 from csgcnn.data.split_columns import column_values, existing_column
 from csgcnn.data.split_files import CALIBRATION, PARTS, read_split
-from csgcnn.data.split_sizes import check_sizes
+from csgcnn.data.split_sizes import check_sizes, limit_train
 from csgcnn.data.store import GraphStore
 from csgcnn.errors import ConfigError, UserError
 
@@ -85,7 +85,7 @@ def split_rows(
     method = _METHODS.get(settings.method) or partial(_matbench, n_unread=n_unread)
     split = method(store, rows, settings)
     check_sizes({part: len(split[part]) for part in split}, len(rows), settings)
-    return split
+    return limit_train(split, settings)
 
 
 def split_ids(store: GraphStore, split: Split) -> dict[str, list[str]]:

@@ -111,3 +111,22 @@ def test_fewer_groups_than_parts(store_with: Callable[..., GraphStore]) -> None:
         match=r"the group split of 100 rows leaves test empty \(train 60, val 40, test 0\)",
     ):
         split_rows(store, torch.arange(100), SplitSettings("group", column="family"))
+
+
+@pytest.mark.parametrize("method", ["random", "kfold"])
+def test_a_smaller_number_of_training_rows_keeps_a_subset(
+    store_with: Callable[..., GraphStore], method: str
+) -> None:
+    store, rows = store_with({"kind": [0] * 100}), torch.arange(100)
+    whole = split_rows(store, rows, SplitSettings(method, seed=1))
+    kept = whole
+    for size in (60, 20, 1):
+        split = split_rows(store, rows, SplitSettings(method, seed=1, train_size=size))
+        assert len(split["train"]) == len(set(split["train"].tolist())) == size
+        assert set(split["train"].tolist()) < set(kept["train"].tolist())
+        assert all(torch.equal(split[part], whole[part]) for part in ("val", "test"))
+        kept = split
+    n_train = len(whole["train"])
+    message = rf"train_size={n_train + 1}: the {method} split has only {n_train} training rows"
+    with pytest.raises(UserError, match=message):
+        split_rows(store, rows, SplitSettings(method, seed=1, train_size=n_train + 1))

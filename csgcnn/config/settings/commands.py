@@ -1,4 +1,4 @@
-"""Keys of the commands other than `csgcnn train` and `benchmark`, and the table of all commands."""
+"""Keys of the commands that train nothing, and the table of all commands."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Any
 from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.config.settings.plot import PlotSettings
-from csgcnn.config.settings.run import BenchmarkSettings, RunSettings
+from csgcnn.config.settings.run import BenchmarkSettings, LearningCurveSettings, RunSettings
 from csgcnn.config.settings.setting import MISSING, setting
 from csgcnn.config.settings.structures import (
     EmbedSettings,
@@ -194,6 +194,7 @@ class DescribeSettings:
 COMMANDS: dict[str, type] = {
     "train": RunSettings,
     "benchmark": BenchmarkSettings,
+    "learning-curve": LearningCurveSettings,
     "predict": PredictSettings,
     "embed": EmbedSettings,
     "explain": ExplainSettings,
@@ -202,3 +203,5 @@ COMMANDS: dict[str, type] = {
     "build": BuildSettings,
     "describe": DescribeSettings,
 }
+# Those that have the keys of a run, and a folder for it.
+TRAINING_COMMANDS = tuple(name for name, keys in COMMANDS.items() if issubclass(keys, RunSettings))

@@ -64,6 +64,13 @@ class SplitSettings:
         at_least=0,
         read_by="calibration",
     )
+    train_size: int | None = setting(
+        None,
+        "Training rows to keep, in a random order by `seed`: a larger number adds rows to those of "
+        "a smaller one. Calibration rows are some of these; the other parts stay.",
+        at_least=1,
+        null="all",
+    )
     seed: int = setting(
         0,
         "Seed of the split.",

@@ -1,4 +1,4 @@
-"""Keys at the root of a training configuration, and of `csgcnn benchmark`."""
+"""Keys at the root of a training configuration, of `csgcnn benchmark` and of `learning-curve`."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,4 +98,16 @@ class BenchmarkSettings(RunSettings):
     )
     repeats: int = setting(
         1, "Times that a cross-validation without a task divides the data.", at_least=1
+    )
+
+
+@dataclass(slots=True)
+class LearningCurveSettings(RunSettings):
+    """Describe `csgcnn learning-curve`: runs with growing parts of the training rows."""
+
+    sizes: Any = setting(
+        [50, 100, 200, 400, "all"], "Numbers of training crystals; all: the training part."
+    )
+    repeats: int = setting(
+        3, "Times that the data are divided and trained on, with other seeds.", at_least=1
     )
