@@ -30,7 +30,7 @@ csgcnn: train crystal graph neural networks and predict with them
   csgcnn report   RUN|predictions.csv [...] [output=report.html]        look at errors and crystals
   csgcnn benchmark task=OPTION [recipe=OPTION] [folds=[0,1,...]]        train on the folds of a task
   csgcnn benchmark folds=N dataset=OPTION [repeats=N]                   cross-validate your own data
-  csgcnn learning-curve dataset=OPTION [sizes=[50,100,all]]             how much data are needed
+  csgcnn learning-curve dataset=OPTION [sizes=[50,100,all]]             errors with more data
   csgcnn card     CKPT [output=README.md] [license=NAME]                write a model card
   csgcnn import-cgcnn FILE.pth.tar [output=PATH]                        convert a model of CGCNN
 

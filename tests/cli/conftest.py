@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from csgcnn.cli import main as cli
+from csgcnn.config.settings.commands import TRAINING_COMMANDS
 
 # Answers commands, each in a fork. Start-up must not need the packages that it refuses.
 GUARDED = """
@@ -84,7 +85,7 @@ def replace_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable
 
     def replace(command: str, function: Callable[[DictConfig], Any]) -> None:
         module = types.ModuleType(f"csgcnn.commands.{command}")
-        takes_job = command in ("train", "benchmark")
+        takes_job = command in TRAINING_COMMANDS
         setattr(module, command, (lambda cfg, job: function(cfg)) if takes_job else function)
         monkeypatch.setitem(sys.modules, module.__name__, module)
 

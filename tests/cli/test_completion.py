@@ -78,7 +78,9 @@ def test_options_of_the_users_folder_are_completed(folder: Path) -> None:
     assert complete("csgcnn train --config-dir mine model=w") == ["model=wide"]
 
 
-@pytest.mark.parametrize("command", ["train", "benchmark", "predict", "evaluate", "build"])
+@pytest.mark.parametrize(
+    "command", ["train", "benchmark", "learning-curve", "predict", "evaluate", "build"]
+)
 def test_every_command_with_a_configuration_completes_keys(command: str) -> None:
     assert {"plugins="} <= {*complete(f"csgcnn {command} ")}
 

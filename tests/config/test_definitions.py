@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from csgcnn.config.compose import compose
 from csgcnn.config.keys import described_key, described_keys, option_keys, section_keys
 from csgcnn.config.locations import CONF, PACKAGE
-from csgcnn.config.settings.commands import COMMANDS
+from csgcnn.config.settings.commands import COMMANDS, TRAINING_COMMANDS
 from csgcnn.config.settings.removed import REMOVED_KEYS
 from csgcnn.config.settings.setting import MISSING, Key
 from csgcnn.config.tree import leaves, select
@@ -103,7 +103,7 @@ def test_every_description_is_a_sentence_and_its_default_is_in_its_range() -> No
 @pytest.mark.parametrize("settings", COMMANDS.values(), ids=COMMANDS)
 def test_the_values_of_conf_are_the_defaults_of_the_settings(settings: type) -> None:
     command = next(name for name, found in COMMANDS.items() if found is settings)
-    overrides = ["dataset=cif_folder"] if command in ("train", "benchmark") else []
+    overrides = ["dataset=cif_folder"] if command in TRAINING_COMMANDS else []
     plain: Any = OmegaConf.to_container(compose(command, overrides), resolve=False)
     for name, key in section_keys(settings).items():
         if name not in ("recipe", "dataset.hint"):

@@ -8,6 +8,7 @@ from csgcnn.config.paths import (
     INCLUDED_DATA,
     benchmark_directory,
     claim_directory,
+    curve_directory,
     data_path,
     overrides_of_result,
 )
@@ -94,6 +95,13 @@ def test_the_folder_of_a_benchmark_depends_on_the_overrides_that_change_results(
     swapped = benchmark_directory("matbench_phonons", "fast", ["seed=1", "model=csgcnn"])
     assert swapped == other
     assert overrides_of_result(["recipe=fast", "+model.x=1", *same]) == ["+model.x=1"]
+
+
+def test_more_sizes_and_repeats_keep_the_folder_of_a_learning_curve() -> None:
+    plain = curve_directory("fast", ["sizes=[50,all]"], "dielectric")
+    assert plain == "runs/learning-curve/dielectric/fast"
+    assert curve_directory("fast", ["repeats=5", "trainer.device=cpu"], "dielectric") == plain
+    assert curve_directory("fast", ["seed=1"], "dielectric").startswith(f"{plain}_")
 
 
 def test_a_benchmark_needs_a_task() -> None:

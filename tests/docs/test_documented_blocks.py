@@ -28,6 +28,7 @@ TRAIN += ["trainer.workers=1", "trainer.device=cpu"]
 QUICK = {
     "train": TRAIN,
     "benchmark": TRAIN,
+    "learning-curve": [*TRAIN, "sizes=[8,16,all]", "repeats=1"],
     "predict": ["workers=1", "device=cpu"],
     "explain": ["device=cpu"],
     "evaluate": ["device=cpu"],

@@ -1,6 +1,7 @@
 """A learning curve trains with growing parts of the training rows, each as a run."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_the_rows_of_a_size_contain_those_of_smaller_ones(curve: Curve) -> None:
     tests = []
     for repeat in (0, 1):
         splits = [read(home / f"repeat-{repeat}/size-{size}/splits.json") for size in SIZES]
-        for smaller, larger in zip(splits, splits[1:], strict=False):
+        for smaller, larger in pairwise(splits):
             assert {*smaller["train"]} < {*larger["train"]}
             assert (smaller["val"], smaller["test"]) == (larger["val"], larger["test"])
         tests.append({*splits[0]["test"]})
