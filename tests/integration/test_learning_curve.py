@@ -111,6 +111,7 @@ def test_classes_are_measured_by_their_balanced_accuracy(data_file: Path, tmp_pa
         ([], "give sizes=[all]"),
         (["sizes=[12]", "dataset.split.test=0"], "there are no test rows"),
         (["sizes=[12]", "dataset.split.train_size=5"], "sizes=… chooses the sizes"),
+        (["sizes=[12]", "dataset.split.calibration=0.1"], "measures no intervals"),
         (["sizes=[12]", "trainer.refit=true"], "give trainer.refit=false"),
         (["sizes=[12]", "resume=here"], "resumes a learning curve"),
     ],
