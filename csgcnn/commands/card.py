@@ -28,6 +28,7 @@ METRICS = {
     "mae": ("MAE", True),
     "rmse": ("RMSE", True),
     "r2": ("R²", False),
+    "wasserstein": ("Wasserstein distance", False),
     "accuracy": ("accuracy", False),
     "balanced_accuracy": ("balanced accuracy", False),
     "roc_auc": ("ROC-AUC", False),
@@ -141,13 +142,13 @@ def _front_matter(
 
 
 def _predicts(targets: Sequence[Target], content: Mapping[str, Any]) -> str:
-    rows = [
-        (
-            target.title,
-            f"one of {', '.join(target.classes)}" if target.classes else target.unit or "number",
-        )
-        for target in targets
-    ]
+    rows = []
+    for target in targets:
+        kind = f"one of {', '.join(target.classes)}" if target.classes else target.unit or "number"
+        if grid := target.grid:
+            ends = f"{grid[0]:g} to {grid[-1]:g} {target.grid_unit}".strip()
+            kind += f" at {len(grid)} points, {ends}"
+        rows.append((target.title, kind))
     model = content["config"]["model"]
     convolution = str(model.get("convolution", {}).get("_target_", "")).rpartition(".")[2]
     size = f"{model.get('n_convolutions')} layers {convolution}, {model.get('hidden')} features"

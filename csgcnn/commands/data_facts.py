@@ -35,7 +35,7 @@ def report_data(data: Prepared) -> dict[str, Any]:
     for warning in label_warnings(dataset, split["train"]):
         log.warning("%s", warning)
     # What the kernel heads of recipe=small do not read.
-    is_other = any(target.classes for target in dataset.targets) or bool(dataset.inputs)
+    is_other = any(target.n_outputs > 1 for target in dataset.targets) or bool(dataset.inputs)
     if len(dataset.rows) < SMALL and not (store.settings.site_features or is_other):
         log.info("with fewer than %d crystals, recipe=small is more accurate in general", SMALL)
     uses_pretrained = any(name.startswith("pretrained ") for name in store.settings.site_features)

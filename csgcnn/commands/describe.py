@@ -18,8 +18,9 @@ from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.data.cache import OpenedDataset
 from csgcnn.data.dataset import Dataset, select_targets
+from csgcnn.data.derived import derive_columns
 from csgcnn.data.store import GraphStore
-from csgcnn.data.targets import derive_columns, describe_targets
+from csgcnn.data.targets import describe_targets
 from csgcnn.data.transforms import labels_in_unit
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.evaluation.data_report import DataReport

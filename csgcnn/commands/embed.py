@@ -224,7 +224,7 @@ def _colorings(embedding: Embedding, targets: list[Target]) -> dict[str, list[An
     """Return known value, prediction and error of each target, and the chemistry."""
     found: dict[str, list[Any]] = {}
     first = 0
-    for target in targets:
+    for target in (target for target in targets if not target.grid):
         known, name = embedding.known[target.name], target.name
         values = embedding.prediction.values[:, first : first + target.n_outputs]
         first += target.n_outputs

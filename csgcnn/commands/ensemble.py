@@ -23,6 +23,7 @@ from csgcnn.config.upgrade import read_config
 from csgcnn.data.leakage import count_duplicates, shared_compositions
 from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.splits import split_ids
+from csgcnn.data.targets import have_std
 from csgcnn.errors import ConfigError
 from csgcnn.evaluation.calibration import calibrate
 from csgcnn.evaluation.conformal import ConformalScores
@@ -128,10 +129,12 @@ def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path]) -> float:
     if cfg.trainer.refit:
         validated = (path.with_name("validated.ckpt") for path in checkpoints)
         models["val"] = _ensemble([Predictor.load(path, data.device) for path in validated], data)
-    uncalibrated = calibrate(
-        models["val"], data.store, dataset.targets, dataset.values, rows, data.batch_size
-    )
-    network.std_scale.copy_(models["val"].std_scale)
+    uncalibrated = list[str]()
+    if network.has_std:
+        uncalibrated = calibrate(
+            models["val"], data.store, dataset.targets, dataset.values, rows, data.batch_size
+        )
+        network.std_scale.copy_(models["val"].std_scale)
     members = [read_json(folder / "metrics.json") for folder in folders]
     facts, content = _facts(members), load_checkpoint(checkpoints[0])
     if cfg.ensemble_folds:
@@ -192,7 +195,7 @@ def _about_all_folds(cfg: DictConfig, data: Prepared) -> tuple[dict[str, Any], F
 
 def _ensemble(members: Sequence[Predictor], data: Prepared) -> Ensemble:
     networks = [cast(CrystalGraphNetwork, member.network) for member in members]
-    return Ensemble(networks).to(data.device)
+    return Ensemble(networks, have_std(data.dataset.targets)).to(data.device)
 
 
 def _facts(members: Sequence[Facts]) -> Facts:

@@ -38,17 +38,18 @@ from csgcnn.evaluation.baselines import baseline_metrics
 from csgcnn.evaluation.calibration import coverage, format_coverage
 from csgcnn.evaluation.domain_metrics import format_domain_metrics, metrics_with_domain
 from csgcnn.evaluation.fidelity_metrics import format_fidelities, metrics_by_fidelity
+from csgcnn.evaluation.figure_files import draw
 from csgcnn.evaluation.inference import predict_with_std
 from csgcnn.evaluation.invariance import Changes, largest_changes
 from csgcnn.evaluation.metrics import Metrics, format_metrics
-from csgcnn.evaluation.plots import FILES, Predicted, draw, plot_test
+from csgcnn.evaluation.plots import FILES, Predicted, plot_test
 from csgcnn.evaluation.unit_metrics import reported_metrics
 from csgcnn.hardware import select_device
 from csgcnn.io import write_json, writing
 from csgcnn.predictor import Predictor
 from csgcnn.runs.predictions import OUT_OF_DOMAIN, Floats, domain_cells, model_notes
 from csgcnn.runs.results import baseline_entries
-from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions
+from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions, write_vectors
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,8 @@ def evaluate(cfg: DictConfig) -> Evaluation:
         evaluation.facts.update(measured_intervals(predictor, store, dataset, rows, cfg.batch_size))
         if output and is_folder:
             _write_folder(output, evaluation, _parts(dataset, predictor, rows))
+            part, values = cfg.split or ALL, predicted.values
+            write_vectors(output / "predictions.npz", dataset, {part: values}, {part: rows})
             has_element = elements_in(composition_features(dataset.store))[rows]
             plot = PlotSettings(**plain(cfg.plot))
             draw(lambda: plot_test(predicted, has_element, targets, output, plot))
@@ -156,7 +159,8 @@ def _predict(
     predictor: Predictor, store: GraphStore, labels: Tensor, rows: Tensor, batch_size: int
 ) -> Predicted:
     values, std = predict_with_std(predictor.network, store, rows, batch_size)
-    return Predicted(values.cpu(), std if std is None else std.cpu(), labels[rows])
+    ids = [store.ids[row] for row in rows.tolist()]
+    return Predicted(values.cpu(), std if std is None else std.cpu(), labels[rows], ids)
 
 
 def _evaluate(
@@ -188,14 +192,13 @@ def _evaluate(
     by_fidelity = metrics_by_fidelity(dataset, prediction, rows)
     for line in format_fidelities(by_fidelity, targets):
         log.info(line)
-    ids = [dataset.store.ids[row] for row in rows.tolist()]
     cells = compared_rows(prediction, values, targets, std)
     return Evaluation(
         metrics,
         ["id", *compared_columns(targets, std is not None), *outside],
         [
             [id_, *of_row, *texts]
-            for id_, of_row, *texts in zip(ids, cells, *outside.values(), strict=True)
+            for id_, of_row, *texts in zip(predicted.ids, cells, *outside.values(), strict=True)
         ],
         {
             part: metrics,

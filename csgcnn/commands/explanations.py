@@ -121,6 +121,8 @@ def explain_records(
     networks = [cast(CrystalGraphNetwork, member) for member in members]
     for member in networks:
         check_explainable(member)
+    if grids := [target.name for target in predictor.targets if target.grid]:
+        raise UserError(f"{grids[0]} has a grid: contributions to many points are not supported")
     plan = GraphPlan(
         predictor.graph, 1, formula_mismatch, chunk_size=batch_size, keep_crystals=True
     )

@@ -83,11 +83,13 @@ def _is_structure(value: Any) -> bool:
 def _records(frame: "pd.DataFrame", column: str) -> Iterator[dict[str, Any]]:
     has_ids = any(name in frame.columns for name in ID_COLUMNS)
     for index, row in zip(frame.index, frame.to_dict("records"), strict=True):
-        record = {} if has_ids else {"id": str(index)}
+        record: dict[str, Any] = {} if has_ids else {"id": str(index)}
         record[column] = _structure(row[column], index)
         for name, value in row.items():
             if name != column and _is_scalar(value):
                 record[str(name)] = _plain(value)
+            elif name != column and _is_vector(value):
+                record[str(name)] = [_plain(item) for item in value]
         yield record
 
 
@@ -122,6 +124,12 @@ def _text(path: Path) -> str:
 
 def _is_scalar(value: Any) -> bool:
     return value is None or isinstance(value, str | bool | Number) or getattr(value, "ndim", 1) == 0
+
+
+def _is_vector(value: Any) -> bool:
+    """Return whether a value is a list of numbers, which may be the value of a target."""
+    is_list = isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1
+    return is_list and all(isinstance(item, Number | None) for item in value)
 
 
 def _plain(value: Any) -> Any:

@@ -36,10 +36,15 @@ class PredictedTable:
         names = [name for name, _ in columns]
         self.header = [with_unit(name, unit) for name, unit in columns]
         self.is_number = [name not in text_names for name in names]
+        self._vectors = {
+            target.name: (names.index(target.outputs[0]), target.grid)
+            for target in targets
+            if target.grid
+        }
         self.summary = DomainSummary()
         self.n_in_training, self._last = 0, ""
         self.has_fingerprints = predictor.training_set.fingerprints is not None
-        default = targets[0].name if len(targets) == 1 and not targets[0].classes else None
+        default = targets[0].name if len(targets) == 1 and targets[0].n_outputs == 1 else None
         self.selection: Selection = selection(
             names, self.is_number, cfg.where, cfg.top, cfg.by, cfg.order, default
         )
@@ -52,7 +57,8 @@ class PredictedTable:
             rows: All rows.
         """
         counted = map(self._count, rows)
-        return write_table(path, self.header, self.is_number, self.selection.of(counted))
+        selected = self.selection.of(counted)
+        return write_table(path, self.header, self.is_number, selected, self._vectors)
 
     def _count(self, row: Sequence[str]) -> Sequence[str]:
         texts = dict(zip(self.texts, row[-len(self.texts) :], strict=True))

@@ -22,14 +22,16 @@ from csgcnn.crystals.records import ReadOptions
 from csgcnn.data.augment import Augmentations
 from csgcnn.data.cache import OpenedDataset, open_dataset
 from csgcnn.data.dataset import Dataset, check_rejected, select_targets
+from csgcnn.data.derived import derive_columns
 from csgcnn.data.fidelities import known_fidelities, spread_fidelities
 from csgcnn.data.inputs import Input, check_inputs, describe_inputs, read_columns
+from csgcnn.data.label_checks import check_labels
 from csgcnn.data.record_reports import RecordReports, report_warnings
 from csgcnn.data.split_files import CALIBRATION
 from csgcnn.data.splits import Split, split_dataset
 from csgcnn.data.store import GraphStore
 from csgcnn.data.store_files import is_store
-from csgcnn.data.targets import Target, check_labels, derive_columns, describe_targets
+from csgcnn.data.targets import Target, describe_targets, output_sizes
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.evaluation.conformal import check_calibration
 from csgcnn.hardware import select_device
@@ -131,8 +133,8 @@ def build_trainer(cfg: DictConfig, data: Prepared) -> Trainer:
         data: Its data.
     """
     dataset, split = data.dataset, data.split
-    n_outputs = [target.n_outputs for target in dataset.targets]
-    network = build_network(cfg, n_outputs, [len(one.categories) for one in dataset.inputs])
+    sizes = output_sizes(dataset.targets)
+    network = build_network(cfg, sizes, [len(one.categories) for one in dataset.inputs])
     if head := network.kernel_head:
         distributed.run_on_all_ranks(lambda: check_kernel_head(head, dataset, split))
     loss = build_loss(cfg, dataset.targets, dataset.values[split["train"]])
@@ -175,6 +177,8 @@ def load_dataset(
     path = data_path(settings.path, settings.hint)
     if not is_store(path):
         check_labeled(path)
+    if targets is not None:
+        settings = replace(settings, grid={one.name: one.grid for one in targets if one.grid})
     store, rejected, warnings = open_graphs(settings, graph, workers, progress)
     learned = {target.name: target.derived for target in targets or () if target.derived}
     absent = {name: formula for name, formula in learned.items() if name not in store.columns}
@@ -267,6 +271,7 @@ def read_options(settings: DatasetSettings) -> ReadOptions:
         None if settings.columns is None else tuple(settings.columns),
         formula_mismatch=cast(FormulaMismatch, settings.formula_mismatch),
         prototypes=settings.prototypes,
+        vectors=tuple(sorted(settings.grid)),
     )
 
 

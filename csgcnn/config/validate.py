@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from csgcnn.config.grids import check_grids
 from csgcnn.config.keys import described_keys, section_keys
 from csgcnn.config.locations import CONF
 from csgcnn.config.names import check_columns, check_given, check_names
@@ -64,6 +65,7 @@ def validate(
     if command in TRAINING_COMMANDS:
         check_columns(plain, typed)
         _check_inputs(plain, typed)
+        check_grids(plain, command)
     if "loss" in cfg:
         _check_predict_std(cfg)
         _check_head(cfg)

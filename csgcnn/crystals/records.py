@@ -51,6 +51,7 @@ class ReadOptions:
         all_blocks: Whether each block of a CIF is predicted as a record of its own.
         formula_mismatch: What happens to a crystal that differs from the formula in its file.
         prototypes: Whether the records get the column `prototype`.
+        vectors: Columns whose lists of numbers are kept, as text of JSON; other lists are left out.
     """
 
     id_column: str | None = None
@@ -60,6 +61,7 @@ class ReadOptions:
     all_blocks: bool = False
     formula_mismatch: FormulaMismatch = "refuse"
     prototypes: bool = False
+    vectors: tuple[str, ...] = ()
 
 
 DEFAULT_OPTIONS = ReadOptions()

@@ -1,5 +1,6 @@
 """Records of tables: which columns hold ids and structures, and what a cell says of a structure."""
 
+import json
 import os
 import reprlib
 from collections.abc import Iterable, Iterator
@@ -109,10 +110,10 @@ def _records(
         if id_column is None and options.ids_by_name and (name := _file_name(found)):
             id_ = structure_name(name)
         columns = {
-            name: table.scalar(row, name)
+            name: json.dumps(value) if isinstance(value, list) else table.scalar(row, name)
             for name, value in row.values.items()
             if name not in (structure_column, id_column)
-            and not isinstance(value, list | dict)
+            and (not isinstance(value, list | dict) or name in options.vectors)
             and not name.startswith(nested)
         }
         id_ = _checked_id(path, number, row, id_, id_column)

@@ -147,6 +147,8 @@ def check_options(path: Path, options: ReadOptions, section: str = "") -> None:
     """
     given, defaults = asdict(options), asdict(DEFAULT_OPTIONS)
     names, reader = [name for name in given if given[name] != defaults[name]], find_reader(path)
+    # Built graphs have the vectors that were kept when they were built.
+    names = [name for name in names if name != "vectors"]
     kind = "a folder of built graphs"
     if not is_store(path):
         kind = reader.name if reader else ""
@@ -194,8 +196,10 @@ def content_key(path: Path, settings: GraphSettings, options: ReadOptions) -> st
     """
     read = asdict(options)
     if not options.prototypes:
-        # The key of graphs that were built before the option existed.
+        # The key of graphs that were built before the options existed.
         del read["prototypes"]
+    if not options.vectors:
+        del read["vectors"]
     key = [FORMAT, asdict(settings), read]
     key += filter(None, [reader_version(path)])
     digest = hashlib.sha256(json.dumps(key).encode())

@@ -13,8 +13,8 @@ from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.data.inputs import Input, untrained_categories
 from csgcnn.data.record_reports import first_reasons, write_rejected
 from csgcnn.data.store import GraphStore, Scalar
-from csgcnn.data.targets import Target, column_of
-from csgcnn.data.transforms import LARGEST, transformed
+from csgcnn.data.targets import Target, column_of, label_columns, list_of
+from csgcnn.data.transforms import LARGEST
 from csgcnn.errors import UserError
 
 # Last word of the reason of a row without any label. Such rows may be skipped in any number.
@@ -30,8 +30,8 @@ class Dataset:
     Attributes:
         store: The graphs.
         targets: The targets.
-        values: [n_graphs, n_targets] float32, as they are trained: NaN where missing, a class by
-            its position, a number on the scale of its transform.
+        values: [n_graphs, sum of n_labels] float32, as they are trained: NaN where missing, a class
+            by its position, a number on the scale of its transform.
         rows: [n_usable] int64, rows with a value of at least one target.
         rejected: Records that cannot be used.
         weights: [n_graphs] float32, weights of the rows in the training loss; None: equal.
@@ -91,7 +91,7 @@ def select_targets(
     for target in targets:
         reasons |= (failed or {}).get(target.name, {})
     columns = [_encoded(target, column_of(store, target, source), reasons) for target in targets]
-    values = torch.tensor(columns, dtype=torch.float32).T.contiguous()
+    values = torch.cat(columns, dim=1)
     for row in (~values.isfinite().any(1)).nonzero().squeeze(1).tolist():
         reasons.setdefault(row, f"{' and '.join(target.name for target in targets)} {MISSING}")
     weights = None
@@ -121,15 +121,16 @@ def _weights(store: GraphStore, column: str, source: Path, reasons: dict[int, st
     return weights
 
 
-def _encoded(target: Target, column: Sequence[Scalar], reasons: dict[int, str]) -> list[float]:
-    """Encode a column; an impossible value becomes NaN, and its row gets a reason."""
-    values = [math.nan] * len(column)
+def _encoded(target: Target, column: Sequence[Scalar], reasons: dict[int, str]) -> Tensor:
+    """Encode a column [n_rows, n_labels]; an impossible value becomes NaN, with a reason."""
+    values, n = [math.nan] * (len(column) * target.n_labels), target.n_labels
     for row, value in enumerate(column):
         try:
-            values[row] = transformed(target.encode(value), target)
+            values[row * n : (row + 1) * n] = target.encode_all(value)
         except ValueError as error:
-            reasons.setdefault(row, f"{target.name} is {value!r:.40}, {error}")
-    return values
+            found = "" if list_of(value) else f"is {value!r:.40}, "
+            reasons.setdefault(row, f"{target.name} {found}{error}")
+    return torch.tensor(values, dtype=torch.float32).view(-1, n)
 
 
 def check_rejected(
@@ -174,8 +175,11 @@ def label_warnings(dataset: Dataset, train: Tensor) -> Iterator[str]:
         dataset: The data set.
         train: [n_train] int64, the training rows.
     """
-    for i, target in enumerate(dataset.targets):
-        column = dataset.values[:, i].double()
+    columns = label_columns(dataset.values, dataset.targets)
+    for target, labels in zip(dataset.targets, columns, strict=True):
+        if target.grid:
+            continue
+        column = labels.squeeze(1).double()
         known = dataset.rows[column[dataset.rows].isfinite()]
         if target.classes:
             yield from _untrained_classes(target, column[known], column[train])

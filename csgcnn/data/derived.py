@@ -1,5 +1,6 @@
 """Columns that are computed from others."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from csgcnn.data.expressions import TextFoundError, UnknownColumnError, parse_expression
@@ -48,3 +49,30 @@ def derive_column(
         inputs = ", ".join(f"{column} is {store.columns[column][row]}" for column in parsed.columns)
         reasons[row] = f"{name} = {expression} cannot be computed: {inputs}"
     return values, reasons
+
+
+def derive_columns(
+    store: GraphStore, derived: Mapping[str, str], source: Path
+) -> dict[str, dict[int, str]]:
+    """Add columns that are computed from others; a missing value remains missing.
+
+    Args:
+        store: The data set, which is changed.
+        derived: Expressions by names of new columns, see `expressions`.
+        source: Path of the data, for messages.
+
+    Returns:
+        Reasons why values cannot be computed, by column and row.
+
+    Raises:
+        ConfigError: An expression is malformed, or its name is that of a column.
+        UserError: A column of an expression does not exist or holds text.
+    """
+    reasons = {}
+    for name, expression in derived.items():
+        if name in store.columns:
+            raise ConfigError(
+                f"dataset.derived.{name}: {source} already has a column {name}; choose another name"
+            )
+        store.columns[name], reasons[name] = derive_column(store, name, expression, source)
+    return reasons

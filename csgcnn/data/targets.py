@@ -1,33 +1,30 @@
 """Targets of a model: names, units, tasks, classes and transforms."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from csgcnn.config.grids import grid_points
 from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.crystals.records import is_missing_number
 from csgcnn.data.classes import any_text, classes_of, position_of, text_hint
-from csgcnn.data.derived import derive_column
 from csgcnn.data.store import GraphStore, Scalar
-from csgcnn.data.transforms import LARGEST
+from csgcnn.data.transforms import LARGEST, transformed
 from csgcnn.errors import ConfigError, UserError
-
-# Smallest relative spread of a target: float32 has 7 digits.
-RESOLVED = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """A property that a model predicts: a number (regression) or a class (classification).
 
-    A regression target has one output, the value in `unit`. A classification target has one output
-    per class, its probability. Among the values of a data set, a class is its position in
-    `classes`.
+    A regression target has one output, the value in `unit`, or one for each point of its `grid`. A
+    classification target has one output per class, its probability. Among the values of a data set,
+    a class is its position in `classes`.
 
     Attributes:
         name: Name of the column.
@@ -38,6 +35,8 @@ class Target:
         transform: Name of the transform of a regression target that is trained, see `transforms`.
         label: Name in figures and messages; empty: `name`.
         delta: What is subtracted before training, as in `dataset.delta`; empty: nothing.
+        grid: Increasing points at which a regression target has values; empty: it is one number.
+        grid_unit: Unit of the grid.
     """
 
     name: str
@@ -48,16 +47,24 @@ class Target:
     transform: str = "none"
     label: str = ""
     delta: str = ""
+    grid: tuple[float, ...] = ()
+    grid_unit: str = ""
+
+    @property
+    def n_labels(self) -> int:
+        """Number of values of a crystal: 1, or the number of points of the grid."""
+        return len(self.grid) or 1
 
     @property
     def n_outputs(self) -> int:
         """Number of outputs of a model for this target."""
-        return len(self.classes) or 1
+        return len(self.classes) or self.n_labels
 
     @property
     def outputs(self) -> list[str]:
-        """Names of the outputs: ["band_gap"], or ["is_metal_probability_0", ...]."""
-        return [f"{self.name}_probability_{label}" for label in self.classes] or [self.name]
+        """Names of the outputs: [band_gap], [is_metal_probability_0, ...] or [dos_0.5, ...]."""
+        names = [f"{self.name}_probability_{label}" for label in self.classes]
+        return names or [f"{self.name}_{point:.8g}" for point in self.grid] or [self.name]
 
     @property
     def title(self) -> str:
@@ -81,8 +88,41 @@ class Target:
 
         A checkpoint that uses none of them can be read by earlier versions.
         """
-        newer = {"transform": "none", "label": "", "delta": ""}
+        newer = {"transform": "none", "label": "", "delta": "", "grid": (), "grid_unit": ""}
         return {k: v for k, v in asdict(self).items() if k not in newer or v != newer[k]}
+
+    def encode_all(self, value: Scalar) -> list[float]:
+        """Return the numbers that stand for a value of the column [n_labels], NaN where missing.
+
+        Args:
+            value: A cell of the column; with a grid, the text of a JSON list.
+
+        Raises:
+            ValueError: The value is none of this target; the message says what was expected.
+        """
+        if not self.grid:
+            return [transformed(self.encode(value), self)]
+        if value is None:
+            return [math.nan] * len(self.grid)
+        numbers = list_of(value)
+        expected = f"expected a list of {len(self.grid)} numbers, one for each point of the grid"
+        if numbers is None:
+            raise ValueError(expected)
+        if len(numbers) != len(self.grid):
+            raise ValueError(f"{expected}, not {len(numbers)}")
+        return [self._encode_item(*item) for item in zip(numbers, self.grid, strict=True)]
+
+    def _encode_item(self, number: Any, point: float) -> float:
+        if number is None:
+            return math.nan
+        at_point = f"at {point:g} is {number!r:.40}"
+        if type(number) not in (int, float) or not abs(number) <= LARGEST:
+            limit = f"at most {LARGEST:g}"
+            raise ValueError(f"{at_point}: expected a finite number, {limit}, or null if missing")
+        try:
+            return transformed(float(number), self)
+        except ValueError as error:
+            raise ValueError(f"{at_point}: {error}") from None
 
     def encode(self, value: Scalar) -> float:
         """Return the number that stands for a value of the column.
@@ -141,7 +181,7 @@ def describe_targets(store: GraphStore, settings: DatasetSettings, source: Path)
                 f"{source}: choose the target column with dataset.targets=[…]; "
                 f"the columns are {_column_names(store)}{'. ' if hint else ''}{hint}"
             )
-    for key in ("tasks", "transform", "labels"):
+    for key in ("tasks", "transform", "labels", "grid", "grid_units", "grid_loss"):
         check_names(f"dataset.{key}", getattr(settings, key), names)
     targets = []
     for name in names:
@@ -153,13 +193,15 @@ def describe_targets(store: GraphStore, settings: DatasetSettings, source: Path)
             transform=settings.transform.get(name, "none"),
             label=settings.labels.get(name, ""),
             delta=settings.delta or "",
+            grid=grid_points(name, settings.grid[name]) if name in settings.grid else (),
+            grid_unit=settings.grid_units.get(name, ""),
         )
         values = column_of(store, target, source)
         if target.task == "classification":
             if target.transform != "none":
                 raise ConfigError(f"dataset.transform.{name}: a class has no transform; omit it")
             target = replace(target, classes=classes_of(name, values, source))
-        elif hint := text_hint(name, values):
+        elif not target.grid and (hint := text_hint(name, values)):
             raise UserError(f"{source}: {hint}")
         targets.append(target)
     return targets
@@ -184,6 +226,35 @@ def column_of(store: GraphStore, target: Target, source: Path) -> list[Scalar]:
     return store.columns[target.name]
 
 
+def output_sizes(targets: Sequence[Target]) -> list[int]:
+    """Return the outputs of a network per value: 1 for a number, else the number of classes."""
+    return [size for t in targets for size in ([t.n_outputs] if t.classes else [1] * t.n_labels)]
+
+
+def have_std(targets: Sequence[Target]) -> bool:
+    """Return whether an ensemble has standard deviations, which targets with a grid lack."""
+    return not any(target.grid for target in targets)
+
+
+def label_columns(values: Tensor, targets: Sequence[Target]) -> tuple[Tensor, ...]:
+    """Return the values of each target [n_rows, n_labels].
+
+    Args:
+        values: Values of all targets [n_rows, sum of n_labels].
+        targets: The targets.
+    """
+    return values.split([target.n_labels for target in targets], dim=1)
+
+
+def list_of(value: object) -> list[Any] | None:
+    """Return the list that a text of JSON is, or None."""
+    try:
+        found = json.loads(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return found if isinstance(found, list) else None
+
+
 def check_names(key: str, given: Mapping[str, object], names: Sequence[str]) -> None:
     """Check that the entries of a configuration key belong to targets.
 
@@ -199,79 +270,6 @@ def check_names(key: str, given: Mapping[str, object], names: Sequence[str]) -> 
         raise ConfigError(
             f"{key}.{unknown[0]}: {unknown[0]} is not a target; the targets are {', '.join(names)}"
         )
-
-
-def check_labels(values: Tensor, targets: Sequence[Target]) -> None:
-    """Check that every target can be learned from the training rows.
-
-    Args:
-        values: [n_rows, n_targets], NaN where missing.
-        targets: The targets.
-
-    Raises:
-        UserError: A target has no known label, a classification target labels of one class only,
-            or a regression target no spread that float32 resolves.
-    """
-    for target, column in zip(targets, values.T, strict=True):
-        known = column[column.isfinite()]
-        if not len(known):
-            raise UserError(
-                f"no training row has a value of {target.name}; "
-                "change dataset.split or dataset.targets"
-            )
-        if target.classes:
-            _check_classes(target, known)
-        else:
-            _check_spread(target.trained_title, known.double())
-
-
-def _check_classes(target: Target, known: Tensor) -> None:
-    present = known.unique().tolist()
-    if len(present) < 2:
-        raise UserError(
-            f"all training rows are of one class, {target.name} = "
-            f"{target.classes[int(present[0])]}: there is nothing to learn. Keep the shares of "
-            f"the classes with dataset.split.stratify={target.name}, or remove the target"
-        )
-
-
-def _check_spread(name: str, known: Tensor) -> None:
-    low, high = known.min().item(), known.max().item()
-    spread, smallest = high - low, torch.finfo(torch.float32).tiny
-    if spread <= RESOLVED * max(abs(low), abs(high)) or spread < smallest:
-        values = f"is {low:.7g}" if low == high else f"lies between {low:.9g} and {high:.9g}"
-        raise UserError(
-            f"{name} {values} in all training rows that have it ({len(known)}): there is nothing "
-            "to learn; change dataset.split, remove the target, or subtract a constant from its "
-            "column, because numbers have 7 digits"
-        )
-
-
-def derive_columns(
-    store: GraphStore, derived: Mapping[str, str], source: Path
-) -> dict[str, dict[int, str]]:
-    """Add columns that are computed from others; a missing value remains missing.
-
-    Args:
-        store: The data set, which is changed.
-        derived: Expressions by names of new columns, see `expressions`.
-        source: Path of the data, for messages.
-
-    Returns:
-        Reasons why values cannot be computed, by column and row.
-
-    Raises:
-        ConfigError: An expression is malformed, or its name is that of a column.
-        UserError: A column of an expression does not exist or holds text.
-    """
-    reasons = {}
-    for name, expression in derived.items():
-        if name in store.columns:
-            raise ConfigError(
-                f"dataset.derived.{name}: {source} already has a column {name}; choose another name"
-            )
-        store.columns[name], reasons[name] = derive_column(store, name, expression, source)
-    return reasons
 
 
 def _column_names(store: GraphStore) -> str:

@@ -88,10 +88,11 @@ def labels_in_unit(values: Tensor, targets: Sequence["Target"]) -> Tensor:
     """Return values of targets in their units.
 
     Args:
-        values: Values as they are trained [n_rows, n_targets]; classes remain.
+        values: Values as they are trained [n_rows, sum of n_labels]; classes remain.
         targets: The targets.
     """
-    return _columns(values, targets, lambda transform, column: transform.inverse(column))
+    of_labels = [target for target in targets for _ in range(target.n_labels)]
+    return _inverse(values, of_labels)
 
 
 def predictions_in_unit(prediction: Tensor, targets: Sequence["Target"]) -> Tensor:
@@ -101,7 +102,7 @@ def predictions_in_unit(prediction: Tensor, targets: Sequence["Target"]) -> Tens
         prediction: Outputs of a network [n_rows, sum of n_outputs]; probabilities remain.
         targets: The targets.
     """
-    return labels_in_unit(prediction, _of_outputs(targets))
+    return _inverse(prediction, _of_outputs(targets))
 
 
 def interval_in_unit(
@@ -121,7 +122,7 @@ def interval_in_unit(
     of_outputs = _of_outputs(targets)
     center = _columns(prediction, of_outputs, lambda transform, column: transform.forward(column))
     low, high = center - n_std * std, center + n_std * std
-    return labels_in_unit(low, of_outputs), labels_in_unit(high, of_outputs)
+    return _inverse(low, of_outputs), _inverse(high, of_outputs)
 
 
 def std_in_unit(prediction: Floats, std: Floats, targets: Sequence["Target"]) -> Floats:
@@ -140,6 +141,10 @@ def std_in_unit(prediction: Floats, std: Floats, targets: Sequence["Target"]) ->
 
 def _of_outputs(targets: Sequence["Target"]) -> list["Target"]:
     return [target for target in targets for _ in target.outputs]
+
+
+def _inverse(values: Tensor, targets: Sequence["Target"]) -> Tensor:
+    return _columns(values, targets, lambda transform, column: transform.inverse(column))
 
 
 def _columns(

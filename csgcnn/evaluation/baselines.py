@@ -9,13 +9,15 @@ from torch import Tensor
 
 from csgcnn.data.composition_model import PENALTIES, Predict, ridge, standardized
 from csgcnn.data.splits import Split
-from csgcnn.data.targets import Target
+from csgcnn.data.targets import Target, label_columns
 from csgcnn.data.transforms import labels_in_unit
 from csgcnn.evaluation.metrics import TASKS, Metrics, target_metrics, task_of
 from csgcnn.evaluation.unit_metrics import reported_metrics
 
 # Every row of this number validates where there are no validation rows.
 HELD_OUT = 10
+# Rows whose distances from the training set are in memory at once.
+AT_ONCE = 1024
 
 
 def predict_by_composition(
@@ -28,23 +30,25 @@ def predict_by_composition(
 
     Args:
         features: Features [n_graphs, n_features].
-        labels: Values or positions of the true classes [n_graphs], NaN where unknown.
+        labels: Values or positions of the true classes [n_graphs], or values of a target with a
+            grid [n_graphs, n_points], NaN where unknown.
         split: Rows of train, val and test.
         n_classes: Number of classes; 0 for a number.
 
     Returns:
-        Predictions [n_test, 1 or n_classes] float32.
+        Predictions [n_test, 1, n_classes or n_points] float32.
     """
-    train, val = (rows[labels[rows].isfinite()] for rows in (split["train"], split["val"]))
+    labels = labels if labels.ndim > 1 else labels.unsqueeze(1)
+    train, val = (rows[labels[rows].isfinite().any(1)] for rows in (split["train"], split["val"]))
     if not len(val):
         is_val = torch.arange(len(train)) % HELD_OUT == 0
         train, val = train[~is_val], train[is_val]
     both, fit = torch.cat([train, val]), _logistic if n_classes else ridge
     x = standardized(features, features[train])
     if n_classes:
-        y = F.one_hot(labels.nan_to_num().long(), n_classes).double()
+        y = F.one_hot(labels.squeeze(1).nan_to_num().long(), n_classes).double()
     else:
-        y = labels.double().unsqueeze(1)
+        y = _filled(labels, train).double()
     with_penalty = fit(x[train], y[train])
     errors = {
         penalty: (with_penalty(penalty)(x[val]) - y[val]).abs().mean().item()
@@ -61,15 +65,58 @@ def composition_metrics(
 
     Args:
         features: Features [n_graphs, n_features], from `composition_features`.
-        values: Values as they are trained [n_graphs, n_targets], NaN where unknown.
+        values: Values as they are trained [n_graphs, sum of n_labels], NaN where unknown.
         split: Rows of train, val and test.
         targets: The targets.
     """
     predictions = [
-        predict_by_composition(features, column, split, len(target.classes))
-        for target, column in zip(targets, values.unbind(1), strict=True)
+        predict_by_composition(features, labels, split, len(target.classes))
+        for target, labels in zip(targets, label_columns(values, targets), strict=True)
     ]
     return reported_metrics(torch.cat(predictions, 1), values[split["test"]], targets)
+
+
+def nearest_metrics(
+    features: Tensor, values: Tensor, split: Split, targets: Sequence[Target]
+) -> dict[str, Metrics]:
+    """Return the metrics on the test rows of the values of the nearest training composition.
+
+    Distances are those of features that are standardized on the training rows. A missing value is
+    that of the mean.
+
+    Args:
+        features: Features [n_graphs, n_features], from `composition_features`.
+        values: Values as they are trained [n_graphs, sum of n_labels], NaN where unknown.
+        split: Rows of train and test.
+        targets: The targets, which are numbers or have grids.
+    """
+    train, test = split["train"], split["test"]
+    known = train[values[train].isfinite().any(1)]
+    x = standardized(features, features[known])
+    nearest = torch.cat([torch.cdist(rows, x[known]).argmin(1) for rows in x[test].split(AT_ONCE)])
+    return reported_metrics(_filled(values, known)[known[nearest]], values[test], targets)
+
+
+def simple_metrics(
+    features: Tensor, values: Tensor, split: Split, targets: Sequence[Target]
+) -> dict[str, dict[str, Metrics]]:
+    """Return `composition_metrics`, and with a grid `nearest_metrics`, by name of the model.
+
+    Args:
+        features: Features [n_graphs, n_features], from `composition_features`.
+        values: Values as they are trained [n_graphs, sum of n_labels], NaN where unknown.
+        split: Rows of train, val and test.
+        targets: The targets.
+    """
+    found = {"composition": composition_metrics(features, values, split, targets)}
+    if any(target.grid for target in targets):
+        found["nearest"] = nearest_metrics(features, values, split, targets)
+    return found
+
+
+def _filled(labels: Tensor, train: Tensor) -> Tensor:
+    """Return values [n_rows, n_values], those that are missing replaced by the mean of `train`."""
+    return torch.where(labels.isfinite(), labels, labels[train].nanmean(0).nan_to_num(0.0))
 
 
 def _logistic(x: Tensor, y: Tensor) -> Callable[[float], Predict]:
@@ -96,16 +143,18 @@ def baseline_metrics(train: Tensor, truth: Tensor, targets: Sequence[Target]) ->
     """Return the metrics of a constant prediction: the mean, or the frequencies of the classes.
 
     Args:
-        train: Values of the training rows as they are trained [n_train, n_targets], NaN where
+        train: Values of the training rows as they are trained [n_train, sum of n_labels], NaN where
             unknown. The mean is that in the unit of the target.
-        truth: Likewise those of the rows to predict [n_rows, n_targets], NaN where unknown.
+        truth: Likewise those of the rows to predict [n_rows, sum of n_labels], NaN where unknown.
         targets: The targets.
     """
     train, truth = labels_in_unit(train, targets), labels_in_unit(truth, targets)
     constants = []
-    for target, column in zip(targets, train.unbind(1), strict=True):
-        known = column[column.isfinite()]
-        if target.classes:
+    for target, labels in zip(targets, label_columns(train, targets), strict=True):
+        known = labels[labels.isfinite()]
+        if target.grid:
+            constants.append(labels.double().nanmean(0).nan_to_num(0.0).float())
+        elif target.classes:
             count = torch.bincount(known.long(), minlength=target.n_outputs)
             constants.append(count / len(known))
         else:
@@ -119,7 +168,7 @@ def trained_baseline(values: Tensor, split: Split, targets: Sequence[Target]) ->
     It is that of the learning curve: on the scale on which the target is trained.
 
     Args:
-        values: Values as they are trained [n_graphs, n_targets], NaN where unknown.
+        values: Values as they are trained [n_graphs, sum of n_labels], NaN where unknown.
         split: Rows of train and val.
         targets: The targets.
     """

@@ -19,7 +19,7 @@ def metrics_with_domain(
 
     Args:
         prediction: Values as they are trained, and probabilities [n_rows, sum of n_outputs].
-        truth: Values and positions of classes [n_rows, n_targets], NaN where unknown.
+        truth: Values and positions of classes [n_rows, sum of n_labels], NaN where unknown.
         targets: The targets.
         reasons: Why each row is outside the domain [n_rows]; empty: it is inside.
 

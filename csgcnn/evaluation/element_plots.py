@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.crystals.elements import SYMBOLS
-from csgcnn.data.targets import Target, with_unit
+from csgcnn.data.targets import Target, label_columns, with_unit
 from csgcnn.evaluation.figure_files import panels, write_numbers
 from csgcnn.evaluation.metrics import MAE
 
@@ -31,7 +32,8 @@ def plot_element_errors(
 
     Args:
         prediction: Values in units and probabilities [n_rows, sum of n_outputs].
-        labels: Values in units and positions of classes [n_rows, n_targets], NaN where unknown.
+        labels: Values in units and positions of classes [n_rows, sum of n_labels], NaN where
+            unknown.
         has_element: Whether a crystal holds an element [n_rows, n_elements], by atomic number.
         targets: The targets.
         path: The figure, without suffix.
@@ -39,10 +41,15 @@ def plot_element_errors(
     """
     columns: dict[str, Any] = {}
     parts = prediction.split([target.n_outputs for target in targets], dim=1)
+    truths = label_columns(labels, targets)
     with panels(path, plot, len(targets), 0.62) as (figure, axes):
-        for axis, target, part, column in zip(axes, targets, parts, labels.T, strict=True):
-            known = column.isfinite()
-            error = (part.argmax(1) != column) if target.classes else (part[:, 0] - column).abs()
+        for axis, target, part, truth in zip(axes, targets, parts, truths, strict=True):
+            error = (part - truth).abs().nanmean(1)
+            if target.classes:
+                error = torch.where(
+                    truth.isfinite(), part.argmax(1, keepdim=True) != truth, torch.nan
+                ).squeeze(1)
+            known = error.isfinite()
             of_element = has_element[known].double()
             count = of_element.sum(0)
             mean = (of_element.T @ error[known].double() / count).numpy()

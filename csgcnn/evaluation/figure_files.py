@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,10 @@ import numpy as np
 
 from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.data.targets import with_unit
+from csgcnn.errors import one_line
 from csgcnn.io import format_cell, write_bytes, write_csv
+
+log = logging.getLogger(__name__)
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 MM_PER_INCH = 25.4
@@ -179,3 +182,16 @@ def write_numbers(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         [*columns],
         (list(map(format_cell, row)) for row in rows),
     )
+
+
+def draw(*figures: Callable[[], None]) -> None:
+    """Draw figures; a figure that cannot be drawn is a warning, because the results are complete.
+
+    Args:
+        figures: Functions that draw one or several files each.
+    """
+    for figure in figures:
+        try:
+            figure()
+        except Exception as error:
+            log.warning("a figure could not be drawn: %s", one_line(error))

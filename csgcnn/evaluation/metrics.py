@@ -8,10 +8,11 @@ with `register_metric`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from csgcnn.errors import plural
+from csgcnn.evaluation import number_metrics
 from csgcnn.evaluation.class_metrics import (
     NAN,
     accuracy,
@@ -37,10 +38,11 @@ class Metric:
     Attributes:
         name: Key in metrics.json; metrics.csv has the column val_<name>_<target>.
         label: Name in messages, tables and figures.
-        task: Task of its targets, regression or classification.
+        task: Task of its targets, regression, classification, or grid: regression at its points.
         compute: Maps a prediction and the truth of at least one row to the value. Regression:
             both [n_rows]. Classification: probabilities [n_rows, n_classes] and positions of the
-            true classes [n_rows] int64.
+            true classes [n_rows] int64. Grid: both [n_rows, n_points], the truth NaN where unknown,
+            and the points [n_points].
         has_unit: Whether it has the unit of the target.
         lower_is_better: Direction.
         each_epoch: Whether metrics.csv contains it.
@@ -50,7 +52,7 @@ class Metric:
     name: str
     label: str
     task: str
-    compute: Callable[[Tensor, Tensor], float]
+    compute: Callable[..., float]
     has_unit: bool = False
     lower_is_better: bool = False
     each_epoch: bool = False
@@ -71,33 +73,20 @@ class Metric:
         return is_nan, 0.0 if is_nan else value if self.lower_is_better else -value
 
 
-def _mean_absolute_error(prediction: Tensor, truth: Tensor) -> float:
-    """Return mean |prediction - truth|."""
-    return (prediction.double() - truth.double()).abs().mean().item()
-
-
-def _root_mean_square_error(prediction: Tensor, truth: Tensor) -> float:
-    """Return sqrt(mean (prediction - truth)²)."""
-    return (prediction.double() - truth.double()).square().mean().sqrt().item()
-
-
-def _r2(prediction: Tensor, truth: Tensor) -> float:
-    """Return 1 - sum (prediction - truth)² / sum (truth - mean)², NaN if the truth is constant."""
-    truth = truth.double()
-    total = (truth - truth.mean()).square().sum()
-    error = (prediction.double() - truth).square().sum()
-    return (1 - error / total).item() if total > 0 else NAN
-
-
-REGRESSION, CLASSIFICATION = "regression", "classification"
+REGRESSION, CLASSIFICATION, GRID = "regression", "classification", "grid"
 MAE = Metric(
-    "mae", "MAE", REGRESSION, _mean_absolute_error,
+    "mae", "MAE", REGRESSION, number_metrics.mean_absolute_error,
     has_unit=True, lower_is_better=True, each_epoch=True,
 )  # fmt: skip
 RMSE = Metric(
-    "rmse", "RMSE", REGRESSION, _root_mean_square_error, has_unit=True, lower_is_better=True
+    "rmse",
+    "RMSE",
+    REGRESSION,
+    number_metrics.root_mean_square_error,
+    has_unit=True,
+    lower_is_better=True,
 )
-R2 = Metric("r2", "R2", REGRESSION, _r2)
+R2 = Metric("r2", "R2", REGRESSION, number_metrics.r2)
 ACCURACY = Metric("accuracy", "accuracy", CLASSIFICATION, accuracy, complement="error rate")
 BALANCED_ACCURACY = Metric(
     "balanced_accuracy", "balanced accuracy", CLASSIFICATION, balanced_accuracy, each_epoch=True
@@ -108,10 +97,18 @@ CROSS_ENTROPY = Metric(
     lower_is_better=True, each_epoch=True,
 )  # fmt: skip
 
-_REGISTRY = {
-    metric.name: metric
-    for metric in (MAE, RMSE, R2, ACCURACY, BALANCED_ACCURACY, ROC_AUC, CROSS_ENTROPY)
-}
+# Those of a target with a grid have the names of those of a number.
+MAE_OF_GRID = replace(MAE, task=GRID, compute=number_metrics.grid_mean_absolute_error)
+RMSE_OF_GRID = replace(RMSE, task=GRID, compute=number_metrics.grid_root_mean_square_error)
+R2_OF_GRID = replace(R2, task=GRID, compute=number_metrics.grid_r2)
+WASSERSTEIN = Metric(
+    "wasserstein", "Wasserstein distance", GRID, number_metrics.wasserstein, lower_is_better=True
+)
+
+_REGISTRY = [
+    *(MAE, RMSE, R2, ACCURACY, BALANCED_ACCURACY, ROC_AUC, CROSS_ENTROPY),
+    *(MAE_OF_GRID, RMSE_OF_GRID, R2_OF_GRID, WASSERSTEIN),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +138,9 @@ TASKS = {
         # the accuracy of few rows would tie between epochs
         selection=CROSS_ENTROPY,
     ),
+    GRID: TaskMetrics(
+        ranking=MAE_OF_GRID, secondary=WASSERSTEIN, baseline=MAE_OF_GRID, selection=MAE_OF_GRID
+    ),
 }
 
 
@@ -155,38 +155,42 @@ def register_metric(metric: Metric) -> None:
     """
     if metric.task not in TASKS:
         raise ValueError(f"task={metric.task}: expected {' or '.join(TASKS)}")
-    if _REGISTRY.setdefault(metric.name, metric) != metric:
+    others = [known for known in _REGISTRY if known.name == metric.name]
+    if others and metric not in others:
         raise ValueError(f"there is another metric with the name {metric.name}")
+    _REGISTRY.extend([] if others else [metric])
 
 
 def unregister_metric(metric: Metric) -> None:
     """Remove a metric that `register_metric` added."""
-    _REGISTRY.pop(metric.name, None)
+    if metric in _REGISTRY:
+        _REGISTRY.remove(metric)
 
 
 def metric_named(name: str) -> Metric:
-    """Return the registered metric of this name."""
-    return _REGISTRY[name]
+    """Return the registered metric of this name; that of a number, if a grid has one, too."""
+    return next(metric for metric in _REGISTRY if metric.name == name)
 
 
 def metrics_of(task: str) -> list[Metric]:
     """Return the registered metrics of a task."""
-    return [metric for metric in _REGISTRY.values() if metric.task == task]
+    return [metric for metric in _REGISTRY if metric.task == task]
 
 
-def task_metrics(task: str, prediction: Tensor, truth: Tensor) -> Metrics:
-    """Compute the metrics of one target whose values are all known.
+def task_metrics(task: str, prediction: Tensor, truth: Tensor, *grid: Tensor) -> Metrics:
+    """Compute the metrics of one target in the rows where it is known.
 
     Args:
         task: Its task.
         prediction: Predictions, of the shape that `Metric.compute` expects.
-        truth: Values or positions of the true classes [n_rows].
+        truth: Values or positions of the true classes [n_rows], or values [n_rows, n_points].
+        *grid: The points [n_points] of a target with a grid.
 
     Returns:
         The metrics by their names, NaN without rows, and `n`, the number of rows.
     """
     found = {
-        metric.name: metric.compute(prediction, truth) if len(truth) else NAN
+        metric.name: metric.compute(prediction, truth, *grid) if len(truth) else NAN
         for metric in metrics_of(task)
     }
     return {**found, "n": len(truth)}
@@ -194,7 +198,7 @@ def task_metrics(task: str, prediction: Tensor, truth: Tensor) -> Metrics:
 
 def task_of(target: Target) -> str:
     """Return the task of a target."""
-    return CLASSIFICATION if target.classes else REGRESSION
+    return CLASSIFICATION if target.classes else GRID if target.grid else REGRESSION
 
 
 def target_metrics(
@@ -204,14 +208,15 @@ def target_metrics(
 
     Args:
         prediction: Values and probabilities [n_rows, sum of n_outputs].
-        truth: Values and positions of classes [n_rows, n_targets], NaN where unknown.
+        truth: Values and positions of classes [n_rows, sum of n_labels], NaN where unknown.
         targets: The targets.
     """
     return {
         target.name: task_metrics(
             task_of(target),
-            predicted if target.classes else predicted.squeeze(1),
+            predicted if target.n_outputs > 1 else predicted.squeeze(1),
             column.long() if target.classes else column,
+            *([truth.new_tensor(target.grid)] if target.grid else ()),
         )
         for target, predicted, column in known_labels(prediction, truth, targets)
     }
@@ -224,20 +229,27 @@ def known_labels(
 
     Args:
         prediction: Values and probabilities [n_rows, sum of n_outputs].
-        truth: Values and positions of classes [n_rows, n_targets], NaN where unknown.
+        truth: Values and positions of classes [n_rows, sum of n_labels], NaN where unknown.
         targets: The targets.
 
     Yields:
-        The target, its predictions [n_known, n_outputs] and its values [n_known].
+        The target, its predictions [n_known, n_outputs] and its values [n_known], of a target with
+        a grid [n_known, n_points] in the rows where some are known.
     """
     parts = prediction.split([target.n_outputs for target in targets], dim=1)
-    for target, part, column in zip(targets, parts, truth.unbind(1), strict=True):
-        known = column.isfinite()
+    labels = truth.split([target.n_labels for target in targets], dim=1)
+    for target, part, of_target in zip(targets, parts, labels, strict=True):
+        known = of_target.isfinite().any(1)
+        column = of_target if target.grid else of_target.squeeze(1)
         yield target, part[known], column[known]
 
 
 def format_metrics(
-    target: Target, metrics: Metrics, baseline: Metrics, composition: Metrics | None = None
+    target: Target,
+    metrics: Metrics,
+    baseline: Metrics,
+    composition: Metrics | None = None,
+    nearest: Metrics | None = None,
 ) -> str:
     """Return the line about a target that is printed to the user.
 
@@ -246,6 +258,7 @@ def format_metrics(
         metrics: Its metrics.
         baseline: Metrics of a constant prediction, see `baselines.baseline_metrics`.
         composition: Those of `baselines.composition_metrics`; None: not shown.
+        nearest: Those of `baselines.nearest_metrics`; None: not shown.
     """
     n, unit = metrics["n"], f" {target.unit}" if target.unit else ""
     if not n:
@@ -256,6 +269,7 @@ def format_metrics(
     others = [metric for metric in metrics_of(task) if metric != compared]
     constant = "always the most frequent class" if target.classes else "predicting the mean"
     simple = {constant: baseline} | ({"composition alone": composition} if composition else {})
+    simple |= {"nearest training composition": nearest} if nearest else {}
     compared_with = "; ".join(
         f"{name}: {of_simple[compared.name]:.4g}{suffix}" for name, of_simple in simple.items()
     )

@@ -1,7 +1,6 @@
 """Figures of a run: of its predictions, and of its epochs."""
 
 import csv
-import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,6 @@ from torch import Tensor
 from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.data.transforms import interval_in_unit, labels_in_unit, predictions_in_unit
-from csgcnn.errors import one_line
 from csgcnn.evaluation.calibration import covered, known_errors
 from csgcnn.evaluation.class_plots import CLASS_FIGURES
 from csgcnn.evaluation.element_plots import plot_element_errors
@@ -25,21 +23,27 @@ from csgcnn.evaluation.figure_files import (
     axis_label,
     color_bar,
     decade_ticks,
+    draw,
     legend_above,
     panels,
     show_unit_square,
     write_numbers,
 )
+from csgcnn.evaluation.grid_plots import plot_spectra
 from csgcnn.evaluation.metrics import MAE, R2, RMSE, TASKS, known_labels, task_of
-
-log = logging.getLogger(__name__)
 
 CROWDED = 500  # points from which their density is shown
 # Ratios of the largest to the smallest error from which axes are logarithmic, and up to which 1, 2
 # and 5 are labeled.
 DISTINCT, THREE_DECADES = 5, 1000
 # Names of the files, whose suffix is that of the format, or .csv for the numbers.
-FILES = ("parity", "calibration", "element_errors", *(f"{stem}_*" for stem in CLASS_FIGURES))
+FILES = (
+    "parity",
+    "spectra",
+    "calibration",
+    "element_errors",
+    *(f"{stem}_*" for stem in CLASS_FIGURES),
+)
 
 # Values by epoch and the value of a constant prediction, by name.
 Curves = Mapping[str, tuple[NDArray[Any], float | None]]
@@ -52,31 +56,20 @@ class Predicted:
     Attributes:
         values: Values as they are trained, and probabilities [n_rows, sum of n_outputs].
         std: Standard deviations of what is trained, of the same shape, if there are any.
-        labels: Values as they are trained and positions of classes [n_rows, n_targets], NaN where
-            unknown.
+        labels: Values as they are trained and positions of classes [n_rows, sum of n_labels], NaN
+            where unknown.
+        ids: Ids of the rows.
     """
 
     values: Tensor
     std: Tensor | None
     labels: Tensor
+    ids: Sequence[str] = ()
 
     def in_units(self, targets: Sequence[Target]) -> "Predicted":
         """Return values and labels in the units of the targets; the deviations remain."""
         values = predictions_in_unit(self.values, targets)
-        return Predicted(values, self.std, labels_in_unit(self.labels, targets))
-
-
-def draw(*figures: Callable[[], None]) -> None:
-    """Draw figures; a figure that cannot be drawn is a warning, because the results are complete.
-
-    Args:
-        figures: Functions that draw one or several files each.
-    """
-    for figure in figures:
-        try:
-            figure()
-        except Exception as error:
-            log.warning("a figure could not be drawn: %s", one_line(error))
+        return Predicted(values, self.std, labels_in_unit(self.labels, targets), self.ids)
 
 
 def plot_test(
@@ -96,7 +89,10 @@ def plot_test(
         plot: Settings of the figures.
     """
     in_units, figures = predicted.in_units(targets), list[Callable[[], None]]()
-    if any(not target.classes for target in targets):
+    if targets[0].grid:
+        shown = (in_units.values, in_units.labels, predicted.ids, targets[0])
+        figures.append(partial(plot_spectra, *shown, folder / "spectra", plot))
+    elif any(not target.classes for target in targets):
         figures.append(partial(plot_parity, in_units, targets, folder / "parity", plot))
     for target, probability, label in known_labels(in_units.values, in_units.labels, targets):
         if target.classes and len(label):

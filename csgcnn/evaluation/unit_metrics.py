@@ -16,7 +16,7 @@ def reported_metrics(
 
     Args:
         prediction: Values as they are trained, and probabilities [n_rows, sum of n_outputs].
-        truth: Values as they are trained, and positions of classes [n_rows, n_targets].
+        truth: Values as they are trained, and positions of classes [n_rows, sum of n_labels].
         targets: The targets.
 
     Returns:

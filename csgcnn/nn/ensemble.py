@@ -17,13 +17,17 @@ class Ensemble(nn.Module):
     multiplied by `std_scale`, which `csgcnn.evaluation.calibration` determines on validation rows.
 
     Shapes: GraphBatch -> [n_graphs, sum of n_outputs].
+
+    Args:
+        members: The networks.
+        has_std: Whether standard deviations are reported.
     """
 
     std_scale: Tensor
-    has_std = True
 
-    def __init__(self, members: Sequence[CrystalGraphNetwork]) -> None:
+    def __init__(self, members: Sequence[CrystalGraphNetwork], has_std: bool = True) -> None:
         super().__init__()
+        self.has_std = has_std
         self.members = nn.ModuleList(members)
         self.register_buffer("std_scale", torch.ones(sum(members[0].scaler.n_outputs)))
 

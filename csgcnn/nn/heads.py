@@ -92,10 +92,10 @@ class TargetScaler(nn.Module):
     It is a part of the network, which therefore predicts in physical units. Classification
     targets are class numbers and stay as they are.
 
-    Shapes: targets [n_graphs, n_targets]; outputs [n_graphs, sum of n_outputs].
+    Shapes: targets [n_graphs, n_values]; outputs [n_graphs, sum of n_outputs].
 
     Args:
-        n_outputs: Outputs per target: 1 for regression; for classification one per class.
+        n_outputs: Outputs per value: 1 for regression; for classification one per class.
     """
 
     mean: Tensor
@@ -107,19 +107,25 @@ class TargetScaler(nn.Module):
         self.register_buffer("mean", torch.zeros(len(n_outputs)))
         self.register_buffer("std", torch.ones(len(n_outputs)))
 
-    def fit(self, targets: Tensor) -> None:
+    def fit(self, targets: Tensor, n_labels: Sequence[int] | None = None) -> None:
         """Set mean and standard deviation to those of training targets.
 
-        A constant target keeps the standard deviation 1.
+        A constant target keeps the standard deviation 1. The points of a grid have their own means
+        and one standard deviation, so that errors at all points weigh the same.
 
         Args:
-            targets: [n_graphs, n_targets], NaN where a label is missing.
+            targets: [n_graphs, n_values], NaN where a label is missing.
+            n_labels: Values per target; None: one.
         """
+        sizes = list(n_labels or [1] * targets.shape[1])
         # Squares of float32 values may exceed the range of float32.
         targets = targets.cpu().double()
         known = targets.isfinite()
-        mean = targets.nanmean(0)
-        std = (torch.where(known, targets - mean, 0.0).square().sum(0) / known.sum(0)).sqrt()
+        # a point of a grid without a label in the training set has the mean 0
+        mean = targets.nanmean(0).nan_to_num(0.0)
+        squares = torch.where(known, targets - mean, 0.0).square().sum(0)
+        squares, n_known = _totals(squares, sizes), _totals(known.sum(0), sizes)
+        std = (squares / n_known).sqrt()
         std = torch.where(std > NEGLIGIBLE_STD * mean.abs(), std, 1.0)
         is_number = torch.tensor(self.n_outputs) == 1
         self.mean.copy_(torch.where(is_number, mean, 0.0))
@@ -131,7 +137,10 @@ class TargetScaler(nn.Module):
 
     def forward(self, outputs: Tensor) -> Tensor:
         """Return values in physical units and probabilities; further columns are dropped."""
-        parts = outputs[:, : sum(self.n_outputs)].split(self.n_outputs, dim=1)
+        outputs = outputs[:, : sum(self.n_outputs)]
+        if max(self.n_outputs) == 1:
+            return outputs * self.std + self.mean
+        parts = outputs.split(self.n_outputs, dim=1)
         return torch.cat(
             [
                 part.softmax(1) if part.shape[1] > 1 else part * self.std[i] + self.mean[i]
@@ -139,3 +148,8 @@ class TargetScaler(nn.Module):
             ],
             dim=1,
         )
+
+
+def _totals(of_columns: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return the sum over the columns of each target, for each of its columns."""
+    return torch.cat([part.sum().expand(len(part)) for part in of_columns.split(list(sizes))])

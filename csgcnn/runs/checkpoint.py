@@ -1,9 +1,9 @@
 """Checkpoints: a trained model, or the state of a training, as plain data in one file.
 
 Format 5 is a safetensors file: tensors by name, and the metadata entry `csgcnn` with everything
-else as JSON (see `tensor_tree`). Readers ignore fields that they do not know, so that a new
-optional field needs no new format. Format 4 lacked the range of the global features. Formats 1-3
-were files of `torch.save`. Reading a checkpoint executes nothing.
+else as JSON (see `tensor_tree`). Readers ignore fields that they do not know, so that a new field
+needs no new format. Format 4 lacked the range of the global features. Formats 1-3 were files of
+`torch.save`. Reading a checkpoint executes nothing.
 """
 
 import json
@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from csgcnn.config.grids import is_grid
 from csgcnn.config.targets import plugins_in
 from csgcnn.config.upgrade import removed_keys_in, upgrade_config
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER
@@ -38,8 +39,7 @@ from csgcnn.runs.untrusted import (
 )
 
 FORMAT = 5
-KIND = "csgcnn checkpoint"
-METADATA = "csgcnn"  # the entry of the safetensors metadata
+KIND, METADATA = "csgcnn checkpoint", "csgcnn"  # the latter is the entry of the metadata
 INPUT_FIELDS = {"name", "categories", "columns", "is_reference", "is_fidelity"}
 REQUIRED = ("config", "targets", "elements", "state_dict")
 ADDED_IN_3 = {"ensemble": 1, "init_from": None, "init_parts": "all"}  # keys of the configuration
@@ -207,16 +207,16 @@ def _are_targets(value: Any) -> bool:
 
 
 def _is_target(target: Any) -> bool:
-    if not isinstance(target, dict) or not isinstance(target.get("classes", ()), list | tuple):
-        return False
-    classes, *texts = (
-        target.get(key) or "" for key in ("classes", "unit", "derived", "label", "delta")
-    )
+    target = target if isinstance(target, dict) else {}
+    classes, grid = target.get("classes", ()), target.get("grid", ())
+    texts = (target.get(k) or "" for k in ("unit", "derived", "label", "delta", "grid_unit"))
     return (
-        all(map(_is_text, (target.get("name"), *texts, *classes)))
+        isinstance(classes, list | tuple)
+        and all(map(_is_text, (target.get("name"), *texts, *classes)))
         and target.get("transform", "none") in TRANSFORMS
         and target.get("task", "regression") in ("regression", "classification")
         and len(set(classes)) == len(classes) != 1
+        and (grid == () or (is_grid(grid) and not classes))
     )
 
 

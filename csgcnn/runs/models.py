@@ -25,7 +25,7 @@ from csgcnn.data.batch import GraphBatch
 from csgcnn.data.domain import Domain
 from csgcnn.data.embeddings import Embeddings
 from csgcnn.data.inputs import Input, reference_inputs
-from csgcnn.data.targets import Target
+from csgcnn.data.targets import Target, have_std, output_sizes
 from csgcnn.data.training_set import TrainingSet
 from csgcnn.errors import ConfigError, UserError, one_line
 from csgcnn.evaluation.conformal import ConformalScores
@@ -152,9 +152,8 @@ def _load_one(path: Path) -> TrainedModel:
         targets = [Target(**target) for target in content["targets"]]
         graph = GraphSettings(**config["graph"])
         pinned(graph.site_features)
-        n_outputs = [target.n_outputs for target in targets]
         inputs = list(map(Input.from_plain, content.get("inputs", ())))
-        network = _network(config, n_outputs, inputs, content["state_dict"])
+        network = _network(config, targets, inputs, content["state_dict"])
         width = _check_forward(network, graph, len(inputs) + len(reference_inputs(targets)))
         embeddings = Embeddings.from_plain(content.get("embeddings"))
         if embeddings and len(embeddings.mean) != width:
@@ -189,18 +188,18 @@ def _load_one(path: Path) -> TrainedModel:
 
 def _network(
     config: Mapping[str, Any],
-    n_outputs: Sequence[int],
+    targets: Sequence[Target],
     inputs: Sequence[Input],
     state: Mapping[str, Tensor],
 ) -> CrystalGraphNetwork | Ensemble:
-    if not n_outputs:
+    if not targets:
         raise ValueError("it has no targets")
     if bad := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
         raise ValueError(f"{bad[0]} is not finite: the training had diverged")
     sizes = [len(one.categories) for one in inputs]
     n_members = config.get("ensemble", 1)
-    members = [outline_network(config, n_outputs, sizes) for _ in range(n_members)]
-    network = members[0] if len(members) == 1 else Ensemble(members)
+    members = [outline_network(config, output_sizes(targets), sizes) for _ in range(n_members)]
+    network = members[0] if len(members) == 1 else Ensemble(members, have_std(targets))
     dtypes = {name: tensor.dtype for name, tensor in network.state_dict().items()}
     weights = {
         name: tensor.to(dtypes.get(name, tensor.dtype)).contiguous()
@@ -240,7 +239,7 @@ def _join(members: Sequence[TrainedModel], paths: Sequence[Path]) -> TrainedMode
     training_set = TrainingSet.union([member.training_set for member in members])
     split = _common_split(members)
     return TrainedModel(
-        Ensemble(networks),
+        Ensemble(networks, have_std(first.targets)),
         first.graph,
         first.targets,
         domain,
@@ -248,7 +247,7 @@ def _join(members: Sequence[TrainedModel], paths: Sequence[Path]) -> TrainedMode
         split,
         all(member.is_laplace for member in members),
         embeddings=first.embeddings,
-        uncalibrated=[target.name for target in first.targets if not target.classes],
+        uncalibrated=[t.name for t in first.targets if not (t.classes or t.grid)],
         inputs=first.inputs,
     )
 

@@ -20,30 +20,22 @@ from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import Target
 from csgcnn.errors import plural
 from csgcnn.evaluation import plots
-from csgcnn.evaluation.baselines import (
-    baseline_metrics,
-    composition_metrics,
-    trained_baseline,
-)
+from csgcnn.evaluation.baselines import baseline_metrics, simple_metrics, trained_baseline
 from csgcnn.evaluation.benchmark_summary import Fold
 from csgcnn.evaluation.calibration import calibration_labels, coverage, format_coverage
 from csgcnn.evaluation.conformal import interval_lines
 from csgcnn.evaluation.domain_metrics import format_domain_metrics, metrics_with_domain
 from csgcnn.evaluation.fidelity_metrics import fidelity_entries, format_fidelities
+from csgcnn.evaluation.figure_files import draw
 from csgcnn.evaluation.inference import predict_with_std
-from csgcnn.evaluation.metrics import (
-    TASKS,
-    Metrics,
-    format_metrics,
-    task_of,
-)
+from csgcnn.evaluation.metrics import TASKS, Metrics, format_metrics, task_of
 from csgcnn.io import read_json
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.directory import RunDirectory
 from csgcnn.runs.duration import training_minutes
 from csgcnn.runs.predictions import OUT_OF_DOMAIN, domain_cells
-from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions
+from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions, write_vectors
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +86,7 @@ def write_results(
         ["id", "split", *compared_columns(targets, bool(std)), *outside["test"]],
         _prediction_rows(prediction, std, outside, store, dataset, split),
     )
+    write_vectors(run.folder / "predictions.npz", dataset, prediction, split)
     metrics = {
         part: metrics_with_domain(of_part, values[part], targets, outside[part][OUT_OF_DOMAIN])
         for part, of_part in prediction.items()
@@ -107,9 +100,10 @@ def write_results(
     _log_test(metrics, targets, baselines, covered, entries)
     _log_facts(facts)
     if plot and len(split["test"]):
-        tested = plots.Predicted(prediction["test"], std.get("test"), values["test"])
+        ids = [store.ids[row] for row in split["test"].tolist()]
+        tested = plots.Predicted(prediction["test"], std.get("test"), values["test"], ids)
         has_element = elements_in(features)[split["test"]]
-        plots.draw(lambda: plots.plot_test(tested, has_element, targets, run.folder, plot))
+        draw(lambda: plots.plot_test(tested, has_element, targets, run.folder, plot))
 
 
 def draw_learning_curve(
@@ -126,7 +120,7 @@ def draw_learning_curve(
     """
     table, path, targets = folder / "metrics.csv", folder / "learning_curve", dataset.targets
     constant = trained_baseline(dataset.values, split, targets)
-    plots.draw(lambda: plots.plot_learning_curve(table, targets, path, plot, best_epoch, constant))
+    draw(lambda: plots.plot_learning_curve(table, targets, path, plot, best_epoch, constant))
 
 
 def _domains(models: Mapping[str, Any], store: GraphStore, split: Split) -> dict[str, Domain]:
@@ -146,7 +140,7 @@ def _baselines(
     return {
         part: {
             "baseline": baseline_metrics(known, values[rows], targets),
-            "composition": composition_metrics(features, values, split | {"test": rows}, targets),
+            **simple_metrics(features, values, split | {"test": rows}, targets),
         }
         for part, rows in tested.items()
     }

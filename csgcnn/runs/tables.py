@@ -1,21 +1,26 @@
 """Columns and rows of csv files with predictions.
 
 A regression target has a column with its unit; a classification target has columns for its most
-probable class and for the probability of each class.
+probable class and for the probability of each class. A target with a grid has a column for each
+point; beside known values, which `write_vectors` writes, it has columns of errors instead.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from csgcnn.data.dataset import Dataset
+from csgcnn.data.splits import Split
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.data.transforms import interval_in_unit, labels_in_unit, predictions_in_unit
-from csgcnn.io import format_cell, write_csv
+from csgcnn.evaluation.number_metrics import wasserstein_distances
+from csgcnn.io import format_cell, replacing, write_csv
 
 Array = NDArray[np.floating[Any]]
 T = TypeVar("T")
@@ -82,6 +87,9 @@ def compared_columns(targets: Sequence[Target], with_std: bool = False) -> list[
         name = target.name
         if target.classes:
             columns += [name, f"{name}_prediction", *target.outputs]
+        elif target.grid:
+            columns += [with_unit(f"{name}_mae", target.unit)]
+            columns += [with_unit(f"{name}_wasserstein", target.grid_unit)]
         else:
             own = [name, f"{name}_prediction", f"{name}_error"]
             own += [f"{name}{ending}" for ending in _endings(target, with_std)]
@@ -96,7 +104,8 @@ def compared_rows(
 
     Args:
         prediction: Values as they are trained, and probabilities [n_rows, sum of n_outputs].
-        values: Likewise values and positions of classes [n_rows, n_targets], NaN where unknown.
+        values: Likewise values and positions of classes [n_rows, sum of n_labels], NaN where
+            unknown.
         targets: Targets of the model.
         std: Standard deviations of what is trained [n_rows, sum of n_outputs].
 
@@ -104,6 +113,12 @@ def compared_rows(
         A row; an unknown number is NaN, an unknown class is empty.
     """
     prediction, values = predictions_in_unit(prediction, targets), labels_in_unit(values, targets)
+    if targets[0].grid:
+        # it is the only target
+        distances = wasserstein_distances(prediction, values, torch.tensor(targets[0].grid))
+        errors = (prediction - values).abs().nanmean(1)
+        yield from map(list, zip(errors.tolist(), distances.tolist(), strict=True))
+        return
     bounds = None
     if std is not None and any(target.transform != "none" for target in targets):
         lower, upper = interval_in_unit(prediction.double(), std.double(), targets)
@@ -156,6 +171,31 @@ def _split(row: Sequence[T], targets: Sequence[Target]) -> Iterator[list[T]]:
 
 def _most_probable(target: Target, probabilities: Sequence[float]) -> str:
     return target.classes[max(range(len(probabilities)), key=probabilities.__getitem__)]
+
+
+def write_vectors(
+    path: Path, dataset: Dataset, prediction: Mapping[str, Tensor], split: Split
+) -> None:
+    """Write predictions beside known values of a target with a grid, as npz; else nothing.
+
+    Args:
+        path: The file.
+        dataset: The data set.
+        prediction: Values of each part as they are trained [n_rows, n_points].
+        split: Rows of each part.
+    """
+    if not dataset.targets[0].grid:
+        return
+    rows, values = (torch.cat([of[part] for part in prediction]) for of in (split, prediction))
+    arrays: dict[str, Any] = {
+        "id": np.array([dataset.store.ids[row] for row in rows.tolist()], dtype=str),
+        "split": np.array([part for part in prediction for _ in split[part]], dtype=str),
+        "grid": np.array(dataset.targets[0].grid),
+        "true": labels_in_unit(dataset.values[rows], dataset.targets).numpy(),
+        "predicted": predictions_in_unit(values, dataset.targets).numpy(),
+    }
+    with replacing(path) as file:
+        np.savez_compressed(file, **arrays)
 
 
 def write_predictions(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

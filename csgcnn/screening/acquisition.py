@@ -178,8 +178,9 @@ def check_rule(rule: Rule, predictor: Predictor) -> Target:
     target = predictor.targets[predictor.names.index(name)]
     if rule.by == DIVERSE:
         return target
-    if target.classes:
-        raise ConfigError(f"by={rule.by} needs a number, and {name} has classes; use by=diverse")
+    if target.n_outputs > 1:
+        several = "classes" if target.classes else "a grid"
+        raise ConfigError(f"by={rule.by} needs a number, and {name} has {several}; use by=diverse")
     if not predictor.has_std:
         raise UserError(
             f"by={rule.by} needs standard deviations: give several checkpoints as an ensemble, "
@@ -241,9 +242,9 @@ def selected_table(
     """
     target = check_rule(rule, predictor)
     prediction, column = embedding.prediction, predictor.columns.index(target.outputs[0])
-    with_std = predictor.has_std and not target.classes and target.transform == "none"
+    with_std = predictor.has_std and target.n_outputs == 1 and target.transform == "none"
     header = ["rank", "id"]
-    header += [] if target.classes else [with_unit(target.name, target.unit)]
+    header += [] if target.n_outputs > 1 else [with_unit(target.name, target.unit)]
     header += [with_unit(f"{target.name}_std", target.unit)] if with_std else []
     header += [rule.by, "distance", "reason", OUT_OF_DOMAIN]
     rows = []
@@ -252,7 +253,7 @@ def selected_table(
         kind = "chosen" if one.is_chosen else "training"
         reason = f"{rule.by} {one.value:.4g}; {one.distance:.4g} from the {kind} crystal "
         row: list[Any] = [rank, embedding.ids[one.row]]
-        row += [] if target.classes else [float(prediction.values[one.row, column])]
+        row += [] if target.n_outputs > 1 else [float(prediction.values[one.row, column])]
         if with_std and prediction.std is not None:
             row.append(float(prediction.std[one.row, column]))
         reason += one.neighbor

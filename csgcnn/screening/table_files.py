@@ -1,7 +1,7 @@
-"""Write tables as csv, csv.gz or parquet, as the name of the file says."""
+"""Write tables as csv, csv.gz, parquet or npz, as the name of the file says."""
 
 import gzip
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from csgcnn.errors import ConfigError
 from csgcnn.io import csv_writer, replacing
 
-FORMATS = (".csv", ".csv.gz", ".parquet")
+FORMATS = (".csv", ".csv.gz", ".parquet", ".npz")
 # rows of a parquet file that are in memory at once
 ROW_GROUP = 65_536
 
@@ -35,15 +35,21 @@ def check_format(path: Path) -> str:
 
 
 def write_table(
-    path: Path, header: Sequence[str], is_number: Sequence[bool], rows: Iterable[Sequence[str]]
+    path: Path,
+    header: Sequence[str],
+    is_number: Sequence[bool],
+    rows: Iterable[Sequence[str]],
+    vectors: Mapping[str, tuple[int, Sequence[float]]] | None = None,
 ) -> int:
-    """Write a table atomically, in memory that does not grow with its length.
+    """Write a table atomically; but for npz, in memory that does not grow with its length.
 
     Args:
         path: The file; its name gives the format.
         header: Names of the columns.
-        is_number: Whether each column holds numbers, for parquet.
+        is_number: Whether each column holds numbers, for parquet and npz.
         rows: Cells as text.
+        vectors: First column and grid of the targets whose values at the points of the grid are
+            consecutive columns, by name. In an npz file they are one array.
 
     Returns:
         The number of rows.
@@ -59,6 +65,8 @@ def write_table(
     with replacing(path) as file:
         if path.name.endswith(".parquet"):
             _write_parquet(file, header, is_number, counted())
+        elif path.name.endswith(".npz"):
+            _write_npz(file, header, is_number, counted(), vectors or {})
         elif path.name.endswith(".gz"):
             # mtime=0: the same rows give the same bytes
             with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as compressed:
@@ -90,3 +98,28 @@ def _write_parquet(
             ]
             arrays = map(pyarrow.array, columns, types)
             writer.write_table(pyarrow.Table.from_arrays(list(arrays), schema=schema))
+
+
+def _write_npz(
+    file: BinaryIO,
+    header: Sequence[str],
+    is_number: Sequence[bool],
+    rows: Iterable[Sequence[str]],
+    vectors: Mapping[str, tuple[int, Sequence[float]]],
+) -> None:
+    """Write an array for each column, and for each vector NAME [n_rows, n_points] and NAME_grid."""
+    import numpy as np
+
+    columns = list(zip(*rows, strict=True)) or [()] * len(header)
+    arrays: dict[str, Any] = {}
+    joined = set[int]()
+    for name, (first, grid) in vectors.items():
+        of_points = range(first, first + len(grid))
+        joined.update(of_points)
+        values = np.array([columns[i] for i in of_points], dtype=str)
+        arrays |= {name: values.T.astype("f4"), f"{name}_grid": np.array(grid)}
+    for i, (name, is_of_numbers) in enumerate(zip(header, is_number, strict=True)):
+        if i not in joined:
+            cells = np.array(columns[i], dtype=str)
+            arrays[name] = cells.astype(float) if is_of_numbers else cells
+    np.savez_compressed(file, **arrays)

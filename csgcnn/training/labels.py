@@ -1,5 +1,7 @@
 """Labels of a training: the values of the targets, and what the network is trained on."""
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 
@@ -19,20 +21,24 @@ class Labels:
         train_rows: Training rows [n_rows] int64, on the host.
 
     Attributes:
-        values: Values as they are trained, without a change by a reference [n_graphs, n_targets].
-        reference: What is subtracted from them, [n_graphs, n_targets] or zeros [n_graphs, 1].
+        values: Values as they are trained, without a change by a reference [n_graphs, sum of
+            n_labels].
+        reference: What is subtracted from them, of this shape or zeros [n_graphs, 1].
     """
 
     def __init__(self, model: CrystalGraphNetwork, dataset: Dataset, train_rows: Tensor) -> None:
         self.model, self.store = model, dataset.store
         self.values = dataset.values.to(self.store.device)
         of_values = TargetScaler(model.scaler.n_outputs)
-        of_values.fit(dataset.values[train_rows])
+        sizes = [target.n_labels for target in dataset.targets]
+        self._first = [0, *accumulate(sizes)][:-1]
+        of_values.fit(dataset.values[train_rows], sizes)
         self._stds = of_values.std
         if model.reference is not None:
             model.reference.fit(self.store, dataset.values, train_rows)
         self.read_reference()
-        model.scaler.fit((self.values - self.reference)[train_rows.to(self.store.device)])
+        differences = (self.values - self.reference)[train_rows.to(self.store.device)]
+        model.scaler.fit(differences, sizes)
 
     def read_reference(self) -> None:
         """Compute the reference of each crystal; to be called when weights are replaced."""
@@ -42,9 +48,9 @@ class Labels:
 
     @property
     def stds(self) -> list[float]:
-        """Standard deviations of the values, in which the score of an epoch measures errors."""
+        """Standard deviation of each target, in which the score of an epoch measures errors."""
         has_reference = self.model.reference is not None
-        return (self._stds if has_reference else self.model.scaler.std).tolist()
+        return (self._stds if has_reference else self.model.scaler.std)[self._first].tolist()
 
     def standardized(self, rows: Tensor) -> Tensor:
         """Return what the loss compares outputs with.
@@ -53,7 +59,7 @@ class Labels:
             rows: [n_rows] int64.
 
         Returns:
-            [n_rows, n_targets], NaN where missing.
+            [n_rows, sum of n_labels], NaN where missing.
         """
         rows = rows.to(self.store.device)
         differences = self.values.index_select(0, rows) - self.reference.index_select(0, rows)

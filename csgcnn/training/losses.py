@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from csgcnn.config.instantiate import instantiate
 from csgcnn.config.settings import Setting
 from csgcnn.config.validate import LEARNED_WEIGHTS_OF_LIKELIHOOD
-from csgcnn.data.targets import Target, check_names
+from csgcnn.data.targets import Target, check_names, label_columns
 from csgcnn.errors import ConfigError
+from csgcnn.training.loss_terms import balanced_class_weights, cross_entropy, cumulative
 
 # A thousandth of the standard deviation of the target. Smaller predicted deviations are clamped, so
 # that the loss stays finite.
@@ -36,9 +37,10 @@ class RegressionLoss(Protocol):
         """Return the mean loss of the known labels.
 
         Args:
-            prediction: Standardized predictions [n_graphs, 1].
-            target: Standardized labels [n_graphs, 1], NaN where missing. A missing label changes
-                neither the loss nor a gradient.
+            prediction: Standardized predictions [n_graphs, 1]; of a target with a grid [n_graphs,
+                n_points].
+            target: Standardized labels of the same shape, NaN where missing. A missing label
+                changes neither the loss nor a gradient.
             *log_std: With `model.predict_std=true` one tensor: the logarithm of the predicted
                 standard deviation [n_graphs, 1], in units of the standardized target.
             **weight: With `dataset.weight_column`, `weight`: factors of the losses [n_graphs, 1].
@@ -147,7 +149,7 @@ class MultiTaskLoss(nn.Module):
       first factor 1/2 for classes. With the squared error this is the likelihood of a Gaussian. A
       target without a known label in the batch contributes 0.
 
-    Shapes: outputs [n_graphs, sum of n_outputs + n_log_std], target [n_graphs, n_targets] ->
+    Shapes: outputs [n_graphs, sum of n_outputs + n_log_std], target [n_graphs, sum of n_labels] ->
     scalar. Outputs are standardized values and logits in the order of the targets, then for a
     `Likelihood` the log_std of each number. Targets are standardized values and positions of
     classes, NaN where missing. An optional `weight` [n_graphs, 1] is a factor of the loss of each
@@ -155,11 +157,13 @@ class MultiTaskLoss(nn.Module):
 
     Args:
         regression: Loss of numbers.
-        n_outputs: Outputs per target: 1 for a number, else the number of classes.
+        n_outputs: Outputs per target: 1 for a number, else the number of classes or points.
         weights: Weight of each target; default: equal weights.
         class_weights: Weights of the classes of each target [n_outputs], ignored for numbers;
             default: equal weights.
         learn_weights: Whether the weights of the targets are learned.
+        grids: Grid of each target whose integrals are compared, see `cumulative`; None for others.
+        n_labels: Values per target: the number of points of a grid, else 1; default: 1.
 
     Raises:
         ConfigError: The weights of a likelihood cannot be learned: it has no lower bound.
@@ -176,16 +180,21 @@ class MultiTaskLoss(nn.Module):
         weights: Sequence[float] | None = None,
         class_weights: Sequence[Tensor] | None = None,
         learn_weights: bool = False,
+        grids: Sequence[Sequence[float] | None] | None = None,
+        n_labels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if learn_weights and isinstance(regression, Likelihood):
             raise ConfigError(LEARNED_WEIGHTS_OF_LIKELIHOOD)
         self.regression = regression
         self.n_outputs = list(n_outputs)
+        self.n_labels = list(n_labels or [1] * len(self.n_outputs))
+        self.grids = list(grids or [None] * len(self.n_outputs))
         n_targets = len(self.n_outputs)
         fixed = torch.tensor(weights or [1.0] * n_targets)
         of_classes = torch.cat(list(class_weights or [torch.ones(n) for n in n_outputs]))
-        precision_factor = torch.tensor([0.5 if n == 1 else 1.0 for n in n_outputs])
+        sizes = zip(self.n_outputs, self.n_labels, strict=True)
+        precision_factor = torch.tensor([0.5 if n == n_values else 1.0 for n, n_values in sizes])
         self.register_buffer("weights", fixed / fixed.sum())
         self.register_buffer("class_weights", of_classes)
         self.register_buffer("precision_factor", precision_factor)
@@ -204,57 +213,23 @@ class MultiTaskLoss(nn.Module):
         log_stds = iter(log_std.t().unsqueeze(2))
         parts = outputs.split(self.n_outputs, 1)
         weights = self.class_weights.split(self.n_outputs)
+        labels = target.split(self.n_labels, 1)
         losses = torch.stack(
             [
-                self.regression(output, target[:, i : i + 1], *islice(log_stds, 1), **of_rows)
-                if output.shape[1] == 1
-                else cross_entropy(output, target[:, i], class_weights, weight)
-                for i, (output, class_weights) in enumerate(zip(parts, weights, strict=True))
+                self.regression(*cumulative(output, label, grid), *islice(log_stds, 1), **of_rows)
+                if output.shape[1] == label.shape[1]
+                else cross_entropy(output, label.squeeze(1), class_weights, weight)
+                for output, label, class_weights, grid in zip(
+                    parts, labels, weights, self.grids, strict=True
+                )
             ]
         )
         if self.log_variance is None:
             return (self.weights * losses).sum()
         precision = self.precision_factor * torch.exp(-self.log_variance)
         terms = precision * losses + self.log_variance / 2
-        return torch.where(target.isfinite().any(0), terms, 0.0).mean()
-
-
-def cross_entropy(
-    logits: Tensor, label: Tensor, class_weights: Tensor, row_weight: Tensor | None = None
-) -> Tensor:
-    """Return the weighted mean of -log(probability of the true class) over the known labels.
-
-    Args:
-        logits: Logits [n_graphs, n_classes].
-        label: Positions of the classes [n_graphs], NaN where missing.
-        class_weights: Weights [n_classes].
-        row_weight: Factors of the terms [n_graphs, 1].
-
-    Returns:
-        Scalar; 0 without a known label.
-    """
-    known = label.isfinite()
-    position = torch.where(known, label, 0.0).long()
-    weight = torch.where(known, class_weights[position], 0.0)
-    loss = F.cross_entropy(logits, position, reduction="none")
-    if row_weight is not None:
-        loss = row_weight.squeeze(1) * loss
-    return (weight * loss).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
-
-
-def balanced_class_weights(label: Tensor, n_classes: int) -> Tensor:
-    """Return the inverse frequency of each class: n_labels / (n_classes present * n_of_class).
-
-    Args:
-        label: Positions of the classes [n_rows], NaN where missing.
-        n_classes: Number of classes.
-
-    Returns:
-        Weights [n_classes], 0 for a class that does not occur.
-    """
-    count = torch.bincount(label[label.isfinite()].long(), minlength=n_classes).float()
-    weight = count.sum() / (count.count_nonzero() * count)
-    return torch.where(count > 0, weight, 0.0)
+        is_known = torch.stack([label.isfinite().any() for label in labels])
+        return torch.where(is_known, terms, 0.0).mean()
 
 
 def build_loss(
@@ -266,21 +241,21 @@ def build_loss(
         config: Configuration of a run; reads loss, dataset.task_weights, dataset.class_weights and
             trainer.learn_task_weights.
         targets: The targets.
-        train: Labels of the training rows [n_rows, n_targets], NaN where missing.
+        train: Labels of the training rows [n_rows, sum of n_labels], NaN where missing.
 
     Raises:
         ConfigError: dataset.task_weights names a column that is not a target, or the loss takes no
             weights of rows.
     """
     options = config["dataset"]
-    task_weights = options["task_weights"]
+    task_weights, grid_loss = options["task_weights"], options.get("grid_loss") or {}
     check_names("dataset.task_weights", task_weights, [target.name for target in targets])
     is_balanced = options["class_weights"] == "balanced"
     class_weights = [
-        balanced_class_weights(column, target.n_outputs)
+        balanced_class_weights(labels.squeeze(1), target.n_outputs)
         if is_balanced and target.classes
         else torch.ones(target.n_outputs)
-        for target, column in zip(targets, train.unbind(1), strict=True)
+        for target, labels in zip(targets, label_columns(train, targets), strict=True)
     ]
     loss = instantiate(config["loss"])
     call = getattr(loss, "forward", loss)
@@ -294,4 +269,6 @@ def build_loss(
         [task_weights.get(target.name, 1.0) for target in targets],
         class_weights,
         config["trainer"]["learn_task_weights"],
+        [t.grid if grid_loss.get(t.name) == "cumulative" else None for t in targets],
+        [target.n_labels for target in targets],
     )

@@ -26,7 +26,8 @@ def shown_metrics(metrics: Mapping[str, Metrics], targets: Sequence[Target]) -> 
 def no_metrics(targets: Sequence[Target]) -> dict[str, Metrics]:
     """Return the metrics of each target on no rows: NaN."""
     n_outputs = sum(target.n_outputs for target in targets)
-    return target_metrics(torch.empty(0, n_outputs), torch.empty(0, len(targets)), targets)
+    n_labels = sum(target.n_labels for target in targets)
+    return target_metrics(torch.empty(0, n_outputs), torch.empty(0, n_labels), targets)
 
 
 def validation_score(

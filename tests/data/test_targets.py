@@ -7,8 +7,10 @@ import torch
 
 from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.data.dataset import select_targets
+from csgcnn.data.derived import derive_columns
+from csgcnn.data.label_checks import check_labels
 from csgcnn.data.store import GraphStore, Scalar
-from csgcnn.data.targets import Target, check_labels, derive_columns, describe_targets
+from csgcnn.data.targets import Target, describe_targets
 from csgcnn.errors import ConfigError, UserError
 
 SOURCE = Path("mine/set.json")

@@ -98,3 +98,13 @@ def test_the_scaler_has_the_population_std(values: list[float]) -> None:
     torch.testing.assert_close(
         scaler(scaler.standardize(targets)), targets, atol=1e-6 * max(values), rtol=0
     )
+
+
+def test_the_points_of_a_grid_have_their_own_means_and_one_standard_deviation() -> None:
+    scaler, nan = TargetScaler([1, 1, 1]), float("nan")
+    values = torch.tensor([[0.0, 10.0, nan], [2.0, 16.0, nan]])
+    scaler.fit(values, [3])
+    assert scaler.mean.tolist() == [1, 13, 0]
+    assert scaler.std.tolist() == pytest.approx([math.sqrt((1 + 1 + 9 + 9) / 4)] * 3)
+    outputs = scaler.standardize(values)
+    torch.testing.assert_close(scaler(outputs), values, equal_nan=True)

@@ -218,3 +218,36 @@ def test_the_weights_of_a_likelihood_cannot_be_learned() -> None:
     for distribution in ("gaussian", "laplace"):
         with pytest.raises(ConfigError, match="learned weights of a negative loss have no limit"):
             MultiTaskLoss(Likelihood(distribution), [1, 1], learn_weights=True)
+
+
+def test_the_loss_of_a_list_is_the_mean_over_its_known_points() -> None:
+    loss = MultiTaskLoss(WeightedRegressionLoss(l1=1.0), [3], n_labels=[3])
+    outputs = torch.tensor([[1.0, 5.0, 2.0]], requires_grad=True)
+    value = loss(outputs, torch.tensor([[0.0, float("nan"), 0.0]]))
+    assert value.item() == pytest.approx(1.5)
+    value.backward()
+    assert outputs.grad is not None
+    assert outputs.grad.tolist() == [[0.5, 0, 0.5]]
+
+
+def test_cumulative_losses_compare_integrals_from_the_start_of_the_grid() -> None:
+    grid, label = (0.0, 1.0, 3.0), torch.tensor([[0.0, float("nan"), 2.0]])
+    loss = MultiTaskLoss(WeightedRegressionLoss(l1=1.0), [3], n_labels=[3], grids=[grid])
+    outputs = torch.tensor([[3.0, 7.0, 1.0]], requires_grad=True)
+    # Widths 0.5, 1.5 and 1, with the mean 1; the integrals of the errors are 1.5 and 0.5.
+    value = loss(outputs, label)
+    assert value.item() == pytest.approx((1.5 + 0.5) / 2 / 3**0.5)
+    value.backward()
+    assert outputs.grad is not None
+    assert outputs.grad[0, 1] == 0, "a missing point has no gradient"
+
+
+def test_lists_shifted_by_one_point_are_nearer_by_their_integrals_than_by_their_points() -> None:
+    peaks, grid = torch.eye(10), tuple(map(float, range(10)))
+    by_points, by_integrals = (
+        MultiTaskLoss(WeightedRegressionLoss(l1=1.0), [10], n_labels=[10], grids=[grids])
+        for grids in (None, grid)
+    )
+    near, far = (peaks[5:6], peaks[4:5]), (peaks[5:6], peaks[:1])
+    assert by_points(*near) == by_points(*far)
+    assert by_integrals(*near) < by_integrals(*far) / 2

@@ -26,6 +26,7 @@ format_plugins_setting = partial(
 OF_TRAINING = (
     *("targets", "units", "tasks", "transform", "delta", "task_weights", "class_weights"),
     *("weight_column", "split", "labels", "inputs", "fidelities", "fidelity"),
+    *("grid_units", "grid_loss"),
 )
 
 
@@ -58,7 +59,7 @@ class PredictSettings(StructureSettings):
         is_path=True,
     )
     output: str = setting(
-        "predictions.csv", "Table to write: .csv, .csv.gz or .parquet.", is_path=True
+        "predictions.csv", "Table to write: .csv, .csv.gz, .parquet or .npz.", is_path=True
     )
     overwrite: bool = setting(
         False, "Replace the table of an earlier command, and the lists beside it."
@@ -136,7 +137,9 @@ class EvaluateSettings:
     ckpt: Any = setting(
         MISSING, "Checkpoint; a list or pattern of several is an ensemble.", is_path=True
     )
-    dataset: DatasetSettings = field(default_factory=_dataset, metadata={"unread": OF_TRAINING})
+    dataset: DatasetSettings = field(
+        default_factory=_dataset, metadata={"unread": (*OF_TRAINING, "grid")}
+    )
     split: str | None = setting(
         None,
         "Evaluate only the rows of this part of the training's split.",
@@ -168,6 +171,7 @@ class DescribeSettings:
             "unread": (
                 *("delta", "task_weights", "class_weights", "weight_column", "labels", "on_error"),
                 *("max_rejected", "inputs", "fidelities", "fidelity"),
+                *("grid", "grid_units", "grid_loss"),
             )
         },
     )

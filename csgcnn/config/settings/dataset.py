@@ -1,6 +1,7 @@
 """Keys of the section `dataset`: structures, targets and their split."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from csgcnn.config.settings.setting import MAX_SEED, MISSING, setting
 
@@ -177,6 +178,20 @@ class DatasetSettings:
         {},
         "Function of a target that is trained; predictions are in the unit of the target.",
         choices=("none", "log10", "log", "log1p", "sqrt"),
+    )
+    grid: dict[str, Any] = setting(
+        {},
+        "Grid of a target whose value is a list of numbers, such as a spectrum: start:stop:step, "
+        "or a list of increasing numbers.",
+    )
+    grid_units: dict[str, str] = setting(
+        {}, "Units of the grids, by target.", effect="execution", verbatim=True
+    )
+    grid_loss: dict[str, str] = setting(
+        {},
+        "What the loss compares of a target with a grid. points: the values at the points; "
+        "cumulative: their integrals from the start of the grid to each point.",
+        choices=("points", "cumulative"),
     )
     delta: str | None = setting(
         None,

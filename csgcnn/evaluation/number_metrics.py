@@ -1,0 +1,113 @@
+"""Metrics of numbers [n_rows], and of targets with a grid [n_rows, n_points], NaN where unknown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from csgcnn.evaluation.class_metrics import NAN
+
+# `csgcnn table` imports this module without torch, whose import takes seconds.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def mean_absolute_error(prediction: Tensor, truth: Tensor) -> float:
+    """Return mean |prediction - truth|.
+
+    Args:
+        prediction: Predictions [n_rows].
+        truth: True values [n_rows].
+    """
+    return (prediction.double() - truth.double()).abs().mean().item()
+
+
+def root_mean_square_error(prediction: Tensor, truth: Tensor) -> float:
+    """Return sqrt(mean (prediction - truth)²).
+
+    Args:
+        prediction: Predictions [n_rows].
+        truth: True values [n_rows].
+    """
+    return (prediction.double() - truth.double()).square().mean().sqrt().item()
+
+
+def r2(prediction: Tensor, truth: Tensor) -> float:
+    """Return 1 - sum (prediction - truth)² / sum (truth - mean)², NaN if the truth is constant.
+
+    Args:
+        prediction: Predictions [n_rows].
+        truth: True values [n_rows].
+    """
+    truth = truth.double()
+    total = (truth - truth.mean()).square().sum()
+    error = (prediction.double() - truth).square().sum()
+    return (1 - error / total).item() if total > 0 else NAN
+
+
+def grid_mean_absolute_error(prediction: Tensor, truth: Tensor, grid: Tensor) -> float:
+    """Return the mean of |prediction - truth| over the known points of all rows.
+
+    Args:
+        prediction: Predictions.
+        truth: True values.
+        grid: Not used.
+    """
+    return (prediction.double() - truth.double()).abs().nanmean().item()
+
+
+def grid_root_mean_square_error(prediction: Tensor, truth: Tensor, grid: Tensor) -> float:
+    """Return sqrt(mean (prediction - truth)²) over the known points of all rows.
+
+    Args:
+        prediction: Predictions.
+        truth: True values.
+        grid: Not used.
+    """
+    return (prediction.double() - truth.double()).square().nanmean().sqrt().item()
+
+
+def grid_r2(prediction: Tensor, truth: Tensor, grid: Tensor) -> float:
+    """Return 1 - sum (prediction - truth)² / sum (truth - mean of its point)².
+
+    A prediction of the mean of each point has the value 0. NaN if all rows are equal.
+
+    Args:
+        prediction: Predictions.
+        truth: True values.
+        grid: Not used.
+    """
+    truth = truth.double()
+    total = (truth - truth.nanmean(0)).square().nansum()
+    error = (prediction.double() - truth).square().nansum()
+    return (1 - error / total).item() if total > 0 else NAN
+
+
+def wasserstein(prediction: Tensor, truth: Tensor, grid: Tensor) -> float:
+    """Return the mean of `wasserstein_distances` over the rows that have one, NaN without any.
+
+    Args:
+        prediction: Predictions.
+        truth: True values.
+        grid: The points [n_points].
+    """
+    return wasserstein_distances(prediction, truth, grid).nanmean().item()
+
+
+def wasserstein_distances(prediction: Tensor, truth: Tensor, grid: Tensor) -> Tensor:
+    """Return the distance of each row from its truth, both as distributions over the grid.
+
+    The values at the known points, negative ones as 0, are weights with the sum 1; the distance is
+    the integral of the absolute difference of their cumulative sums, in the unit of the grid.
+
+    Args:
+        prediction: Predictions.
+        truth: True values.
+        grid: The points [n_points].
+
+    Returns:
+        [n_rows] float64, NaN where all weights of a row are 0.
+    """
+    known = truth.isfinite()
+    weights = [values.double().clamp(min=0).where(known, 0.0) for values in (prediction, truth)]
+    first, second = (weight.cumsum(1) / weight.sum(1, keepdim=True) for weight in weights)
+    return ((first - second).abs()[:, :-1] * grid.double().diff()).sum(1)
