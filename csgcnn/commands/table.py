@@ -146,7 +146,7 @@ def _rows(runs: Sequence[Run]) -> list[Row]:
     config, metrics = runs[0].config, runs[0].metrics
     rows = []
     for target, test in metrics["test"].items():
-        (metric,) = (task.baseline for task in TASKS.values() if task.baseline.name in test)
+        metric = next(task.baseline for task in TASKS.values() if task.baseline.name in test)
         errors, baselines = _errors(runs, target, metric)
         rows.append(
             Row(

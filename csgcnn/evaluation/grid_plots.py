@@ -8,7 +8,10 @@ from torch import Tensor
 
 from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.data.targets import Target, with_unit
+from csgcnn.errors import one_line
 from csgcnn.evaluation.figure_files import legend_above, panels, write_numbers
+
+MAX_ID = 20  # characters of an id that fit above a panel
 
 
 def plot_spectra(
@@ -39,18 +42,19 @@ def plot_spectra(
     limits = torch.cat([values[[*shown.values()]].flatten() for values in (prediction, truth)])
     low, high = limits[limits.isfinite()].aminmax()
     margin = 0.05 * (high - low).item()
-    with panels(path, plot, len(shown), 0.5) as (_, axes):
+    with panels(path, plot, len(shown), 0.7) as (_, axes):
         for axis, (name, row) in zip(axes, shown.items(), strict=True):
             parts = {plot.reference_label: truth[row], "predicted": prediction[row]}
             for label, values in parts.items():
                 columns[f"{name}_{label}"] = values.tolist()
                 color = "black" if label == plot.reference_label else None
                 axis.plot(target.grid, values, label=label, color=color, linewidth=0.8)
+            shown_id = one_line(ids[row], MAX_ID)
             unit = f" {target.unit}" if target.unit else ""
             axis.set(
                 xlabel=with_unit("grid", target.grid_unit),
                 ylabel=with_unit(target.title, target.unit),
                 ylim=(low.item() - margin, high.item() + margin),
             )
-            legend_above(axis, f"{name} of {len(order)}: {ids[row]}, MAE {error[row]:.3g}{unit}")
+            legend_above(axis, f"{name} of {len(order)}: {shown_id}\nMAE {error[row]:.3g}{unit}")
     write_numbers(path, columns)

@@ -232,3 +232,22 @@ def test_the_backend_of_a_notebook_is_not_needed(backend: str, tmp_path: Path) -
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert is_figure(tmp_path / "parity.png")
+
+
+def test_a_target_with_a_grid_shows_its_best_median_and_worst_crystal(tmp_path: Path) -> None:
+    dos, truth = Target("dos", "states/eV", grid=(0.0, 0.5, 2.0), grid_unit="eV"), torch.ones(5, 3)
+    truth[0, 0] = truth[4] = NAN
+    error = torch.tensor([[0.5], [0.2], [0.1], [0.4], [9.0]])
+    predicted = Predicted(torch.ones(5, 3) + error, None, truth, ["a", "b", "c", "d", "e"])
+    plot = PlotSettings(format=["svg", "png"], reference_label="DFT")
+    plot_test(predicted, torch.eye(101)[torch.arange(1, 6)], [dos], tmp_path, plot)
+    said = words(tmp_path / "spectra.svg")
+    titles = ["best of 4: c", "median of 4: d", "worst of 4: a"]
+    assert {*titles, *(f"MAE {error} states/eV" for error in (0.1, 0.4, 0.5))} <= set(said)
+    assert {"grid [eV]", "dos [states/eV]", "DFT"} <= set(said)
+    assert is_figure(tmp_path / "spectra.png")
+    rows = table(tmp_path / "spectra.csv")
+    assert [float(row["grid"]) for row in rows] == [0, 0.5, 2]
+    assert [float(row["best_predicted"]) for row in rows] == pytest.approx([1.1] * 3)
+    assert not (tmp_path / "parity.png").exists()
+    assert (tmp_path / "element_errors.png").exists()
