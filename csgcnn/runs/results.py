@@ -65,11 +65,8 @@ def write_results(
         plot: Settings of the figures; None: no figures.
     """
     models = {p: models["val" if p == "val" else "test"] for p in split if p not in UNTESTED}
-    predicted = {
-        part: predict_with_std(model, store, split[part], batch_size)
-        for part, model in models.items()
-        if len(split[part])
-    }
+    tested = {part: model for part, model in models.items() if len(split[part])}
+    predicted = {p: predict_with_std(m, store, split[p], batch_size) for p, m in tested.items()}
     if distributed.rank():
         return
     targets, values = dataset.targets, {part: dataset.values[rows] for part, rows in split.items()}
@@ -99,11 +96,10 @@ def write_results(
     run.write_json("metrics.json", {**metrics, **entries, **scales, **facts})
     _log_test(metrics, targets, baselines, covered, entries)
     _log_facts(facts)
-    if plot and len(split["test"]):
-        ids = [store.ids[row] for row in split["test"].tolist()]
-        tested = plots.Predicted(prediction["test"], std.get("test"), values["test"], ids)
-        has_element = elements_in(features)[split["test"]]
-        draw(lambda: plots.plot_test(tested, has_element, targets, run.folder, plot))
+    if plot and len(rows := split["test"]):
+        ids, has_element = [store.ids[row] for row in rows.tolist()], elements_in(features)[rows]
+        shown = plots.Predicted(prediction["test"], std.get("test"), values["test"], ids)
+        draw(lambda: plots.plot_test(shown, has_element, targets, run.folder, plot))
 
 
 def draw_learning_curve(

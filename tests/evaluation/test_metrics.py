@@ -95,8 +95,9 @@ def test_the_keys_of_each_task() -> None:
         "roc_auc",
         "cross_entropy",
     ]
+    assert [m.name for m in metrics_of("grid")] == ["mae", "rmse", "r2", "wasserstein"]
     each_epoch = [m.name for task in TASKS for m in metrics_of(task) if m.each_epoch]
-    assert each_epoch == ["mae", "balanced_accuracy", "cross_entropy"]
+    assert each_epoch == ["mae", "balanced_accuracy", "cross_entropy", "mae"]
 
 
 @pytest.mark.parametrize(
