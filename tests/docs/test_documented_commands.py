@@ -26,7 +26,10 @@ TEXTS = {name_of(page): page.read_text(encoding="utf-8") for page in PAGES}
 TEXTS |= {f"{name} --help": f"```\n{usage.examples}\n```\n" for name, usage in USAGES.items()}
 OPEN_SECTIONS = {
     f"dataset.{name}"
-    for name in ("units", "derived", "tasks", "task_weights", "transform", "labels")
+    for name in (
+        *("units", "derived", "tasks", "task_weights", "transform", "labels"),
+        *("grid", "grid_units", "grid_loss"),
+    )
 }
 MISSPELLED = (
     "modle=csgcnn",
