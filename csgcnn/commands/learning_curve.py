@@ -23,13 +23,14 @@ from csgcnn.commands.site_features import pin_site_features
 from csgcnn.config.paths import CURVE_KEYS, overrides_of_result
 from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.data.dataset import Dataset
+from csgcnn.data.label_checks import check_labels
 from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.split_sizes import limit_train
 from csgcnn.data.splits import split_dataset
-from csgcnn.data.targets import Target, check_labels
+from csgcnn.data.targets import Target
 from csgcnn.errors import ConfigError, UserError
-from csgcnn.evaluation import plots
 from csgcnn.evaluation.curve_summary import Point, markdown, plot_curve, summarize, write_points
+from csgcnn.evaluation.figure_files import draw
 from csgcnn.hardware import select_device
 from csgcnn.io import write_json, write_text
 from csgcnn.runs.results import read_fold
@@ -176,7 +177,7 @@ def _write_summary(
     write_points(path, summary)
     if cfg.trainer.figures and points:
         plot = PlotSettings(**plain(cfg.plot))
-        plots.draw(lambda: plot_curve(summary, target, path, plot))
+        draw(lambda: plot_curve(summary, target, path, plot))
     return summary
 
 

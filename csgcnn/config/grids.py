@@ -78,8 +78,8 @@ def check_grids(config: Mapping[str, Any], command: str) -> None:
         ConfigError: A grid is malformed, or another key excludes it.
     """
     dataset = config["dataset"]
-    if dataset["grid"] and command == "benchmark":
-        raise ConfigError("csgcnn benchmark has no tables for dataset.grid; use csgcnn train")
+    if dataset["grid"] and command != "train":
+        raise ConfigError(f"csgcnn {command} has no tables for dataset.grid; use csgcnn train")
     for key in ("grid_units", "grid_loss"):
         for name in dataset[key]:
             if name not in dataset["grid"]:
