@@ -49,7 +49,7 @@ def of_cgcnn(some: Sequence[Structure], targets: Tensor, batch_size: int) -> Ste
         cast(Any, rows), batch_size, shuffle=True, drop_last=True, collate_fn=collate_pool
     )
     model = CrystalGraphConvNet(92, 41, 64, 3, 128, 1)
-    return _steps(model, lambda batch: (model(*batch[0]), batch[1]), loader)
+    return _steps(model, lambda batch: (model(*batch[0])[0], batch[1]), loader)
 
 
 def of_megnet(some: Sequence[Structure], targets: Tensor, batch_size: int) -> Step:
