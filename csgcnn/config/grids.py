@@ -8,6 +8,7 @@ from typing import Any
 from csgcnn.errors import ConfigError
 
 MOST_POINTS = 10_000
+LARGEST = 1e37  # as of a value: the largest float32 is 3e38
 
 
 def grid_points(name: str, grid: Any) -> tuple[float, ...]:
@@ -22,18 +23,14 @@ def grid_points(name: str, grid: Any) -> tuple[float, ...]:
     """
     key = f"dataset.grid.{name}"
     if isinstance(grid, str):
-        return _range(key, grid)
+        grid = _range(key, grid)
     if not isinstance(grid, Sequence) or not 2 <= len(grid) <= MOST_POINTS:
         raise ConfigError(
             f"{key}={grid!r:.60}: expected start:stop:step, such as 10:90:0.5, or a list of 2 to "
             f"{MOST_POINTS:,} numbers"
         )
     for point in grid:
-        if (
-            isinstance(point, bool)
-            or not isinstance(point, int | float)
-            or not math.isfinite(point)
-        ):
+        if type(point) not in (int, float) or not abs(point) <= LARGEST:
             raise ConfigError(f"{key}: expected a list of finite numbers, not {point!r:.40}")
     for number, (point, following) in enumerate(pairwise(grid), 1):
         if not point < following:
@@ -52,7 +49,7 @@ def is_grid(points: Any) -> bool:
         return False
 
 
-def _range(key: str, text: str) -> tuple[float, ...]:
+def _range(key: str, text: str) -> list[float]:
     try:
         start, stop, step = map(float, text.split(":"))
         n_steps = (stop - start) / step + 1e-9  # the stop is included
@@ -64,7 +61,7 @@ def _range(key: str, text: str) -> tuple[float, ...]:
             "10:90:0.5"
         )
     # 12 digits: 0.1:0.3:0.1 ends with 0.3
-    return tuple(float(f"{start + i * step:.12g}") for i in range(int(n_steps) + 1))
+    return [float(f"{start + i * step:.12g}") for i in range(int(n_steps) + 1)]
 
 
 def check_grids(config: Mapping[str, Any], command: str) -> None:

@@ -64,7 +64,7 @@ class Target:
     def outputs(self) -> list[str]:
         """Names of the outputs: [band_gap], [is_metal_probability_0, ...] or [dos_0.5, ...]."""
         names = [f"{self.name}_probability_{label}" for label in self.classes]
-        return names or [f"{self.name}_{point:.8g}" for point in self.grid] or [self.name]
+        return names or [f"{self.name}_{point:.12g}" for point in self.grid] or [self.name]
 
     @property
     def title(self) -> str:

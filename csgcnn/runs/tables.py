@@ -176,7 +176,7 @@ def _most_probable(target: Target, probabilities: Sequence[float]) -> str:
 def write_vectors(
     path: Path, dataset: Dataset, prediction: Mapping[str, Tensor], split: Split
 ) -> None:
-    """Write predictions beside known values of a target with a grid, as npz; else nothing.
+    """Write predictions beside known values of a target with a grid, as npz; else remove the file.
 
     Args:
         path: The file.
@@ -185,6 +185,7 @@ def write_vectors(
         split: Rows of each part.
     """
     if not dataset.targets[0].grid:
+        path.unlink(missing_ok=True)
         return
     rows, values = (torch.cat([of[part] for part in prediction]) for of in (split, prediction))
     arrays: dict[str, Any] = {

@@ -35,6 +35,8 @@ def test_a_grid_is_a_range_with_both_ends_or_a_list(given: Any, points: tuple[fl
         ([0, 2, 2], "expected increasing numbers, but point 3 is 2 after 2"),
         ([0, float("nan")], "finite numbers, not nan"),
         ([0, "x"], "finite numbers, not 'x'"),
+        ([0, 10**400], "finite numbers, not 1000"),
+        ("0:1e300:1e299", "finite numbers, not 1e+299"),
     ],
 )
 def test_another_grid_is_refused_by_its_key(given: Any, cause: str) -> None:
