@@ -1,6 +1,8 @@
 """Errors that the user can fix: printed in one or two lines, without a traceback."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -83,3 +85,20 @@ def plural(n: int, noun: str) -> str:
         noun: The noun in the singular.
     """
     return f"{n} {noun}{'s' * (n != 1)}"
+
+
+@contextmanager
+def log_level(name: str, level: int) -> Iterator[None]:
+    """Leave out the messages of a library within the block.
+
+    Args:
+        name: Name of its logger.
+        level: The lowest level of the messages that stay, such as `logging.ERROR`.
+    """
+    logger = logging.getLogger(name)
+    former = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(former)

@@ -2,8 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.splits import split_dataset
 from csgcnn.data.store_files import is_store
-from csgcnn.errors import UserError, one_line
+from csgcnn.errors import UserError, log_level, one_line
 from csgcnn.reports.crystals import (
     N_ELEMENTS,
     CrystalFacts,
@@ -58,7 +57,8 @@ def crystals_of_run(
         cfg.dataset.path = structures
     settings = dataset_settings(cfg)
     try:
-        with _silent(), tempfile.TemporaryDirectory() as scratch:
+        # The report has the messages about the data set.
+        with log_level("csgcnn", logging.ERROR), tempfile.TemporaryDirectory() as scratch:
             dataset = read_dataset(cfg, RecordReports(Path(scratch) / "rejected.csv", None))
             split = split_dataset(dataset, settings.split)
         path = data_path(settings.path, settings.hint)
@@ -126,15 +126,3 @@ def _sample(n_rows: int) -> Any:
 
 def _systems(structures: Mapping[str, Crystal], wanted: list[str]) -> dict[str, str]:
     return {id_: crystal_system(structures[id_]) for id_ in wanted if id_ in structures}
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Leave out messages about the data set within the block; the report has them."""
-    logger = logging.getLogger("csgcnn")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -14,7 +14,7 @@ import numpy as np
 
 from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.data.targets import with_unit
-from csgcnn.errors import one_line
+from csgcnn.errors import log_level, one_line
 from csgcnn.io import format_cell, write_bytes, write_csv
 
 log = logging.getLogger(__name__)
@@ -59,29 +59,26 @@ def panels(
         figure.set_figheight(size[1] + added.reshape(n_rows, n_columns).max(1).sum())
         for name in plot.formats:
             image = io.BytesIO()
-            figure.savefig(image, format=name)
+            with log_level("fontTools", logging.WARNING):  # it lists each table of a font
+                figure.savefig(image, format=name)
             write_bytes(path.with_name(f"{path.name}.{name}"), image.getvalue())
 
 
 def _matplotlib() -> Any:
     """Import matplotlib, also where MPLBACKEND names a backend that is not installed here."""
     is_first = "matplotlib" not in sys.modules
-    messages = logging.getLogger("matplotlib")
-    level = messages.level
-    # An absent cache folder is of no interest to the user.
-    messages.setLevel(logging.ERROR)
     # Importing matplotlib fails if the variable is wrong; nothing here needs it.
     backend = os.environ.pop("MPLBACKEND", None) if is_first else None
     try:
-        import matplotlib
-        import matplotlib.figure
-        import matplotlib.style
+        with log_level("matplotlib", logging.ERROR):  # an absent cache folder interests nobody
+            import matplotlib
+            import matplotlib.figure
+            import matplotlib.style
 
         if backend is not None:
             with suppress(ValueError):
                 matplotlib.rcParams["backend"] = backend
     finally:
-        messages.setLevel(level)
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
     return matplotlib

@@ -1,4 +1,5 @@
 import csv
+import logging
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.data.targets import Target
 from csgcnn.evaluation.class_plots import CLASS_FIGURES
 from csgcnn.evaluation.element_plots import plot_element_errors
-from csgcnn.evaluation.figure_files import axis_label
+from csgcnn.evaluation.figure_files import axis_label, panels
 from csgcnn.evaluation.plots import Predicted, plot_learning_curve, plot_parity, plot_test
 
 NAN = float("nan")
@@ -251,3 +252,12 @@ def test_a_target_with_a_grid_shows_its_best_median_and_worst_crystal(tmp_path: 
     assert [float(row["best_predicted"]) for row in rows] == pytest.approx([1.1] * 3)
     assert not (tmp_path / "parity.png").exists()
     assert (tmp_path / "element_errors.png").exists()
+
+
+def test_a_vector_figure_logs_nothing_about_its_fonts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with panels(tmp_path / "empty", PlotSettings(format="pdf")) as (_, (axes,)):
+        axes.set_title("Å")
+    assert not caplog.records
