@@ -221,7 +221,7 @@ def column_of(store: GraphStore, target: Target, source: Path) -> list[Scalar]:
     if target.name not in store.columns:
         raise UserError(
             f"{source}: the target column {target.name!r} does not exist; "
-            f"the columns are {_column_names(store)} (lists need dataset.grid.{target.name}=…)"
+            f"the columns are {_column_names(store)}"
         )
     return store.columns[target.name]
 
