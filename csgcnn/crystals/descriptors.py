@@ -181,7 +181,8 @@ def _lattice(crystal: Crystal, primitive: Array) -> Array:
 
 def _density(crystal: Crystal) -> Array:
     volume = abs(cell_volume(crystal.lattice))
-    density = masses()[crystal.atomic_number].sum() / volume * GRAMS_PER_CM3
+    # in double precision, as the masses are float32
+    density = float(masses()[crystal.atomic_number].sum()) / volume * GRAMS_PER_CM3
     return np.array([volume / len(crystal.atomic_number), density])
 
 

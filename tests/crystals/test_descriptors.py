@@ -118,6 +118,16 @@ def test_mean_and_deviation_of_water_in_closed_form() -> None:
     assert found["density [g/cm3]"] == pytest.approx(18.015 / 64 * 1.66054, rel=1e-4)
 
 
+def test_the_density_is_divided_in_double_precision(dielectric_records: list[Record]) -> None:
+    for record in dielectric_records[:300]:
+        crystal = to_crystal(record.source)
+        volume = abs(np.linalg.det(crystal.lattice))
+        mass = float(masses()[crystal.atomic_number].sum())
+        exact = [volume / len(crystal.atomic_number), mass / volume * 1.66053906660]
+        found = descriptors(crystal, ["density"])
+        np.testing.assert_allclose(found, exact, rtol=2**-24 + 1e-12)
+
+
 @pytest.mark.slow
 def test_every_element_and_data_set_gives_finite_numbers(
     dielectric_records: list[Record],
