@@ -67,7 +67,7 @@ class Predictor(RowPredictor):
     target, its probability; `columns` names them. An ensemble predicts the mean of its members.
     Ensembles, and models trained with a likelihood as loss, also predict standard deviations
     (`has_std`), which are calibrated on the validation rows if they come from one training. Models
-    with calibration rows have intervals that hold (`conformal`).
+    with calibration rows have conformal intervals (`conformal`).
 
     Attributes:
         names: Names of the targets.

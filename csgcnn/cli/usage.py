@@ -82,8 +82,9 @@ csgcnn learning-curve dataset=elastic 'sizes=[100,200,all]' repeats=5""",
 Each run is in runs/learning-curve/DATASET/RECIPE/repeat-R/size-N (with a hash
 where other overrides change the result). Rerun the same command to resume, with
 other sizes or more repeats to add runs; finished runs stay. Repeat R adds R to
-dataset.split.seed and seed. Within a repeat, the rows of a size contain those
-of the smaller sizes, and the validation and test rows are the same.
+dataset.split.seed and R * ensemble to seed. Within a repeat, the rows of a size
+contain those of the smaller sizes, and the validation and test rows are the
+same.
 
   summary.md, summary.json   errors, power law and extrapolated errors
   error_by_size.csv, .png    error of each run, and the figure

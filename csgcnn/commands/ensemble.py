@@ -5,13 +5,14 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from csgcnn import distributed
-from csgcnn.commands.finish import leaks_of_refit
+from csgcnn.commands.finish import leaks_of_refit, training_embeddings
 from csgcnn.commands.fitting import describe
 from csgcnn.commands.intervals import calibration_scores, interval_facts
 from csgcnn.commands.job import Job
@@ -20,6 +21,7 @@ from csgcnn.commands.refit import on_all_rows
 from csgcnn.config.instantiate import instantiate
 from csgcnn.config.resolved import save_resolved
 from csgcnn.config.upgrade import read_config
+from csgcnn.data.embeddings import Embeddings
 from csgcnn.data.leakage import count_duplicates, shared_compositions
 from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.splits import split_ids
@@ -140,6 +142,10 @@ def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path]) -> float:
     if cfg.ensemble_folds:
         description, of_split = _about_all_folds(cfg, data)
         content, facts = content | description, facts | of_split
+        if former := Embeddings.from_plain(content.get("embeddings")):
+            first = cast(CrystalGraphNetwork, network.members[0])
+            found = training_embeddings(first, on_all_rows(data) if cfg.trainer.refit else data)
+            content["embeddings"] = replace(found, percentiles=former.percentiles).plain()
     if scores := _scores(cfg, loaded, network, data):
         content["conformal"] = scores.plain()
         facts |= interval_facts(

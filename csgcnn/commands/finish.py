@@ -55,7 +55,7 @@ def finish(
     network = trainer.evaluated
     if network.kernel_head:
         facts |= {"head": fit_kernel_head(trainer, cfg.seed)}
-    embeddings = _embeddings(network, data) if data.trainer.store_embeddings else None
+    embeddings = training_embeddings(network, data) if data.trainer.store_embeddings else None
     changes = _calibrated(network, data) | _stored(embeddings)
     models = {"val": network, "test": network}
     if refitted:
@@ -63,7 +63,7 @@ def finish(
         models["test"], entries = finish_refit(refitted, network, facts)
         facts |= entries | leaks_of_refit(data, facts)
         if embeddings:
-            found = _embeddings(models["test"], on_all_rows(data))
+            found = training_embeddings(models["test"], on_all_rows(data))
             embeddings = replace(found, percentiles=embeddings.percentiles)
         changes = refitted.description | changes | _stored(embeddings)
     if scores := calibration_scores(models["test"], data):
@@ -125,8 +125,13 @@ def _calibrated(network: CrystalGraphNetwork, data: Prepared) -> dict[str, Any]:
     return {"uncalibrated": calibrate(network, data.store, targets, values, rows, size)}
 
 
-def _embeddings(network: CrystalGraphNetwork, data: Prepared) -> Embeddings:
-    """Return embeddings of training rows: of all, or of a random subset, which is fixed."""
+def training_embeddings(network: CrystalGraphNetwork, data: Prepared) -> Embeddings:
+    """Return embeddings of training rows: of all, or of a random subset, which is fixed.
+
+    Args:
+        network: The network.
+        data: Data of its training.
+    """
     store, train, val = data.store, data.split["train"], data.split["val"]
     if len(train) > MAX_CANDIDATES:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))

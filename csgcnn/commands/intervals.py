@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from csgcnn.commands.prepare import Prepared
@@ -69,12 +70,25 @@ def measured_intervals(
         predictor: The model.
         store: Graphs, on the device of the model.
         dataset: Targets and their values.
-        rows: Rows that neither trained nor calibrated [n_rows] int64.
+        rows: Rows [n_rows] int64, of which those that trained or calibrated are left out.
         batch_size: Crystals per forward pass.
     """
     if not (scores := predictor.conformal):
         return {}
-    facts = interval_facts(predictor.network, scores, store, dataset, rows, batch_size)
+    new = _new_rows(predictor, store, rows)
+    facts = interval_facts(predictor.network, scores, store, dataset, new, batch_size)
     for line in interval_lines(facts):
         log.info(line)
     return facts
+
+
+def _new_rows(predictor: Predictor, store: GraphStore, rows: Tensor) -> Tensor:
+    """Return the rows that neither trained nor calibrated."""
+    calibrated = {*(predictor.split or {}).get(CALIBRATION, ())}
+    is_new = [
+        not is_trained and store.ids[row] not in calibrated
+        for row, is_trained in zip(
+            rows.tolist(), predictor.training_set.contains(store, rows), strict=True
+        )
+    ]
+    return rows[torch.tensor(is_new, dtype=torch.bool)]

@@ -25,6 +25,7 @@ from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.label_checks import check_labels
 from csgcnn.data.record_reports import RecordReports
+from csgcnn.data.split_files import CALIBRATION
 from csgcnn.data.split_sizes import limit_train
 from csgcnn.data.splits import split_dataset
 from csgcnn.data.targets import Target
@@ -39,6 +40,7 @@ from csgcnn.training.resume import data_digest
 log = logging.getLogger(__name__)
 
 ALL = "all"
+NO_CALIBRATION = "a learning curve measures no intervals, and calibration rows are not trained on"
 # A number of crystals, or `all`.
 Size = int | str
 
@@ -89,7 +91,8 @@ def learning_curve(cfg: DictConfig, job: Job) -> dict[str, Any]:
 
 def _sizes(given: Any) -> list[Size]:
     """Return the sizes in increasing order."""
-    listed = [given] if isinstance(given, int | str) else list(given or [])
+    is_list = isinstance(given, Sequence) and not isinstance(given, str)
+    listed = list(given) if is_list else [given]
     is_valid = all(size == ALL or (type(size) is int and size > 0) for size in listed)
     if not listed or not is_valid or len(set(listed)) < len(listed):
         raise ConfigError(
@@ -109,10 +112,9 @@ def _check(cfg: DictConfig) -> None:
     if cfg.dataset.split.train_size is not None:
         raise ConfigError("dataset.split.train_size has no effect; sizes=… chooses the sizes")
     if calibration := cfg.dataset.split.calibration:
-        raise ConfigError(
-            f"dataset.split.calibration={calibration}: a learning curve measures no intervals, and "
-            "calibration rows are not trained on; omit it"
-        )
+        raise ConfigError(f"dataset.split.calibration={calibration}: {NO_CALIBRATION}; omit it")
+    if cfg.ensemble_folds:
+        raise ConfigError(f"ensemble_folds=true: {NO_CALIBRATION}; omit it")
     if cfg.trainer.refit:
         recipe = f", which recipe={cfg.recipe} sets" if cfg.recipe == "small" else ""
         raise ConfigError(
@@ -127,6 +129,8 @@ def _runs(cfg: DictConfig, dataset: Dataset, sizes: Sequence[Size]) -> Iterator[
     for repeat in range(cfg.repeats):
         of_repeat = replace(settings, seed=settings.seed + repeat)
         split = split_dataset(dataset, of_repeat)
+        if CALIBRATION in split:
+            raise ConfigError(f"{settings.file} names calibration rows: {NO_CALIBRATION}")
         _check_sizes(sizes, len(split["train"]), len(split["test"]))
         for size in sizes:
             n_rows = None if size == ALL else int(size)

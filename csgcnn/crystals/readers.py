@@ -253,7 +253,9 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _plain(value: Any) -> Any:
     """Return a value as JSON would hold it; a date becomes text, a decimal number a float."""
-    if value is None or isinstance(value, str | int | float | dict | list):
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, str | int | float | dict):
         return value
     if isinstance(value, bytes):
         return value.decode(errors="replace")

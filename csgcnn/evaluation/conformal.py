@@ -53,8 +53,9 @@ class ConformalScores:
         for name, place, column in _numbers(targets):
             center, width = _center_and_width(outputs, column)
             found = (center[:, 0] - truth[:, place]).abs() / width[:, 0]
-            found = found[~found.isnan()].clamp(max=torch.finfo(torch.float32).max)
-            scores[name] = [found.float().sort().values]
+            # a prediction that is not finite has the largest score
+            found = found[~truth[:, place].isnan()].nan_to_num(nan=torch.inf)
+            scores[name] = [found.clamp(max=torch.finfo(torch.float32).max).float().sort().values]
         return cls(scores)
 
     @classmethod
@@ -164,11 +165,16 @@ def check_calibration(values: Tensor, targets: Sequence[Target]) -> None:
     Raises:
         ConfigError: A number has too few labels, or there is no number.
     """
+    if grids := [target.name for target in targets if target.grid]:
+        raise ConfigError(
+            f"calibration rows have no effect on {grids[0]}, which has a grid and no intervals; "
+            "omit dataset.split.calibration, or these rows in dataset.split.file"
+        )
     n_labels = calibration_labels(values, targets)
     if not n_labels:
         raise ConfigError(
             "calibration rows have no effect on classes, which have no intervals; omit "
-            "dataset.split.calibration and ensemble_folds"
+            "dataset.split.calibration, ensemble_folds, or these rows in dataset.split.file"
         )
     name, fewest = min(n_labels.items(), key=lambda item: item[1])
     if fewest < MIN_LABELS:

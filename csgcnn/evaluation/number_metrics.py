@@ -105,9 +105,12 @@ def wasserstein_distances(prediction: Tensor, truth: Tensor, grid: Tensor) -> Te
         grid: The points [n_points].
 
     Returns:
-        [n_rows] float64, NaN where all weights of a row are 0.
+        [n_rows] float64; the length of the grid, which is the largest distance, where only the
+        prediction has no weight, and NaN where the truth has none.
     """
-    known = truth.isfinite()
+    known, grid = truth.isfinite(), grid.double()
     weights = [values.double().clamp(min=0).where(known, 0.0) for values in (prediction, truth)]
     first, second = (weight.cumsum(1) / weight.sum(1, keepdim=True) for weight in weights)
-    return ((first - second).abs()[:, :-1] * grid.double().diff()).sum(1)
+    distance = ((first - second).abs()[:, :-1] * grid.diff()).sum(1)
+    is_lost = (weights[0].sum(1) == 0) & (weights[1].sum(1) > 0)
+    return distance.masked_fill(is_lost, (grid[-1] - grid[0]).item())

@@ -10,6 +10,7 @@ from csgcnn.config.keys import described_key, section_keys
 from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.upgrade import complete_leaves
 from csgcnn.data.dataset import Dataset
+from csgcnn.data.split_files import CALIBRATION
 from csgcnn.data.splits import Split
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.runs.checkpoint import FORMAT, load_checkpoint
@@ -108,6 +109,8 @@ def data_digest(dataset: Dataset, split: Split) -> str:
     inputs = [] if dataset.store.inputs is None else [dataset.store.inputs]
     for tensor in (dataset.values, *weights, *inputs, *split.values()):
         digest.update(tensor.numpy().tobytes())
+    if CALIBRATION in split:  # apart from the part before it
+        digest.update(f"{CALIBRATION} {len(split[CALIBRATION])}".encode())
     return digest.hexdigest()
 
 

@@ -58,6 +58,13 @@ def test_classes_have_no_bounds_and_unknown_labels_no_score() -> None:
     assert upper[:, 1:].isnan().all()
 
 
+def test_a_prediction_that_is_not_finite_has_the_largest_score() -> None:
+    values = torch.tensor([[1.0], [math.nan], [2.0]])
+    both = torch.stack([values, torch.full_like(values, math.nan)], 1).unsqueeze(2)
+    scores = ConformalScores.of(both, torch.ones(3, 1), [GAP])
+    assert scores.scores["gap"][0].tolist() == [0, 1, torch.finfo(torch.float32).max]
+
+
 def test_a_level_that_needs_more_labels_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"level=0\.95 needs 19 calibration labels of gap, and"):
         conformal_rank(18, 0.95, "gap")
@@ -75,6 +82,8 @@ def test_too_few_calibration_labels_are_refused() -> None:
         check_calibration(values, [GAP, METAL])
     with pytest.raises(ConfigError, match="no effect on classes"):
         check_calibration(values[:, 1:], [METAL])
+    with pytest.raises(ConfigError, match="no effect on dos, which has a grid"):
+        check_calibration(torch.ones(9, 2), [Target("dos", grid=(0.0, 1.0))])
     check_calibration(values.nan_to_num(2.0), [GAP, METAL])
 
 

@@ -46,8 +46,14 @@ def test_wasserstein_distances_are_those_of_scipy() -> None:
 
 def test_a_list_of_zeros_has_no_distance() -> None:
     zeros, ones = torch.zeros(1, 4), torch.ones(1, 4)
-    assert wasserstein_distances(zeros, ones, torch.tensor(GRID)).isnan().all()
+    assert wasserstein_distances(ones, zeros, torch.tensor(GRID)).isnan().all()
     assert math.isnan(target_metrics(ones, zeros, [DOS])["dos"]["wasserstein"])
+
+
+def test_a_prediction_without_weight_has_the_largest_distance() -> None:
+    grid, truth = torch.tensor(GRID), torch.ones(2, 4)
+    prediction = torch.stack([-torch.ones(4), torch.ones(4)])
+    assert wasserstein_distances(prediction, truth, grid).tolist() == [GRID[-1] - GRID[0], 0]
 
 
 def test_the_nearest_training_composition_predicts_its_list() -> None:

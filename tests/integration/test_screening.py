@@ -183,7 +183,7 @@ def test_the_name_of_the_output_gives_its_format(
     assert {path.name for path in tmp_path.glob("*.rejected.csv")} == {
         f"{name}.rejected.csv" for name in "abc"
     }
-    for output, message in (("d.xlsx", ".csv, .csv.gz or .parquet"), ("d", "ends in")):
+    for output, message in (("d.xlsx", ".csv, .csv.gz, .parquet or .npz"), ("d", "ends in")):
         answer = csgcnn("predict", *overrides, f"output={output}", cwd=tmp_path)
         assert (answer.code, message in answer.err) == (2, True), answer.said
     with patch("csgcnn.screening.table_files.find_spec", lambda _: None):
