@@ -1,25 +1,19 @@
 """`csgcnn build`: build the graphs of a data set in a folder, to train on or to predict."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from omegaconf import DictConfig
 
 from csgcnn.commands.counting import counted
+from csgcnn.commands.outputs import check_parent
 from csgcnn.commands.prepare import dataset_settings, plain, read_options
 from csgcnn.commands.site_features import pin_site_features
+from csgcnn.commands.structures import exit_code, write_reports
 from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.data.cache import build_or_wait, check_options, content_key, store_plan
-from csgcnn.data.record_reports import (
-    RecordReports,
-    report_warnings,
-    warn_of_rejected,
-    write_rejected,
-)
+from csgcnn.data.record_reports import RecordReports
 from csgcnn.errors import UserError
 from csgcnn.io import writing
 
@@ -42,8 +36,7 @@ def build(cfg: DictConfig) -> int:
     output, settings = user_path(cfg.output), GraphSettings(**plain(cfg.graph))
     if output.exists():
         raise UserError(f"output={output} exists; choose another folder, or remove it")
-    if not output.parent.is_dir():
-        raise UserError(f"output={output}: there is no folder {output.parent}")
+    check_parent(output)
     path = data_path(cfg.dataset.path, cfg.dataset.hint)
     options = read_options(dataset_settings(cfg))
     check_options(path, options, "dataset.")
@@ -54,12 +47,5 @@ def build(cfg: DictConfig) -> int:
         store, rejected, warnings = build_or_wait(replace(plan, progress=count), unfinished)
         unfinished.rename(output)
     log.info("%d crystals, %.3g MB of graphs: %s", len(store), store.n_bytes / 1e6, output)
-    reports = RecordReports.beside(output)
-    report_warnings(warnings, reports.warnings)
-    return _report(rejected, cfg.dataset.on_error, reports.rejected)
-
-
-def _report(rejected: Sequence[Rejected], on_error: str, report: Path) -> int:
-    write_rejected(rejected, report)
-    warn_of_rejected(rejected, len(rejected), report, "record")
-    return 1 if rejected and on_error != "skip" else 0
+    write_reports(rejected, warnings, (), RecordReports.beside(output), "record")
+    return exit_code(rejected, cfg.dataset.on_error)

@@ -22,12 +22,12 @@ from csgcnn.data.derived import derive_columns
 from csgcnn.data.store import GraphStore
 from csgcnn.data.targets import describe_targets
 from csgcnn.data.transforms import labels_in_unit
-from csgcnn.errors import ConfigError, UserError
 from csgcnn.evaluation.data_report import DataReport
 from csgcnn.evaluation.data_summary import report_data
 from csgcnn.io import format_cell, write_csv, write_json, writing
 from csgcnn.reports.data_page import data_page
 from csgcnn.reports.page import write_page
+from csgcnn.screening.table_files import check_format
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,10 @@ def describe(cfg: DictConfig) -> DataReport:
         UserError: The data cannot be read, or the output cannot be written.
     """
     pin_site_features(cfg)
-    output = _output(cfg)
+    output = user_path(cfg.output) if cfg.output else None
+    if output:
+        check_format(output, (".json", ".csv", ".html"))
+        check_output(output, [], [user_path(cfg.dataset.path)], cfg.overwrite)
     settings = dataset_settings(cfg)
     opened = open_graphs(settings, GraphSettings(**plain(cfg.graph)), cfg.workers)
     path = data_path(settings.path, settings.hint)
@@ -75,17 +78,6 @@ def findings(report: DataReport) -> Iterator[list[Any]]:
         yield from (["equal crystals", first, other, "", "", "", ""] for other in others)
     for conflict in report.conflicts:
         yield ["conflict", *conflict.ids, conflict.target, *conflict.values, conflict.kind]
-
-
-def _output(cfg: DictConfig) -> Path | None:
-    output = user_path(cfg.output) if cfg.output else None
-    if output and output.suffix not in (".json", ".csv", ".html"):
-        raise ConfigError(f"output={output}: expected a name that ends with .json, .csv or .html")
-    if output and not output.parent.is_dir():
-        raise UserError(f"output={output}: there is no folder {output.parent}")
-    if output:
-        check_output(output, [], [user_path(cfg.dataset.path)], cfg.overwrite)
-    return output
 
 
 def _dataset(opened: OpenedDataset, settings: DatasetSettings, path: Path) -> Dataset:

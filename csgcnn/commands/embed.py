@@ -2,18 +2,18 @@
 
 import html
 import logging
-from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
 
 from csgcnn.commands.counting import counted
-from csgcnn.commands.outputs import check_output
 from csgcnn.commands.prepare import plain
 from csgcnn.commands.structures import (
+    check_outputs,
+    exit_code,
     folder_of_graphs,
     listed,
     load_model,
@@ -30,7 +30,7 @@ from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.record_stores import stores_of
 from csgcnn.data.store import open_store
 from csgcnn.data.targets import Target, with_unit
-from csgcnn.errors import ConfigError, UserError, plural
+from csgcnn.errors import plural
 from csgcnn.evaluation.embedding_map import (
     NAMES,
     check_method,
@@ -46,15 +46,8 @@ from csgcnn.screening.embedding import Chunk, Embedding, embed_chunks
 log = logging.getLogger(__name__)
 
 FORMATS = (".npz", ".parquet")
-
-
-class Paths(NamedTuple):
-    """Files that the command writes, all of them beside the first one."""
-
-    vectors: Path
-    sites: Path
-    map: Path
-    page: Path
+# Ends of the names of files beside the vectors.
+SITES, MAP, PAGE = ".sites.parquet", ".map.csv", ".map.html"
 
 
 def embed(cfg: DictConfig) -> int:
@@ -71,48 +64,33 @@ def embed(cfg: DictConfig) -> int:
         UserError: The checkpoints or the structures cannot be used.
         ConfigError: The output exists, or a package is not installed.
     """
-    paths = _paths(cfg)
-    others = [paths.sites] * (cfg.sites and paths.sites != paths.vectors)
-    others += [paths.map, paths.page] * bool(cfg.map)
-    check_outputs(cfg, paths.vectors, others)
+    output = user_path(cfg.output)
+    if cfg.map:
+        check_method(cfg.map)
+    others = [SITES] * (cfg.sites and output.suffix == ".parquet") + [MAP, PAGE] * bool(cfg.map)
+    reports = check_outputs(cfg, output, FORMATS, [*map(output.with_suffix, others)])
     predictor = load_model(cfg)
-    embedding = read_and_embed(predictor, cfg, paths.vectors)
+    embedding = read_and_embed(predictor, cfg, reports)
     if not embedding.ids:
         log.error("no structure was embedded, and nothing is written")
         return 1
-    write_vectors(embedding, paths.vectors, paths.sites, cfg.sites)
+    _write_vectors(embedding, output, cfg.sites)
     if cfg.map:
-        _write_map(embedding, predictor.targets, cfg.map, paths)
+        _write_map(embedding, predictor.targets, cfg.map, output)
     n_features = embedding.vectors.shape[1]
     n_structures = plural(len(embedding.ids), "structure")
-    log.info("%s as vectors of %d numbers: %s", n_structures, n_features, paths.vectors)
-    return 1 if embedding.prediction.rejected and cfg.on_error != "skip" else 0
+    log.info("%s as vectors of %d numbers: %s", n_structures, n_features, output)
+    return exit_code(embedding.prediction.rejected, cfg.on_error)
 
 
-def check_outputs(cfg: DictConfig, output: Path, others: Sequence[Path] = ()) -> None:
-    """Check that an output, and the files beside it, replace nothing that the user may need.
-
-    Args:
-        cfg: Configuration of the command.
-        output: The output.
-        others: Files that are written beside it, other than the lists of records.
-    """
-    if not output.parent.is_dir():
-        raise UserError(f"output={output}: there is no folder {output.parent}")
-    inputs = map(user_path, [*listed(cfg.ckpt), *listed(cfg.structures)])
-    reports = RecordReports.beside(output, output.suffix)
-    check_output(output, [*others, *reports.paths], inputs, cfg.overwrite)
-
-
-def read_and_embed(predictor: Predictor, cfg: DictConfig, output: Path) -> Embedding:
+def read_and_embed(predictor: Predictor, cfg: DictConfig, reports: RecordReports) -> Embedding:
     """Read structures, or a folder of built graphs, and embed them; list rejected ones.
 
     Args:
         predictor: The model.
         cfg: Configuration of the command.
-        output: Output of the command, beside which rejected structures and warnings are listed.
+        reports: Lists of rejected structures and warnings.
     """
-    reports = RecordReports.beside(output, output.suffix)
     with counted("embedding") as count:
 
         def chunks() -> Iterator[Chunk]:
@@ -144,15 +122,8 @@ def _chunks(predictor: Predictor, cfg: DictConfig, sources: list[str]) -> Iterat
         yield built, chunk.rejected, chunk.warnings
 
 
-def write_vectors(embedding: Embedding, path: Path, sites_path: Path, with_sites: bool) -> None:
-    """Write the vectors of crystals, and of their sites.
-
-    Args:
-        embedding: The vectors.
-        path: File of the arrays (.npz), or of the table of the crystals (.parquet).
-        sites_path: File of the table of the sites.
-        with_sites: Whether to write the vectors of the sites.
-    """
+def _write_vectors(embedding: Embedding, path: Path, with_sites: bool) -> None:
+    """Write the vectors of crystals, and of their sites, as arrays (.npz) or tables (.parquet)."""
     cells = embedding.prediction.domain
     names = [name for name in (NEAREST_ID, *NEAREST_NUMBERS) if name in cells]
     columns = {"id": np.array(embedding.ids), **{name: np.array(cells[name]) for name in names}}
@@ -174,7 +145,7 @@ def write_vectors(embedding: Embedding, path: Path, sites_path: Path, with_sites
     _write_parquet(path, columns, embedding.vectors)
     if with_sites:
         of_sites = {"id": of_sites.pop("site_id"), **of_sites}
-        _write_parquet(sites_path, of_sites, np.concatenate(embedding.sites))
+        _write_parquet(path.with_suffix(SITES), of_sites, np.concatenate(embedding.sites))
 
 
 def _write_parquet(path: Path, columns: dict[str, Any], vectors: np.ndarray) -> None:
@@ -185,19 +156,7 @@ def _write_parquet(path: Path, columns: dict[str, Any], vectors: np.ndarray) -> 
         pd.DataFrame({**columns, **features}).to_parquet(file, index=False)
 
 
-def _paths(cfg: DictConfig) -> Paths:
-    output = user_path(cfg.output)
-    if output.suffix not in FORMATS:
-        raise ConfigError(f"output={output}: expected a name that ends in {' or '.join(FORMATS)}")
-    if output.suffix == ".parquet" and find_spec("pyarrow") is None:
-        raise ConfigError(f"output={output}: parquet needs pyarrow: pip install 'csgcnn[parquet]'")
-    if cfg.map:
-        check_method(cfg.map)
-    sites = output if output.suffix == ".npz" else output.with_suffix(".sites.parquet")
-    return Paths(output, sites, output.with_suffix(".map.csv"), output.with_suffix(".map.html"))
-
-
-def _write_map(embedding: Embedding, targets: list[Target], method: str, paths: Paths) -> None:
+def _write_map(embedding: Embedding, targets: list[Target], method: str, output: Path) -> None:
     """Write coordinates, predictions, known values and chemistry, and the page that shows them."""
     if len(embedding.ids) < 3:
         log.warning("no map: it needs at least 3 structures, and there are %d", len(embedding.ids))
@@ -206,7 +165,8 @@ def _write_map(embedding: Embedding, targets: list[Target], method: str, paths: 
     colorings = _colorings(embedding, targets)
     rows = zip(embedding.ids, *xy.T.tolist(), *colorings.values(), strict=True)
     header = ["id", "x", "y", *colorings]
-    write_csv(paths.map, header, (list(map(format_cell, row)) for row in rows))
+    path, page = output.with_suffix(MAP), output.with_suffix(PAGE)
+    write_csv(path, header, (list(map(format_cell, row)) for row in rows))
     texts = [
         "<br>".join(
             [html.escape(id_), *(f"{html.escape(k)}: {format_cell(v)}" for k, v in of_row.items())]
@@ -216,8 +176,8 @@ def _write_map(embedding: Embedding, targets: list[Target], method: str, paths: 
     ]
     known = {name: values for name, values in colorings.items() if _is_known(values)}
     title = f"{NAMES[method]} of {plural(len(embedding.ids), 'crystal')}"
-    write_map(paths.page, xy, texts, known, title)
-    log.info("map: %s, coordinates: %s", paths.page, paths.map)
+    write_map(page, xy, texts, known, title)
+    log.info("map: %s, coordinates: %s", page, path)
 
 
 def _colorings(embedding: Embedding, targets: list[Target]) -> dict[str, list[Any]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from csgcnn import __version__
 from csgcnn.commands.intervals import measured_intervals
-from csgcnn.commands.outputs import check_folder
+from csgcnn.commands.outputs import check_folder, check_parent
 from csgcnn.commands.prepare import (
     dataset_settings,
     load_dataset,
@@ -23,6 +23,7 @@ from csgcnn.commands.prepare import (
     plain,
     read_options,
 )
+from csgcnn.commands.structures import load_model
 from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.crystals.crystal import Crystal, Unusable
@@ -44,10 +45,9 @@ from csgcnn.evaluation.invariance import Changes, largest_changes
 from csgcnn.evaluation.metrics import Metrics, format_metrics
 from csgcnn.evaluation.plots import FILES, Predicted, plot_test
 from csgcnn.evaluation.unit_metrics import reported_metrics
-from csgcnn.hardware import select_device
 from csgcnn.io import write_json, writing
 from csgcnn.predictor import Predictor
-from csgcnn.runs.predictions import OUT_OF_DOMAIN, Floats, domain_cells, model_notes
+from csgcnn.runs.predictions import OUT_OF_DOMAIN, Floats, domain_cells
 from csgcnn.runs.results import baseline_entries
 from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions, write_vectors
 
@@ -89,7 +89,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     """
     output = user_path(cfg.output) if cfg.output else None
     is_folder = output is not None and _is_folder(output, cfg.overwrite)
-    predictor = Predictor.load(cfg.ckpt, select_device(cfg.device), cfg.plugins)
+    predictor = load_model(cfg)
     reports = RecordReports.beside(output or Path("evaluation.csv"))
     if not output:
         reports = reports._replace(warnings=None)
@@ -133,8 +133,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
 def _is_folder(output: Path, overwrite: bool) -> bool:
     """Check the output, and return whether it is a folder and not a table."""
     if output.name.endswith(".csv") and not output.is_dir():
-        if not output.parent.is_dir():
-            raise UserError(f"output={output}: there is no folder {output.parent}")
+        check_parent(output)
         return False
     if output.name.endswith(_OTHER_FORMATS):
         raise ConfigError(f"output={output}: expected a folder, or a table: NAME.csv")
@@ -178,8 +177,6 @@ def _evaluate(
         metrics = metrics_with_domain(prediction, values, targets, outside[OUT_OF_DOMAIN])
     else:
         metrics = reported_metrics(prediction, values, targets)
-    for note in model_notes(predictor.domain, predictor.uncalibrated):
-        log.warning("%s", note)
     known = dataset.values[train_rows] if len(train_rows) else values
     baseline = baseline_metrics(known, values, targets)
     covered = {} if std is None else coverage(prediction, std, values, targets)

@@ -10,7 +10,13 @@ from omegaconf import DictConfig
 from csgcnn.commands.explanations import domain_lines, explain_records
 from csgcnn.commands.outputs import check_folder
 from csgcnn.commands.prepare import plain
-from csgcnn.commands.structures import listed, load_model, structure_options, write_reports
+from csgcnn.commands.structures import (
+    exit_code,
+    listed,
+    load_model,
+    structure_options,
+    write_reports,
+)
 from csgcnn.config.paths import user_path
 from csgcnn.crystals.site_values import write_extxyz
 from csgcnn.crystals.structure_inputs import iter_structures
@@ -81,7 +87,7 @@ def explain(cfg: DictConfig) -> int:
     for line in chain.from_iterable(one.lines(predictor.targets) for one in found[:N_SHOWN]):
         log.info("%s", line)
     log.info("%s explained: %s", plural(len(found), "structure"), output)
-    return 1 if rejected and cfg.on_error != "skip" else 0
+    return exit_code(rejected, cfg.on_error)
 
 
 def _write(table: "pd.DataFrame", path: Path) -> None:

@@ -4,11 +4,21 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from csgcnn.errors import ConfigError
+from csgcnn.errors import ConfigError, UserError
 
 # Files by which a run directory and the folder of an evaluation are known.
 RUN_FILES = ("config.yaml", "checkpoints")
 EVALUATION_FILES = ("metrics.json", "predictions.csv")
+
+
+def check_parent(output: Path) -> None:
+    """Check that the folder of an output exists.
+
+    Raises:
+        UserError: It does not.
+    """
+    if not output.parent.is_dir():
+        raise UserError(f"output={output}: there is no folder {output.parent}")
 
 
 def check_output(
@@ -24,7 +34,9 @@ def check_output(
 
     Raises:
         ConfigError: A file exists, or is an input of the command.
+        UserError: There is no such folder.
     """
+    check_parent(output)
     if output.is_dir():
         raise ConfigError(f"output={output} is a folder; give the name of a file")
     read = {os.path.realpath(path) for path in inputs}

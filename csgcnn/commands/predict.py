@@ -1,6 +1,7 @@
 """`csgcnn predict`: predict structures with a trained model and write a table."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,13 @@ from csgcnn.commands.counting import counted
 from csgcnn.commands.outputs import check_output
 from csgcnn.commands.predicted_table import PredictedTable
 from csgcnn.commands.prepare import plain
-from csgcnn.commands.structures import folder_of_graphs, listed, structure_options
+from csgcnn.commands.structures import (
+    exit_code,
+    folder_of_graphs,
+    listed,
+    load_model,
+    structure_options,
+)
 from csgcnn.config.keys import section_keys
 from csgcnn.config.paths import user_path
 from csgcnn.config.settings.commands import PredictSettings
@@ -26,11 +33,11 @@ from csgcnn.data.given_inputs import Given, given_values, points
 from csgcnn.data.record_reports import RecordReports, warn_of_rejected
 from csgcnn.data.store_files import is_store
 from csgcnn.errors import ConfigError, plural
-from csgcnn.hardware import cores, select_device
+from csgcnn.hardware import cores
 from csgcnn.io import file_digest, format_cell, write_csv
 from csgcnn.predictor import Predictor
 from csgcnn.runs.models import checkpoint_paths
-from csgcnn.runs.predictions import Prediction, model_notes
+from csgcnn.runs.predictions import Prediction
 from csgcnn.runs.tables import predicted_rows
 from csgcnn.screening.partial_table import Part, PartialTable, partial_folder
 from csgcnn.screening.table_files import check_format
@@ -62,19 +69,16 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
     reports = RecordReports.beside(output, suffix)
     if cfg.resume and output.exists() and not partial_folder(output).exists():
         log.info("%s is complete, nothing to do; omit resume=true to predict again", output)
-        return _exit_code(reports.rejected.exists(), cfg.on_error)
+        return exit_code(reports.rejected.exists(), cfg.on_error)
     sources = listed(cfg.structures)
     inputs = map(user_path, [*listed(cfg.ckpt), *sources])
     is_resumed = cfg.resume and partial_folder(output).exists()
     check_output(output, reports.paths, inputs, cfg.overwrite or is_resumed)
     checkpoints = checkpoint_paths(listed(cfg.ckpt))
-    device = select_device(cfg.device, _threads(sources, cfg.workers))
-    predictor = Predictor.load(checkpoints, device, cfg.plugins)
+    predictor = load_model(cfg, _threads(sources, cfg.workers))
     given = given_values(plain(cfg.inputs), predictor.input_columns)
     n_points = len(points(given))
     table = PredictedTable(predictor, cfg)
-    for note in model_notes(predictor.domain, predictor.uncalibrated):
-        log.warning("%s", note)
     _check_read(cfg, predictor, sources)
     chunks = _chunks(predictor, checkpoints, sources, cfg, chunk_size, given)
     identity = _identity(cfg, checkpoints, sources)
@@ -94,7 +98,7 @@ def predict(cfg: DictConfig, chunk_size: int | None = None, seconds_per_part: fl
             kept = f"; {output} is that of an earlier command" if output.exists() else ""
             log.error("no structure was predicted, and no table is written%s", kept)
         warn_of_rejected(partial.rejected(), partial.n_rejected, reports.rejected)
-    return _exit_code(partial.n_rejected > 0, cfg.on_error) if partial.n_predicted else 1
+    return exit_code(partial.n_rejected, cfg.on_error) if partial.n_predicted else 1
 
 
 def _check_read(cfg: DictConfig, predictor: Predictor, sources: Sequence[str]) -> None:
@@ -149,7 +153,9 @@ def _chunks(
     if folder:
         check_options(folder, options)
         source = Source(tuple(checkpoints), folder, tuple(cfg.plugins))
-        notes = _by_id(known_warnings(source.store))
+        notes = defaultdict[str, list[StructureNote]](list)
+        for note in known_warnings(source.store):
+            notes[note.id].append(note)
         # A network gains more from two threads than from a second process.
         workers = cfg.workers or max(1, cores() // 2)
 
@@ -219,13 +225,6 @@ def _threads(sources: Sequence[str], workers: int | None) -> int | None:
     return min(torch.get_num_threads(), max(1, cores() // 2))
 
 
-def _by_id(notes: Iterable[StructureNote]) -> dict[str, list[StructureNote]]:
-    by_id: dict[str, list[StructureNote]] = {}
-    for note in notes:
-        by_id.setdefault(note.id, []).append(note)
-    return by_id
-
-
 def _publish_list(
     partial: PartialTable,
     path: Path | None,
@@ -253,10 +252,6 @@ def _log_predicted(
         log.warning("%s", line)
     left_out = f", {n_left_out} left out by where and top" if n_left_out else ""
     log.info("%s predicted%s: %s", plural(partial.n_predicted, "structure"), left_out, output)
-
-
-def _exit_code(any_rejected: bool, on_error: str) -> int:
-    return 1 if any_rejected and on_error != "skip" else 0
 
 
 def _content_digest(source: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from csgcnn import __version__
 from csgcnn.commands.finished_runs import RUN_KEYS, run_folders
+from csgcnn.commands.outputs import check_output
 from csgcnn.commands.prepare import plain
 from csgcnn.commands.report_crystals import crystals_of_files, crystals_of_run
 from csgcnn.config.compose import compose
@@ -24,6 +25,7 @@ from csgcnn.reports.predicted import Predictions, read_predictions
 from csgcnn.reports.result import Result, result_page
 from csgcnn.reports.worst import SiteValues
 from csgcnn.runs.duration import training_minutes
+from csgcnn.screening.table_files import check_format
 from csgcnn.training.progress import readable_time
 
 TABLE, REPORT = "predictions.csv", "report.html"
@@ -106,10 +108,8 @@ def report(
     if output is None:
         first = paths[0]
         output = (first if first.is_dir() else first.parent) / REPORT
-    if output.suffix != ".html" or output.is_dir():
-        raise ConfigError(f"output={output}: expected a name that ends with .html")
-    if not output.parent.is_dir():
-        raise UserError(f"output={output}: there is no folder {output.parent}")
+    check_format(output, (".html",))
+    check_output(output, [], [], overwrite=True)
     results = [_result(source) for source in sources]
     if len(results) == 1:
         page = result_page(_with_details(results[0], sources[0], structures))

@@ -4,10 +4,10 @@ import logging
 
 from omegaconf import DictConfig
 
-from csgcnn.commands.embed import check_outputs, read_and_embed
-from csgcnn.commands.structures import load_model
+from csgcnn.commands.embed import read_and_embed
+from csgcnn.commands.structures import check_outputs, exit_code, load_model
 from csgcnn.config.paths import user_path
-from csgcnn.errors import ConfigError, plural
+from csgcnn.errors import plural
 from csgcnn.io import format_cell, write_csv
 from csgcnn.runs.predictions import IN_TRAINING, TRUE
 from csgcnn.screening.acquisition import Rule, check_rule, choose, selected_table
@@ -31,12 +31,10 @@ def select(cfg: DictConfig) -> int:
     """
     rule = Rule(cfg.by, cfg.goal, cfg.best, cfg.beta, cfg.target)
     output = user_path(cfg.output)
-    if output.suffix != ".csv":
-        raise ConfigError(f"output={output}: expected a name that ends in .csv")
-    check_outputs(cfg, output)
+    reports = check_outputs(cfg, output, (".csv",))
     predictor = load_model(cfg)
     check_rule(rule, predictor)
-    embedding = read_and_embed(predictor, cfg, output)
+    embedding = read_and_embed(predictor, cfg, reports)
     chosen = choose(predictor, embedding, cfg.n, rule) if embedding.ids else []
     known = embedding.prediction.domain.get(IN_TRAINING, []).count(TRUE)
     if known:
@@ -48,4 +46,4 @@ def select(cfg: DictConfig) -> int:
     write_csv(output, header, (list(map(format_cell, row)) for row in rows))
     n_candidates = len(embedding.ids) - known
     log.info("%d of %s chosen: %s", len(chosen), plural(n_candidates, "structure"), output)
-    return 1 if embedding.prediction.rejected and cfg.on_error != "skip" else 0
+    return exit_code(embedding.prediction.rejected, cfg.on_error)

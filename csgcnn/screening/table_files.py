@@ -15,21 +15,24 @@ FORMATS = (".csv", ".csv.gz", ".parquet", ".npz")
 ROW_GROUP = 65_536
 
 
-def check_format(path: Path) -> str:
-    """Return the format of a table, by the end of its name.
+def check_format(path: Path, formats: Sequence[str] = FORMATS) -> str:
+    """Return the format of an output, by the end of its name.
+
+    Args:
+        path: The output.
+        formats: The formats that the command writes.
 
     Raises:
         ConfigError: The format is unknown, or a package that it needs is not installed.
     """
-    suffix = next((suffix for suffix in FORMATS if path.name.endswith(suffix)), None)
+    suffix = next((suffix for suffix in formats if path.name.endswith(suffix)), None)
     if suffix is None:
-        *others, last = FORMATS
-        raise ConfigError(
-            f"output={path}: expected a name that ends in {', '.join(others)} or {last}"
-        )
+        *others, last = formats
+        either = f"{', '.join(others)} or " if others else ""
+        raise ConfigError(f"output={path}: expected a name that ends in {either}{last}")
     if suffix == ".parquet" and find_spec("pyarrow") is None:
         raise ConfigError(
-            f"output={path}: parquet needs pyarrow: pip install pyarrow, or use {FORMATS[0]}"
+            f"output={path}: parquet needs pyarrow: pip install pyarrow, or use {formats[0]}"
         )
     return suffix
 

@@ -102,7 +102,7 @@ def test_a_folder_of_built_graphs(csgcnn: Command, data: Path, tmp_path: Path) -
     ("words", "code", "message"),
     [
         (["dataset.path=absent.json"], 1, "absent.json"),
-        (["dataset.path=data.json", "output=report.txt"], 2, "ends with .json, .csv or .html"),
+        (["dataset.path=data.json", "output=report.txt"], 2, "ends in .json, .csv or .html"),
         (["dataset.path=data.json", "output=no/report.json"], 1, "there is no folder"),
         (["dataset.path=data.json", "dataset.targets=[gap]"], 1, "gap' does not exist"),
         (["dataset.path=data.json", "outptu=report.json"], 2, "did you mean output"),

@@ -122,7 +122,7 @@ def test_other_tables_are_refused(tmp_path: Path, content: str, message: str) ->
 
 
 def test_other_places_are_refused(table: Path, tmp_path: Path) -> None:
-    with pytest.raises(csgcnn.ConfigError, match=r"ends with \.html"):
+    with pytest.raises(csgcnn.ConfigError, match=r"ends in \.html"):
         csgcnn.report(table, output=tmp_path / "a.pdf")
     with pytest.raises(csgcnn.UserError, match="there is no folder"):
         csgcnn.report(table, output=tmp_path / "no" / "a.html")
