@@ -5,8 +5,8 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,55 +28,12 @@ from csgcnn.evaluation.metrics import TASKS, Metric
 from csgcnn.io import write_csv, write_text
 
 ERRORS = ("test", "baseline")
+_data = itemgetter("dataset", "split", "target")
+_options_of = itemgetter("recipe", "model", "edge_calculator", "node_features", "pooling", "head")
 
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the leaderboard: one target of runs that differ only in seeds and fold.
-
-    Attributes:
-        recipe: Option of the group `recipe`.
-        model: Option of the group `model`; the following ones likewise.
-        edge_calculator: With "+learnable" if its parameters are trained.
-        node_features: Joined by +; * marks tables that are trained.
-        pooling: Option of the group `pooling`.
-        head: Option of the group `head`.
-        dataset: Name of the data file.
-        split: Method of the split, with its column, and its fold or the number of folds.
-        target: Name of the target.
-        unit: Unit of the target.
-        metric: Whose error `test` and `baseline` are.
-        test: Mean over the runs.
-        spread: Standard deviation over the runs.
-        runs: Number of runs.
-        baseline: That of predicting the mean, or the most frequent class.
-        parameters: Number of weights.
-        epochs: Mean number of epochs of a run.
-        best_epoch: Mean number of the best epoch.
-        minutes: Mean time of a run.
-        also: Keys that distinguish rows that look the same.
-    """
-
-    recipe: str
-    model: str
-    edge_calculator: str
-    node_features: str
-    pooling: str
-    head: str
-    dataset: str
-    split: str
-    target: str
-    unit: str
-    metric: Metric
-    test: float
-    spread: float | None
-    runs: int
-    baseline: float
-    parameters: int
-    epochs: float | None
-    best_epoch: float | None
-    minutes: float
-    also: str = ""
+# One target of runs that differ only in seeds and fold, by the columns of table.csv, and `metric`:
+# `test` and `baseline` are its errors.
+Row = dict[str, Any]
 
 
 def leaderboard(folders: Sequence[Path]) -> tuple[str, list[str]]:
@@ -97,32 +54,25 @@ def leaderboard(folders: Sequence[Path]) -> tuple[str, list[str]]:
         places = ", ".join(map(str, folders))
         message = f"no finished run below {places}; csgcnn train makes them"
         raise UserError("\n".join([message, *left_out]))
-    table = sorted(_distinguished(rows), key=_place)
+    table = sorted(_distinguished(rows), key=itemgetter("dataset", "target", "split", "test"))
     text = _markdown(table)
     write_text(folders[0] / "table.md", text)
     _write_csv(table, folders[0] / "table.csv")
     return text, left_out
 
 
-def _place(row: Row) -> tuple[Any, ...]:
-    return row.dataset, row.target, row.split, row.test
-
-
 def _write_csv(table: Sequence[Row], path: Path) -> None:
     """Write a table; the columns of errors are named by the metric, such as test_mae."""
     labels = dict.fromkeys(_name(row) for row in table)
     names: list[str] = []
-    for name in (field.name for field in fields(Row) if field.name != "metric"):
+    for name in (name for name in table[0] if name != "metric"):
         names += [f"{name}_{of}" for of in labels] if name in ERRORS else [name]
-    lines = []
-    for row in table:
-        own = {f"{name}_{_name(row)}": getattr(row, name) for name in ERRORS}
-        lines.append([own.get(name, getattr(row, name, "")) for name in names])
-    write_csv(path, names, lines)
+    own = [row | {f"{name}_{_name(row)}": row[name] for name in ERRORS} for row in table]
+    write_csv(path, names, ([row.get(name, "") for name in names] for row in own))
 
 
 def _name(row: Row) -> str:
-    return row.metric.error_label.lower().replace(" ", "_")
+    return row["metric"].error_label.lower().replace(" ", "_")
 
 
 def _groups(folders: Sequence[Path]) -> tuple[list[list[Run]], list[str]]:
@@ -149,28 +99,30 @@ def _rows(runs: Sequence[Run]) -> list[Row]:
         metric = next(task.baseline for task in TASKS.values() if task.baseline.name in test)
         errors, baselines = _errors(runs, target, metric)
         rows.append(
-            Row(
-                recipe=config.get("recipe") or "",
-                model=_option(config, "model", "convolution._target_"),
-                edge_calculator=_option(config, "edge_calculator")
+            {
+                "recipe": config.get("recipe") or "",
+                "model": _option(config, "model", "convolution._target_"),
+                "edge_calculator": _option(config, "edge_calculator")
                 + " +learnable" * config["edge_calculator.learnable"],
-                node_features=_node_features(config),
-                pooling=_option(config, "pooling") if "pooling._target_" in config else "mean",
-                head=_option(config, "head") if "head._target_" in config else "mlp",
-                dataset=Path(config["dataset.path"]).name.partition(".")[0],
-                split=_split(config, sorted({run.config[FOLD] for run in runs})),
-                target=target,
-                unit=metrics["units"].get(target, ""),
-                metric=metric,
-                test=statistics.fmean(errors),
-                spread=statistics.stdev(errors) if len(errors) > 1 else None,
-                runs=len(runs),
-                baseline=statistics.fmean(baselines),
-                parameters=metrics["n_parameters"],
-                epochs=_mean(runs, "epochs"),
-                best_epoch=_mean(runs, "best_epoch"),
-                minutes=statistics.fmean(run.minutes for run in runs),
-            )
+                "node_features": _node_features(config),
+                "pooling": _option(config, "pooling") if "pooling._target_" in config else "mean",
+                "head": _option(config, "head") if "head._target_" in config else "mlp",
+                "dataset": Path(config["dataset.path"]).name.partition(".")[0],
+                "split": _split(config, sorted({run.config[FOLD] for run in runs})),
+                "target": target,
+                "unit": metrics["units"].get(target, ""),
+                "metric": metric,
+                "test": statistics.fmean(errors),
+                "spread": statistics.stdev(errors) if len(errors) > 1 else None,
+                "runs": len(runs),
+                "baseline": statistics.fmean(baselines),
+                "parameters": metrics["n_parameters"],
+                "epochs": _mean(runs, "epochs"),
+                "best_epoch": _mean(runs, "best_epoch"),
+                "minutes": statistics.fmean(run.minutes for run in runs),
+                # keys that distinguish rows that look the same
+                "also": "",
+            }
         )
     return rows
 
@@ -227,10 +179,9 @@ def _distinguished(rows: Sequence[tuple[Row, Config]]) -> list[Row]:
     """
     alike: dict[tuple[str, ...], list[tuple[Row, Config]]] = defaultdict(list)
     for row, config in rows:
-        parts = (row.edge_calculator, row.node_features, row.pooling, row.head)
-        alike[row.recipe, row.model, *parts].append((row, config))
+        alike[_options_of(row)].append((row, config))
     return [
-        replace(row, also=_difference(row, config, same))
+        row | {"also": _difference(row, config, same)}
         for same in alike.values()
         for row, config in same
     ]
@@ -251,13 +202,9 @@ def _difference(row: Row, config: Config, others: Sequence[tuple[Row, Config]]) 
     return " ".join(found)
 
 
-def _data(row: Row) -> tuple[str, str, str]:
-    return row.dataset, row.split, row.target
-
-
 def _markdown(rows: Sequence[Row]) -> str:
     """Return a table with rounded numbers, without empty columns."""
-    labels = " / ".join(dict.fromkeys(row.metric.error_label for row in rows))
+    labels = " / ".join(dict.fromkeys(row["metric"].error_label for row in rows))
     lines = [_cells(row, labels) for row in rows]
     names = [name for name in lines[0] if any(line[name] for line in lines)]
     width = {name: max(len(name), *(len(line[name]) for line in lines)) for name in names}
@@ -267,25 +214,24 @@ def _markdown(rows: Sequence[Row]) -> str:
 
 
 def _cells(row: Row, labels: str) -> dict[str, str]:
-    spread = "" if row.spread is None else f" ± {row.spread:.2g}"
-    target = (
-        row.target if row.metric.lower_is_better else f"{row.target} ({row.metric.error_label})"
-    )
-    is_known = row.epochs is not None and row.best_epoch is not None
+    metric, target, unit = row["metric"], row["target"], row["unit"]
+    target += "" if metric.lower_is_better else f" ({metric.error_label})"
+    spread = "" if row["spread"] is None else f" ± {row['spread']:.2g}"
+    epochs, best = row["epochs"], row["best_epoch"]
     return {
-        "recipe": row.recipe,
-        "model": row.model,
-        "edge calculator": row.edge_calculator,
-        "node features": row.node_features,
-        "pooling": "" if row.pooling == "mean" else row.pooling,
-        "head": "" if row.head == "mlp" else row.head,
-        "data set": row.dataset,
-        "split": row.split,
-        "target": f"{target} [{row.unit}]" if row.unit else target,
-        f"test {labels} (runs)": f"{row.test:.4g}{spread} ({row.runs})",
-        f"baseline {labels}": f"{row.baseline:.4g}",
-        "parameters": f"{row.parameters:,}",
-        "epochs (run / best)": f"{row.epochs:.4g} / {row.best_epoch:.4g}" if is_known else "",
-        "minutes": f"{row.minutes:.1f}",
-        "also": row.also.replace("|", "\\|"),
+        "recipe": row["recipe"],
+        "model": row["model"],
+        "edge calculator": row["edge_calculator"],
+        "node features": row["node_features"],
+        "pooling": "" if row["pooling"] == "mean" else row["pooling"],
+        "head": "" if row["head"] == "mlp" else row["head"],
+        "data set": row["dataset"],
+        "split": row["split"],
+        "target": f"{target} [{unit}]" if unit else target,
+        f"test {labels} (runs)": f"{row['test']:.4g}{spread} ({row['runs']})",
+        f"baseline {labels}": f"{row['baseline']:.4g}",
+        "parameters": f"{row['parameters']:,}",
+        "epochs (run / best)": "" if None in (epochs, best) else f"{epochs:.4g} / {best:.4g}",
+        "minutes": f"{row['minutes']:.1f}",
+        "also": row["also"].replace("|", "\\|"),
     }
