@@ -4,9 +4,8 @@ import gzip
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,28 +13,27 @@ from omegaconf import DictConfig, OmegaConf
 
 from csgcnn import __version__
 from csgcnn.commands.job import Job
-from csgcnn.commands.planned_runs import PlannedRun, check_not_resumed, run_config, train_unfinished
-from csgcnn.commands.prepare import dataset_settings, plain, read_dataset
-from csgcnn.commands.site_features import pin_site_features
+from csgcnn.commands.planned_runs import (
+    PlannedRun,
+    check_not_resumed,
+    read_data,
+    run_config,
+    train_unfinished,
+)
+from csgcnn.commands.prepare import dataset_settings, plain
 from csgcnn.config.paths import overrides_of_result
 from csgcnn.config.settings.dataset import COUNTED_METHODS, DIVIDING_METHODS, FOLD_METHODS
 from csgcnn.data.composition_model import composition_features
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.matbench import is_official_fold
-from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.splits import Split, split_dataset, split_ids
 from csgcnn.data.targets import Target
 from csgcnn.errors import ConfigError
-from csgcnn.evaluation.baselines import (
-    baseline_metrics,
-    composition_metrics,
-)
-from csgcnn.evaluation.benchmark_summary import COMPOSITION, MEAN, Fold, markdown, summarize
+from csgcnn.evaluation.baselines import baseline_metrics, composition_metrics
+from csgcnn.evaluation.benchmark_summary import COMPOSITION, MEAN, markdown, summarize
 from csgcnn.evaluation.matbench import matbench_record
 from csgcnn.evaluation.metrics import Metrics
-from csgcnn.hardware import select_device
 from csgcnn.io import write_bytes, write_json, write_text
-from csgcnn.runs.results import read_fold
 from csgcnn.training.resume import data_digest
 
 log = logging.getLogger(__name__)
@@ -78,16 +76,13 @@ def benchmark(cfg: DictConfig, job: Job) -> None:
     start = time.monotonic()
     cfg = cfg if cfg.task.name else cross_validation(cfg)
     _check(cfg)
-    pin_site_features(cfg)
-    n_folds = cfg.task.n_folds
-    folds = _folds_to_run(cfg.folds, n_folds)
-    select_device(cfg.trainer.device, cfg.trainer.threads, cfg.trainer.deterministic)
-    data = _read(cfg, RecordReports.within(job.folder))
+    folds = _folds_to_run(cfg.folds, cfg.task.n_folds)
+    data = _read(cfg, read_data(cfg, job))
     if data.unofficial:
         log.warning("%s: this will not be a Matbench score", _other_folds(data.unofficial))
     runs = _planned(cfg, data.digests)
     # Refuse a fold with other settings before any is trained.
-    _finished(runs, job.folder)
+    _ = [run.is_finished(job.folder) for run in runs]
     chosen = [runs[fold] for fold in folds]
     train_unfinished(chosen, job, start, lambda: _write_summary(cfg, job, data, runs))
     log.info("%s\nResults: %s", _write_summary(cfg, job, data, runs), job.folder)
@@ -154,17 +149,11 @@ def _planned(cfg: DictConfig, digests: Sequence[str]) -> list[PlannedRun]:
         config = run_config(cfg)
         config.dataset.split.fold = fold
         label = f"fold {fold} of {len(digests)}"
-        runs.append(PlannedRun(f"fold-{fold}", label, config, digest))
+        runs.append(PlannedRun(fold, f"fold-{fold}", label, config, digest))
     return runs
 
 
-def _finished(runs: Sequence[PlannedRun], folder: Path) -> list[int]:
-    """Return the finished folds, also those that other processes ran."""
-    return [fold for fold, run in enumerate(runs) if run.is_finished(folder)]
-
-
-def _read(cfg: DictConfig, reports: RecordReports) -> _Data:
-    dataset = read_dataset(cfg, reports)
+def _read(cfg: DictConfig, dataset: Dataset) -> _Data:
     settings = dataset_settings(cfg).split
     folds = [replace(settings, fold=fold) for fold in range(cfg.task.n_folds)]
     splits = [split_dataset(dataset, fold) for fold in folds]
@@ -202,8 +191,8 @@ def _baselines(dataset: Dataset, splits: Sequence[Split]) -> dict[str, list[Metr
 
 def _write_summary(cfg: DictConfig, job: Job, data: _Data, runs: Sequence[PlannedRun]) -> str:
     """Write summary.json, summary.md and, for a score, results.json.gz; return the text."""
-    finished = _finished(runs, job.folder)
-    folds = [read_fold(fold, job.folder / f"fold-{fold}", data.target) for fold in finished]
+    # also those that other processes ran
+    folds = [found for run in runs if (found := run.result(job.folder, data.target))]
     shortfall = _shortfall(cfg, len(folds), data)
     facts = _facts(cfg, job)
     published, inside = cfg.task.published, data.in_distribution
@@ -212,12 +201,14 @@ def _write_summary(cfg: DictConfig, job: Job, data: _Data, runs: Sequence[Planne
     write_text(job.folder / "summary.md", text := markdown(summary))
     is_task = cfg.task.name != CROSS_VALIDATION
     if is_task and not shortfall and len(data.target.classes) in (0, 2):
-        _write_record(cfg, job.folder, data.target, folds, {**facts, "score": summary["score"]})
+        facts["score"] = summary["score"]
+        record = json.dumps(matbench_record(cfg.task.name, data.target, folds, facts))
+        write_bytes(job.folder / "results.json.gz", gzip.compress(record.encode()))
     return text
 
 
 def _facts(cfg: DictConfig, job: Job) -> dict[str, Any]:
-    return {
+    facts = {
         "task": cfg.task.name,
         "csgcnn": __version__,
         "recipe": job.recipe,
@@ -225,28 +216,12 @@ def _facts(cfg: DictConfig, job: Job) -> dict[str, Any]:
         "seed": cfg.seed,
         "split_seed": cfg.dataset.split.seed,
         "source": cfg.task.source,
-        **_data_facts(cfg),
     }
-
-
-def _data_facts(cfg: DictConfig) -> dict[str, Any]:
-    """Return what names the data of a cross-validation."""
-    if cfg.task.name != CROSS_VALIDATION:
-        return {}
     split = cfg.dataset.split
-    repeats = {"repeats": split.repeats} if split.method in DIVIDING_METHODS else {}
-    return {"dataset": cfg.dataset.path, "method": split.method, **repeats}
-
-
-def _write_record(
-    cfg: DictConfig,
-    folder: Path,
-    target: Target,
-    folds: Sequence[Fold],
-    facts: Mapping[str, Any],
-) -> None:
-    record = matbench_record(cfg.task.name, target, folds, facts)
-    write_bytes(folder / "results.json.gz", gzip.compress(json.dumps(record).encode()))
+    if cfg.task.name == CROSS_VALIDATION:
+        facts |= {"dataset": cfg.dataset.path, "method": split.method}
+        facts |= {"repeats": split.repeats} if split.method in DIVIDING_METHODS else {}
+    return facts
 
 
 def _shortfall(cfg: DictConfig, n_finished: int, data: _Data) -> str:

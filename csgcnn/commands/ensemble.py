@@ -12,12 +12,12 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from csgcnn import distributed
-from csgcnn.commands.finish import leaks_of_refit, training_embeddings
+from csgcnn.commands.finish import calibrated, leaks_of_refit, training_embeddings
 from csgcnn.commands.fitting import describe
 from csgcnn.commands.intervals import calibration_scores, interval_facts
 from csgcnn.commands.job import Job
 from csgcnn.commands.prepare import Prepared, plain, prepare
-from csgcnn.commands.refit import on_all_rows
+from csgcnn.commands.refit import Facts, on_all_rows
 from csgcnn.config.instantiate import instantiate
 from csgcnn.config.resolved import save_resolved
 from csgcnn.config.upgrade import read_config
@@ -27,7 +27,6 @@ from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.splits import split_ids
 from csgcnn.data.targets import have_std
 from csgcnn.errors import ConfigError
-from csgcnn.evaluation.calibration import calibrate
 from csgcnn.evaluation.conformal import ConformalScores
 from csgcnn.io import read_json, write_csv
 from csgcnn.nn.ensemble import Ensemble
@@ -40,9 +39,6 @@ from csgcnn.runs.loggers.record import Records
 from csgcnn.runs.results import write_results
 
 log = logging.getLogger(__name__)
-
-# content of metrics.json
-Facts = dict[str, Any]
 
 
 def train_ensemble(
@@ -126,16 +122,13 @@ def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path]) -> float:
     checkpoints = [folder / "checkpoints" / "best.ckpt" for folder in folders]
     loaded = [Predictor.load(path, data.device) for path in checkpoints]
     network = _ensemble(loaded, data)
-    dataset, rows = data.dataset, data.split["val"]
+    dataset, split = data.dataset, data.split
     models = {"val": network, "test": network}
     if cfg.trainer.refit:
         validated = (path.with_name("validated.ckpt") for path in checkpoints)
         models["val"] = _ensemble([Predictor.load(path, data.device) for path in validated], data)
-    uncalibrated = list[str]()
+    calibration = calibrated(models["val"], data)
     if network.has_std:
-        uncalibrated = calibrate(
-            models["val"], data.store, dataset.targets, dataset.values, rows, data.batch_size
-        )
         network.std_scale.copy_(models["val"].std_scale)
     members = [read_json(folder / "metrics.json") for folder in folders]
     facts, content = _facts(members), load_checkpoint(checkpoints[0])
@@ -149,28 +142,20 @@ def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path]) -> float:
     if scores := _scores(cfg, loaded, network, data):
         content["conformal"] = scores.plain()
         facts |= interval_facts(
-            network, scores, data.store, dataset, data.split["test"], data.batch_size
+            network, scores, data.store, dataset, split["test"], data.batch_size
         )
     changes = {
         "config": plain(cfg),
         "metrics": {"val_score": facts["val_score"]},
         "state_dict": network.state_dict(),
-        "uncalibrated": uncalibrated,
+        "uncalibrated": [],
+        **calibration,
     }
     run.save({**content, **changes}, "best")
     run.write_json("environment.json", environment(data.device))
-    run.write_json("splits.json", split_ids(dataset.store, data.split))
+    run.write_json("splits.json", split_ids(dataset.store, split))
     _join_metrics(folders, run.folder / "metrics.csv")
-    write_results(
-        run,
-        models,
-        data.store,
-        dataset,
-        data.split,
-        data.batch_size,
-        facts,
-        data.plot,
-    )
+    write_results(run, models, data.store, dataset, split, data.batch_size, facts, data.plot)
     epochs = ", ".join(str(member["best_epoch"]) for member in members)
     log.info("best epochs of the members: %s. Results: %s", epochs, run.folder)
     return math.inf if facts["val_score"] is None else facts["val_score"]

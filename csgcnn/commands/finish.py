@@ -10,21 +10,20 @@ from omegaconf import DictConfig
 from csgcnn import distributed
 from csgcnn.commands.intervals import calibration_scores, interval_facts
 from csgcnn.commands.prepare import Prepared
-from csgcnn.commands.refit import Refit, finish_refit, on_all_rows
+from csgcnn.commands.refit import Facts, Refit, finish_refit, on_all_rows
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.embeddings import MAX_CANDIDATES, Embeddings
 from csgcnn.data.leakage import shared_compositions
 from csgcnn.evaluation.calibration import calibrate
 from csgcnn.evaluation.inference import embed_rows
 from csgcnn.evaluation.unit_metrics import reported_metrics
+from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.directory import RunDirectory
 from csgcnn.runs.results import draw_learning_curve, write_results
 from csgcnn.training.checkpointing import Checkpointer
 from csgcnn.training.kernel_fit import fit_kernel_head
 from csgcnn.training.trainer import Trainer
-
-Facts = dict[str, Any]
 
 
 def finish(
@@ -56,7 +55,7 @@ def finish(
     if network.kernel_head:
         facts |= {"head": fit_kernel_head(trainer, cfg.seed)}
     embeddings = training_embeddings(network, data) if data.trainer.store_embeddings else None
-    changes = _calibrated(network, data) | _stored(embeddings)
+    changes = calibrated(network, data) | _stored(embeddings)
     models = {"val": network, "test": network}
     if refitted:
         checkpointer.save_best(network.state_dict(), "validated", **changes)
@@ -116,8 +115,13 @@ def write_pruned(
     return facts
 
 
-def _calibrated(network: CrystalGraphNetwork, data: Prepared) -> dict[str, Any]:
-    """Calibrate predicted standard deviations; return what this changes in a checkpoint."""
+def calibrated(network: CrystalGraphNetwork | Ensemble, data: Prepared) -> dict[str, Any]:
+    """Calibrate predicted standard deviations; return what this changes in a checkpoint.
+
+    Args:
+        network: The network, or the ensemble.
+        data: Data of its training.
+    """
     if not network.has_std:
         return {}
     values, rows = data.dataset.values, data.split["val"]

@@ -15,16 +15,15 @@ from csgcnn.commands.job import Job
 from csgcnn.commands.planned_runs import (
     PlannedRun,
     check_not_resumed,
+    read_data,
     run_config,
     train_unfinished,
 )
-from csgcnn.commands.prepare import dataset_settings, plain, read_dataset
-from csgcnn.commands.site_features import pin_site_features
+from csgcnn.commands.prepare import dataset_settings, plain
 from csgcnn.config.paths import CURVE_KEYS, overrides_of_result
 from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.label_checks import check_labels
-from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.split_files import CALIBRATION
 from csgcnn.data.split_sizes import limit_train
 from csgcnn.data.splits import split_dataset
@@ -32,9 +31,7 @@ from csgcnn.data.targets import Target
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.evaluation.curve_summary import Point, markdown, plot_curve, summarize, write_points
 from csgcnn.evaluation.figure_files import draw
-from csgcnn.hardware import select_device
 from csgcnn.io import write_json, write_text
-from csgcnn.runs.results import read_fold
 from csgcnn.training.resume import data_digest
 
 log = logging.getLogger(__name__)
@@ -49,7 +46,6 @@ Size = int | str
 class _Run:
     """A run with its place in the curve."""
 
-    repeat: int
     size: Size
     planned: PlannedRun
     test: Tensor
@@ -75,9 +71,7 @@ def learning_curve(cfg: DictConfig, job: Job) -> dict[str, Any]:
     start = time.monotonic()
     sizes = _sizes(cfg.sizes)
     _check(cfg)
-    pin_site_features(cfg)
-    select_device(cfg.trainer.device, cfg.trainer.threads, cfg.trainer.deterministic)
-    dataset = read_dataset(cfg, RecordReports.within(job.folder))
+    dataset = read_data(cfg, job)
     runs = list(_runs(cfg, dataset, sizes))
     planned = [run.planned for run in runs]
     # Refuse runs with other settings before any is trained.
@@ -146,8 +140,8 @@ def _runs(cfg: DictConfig, dataset: Dataset, sizes: Sequence[Size]) -> Iterator[
             config.dataset.split.train_size = n_rows
             name = f"repeat-{repeat}/size-{size}"
             label = f"repeat {repeat} of {cfg.repeats}, size {size}"
-            planned = PlannedRun(name, label, config, data_digest(dataset, limited))
-            yield _Run(repeat, size, planned, limited["test"])
+            planned = PlannedRun(repeat, name, label, config, data_digest(dataset, limited))
+            yield _Run(size, planned, limited["test"])
 
 
 def _check_sizes(sizes: Sequence[Size], n_train: int, n_test: int) -> None:
@@ -169,11 +163,11 @@ def _write_summary(
     cfg: DictConfig, job: Job, runs: Sequence[_Run], target: Target
 ) -> dict[str, Any]:
     """Write summary.json, summary.md, the table of errors and the figure; return the summary."""
-    points = []
-    for run in runs:
-        if run.planned.is_finished(job.folder):
-            fold = read_fold(run.repeat, job.folder / run.planned.name, target)
-            points.append(Point(run.repeat, run.size, fold))
+    points = [
+        Point(result.number, run.size, result)
+        for run in runs
+        if (result := run.planned.result(job.folder, target))
+    ]
     summary = summarize(_facts(cfg, job, runs), target, points, len(runs))
     write_json(job.folder / "summary.json", summary)
     write_text(job.folder / "summary.md", markdown(summary))
@@ -186,7 +180,9 @@ def _write_summary(
 
 
 def _facts(cfg: DictConfig, job: Job, runs: Sequence[_Run]) -> dict[str, Any]:
-    tests = [next(group).test.tolist() for _, group in groupby(runs, lambda run: run.repeat)]
+    tests = [
+        next(group).test.tolist() for _, group in groupby(runs, lambda run: run.planned.number)
+    ]
     return {
         "csgcnn": __version__,
         "dataset": cfg.dataset.path,

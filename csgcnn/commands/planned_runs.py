@@ -11,11 +11,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from csgcnn.commands.ensemble import minutes_left
 from csgcnn.commands.job import Job
-from csgcnn.commands.prepare import plain
+from csgcnn.commands.prepare import plain, read_dataset
+from csgcnn.commands.site_features import pin_site_features
 from csgcnn.commands.train import train
 from csgcnn.config.settings.run import RunSettings
+from csgcnn.data.dataset import Dataset
+from csgcnn.data.record_reports import RecordReports
+from csgcnn.data.targets import Target
 from csgcnn.errors import ConfigError
+from csgcnn.evaluation.benchmark_summary import Fold
+from csgcnn.hardware import select_device
 from csgcnn.runs.checkpoint import load_checkpoint
+from csgcnn.runs.results import read_fold
 from csgcnn.training.resume import check_same_run, last_checkpoint
 
 log = logging.getLogger(__name__)
@@ -26,12 +33,14 @@ class PlannedRun:
     """A run of a command that trains several.
 
     Attributes:
+        number: Number of its fold or repeat.
         name: Path of its folder within that of the command.
         label: Which run it is, such as "fold 1 of 5".
         config: Configuration of its training.
         digest: Digest of its data and split.
     """
 
+    number: int
     name: str
     label: str
     config: DictConfig
@@ -52,6 +61,15 @@ class PlannedRun:
             check_same_run(checkpoint, plain(self.config), self.digest, is_fold=True)
             return (folder / "metrics.json").exists()
         return False
+
+    def result(self, home: Path, target: Target) -> Fold | None:
+        """Return the result of the run if it is finished.
+
+        Args:
+            home: Folder of the command.
+            target: The target to read.
+        """
+        return read_fold(self.number, home / self.name, target) if self.is_finished(home) else None
 
 
 def run_config(cfg: DictConfig) -> DictConfig:
@@ -81,6 +99,18 @@ def check_not_resumed(cfg: DictConfig, what: str) -> None:
             f"resume={cfg.resume}: the same command resumes {what}; for another folder give "
             "hydra.run.dir=FOLDER"
         )
+
+
+def read_data(cfg: DictConfig, job: Job) -> Dataset:
+    """Select the device of the runs, and read their data set.
+
+    Args:
+        cfg: Configuration of the command.
+        job: Its folder.
+    """
+    pin_site_features(cfg)
+    select_device(cfg.trainer.device, cfg.trainer.threads, cfg.trainer.deterministic)
+    return read_dataset(cfg, RecordReports.within(job.folder))
 
 
 def train_unfinished(

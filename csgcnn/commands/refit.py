@@ -27,6 +27,7 @@ from csgcnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+# entries of metrics.json
 Facts = dict[str, Any]
 
 
