@@ -1,5 +1,6 @@
 """`csgcnn report`: write an HTML report of runs, or of tables of predictions."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -243,11 +244,9 @@ def _shown(value: Any) -> str:
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
     """Return names of runs without the folders that all have in common."""
-    parts = [path.resolve().parts for path in paths]
-    shared = 0
-    while all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
-        shared += 1
-    return ["/".join(p[shared:]) for p in parts]
+    resolved = [path.resolve() for path in paths]
+    shared = os.path.commonpath([path.parent for path in resolved])
+    return [path.relative_to(shared).as_posix() for path in resolved]
 
 
 def _facts(source: Source) -> Iterator[str]:

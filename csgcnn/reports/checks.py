@@ -106,7 +106,7 @@ def _domain(predictions: Predictions) -> Iterator[Check]:
         if is_outside.any() and not is_outside.all():
             worse, usual = (target.loss[rows].mean() for rows in (is_outside, ~is_outside))
             unit = f" {target.unit}" if target.unit else ""
-            name = "error rate" if target.target.classes else "MAE"
+            name = target.metric.error_label
             name = f"{name} of {target.target.title}" if len(predictions.targets) > 1 else name
             texts.append(f"their {name} is {worse:.3g}{unit}, that of the others {usual:.3g}{unit}")
     status = "warn" if n_outside > FEW * n_rows else "info"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from csgcnn.data.targets import with_unit
 from csgcnn.reports import figures
 from csgcnn.reports.intervals import Interval, mean_interval, paired
 from csgcnn.reports.page import Chart, Figure, Page, Section, Table
@@ -57,9 +58,6 @@ Ranked = Sequence[tuple[Result, str, PredictedTarget]]
 
 def _leaderboard(ranked: Ranked, start: str) -> Section:
     """Return the table of errors with intervals, the best first."""
-    first = ranked[0][2]
-    label = first.metric.error_label
-    label = f"{label} [{first.unit}]" if first.unit else label
     rows = []
     for place, (result, difference, target) in enumerate(ranked, 1):
         mean, low, high = mean_interval(target.loss)
@@ -70,6 +68,7 @@ def _leaderboard(ranked: Ranked, start: str) -> Section:
                 *(result.metrics.get("epochs", ""), minutes, difference),
             )
         )
+    label = ranked[0][2].error_label
     header = ("", "model", label, "95 % interval", "crystals", "epochs", "minutes", "differs in")
     text = (
         "Intervals are those of the bootstrap over crystals. Choose a model by its validation "
@@ -80,42 +79,34 @@ def _leaderboard(ranked: Ranked, start: str) -> Section:
 
 def _paired(ranked: Ranked, start: str) -> Iterator[Section]:
     """Yield the differences to the best model on common crystals, and scatters of errors."""
-    best, unit = ranked[0], ranked[0][2].unit
-    label = f"{best[2].metric.error_label} [{unit}]" if unit else best[2].metric.error_label
+    (first, _, best), label = ranked[0], f"difference of the {ranked[0][2].error_label}"
     rows, scatters, intervals = [], list[Chart](), dict[str, Interval]()
     for result, _, target in ranked[1:]:
-        one, other = paired(_losses(best), _losses((result, "", target)))
+        one, other = paired(best.ids, target.ids)
         if not len(one):
             continue
-        own, theirs = best[2].loss[one], target.loss[other]
+        own, theirs = best.loss[one], target.loss[other]
         found = intervals[result.name] = mean_interval(theirs - own)
         better = float((theirs < own).mean())
         cells = (f"{found.mean:+.3g}", f"{found.low:+.3g} to {found.high:+.3g}", f"{better:.0%}")
         rows.append((result.name, *cells, len(one), _verdict(found)))
         if len(scatters) < N_SCATTERS and not target.target.classes:
-            ids = [best[0].predictions.ids[row] for row in best[2].rows[one]]
-            chart = _scatter(own, theirs, ids, (best[0].name, result.name), unit)
+            ids = [best.ids[row] for row in one]
+            chart = _scatter(own, theirs, ids, (first.name, result.name), best.unit)
             scatters.append(Chart(chart, "", f"Errors of {result.name}"))
     if not rows:
         yield Section(f"{start}Differences", [], "The models share no test crystals.")
         return
-    header = ("model", f"difference of the {label}", "95 % interval", "crystals that are better",
-              "common crystals", "")  # fmt: skip
+    header = ("model", label, "95 % interval", "crystals that are better", "common crystals", "")
     text = (
-        f"Compared with {best[0].name} on the same crystals. An interval that holds 0 shows no "
+        f"Compared with {first.name} on the same crystals. An interval that holds 0 shows no "
         "difference."
     )
-    forest = Chart(_forest(intervals, f"difference of the {label}"), is_wide=True)
+    forest = Chart(_forest(intervals, label), is_wide=True)
     yield Section(f"{start}Paired differences", [forest, Table(header, rows)], text)
     if scatters:
-        text = f"Each point is a crystal; below the line {best[0].name} has the larger error."
+        text = f"Each point is a crystal; below the line {first.name} has the larger error."
         yield Section(f"{start}Errors against each other", scatters, text)
-
-
-def _losses(model: tuple[Result, str, PredictedTarget]) -> dict[str, int]:
-    """Return the position of each known crystal by its id."""
-    ids = model[0].predictions.ids
-    return {ids[row]: position for position, row in enumerate(model[2].rows)}
 
 
 def _verdict(found: Interval) -> str:
@@ -149,7 +140,7 @@ def _scatter(own: np.ndarray, theirs: np.ndarray, ids: Sequence[str], names: tup
     rows = np.random.default_rng(0).permutation(len(own))[:MAX_POINTS]
     positive = np.concatenate([own[own > 0], theirs[theirs > 0]])
     low, high = (float(np.log10(v)) for v in np.percentile(positive, [0.2, 100]))
-    unit = f" [{unit}]" if unit else ""
+    x, y = (with_unit(f"|error| of {name}", unit) for name in names)
     trace = {
         "type": "scattergl" if len(rows) > figures.WEBGL else "scatter", "mode": "markers",
         "x": figures.numbers(own[rows]), "y": figures.numbers(theirs[rows]),
@@ -160,7 +151,4 @@ def _scatter(own: np.ndarray, theirs: np.ndarray, ids: Sequence[str], names: tup
     diagonal = {"type": "line", "x0": 10**low, "y0": 10**low, "x1": 10**high, "y1": 10**high}
     diagonal |= {"line": {"color": "--muted", "width": 1}}
     axis = {"type": "log", "range": [low - 0.1, high + 0.1]}
-    return figures.figure(
-        [trace], f"|error| of {names[0]}{unit}", f"|error| of {names[1]}{unit}",
-        xaxis=axis, yaxis=axis, shapes=[diagonal], height=420,
-    )  # fmt: skip
+    return figures.figure([trace], x, y, xaxis=axis, yaxis=axis, shapes=[diagonal], height=420)

@@ -1,6 +1,6 @@
 """Intervals of mean errors, groups of crystals, and paired differences of models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -79,13 +79,14 @@ def label_groups(labels: Sequence[str], order: Sequence[str] = ()) -> dict[str, 
     return {label: rows for label, rows in groups.items() if len(rows)}
 
 
-def paired(ids: Mapping[str, int], other: Mapping[str, int]) -> tuple[Array, Array]:
+def paired(ids: Sequence[str], others: Sequence[str]) -> tuple[Array, Array]:
     """Return the positions of common ids in two tables.
 
     Args:
-        ids: Position of each id in one table.
-        other: Likewise in the other one.
+        ids: Ids of one table.
+        others: Ids of the other one.
     """
-    common = [id_ for id_ in ids if id_ in other]
-    one = np.array([ids[id_] for id_ in common], dtype=int)
-    return one, np.array([other[id_] for id_ in common], dtype=int)
+    own, theirs = ({id_: i for i, id_ in enumerate(of_table)} for of_table in (ids, others))
+    common = [id_ for id_ in own if id_ in theirs]
+    one, other = (np.array([of[id_] for id_ in common], dtype=int) for of in (own, theirs))
+    return one, other

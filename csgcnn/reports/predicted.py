@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from csgcnn.data.targets import Target
+from csgcnn.data.targets import Target, with_unit
 from csgcnn.errors import UserError, first_line
 from csgcnn.evaluation.metrics import (
     CLASSIFICATION,
@@ -38,6 +38,7 @@ class PredictedTarget:
 
     Attributes:
         target: The target.
+        ids: Ids of these rows.
         rows: Positions of these rows among all rows [n_known].
         truth: Values, or positions of the true classes [n_known].
         prediction: Values [n_known] or probabilities [n_known, n_classes].
@@ -45,6 +46,7 @@ class PredictedTarget:
     """
 
     target: Target
+    ids: Sequence[str]
     rows: Array
     truth: Array
     prediction: Array
@@ -71,6 +73,16 @@ class PredictedTarget:
     def unit(self) -> str:
         """Unit of the errors."""
         return self.target.unit if self.metric.has_unit else ""
+
+    @property
+    def label(self) -> str:
+        """The target with its unit."""
+        return with_unit(self.target.title, self.target.unit)
+
+    @property
+    def error_label(self) -> str:
+        """The mean of `loss` with its unit."""
+        return with_unit(self.metric.error_label, self.unit)
 
     @cached_property
     def metrics(self) -> Metrics:
@@ -171,6 +183,7 @@ def _predicted(frame: "pd.DataFrame", target: Target, path: Path) -> PredictedTa
     has_std = not target.classes and own[3] in frame
     return PredictedTarget(
         target,
+        frame["id"].iloc[rows].tolist(),
         rows,
         values[rows],
         prediction[rows],

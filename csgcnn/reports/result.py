@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from csgcnn.crystals.descriptors import CRYSTAL_SYSTEMS
+from csgcnn.data.targets import with_unit
 from csgcnn.errors import plural
 from csgcnn.evaluation.metrics import TASKS, metrics_of, task_of
 from csgcnn.reports import figures
@@ -102,7 +103,7 @@ def _constant(target: PredictedTarget) -> str:
 
 def _headline(result: Result, target: PredictedTarget) -> Headline:
     metric, values = target.metric, target.metrics
-    unit = f" {target.unit}" if target.unit else ""
+    unit = _space(target.unit)
     ends = sorted(map(metric.error, mean_interval(target.loss)[1:]))
     details = [f"95 % interval {ends[0]:.3g} to {ends[1]:.3g}"]
     details += [
@@ -155,8 +156,7 @@ def _of_target(result: Result, target: PredictedTarget) -> Iterator[Section]:
 def _prediction_charts(
     result: Result, target: PredictedTarget, points: Any, name: str, sample: str
 ) -> Iterator[Chart]:
-    label, known = _label(target), target.target
-    if known.classes:
+    if target.target.classes:
         yield from class_charts(target)
         return
     truth, prediction = np.array(points["truth"]), np.array(points["prediction"])
@@ -170,13 +170,13 @@ def _prediction_charts(
         )
     ]
     yield Chart(
-        figures.parity(truth, prediction, groups, label, hover),
+        figures.parity(truth, prediction, groups, target.label, hover),
         f"{sample}Drag a box around crystals to list them in the table below.",
         "Parity",
         points=name,
     )
     yield Chart(
-        figures.error_histogram(target.error, f"predicted - known {label}"),
+        figures.error_histogram(target.error, f"predicted - known {target.label}"),
         f"{(target.loss < np.mean(target.loss)).mean():.0%} of the errors are below the MAE. "
         "The outermost 0.5 % are in the last bins.",
         "Errors",
@@ -188,8 +188,7 @@ def _prediction_charts(
 def _failures(result: Result, target: PredictedTarget) -> Iterator[Chart]:
     """Yield the mean errors of groups of crystals."""
     loss, overall = target.loss, float(target.loss.mean())
-    name = "error rate" if target.target.classes else "MAE"
-    y = f"{name} [{target.unit}]" if target.unit else name
+    y = target.error_label
 
     def chart(groups: Mapping[str, Any], x: str, title: str, caption: str = "") -> Chart:
         losses = {group: loss[rows] for group, rows in groups.items()}
@@ -212,14 +211,12 @@ def _failures(result: Result, target: PredictedTarget) -> Iterator[Chart]:
         yield chart(label_groups(names, target.target.classes), "true class", "By class")
     else:
         groups = quantile_groups(target.truth, N_RANGES)
-        yield chart(groups, f"known {_label(target)}", "By known value", "Groups of equal size.")
-    ids = [result.predictions.ids[row] for row in target.rows]
-    systems = [result.crystals.systems.get(id_, "") for id_ in ids]
+        yield chart(groups, f"known {target.label}", "By known value", "Groups of equal size.")
+    systems = [result.crystals.systems.get(id_, "") for id_ in target.ids]
     if any(systems):
         n_known = sum(map(bool, systems))
-        some = f"{n_known:,} of {len(ids):,} crystals." if n_known < len(ids) else ""
+        some = f"{n_known:,} of {len(systems):,} crystals." if n_known < len(systems) else ""
         groups = label_groups(systems, CRYSTAL_SYSTEMS)
-        groups = {system: groups[system] for system in CRYSTAL_SYSTEMS if system in groups}
         yield chart(groups, "crystal system", "By crystal system", f"To 0.01 Å. {some}")
     distance, meaning = result.crystals.distance, "other atoms than the nearest composition"
     caption = "Fraction of the atoms that differ from the nearest training composition."
@@ -229,11 +226,6 @@ def _failures(result: Result, target: PredictedTarget) -> Iterator[Chart]:
     groups = quantile_groups(distance[target.rows], N_RANGES)
     if len(groups) > 1:
         yield chart(groups, meaning, "By distance to the training set", caption)
-
-
-def _label(target: PredictedTarget) -> str:
-    unit = target.target.unit
-    return f"{target.target.title} [{unit}]" if unit else target.target.title
 
 
 def _space(unit: str) -> str:
@@ -260,9 +252,9 @@ def _training(result: Result) -> Iterator[Section]:
         ranking = TASKS[task_of(target.target)].ranking
         values = history.get(f"val_{ranking.name}_{target.target.name}", [np.nan])
         if np.isfinite(values).any():
-            unit = f" [{target.target.unit}]" * bool(target.target.unit and ranking.has_unit)
+            label = with_unit(ranking.label, target.target.unit if ranking.has_unit else "")
             curve = {target.target.title: (epoch, values)}
-            chart = figures.lines(curve, "epoch", f"validation {ranking.label}{unit}", **layout)
+            chart = figures.lines(curve, "epoch", f"validation {label}", **layout)
             charts.append(Chart(chart, "", f"Validation {ranking.label}"))
     yield Section("Training", charts)
 

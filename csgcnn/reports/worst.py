@@ -36,7 +36,7 @@ def worst_ids(predictions: Predictions) -> list[str]:
     found: dict[str, None] = {}
     for target in predictions.targets:
         order = np.argsort(-severity(target), kind="stable")[:N_SHOWN]
-        found |= dict.fromkeys(predictions.ids[row] for row in target.rows[order])
+        found |= dict.fromkeys(target.ids[i] for i in order)
     return list(found)
 
 
@@ -68,7 +68,7 @@ def points_of(
     rows = target.rows[shown]
     reasons = predictions.texts.get(OUT_OF_DOMAIN, [""] * len(predictions.ids))
     points: dict[str, list[Any]] = {
-        "id": [predictions.ids[row] for row in rows],
+        "id": [target.ids[i] for i in shown],
         "formula": [formula(crystals.atoms[row]) for row in rows],
         "note": [reasons[row] for row in rows],
         "loss": numbers(severity(target)[shown]),
