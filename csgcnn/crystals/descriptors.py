@@ -3,6 +3,7 @@
 They do not depend on the choice of the cell, the origin, the orientation or the order of the sites.
 """
 
+import os
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 
 from csgcnn.crystals.crystal import Crystal, cell_volume
 from csgcnn.crystals.elements import masses, properties
+
+# The library writes to the terminal about cells that are close to a higher symmetry.
+os.environ.setdefault("SPGLIB_WARNING", "OFF")
 
 # Å: relaxed positions deviate by less from their symmetry, different positions by more.
 SYMMETRY_TOLERANCE = 0.01

@@ -168,6 +168,20 @@ def test_a_crystal_for_which_spglib_fails_is_p1(
     assert found["a [Å]"] == pytest.approx(5.64 / 2**0.5), "the reduced form of the cell as given"
 
 
+def test_nothing_is_printed_about_a_cell_close_to_a_higher_symmetry(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    lattice = np.array(
+        [
+            [-0.00217981, 2.01774326, 1.99267377],
+            [1.99860104, 0.00454838, 2.00974269],
+            [2.00531257, 2.0042316, 0.00283863],
+        ]
+    )
+    found = named(Crystal(lattice, np.array([17], dtype=np.uint8), np.full((1, 3), 0.25)))
+    assert (found["monoclinic"], capfd.readouterr().err) == (1, "")
+
+
 def test_distortions_below_the_tolerance_do_not_break_the_symmetry(
     ideal_crystals: dict[str, Crystal],
 ) -> None:
