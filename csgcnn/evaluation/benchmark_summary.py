@@ -156,17 +156,25 @@ def markdown(summary: Mapping[str, Any]) -> str:
 def _fold_table(summary: Mapping[str, Any]) -> list[str]:
     names = list(summary["baselines"][MEAN]["score"])
     labels = [metric_named(name).label for name in names]
-    parts = "train, val, test" + ", in distribution" * bool(summary["in_distribution"])
+    parts, finished = "train, val, test", {fold["fold"]: fold for fold in summary["folds"]}
+    cells = {number: [f"{fold[name]:.4f}" for name in names] for number, fold in finished.items()}
+    if inside := summary["in_distribution"]:
+        parts += ", in distribution"
+        labels.insert(1, f"{labels[0]} in distribution")
+        for own, of_fold in zip(cells.values(), inside["folds"], strict=True):
+            own.insert(1, f"{of_fold[names[0]]:.4f}")
     header = [*labels, MEAN, COMPOSITION, f"rows ({parts})", "best epoch", "minutes"]
     lines = [_row("fold", *header), _row(*["---"] * (len(header) + 1))]
-    finished = {fold["fold"]: fold for fold in summary["folds"]}
     baselines = [summary["baselines"][name] for name in (MEAN, COMPOSITION)]
     by_fold = zip(*(baseline["folds"] for baseline in baselines), strict=True)
     for number, metrics in enumerate(by_fold):
         simple = [f"{of_baseline[names[0]]:.4f}" for of_baseline in metrics]
-        lines.append(_row(number, *_fold_cells(finished.get(number), names, simple)))
+        own = cells.get(number, [""] * len(labels))
+        lines.append(_row(number, *own, *simple, *_training_cells(finished.get(number))))
     if summary["score"]:
         scores = [_mean_and_std(summary["score"][name]) for name in names]
+        if inside:
+            scores.insert(1, _mean_and_std(inside["score"][names[0]]))
         scores += [_mean_and_std(baseline["score"][names[0]]) for baseline in baselines]
         lines.append(_row("mean ± std", *scores, "", "", ""))
     return lines
@@ -193,20 +201,11 @@ def _extrapolation(summary: Mapping[str, Any], metric: Metric) -> list[str]:
     ]
 
 
-def _fold_cells(
-    fold: Mapping[str, Any] | None, names: Sequence[str], simple: Sequence[str]
-) -> list[str]:
+def _training_cells(fold: Mapping[str, Any] | None) -> list[str]:
     if fold is None:
-        return [*[""] * len(names), *simple, "", "", ""]
+        return ["", "", ""]
     sizes = ", ".join(map(str, fold["n_rows"].values()))
-    epoch = f"{fold['best_epoch']} of {fold['epochs']}"
-    return [
-        *(f"{fold[name]:.4f}" for name in names),
-        *simple,
-        sizes,
-        epoch,
-        f"{fold['minutes']:.1f}",
-    ]
+    return [sizes, f"{fold['best_epoch']} of {fold['epochs']}", f"{fold['minutes']:.1f}"]
 
 
 def _ranking(summary: Mapping[str, Any], metric: Metric) -> list[str]:

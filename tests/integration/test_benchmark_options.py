@@ -147,10 +147,12 @@ def test_errors_in_and_out_of_distribution_stand_side_by_side(
         simple = [run[f"composition_{part}_mae"]["band_gap"] for run in runs]
         folds = scores["baselines"]["composition alone"]["folds"]
         assert [fold["mae"] for fold in folds] == pytest.approx(simple)
-    assert (
-        "| MAE | out of distribution (test) | in distribution |"
-        in (tmp_path / "home" / "summary.md").read_text()
-    )
+    text = (tmp_path / "home" / "summary.md").read_text()
+    assert "| MAE | out of distribution (test) | in distribution |" in text
+    assert "| fold | MAE | MAE in distribution | RMSE |" in text
+    for fold, run in enumerate(runs):
+        both = (run[part]["band_gap"]["mae"] for part in ("test", "in_distribution"))
+        assert f"| {fold} | {' | '.join(f'{error:.4f}' for error in both)} |" in text
     splits = [read(tmp_path / "home" / f"fold-{fold}" / "splits.json") for fold in range(2)]
     assert len({id_ for split in splits for id_ in split["test"]}) == 60
     words = ["ckpt=home/fold-0", f"dataset.path={data_file}", "split=in_distribution"]
