@@ -38,7 +38,8 @@ def _overview(report: DataReport) -> Iterator[str]:
     yield f"{report.source}: {', '.join(facts)}"
     yield f"columns: {', '.join(report.columns) or 'none'}"
     for reason, ids in _kinds(report.rejected):
-        yield f"rejected: {plural(len(ids), 'record')} ({_some(ids)}): {one_line(reason)}"
+        some = ", ".join([*ids[:3], *["…"] * (len(ids) > 3)])
+        yield f"rejected: {plural(len(ids), 'record')} ({some}): {one_line(reason)}"
     for line in summary_lines(report.warnings):
         yield f"warning: {line}"
 
@@ -142,10 +143,6 @@ def _kinds(rejected: Iterable[Sequence[str]]) -> list[tuple[str, list[str]]]:
 
 def _bar(n: int, largest: int) -> str:
     return "█" * round(BAR * n / largest)
-
-
-def _some(ids: Sequence[str]) -> str:
-    return ", ".join([*ids[:3], *["…"] * (len(ids) > 3)])
 
 
 def _short(number: float) -> str:

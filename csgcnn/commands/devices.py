@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from csgcnn.commands.job import Job
-from csgcnn.config.override import parse_override
+from csgcnn.config.given import given_keys
 from csgcnn.errors import ConfigError
 from csgcnn.hardware import find_device
 
@@ -26,9 +26,8 @@ def use_present_device(cfg: DictConfig, job: Job) -> None:
         cfg: Configuration of the training, which is changed.
         job: Its folder and overrides.
     """
-    given = (parse_override(text) for text in job.overrides)
-    is_given = any(override is not None and override.key == KEY for override in given)
-    if is_given or cfg.resume is None or not (job.folder / "config.yaml").exists():
+    is_resumed = cfg.resume is not None and (job.folder / "config.yaml").exists()
+    if KEY in given_keys(job.overrides) or not is_resumed:
         return
     try:
         find_device(cfg.trainer.device)

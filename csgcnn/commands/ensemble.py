@@ -17,7 +17,7 @@ from csgcnn.commands.fitting import describe
 from csgcnn.commands.intervals import calibration_scores, interval_facts
 from csgcnn.commands.job import Job
 from csgcnn.commands.prepare import Prepared, plain, prepare
-from csgcnn.commands.refit import Facts, on_all_rows
+from csgcnn.commands.refit import Facts
 from csgcnn.config.instantiate import instantiate
 from csgcnn.config.resolved import save_resolved
 from csgcnn.config.upgrade import read_config
@@ -137,7 +137,7 @@ def _join(cfg: DictConfig, run: RunDirectory, folders: Sequence[Path]) -> float:
         content, facts = content | description, facts | of_split
         if former := Embeddings.from_plain(content.get("embeddings")):
             first = cast(CrystalGraphNetwork, network.members[0])
-            found = training_embeddings(first, on_all_rows(data) if cfg.trainer.refit else data)
+            found = training_embeddings(first, data.on_all_rows() if cfg.trainer.refit else data)
             content["embeddings"] = replace(found, percentiles=former.percentiles).plain()
     if scores := _scores(cfg, loaded, network, data):
         content["conformal"] = scores.plain()
@@ -179,7 +179,7 @@ def _about_all_folds(cfg: DictConfig, data: Prepared) -> tuple[dict[str, Any], F
     }
     description = describe(cfg, data)
     if cfg.trainer.refit:
-        description |= {**describe(cfg, on_all_rows(data)), "data": description["data"]}
+        description |= {**describe(cfg, data.on_all_rows()), "data": description["data"]}
         facts |= leaks_of_refit(data, facts)
     return description, facts
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from csgcnn import distributed
 from csgcnn.commands.intervals import calibration_scores, interval_facts
 from csgcnn.commands.prepare import Prepared
-from csgcnn.commands.refit import Facts, Refit, finish_refit, on_all_rows
+from csgcnn.commands.refit import Facts, Refit, finish_refit
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.embeddings import MAX_CANDIDATES, Embeddings
 from csgcnn.data.leakage import shared_compositions
@@ -19,7 +19,6 @@ from csgcnn.evaluation.inference import embed_rows
 from csgcnn.evaluation.unit_metrics import reported_metrics
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
-from csgcnn.runs.directory import RunDirectory
 from csgcnn.runs.results import draw_learning_curve, write_results
 from csgcnn.training.checkpointing import Checkpointer
 from csgcnn.training.kernel_fit import fit_kernel_head
@@ -62,7 +61,7 @@ def finish(
         models["test"], entries = finish_refit(refitted, network, facts)
         facts |= entries | leaks_of_refit(data, facts)
         if embeddings:
-            found = training_embeddings(models["test"], on_all_rows(data))
+            found = training_embeddings(models["test"], data.on_all_rows())
             embeddings = replace(found, percentiles=embeddings.percentiles)
         changes = refitted.description | changes | _stored(embeddings)
     if scores := calibration_scores(models["test"], data):
@@ -73,7 +72,10 @@ def finish(
     if changes or network.kernel_head:
         checkpointer.save_best(models["test"].state_dict(), **changes)
     facts |= _summary(trainer, data.dataset, "finished", start)
-    _write_results(checkpointer.run, models, data, facts)
+    run, split, plot = checkpointer.run, data.split, data.plot
+    write_results(run, models, data.store, data.dataset, split, data.batch_size, facts, plot)
+    if plot and facts["epochs"] and not distributed.rank():
+        draw_learning_curve(run.folder, data.dataset, split, facts["best_epoch"], plot)
     return facts
 
 
@@ -156,14 +158,5 @@ def leaks_of_refit(data: Prepared, facts: Facts) -> Facts:
         data: Data of the first training.
         facts: Entries of metrics.json about them.
     """
-    shared = shared_compositions(data.dataset.store, on_all_rows(data).split)
+    shared = shared_compositions(data.dataset.store, data.on_all_rows().split)
     return {"shared_compositions": facts["shared_compositions"] | {"test": shared["test"]}}
-
-
-def _write_results(
-    run: RunDirectory, models: dict[str, CrystalGraphNetwork], data: Prepared, facts: Facts
-) -> None:
-    dataset, split, plot = data.dataset, data.split, data.plot
-    write_results(run, models, data.store, dataset, split, data.batch_size, facts, plot)
-    if plot and facts["epochs"] and not distributed.rank():
-        draw_learning_curve(run.folder, dataset, split, facts["best_epoch"], plot)

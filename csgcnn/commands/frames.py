@@ -64,8 +64,8 @@ def write_frame(
 
 def _structure_column(frame: "pd.DataFrame") -> str:
     for name in frame.columns:
-        values = frame[name].dropna()
-        if len(values) and _is_structure(values.iloc[0]):
+        first = next(iter(frame[name].dropna()), None)
+        if is_structure_object(first) or is_structure_dict(first):
             return str(name)
     for name in (*STRUCTURE_COLUMNS, "file", "path", "cif", "filename"):
         if name in frame.columns:
@@ -74,10 +74,6 @@ def _structure_column(frame: "pd.DataFrame") -> str:
         "dataset: the DataFrame has no column of structures; expected pymatgen Structures, ASE "
         "Atoms, dicts, or paths in a column named structure"
     )
-
-
-def _is_structure(value: Any) -> bool:
-    return is_structure_object(value) or is_structure_dict(value)
 
 
 def _records(frame: "pd.DataFrame", column: str) -> Iterator[dict[str, Any]]:

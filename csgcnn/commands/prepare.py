@@ -68,6 +68,11 @@ class Prepared:
         """Rows of a batch without gradients."""
         return 4 * self.trainer.batch_size
 
+    def on_all_rows(self) -> "Prepared":
+        """Return the data with the validation rows among the training rows."""
+        train, val = self.split["train"], self.split["val"]
+        return replace(self, split={**self.split, "train": torch.cat([train, val]), "val": val[:0]})
+
 
 def prepare(cfg: DictConfig, reports: RecordReports) -> Prepared:
     """Select the device, read the data set, split it and place the graphs.
@@ -136,7 +141,8 @@ def build_trainer(cfg: DictConfig, data: Prepared) -> Trainer:
     sizes = output_sizes(dataset.targets)
     network = build_network(cfg, sizes, [len(one.categories) for one in dataset.inputs])
     if head := network.kernel_head:
-        distributed.run_on_all_ranks(lambda: check_kernel_head(head, dataset, split))
+        of_head = data.on_all_rows().split if data.trainer.refit else split
+        distributed.run_on_all_ranks(lambda: check_kernel_head(head, dataset, of_head))
     loss = build_loss(cfg, dataset.targets, dataset.values[split["train"]])
     return Trainer(
         network,

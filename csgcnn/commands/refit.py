@@ -9,7 +9,6 @@ last may be incomplete. Its last weights are kept.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +19,7 @@ from csgcnn.commands.prepare import Prepared, build_trainer
 from csgcnn.errors import plural
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.training.checkpointing import Checkpointer
-from csgcnn.training.kernel_fit import check_kernel_head, refit_kernel_head
+from csgcnn.training.kernel_fit import refit_kernel_head
 from csgcnn.training.length import Length
 from csgcnn.training.state import training_state
 from csgcnn.training.trainer import Trainer
@@ -41,26 +40,6 @@ class Refit(NamedTuple):
 
     trainer: Trainer
     description: dict[str, Any]
-
-
-def on_all_rows(data: Prepared) -> Prepared:
-    """Return the data with the validation rows among the training rows."""
-    train, val = data.split["train"], data.split["val"]
-    return replace(data, split={**data.split, "train": torch.cat([train, val]), "val": val[:0]})
-
-
-def check_refit(trainer: Trainer, data: Prepared) -> None:
-    """Check that the kernel head, if there is one, can be fitted to all rows of the refit.
-
-    Args:
-        trainer: The first training.
-        data: Its data.
-
-    Raises:
-        ConfigError: It cannot.
-    """
-    if head := trainer.model.kernel_head:
-        check_kernel_head(head, data.dataset, on_all_rows(data).split)
 
 
 def refit_state(checkpoint: Mapping[str, Any] | None, first: Trainer) -> Mapping[str, Any] | None:
@@ -96,7 +75,7 @@ def refit(
     """
     state_of_first = training_state(first.trainer)
     first.trainer.replay = None  # frees the memory of recorded steps
-    data = on_all_rows(data)
+    data = data.on_all_rows()
     description = {**describe(cfg, data), "data": first.description["data"]}
     torch.manual_seed(cfg.seed)
     trainer = build_trainer(cfg, data)

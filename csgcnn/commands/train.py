@@ -18,7 +18,7 @@ from csgcnn.commands.fitting import describe, fit, load_weights
 from csgcnn.commands.job import Job
 from csgcnn.commands.prepare import Prepared, build_trainer, plain, prepare
 from csgcnn.commands.ranks import follow_rank_0, leading
-from csgcnn.commands.refit import check_refit, refit, refit_state
+from csgcnn.commands.refit import refit, refit_state
 from csgcnn.commands.run_summary import how_ended, summary_line
 from csgcnn.commands.site_features import pin_site_features
 from csgcnn.config.instantiate import instantiate
@@ -96,17 +96,15 @@ def _train(
     description = describe(cfg, data)
     checkpoint = distributed.run_on_all_ranks(lambda: _checkpoint(source, description))
     _write_inputs(run, cfg, data, description)
-    was_finished = source is not None and finished_epochs(source) is not None
+    n_finished = finished_epochs(source) if source else None
     # A finished run has reported its data.
-    facts = {} if was_finished else report_data(data)
+    facts = report_data(data) if n_finished is None else {}
 
     torch.manual_seed(cfg.seed)
     trainer = build_trainer(cfg, data)
     load_weights(trainer, checkpoint["training"] if checkpoint else None, cfg)
-    if cfg.trainer.refit:
-        distributed.run_on_all_ranks(lambda: check_refit(trainer, data))
     again = refit_state(checkpoint, trainer)
-    is_done = _is_done(trainer, source if checkpoint else None)
+    is_done = bool(checkpoint) and trainer.is_over and n_finished == trainer.epoch
     _check_ranks_agree(trainer, again, description, is_done)
     if is_done:
         log.info("nothing to do: %s. Results: %s", how_ended(trainer), run.folder)
@@ -167,10 +165,6 @@ def _checkpoint(source: Path | None, description: Mapping[str, Any]) -> dict[str
     if checkpoint:
         check_same_run(checkpoint, description["config"], description["data"])
     return checkpoint
-
-
-def _is_done(trainer: Trainer, source: Path | None) -> bool:
-    return bool(trainer.is_over and source and finished_epochs(source) == trainer.epoch)
 
 
 def _check_ranks_agree(
