@@ -17,11 +17,11 @@ if TYPE_CHECKING:
         TrainingResult,
         describe,
         evaluate,
+        learning_curve,
         report,
         train,
     )
     from csgcnn.commands.card import model_card
-    from csgcnn.commands.curves import learning_curve
     from csgcnn.commands.explanations import explain
     from csgcnn.crystals.crystal import Crystal
     from csgcnn.data.store import GraphStore
@@ -82,7 +82,7 @@ _MODULES = {
     "embed": "csgcnn.screening.embedding",
     "evaluate": "csgcnn.commands.api",
     "explain": "csgcnn.commands.explanations",
-    "learning_curve": "csgcnn.commands.curves",
+    "learning_curve": "csgcnn.commands.api",
     "load": "csgcnn.predictor",
     "model_card": "csgcnn.commands.card",
     "report": "csgcnn.commands.api",

@@ -1,36 +1,40 @@
-"""Commands as functions, for scripts and notebooks: train, evaluate, describe and report."""
+"""Commands as functions, for scripts and notebooks."""
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from csgcnn.commands.arguments import DATA_FILE, compose_settings, dataset_keys, full_keys, names
+from csgcnn.commands.arguments import (
+    called,
+    compose_settings,
+    dataset_keys,
+    full_keys,
+    new_folder,
+    prepared,
+    removed_if_refused,
+)
 from csgcnn.commands.describe import describe as run_describe
 from csgcnn.commands.evaluate import evaluate as run_evaluate
 from csgcnn.commands.job import Job
+from csgcnn.commands.learning_curve import learning_curve as run_learning_curve
 from csgcnn.commands.report import report as run_report
-from csgcnn.commands.reporting import reported
 from csgcnn.commands.train import train as run_train
 from csgcnn.config.compose import to_overrides
-from csgcnn.config.paths import claim_directory
-from csgcnn.config.plugins import check_opt_in, plugins_loaded
-from csgcnn.config.settings.commands import COMMANDS
-from csgcnn.config.validate import validate
+from csgcnn.config.plugins import check_opt_in
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.evaluation.data_report import DataReport
-from csgcnn.io import read_json, writing
+from csgcnn.io import read_json
 from csgcnn.predictor import Predictor, load
 from csgcnn.runs.locate import find_run
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LEARNING_CURVE = "learning-curve"
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,13 @@ def train(
     settings |= {"target": [target] if isinstance(target, str) else target, "model": model}
     given = {key: value for key, value in settings.items() if value is not None or "." in key}
     if resume is None:
-        home = _new_folder(folder, model)
-        with _removed_if_refused(home):
+        home = new_folder(folder, model or "csgann")
+        if (home / "config.yaml").exists():
+            raise UserError(
+                f"{home} already holds a run, which is never overwritten: resume it with "
+                f"csgcnn.train(resume={str(home)!r}), or choose another folder"
+            )
+        with removed_if_refused(home):
             given |= dataset_keys(dataset, home, given)
             keys = full_keys(given)
             return _train(compose_settings("train", keys), home, verbose, keys)
@@ -125,6 +134,50 @@ def train(
     cfg = compose_settings("train", keys, home)
     check_opt_in(cfg.plugins, settings.get("plugins", ()))
     return _train(cfg, home, verbose, keys)
+
+
+def learning_curve(
+    dataset: "str | Path | pd.DataFrame | None" = None,
+    target: str | Sequence[str] | None = None,
+    sizes: Sequence[int | str] = (50, 100, 200, 400, "all"),
+    repeats: int = 3,
+    *,
+    folder: str | Path | None = None,
+    verbose: bool = True,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Measure test errors against the number of training crystals, as `csgcnn learning-curve` does.
+
+    Args:
+        dataset: Option of the group `dataset` (by default "dielectric"), a data file or folder, or
+            a DataFrame with a column of structures and columns of targets.
+        target: Column to predict, or several, of which the first one is measured.
+        sizes: Numbers of training crystals; "all" is the training part.
+        repeats: Times that the data are divided and trained on.
+        folder: Folder of the runs; those that are there are resumed. By default a new one in
+            `runs/`.
+        verbose: Whether to print what the command prints.
+        **settings: Keys and groups of the command line, as for `csgcnn.train`.
+
+    Returns:
+        The content of summary.json: `sizes`, `runs`, and `power_law`, or None with the reason in
+        `contradiction`.
+
+    Raises:
+        UserError: The data or the settings cannot be used.
+        KeyboardInterrupt: The command was interrupted; with the same folder it resumes.
+
+    Examples:
+        >>> curve = csgcnn.learning_curve("dielectric", sizes=[50, 100, 200, "all"], folder="curve")
+        >>> curve["power_law"]["extrapolated"]
+    """
+    home = new_folder(folder, LEARNING_CURVE)
+    targets = [target] if isinstance(target, str) else target
+    given = settings if targets is None else settings | {"target": targets}
+    keys = full_keys(given | dataset_keys(dataset, home, given))
+    keys |= {"sizes": list(sizes), "repeats": repeats}
+    cfg = compose_settings(LEARNING_CURVE, keys)
+    return _run(LEARNING_CURVE, run_learning_curve, cfg, home, verbose, keys)
 
 
 def evaluate(
@@ -155,7 +208,7 @@ def evaluate(
 
     paths = str(ckpt) if isinstance(ckpt, str | Path) else [*map(str, ckpt)]
     settings |= {"ckpt": paths, "split": split}
-    with _prepared("evaluate", dataset, settings, verbose) as cfg:
+    with prepared("evaluate", dataset, settings, verbose) as cfg:
         found = run_evaluate(cfg)
     return EvaluationResult(found.metrics, pd.DataFrame(found.rows, columns=found.columns))
 
@@ -184,7 +237,7 @@ def describe(
     """
     targets = [target] if isinstance(target, str) else target
     settings |= {"dataset.targets": targets} if targets is not None else {}
-    with _prepared("describe", dataset, settings, verbose) as cfg:
+    with prepared("describe", dataset, settings, verbose) as cfg:
         return run_describe(cfg)
 
 
@@ -214,63 +267,26 @@ def report(
     )
 
 
-@contextmanager
-def _prepared(
-    command: str, dataset: Any, settings: Mapping[str, Any], verbose: bool
-) -> Iterator[DictConfig]:
-    """Provide the checked configuration of a command that reads a data set."""
-    with tempfile.TemporaryDirectory() as scratch:
-        keys = dataset_keys(dataset, Path(scratch), settings)
-        cfg = compose_settings(command, {**keys, **settings})
-        with plugins_loaded(cfg.plugins), reported(verbose):
-            validate(cfg, COMMANDS[command], names(settings))
-            yield cfg
-
-
 def _train(cfg: DictConfig, folder: Path, verbose: bool, keys: Mapping[str, Any]) -> TrainingResult:
-    with plugins_loaded(cfg.plugins), reported(verbose, folder / "train.log"):
-        validate(cfg, COMMANDS["train"], names(keys))
-        try:
-            run_train(cfg, Job(folder, to_overrides(keys), recipe=cfg.recipe))
-        except SystemExit as stop:
-            raise _stopped(folder, stop.code) from None
+    _run("train", run_train, cfg, folder, verbose, keys)
     return TrainingResult(folder, tuple(cfg.plugins))
 
 
-@contextmanager
-def _removed_if_refused(folder: Path) -> Iterator[None]:
-    """Remove a new run directory if the block fails before a run is there; keep other files."""
-    try:
-        yield
-    except BaseException:
-        if not (folder / "config.yaml").exists():
-            for name in (DATA_FILE, "train.log", ".lock"):
-                (folder / name).unlink(missing_ok=True)
-            with suppress(OSError):
-                (folder / "checkpoints").rmdir()
-            with suppress(OSError):
-                folder.rmdir()
-        raise
-
-
-def _new_folder(folder: str | Path | None, model: str | None) -> Path:
-    if folder is None:
-        name = f"{datetime.now():runs/%Y-%m-%d/%H-%M-%S}_{model or 'csgann'}"
-        return Path(claim_directory(name))
-    path = Path(folder).expanduser()
-    with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
-    if (path / "config.yaml").exists():
-        raise UserError(
-            f"{path} already holds a run, which is never overwritten: resume it with "
-            f"csgcnn.train(resume={str(path)!r}), or choose another folder"
-        )
-    return path
-
-
-def _stopped(folder: Path, code: Any) -> BaseException:
-    """Return the error of a training that was stopped."""
-    has_run = (folder / "config.yaml").exists()
-    advice = f"; csgcnn.train(resume={str(folder)!r}) resumes it" if has_run else ""
-    message = f"the training was stopped{advice}"
-    return KeyboardInterrupt(message) if code == 130 else UserError(message)
+def _run(
+    command: str,
+    run: Callable[[DictConfig, Job], Any],
+    cfg: DictConfig,
+    folder: Path,
+    verbose: bool,
+    keys: Mapping[str, Any],
+) -> Any:
+    """Run a command that trains; the error of one that was stopped says how to resume it."""
+    with called(command, cfg, keys, verbose, folder / f"{command}.log"):
+        try:
+            return run(cfg, Job(folder, to_overrides(keys), recipe=cfg.recipe))
+        except SystemExit as stop:
+            function = "train(resume" if command == "train" else "learning_curve(folder"
+            has_run = any(folder.rglob("config.yaml"))
+            advice = f"; csgcnn.{function}={str(folder)!r}) resumes it" if has_run else ""
+            kind = KeyboardInterrupt if stop.code == 130 else UserError
+            raise kind(f"csgcnn {command} was stopped{advice}") from None
