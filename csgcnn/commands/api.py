@@ -204,13 +204,11 @@ def evaluate(
     Raises:
         UserError: The checkpoint or the data cannot be used.
     """
-    import pandas as pd
-
     paths = str(ckpt) if isinstance(ckpt, str | Path) else [*map(str, ckpt)]
     settings |= {"ckpt": paths, "split": split}
     with prepared("evaluate", dataset, settings, verbose) as cfg:
         found = run_evaluate(cfg)
-    return EvaluationResult(found.metrics, pd.DataFrame(found.rows, columns=found.columns))
+    return EvaluationResult(found.metrics, found.predictions)
 
 
 def describe(

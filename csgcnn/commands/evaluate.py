@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -51,8 +51,10 @@ from csgcnn.runs.predictions import OUT_OF_DOMAIN, Floats, domain_cells
 from csgcnn.runs.results import baseline_entries
 from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions, write_vectors
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import pandas as pd
 
+log = logging.getLogger(__name__)
 
 # Ends of names that are no folders, so that a table of another format is not taken for one.
 _OTHER_FORMATS = (".csv.gz", ".gz", ".parquet", ".json", ".txt", ".xlsx")
@@ -66,14 +68,12 @@ class Evaluation:
 
     Attributes:
         metrics: Metrics by target.
-        columns: Names of the columns of `rows`, with units.
-        rows: Id, known value, prediction, error and reasons for each crystal.
+        predictions: Id, known value, prediction, error and reasons for each crystal.
         facts: Further entries of metrics.json.
     """
 
     metrics: dict[str, Metrics]
-    columns: list[str]
-    rows: list[list[Any]]
+    predictions: "pd.DataFrame"
     facts: dict[str, Any]
 
 
@@ -105,7 +105,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
         evaluation = _evaluate(predictor, dataset, rows, train_rows, predicted, cfg.split or ALL)
         evaluation.facts.update(measured_intervals(predictor, store, dataset, rows, cfg.batch_size))
         if output and is_folder:
-            _write_folder(output, evaluation, _parts(dataset, predictor, rows))
+            _write_folder(output, evaluation, predictor.split or {})
             part, values = cfg.split or ALL, predicted.values
             write_vectors(output / "predictions.npz", dataset, {part: values}, {part: rows})
             has_element = elements_in(composition_features(dataset.store))[rows]
@@ -113,7 +113,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
             draw(lambda: plot_test(predicted, has_element, targets, output, plot))
             log.info("results: %s", output)
         elif output:
-            write_predictions(output, evaluation.columns, evaluation.rows)
+            _write_table(output, evaluation.predictions)
             log.info("predictions: %s", output)
     if cfg.check_invariance:
         row_of = {dataset.store.ids[row]: row for row in rows.tolist()}
@@ -170,6 +170,8 @@ def _evaluate(
     predicted: Predicted,
     part: str,
 ) -> Evaluation:
+    import pandas as pd
+
     targets = dataset.targets
     prediction, std, values = predicted.values, predicted.std, predicted.labels
     outside = domain_cells(predictor.domain, dataset.store, rows)
@@ -189,14 +191,13 @@ def _evaluate(
     by_fidelity = metrics_by_fidelity(dataset, prediction, rows)
     for line in format_fidelities(by_fidelity, targets):
         log.info(line)
-    cells = compared_rows(prediction, values, targets, std)
+    columns = compared_columns(targets, std is not None)
+    table = pd.DataFrame(compared_rows(prediction, values, targets, std), columns=columns)
+    table = table.assign(**outside)
+    table.insert(0, "id", predicted.ids)
     return Evaluation(
         metrics,
-        ["id", *compared_columns(targets, std is not None), *outside],
-        [
-            [id_, *of_row, *texts]
-            for id_, of_row, *texts in zip(predicted.ids, cells, *outside.values(), strict=True)
-        ],
+        table,
         {
             part: metrics,
             **baseline_entries(baseline, targets, part),
@@ -211,22 +212,19 @@ def _evaluate(
     )
 
 
-def _parts(dataset: Dataset, predictor: Predictor, rows: Tensor) -> list[str]:
-    """Return the part of the training's split that each row has; empty for other rows."""
-    part_of = {id_: part for part, ids in (predictor.split or {}).items() for id_ in ids}
-    return [part_of.get(dataset.store.ids[row], "") for row in rows.tolist()]
-
-
-def _write_folder(folder: Path, evaluation: Evaluation, parts: Sequence[str]) -> None:
+def _write_folder(folder: Path, evaluation: Evaluation, split: Mapping[str, Sequence[str]]) -> None:
     """Write predictions.csv and metrics.json as a run does; remove figures of other predictions."""
     for path in (path for stem in FILES for path in folder.glob(f"{stem}.*")):
         path.unlink()
-    columns = [evaluation.columns[0], "split", *evaluation.columns[1:]]
-    rows = zip(evaluation.rows, parts, strict=True)
-    write_predictions(
-        folder / "predictions.csv", columns, ([id_, part, *rest] for (id_, *rest), part in rows)
-    )
+    part_of = {id_: part for part, ids in split.items() for id_ in ids}
+    table = evaluation.predictions.copy()
+    table.insert(1, "split", [part_of.get(id_, "") for id_ in table["id"]])
+    _write_table(folder / "predictions.csv", table)
     write_json(folder / "metrics.json", evaluation.facts)
+
+
+def _write_table(path: Path, table: "pd.DataFrame") -> None:
+    write_predictions(path, [*table], table.itertuples(index=False))
 
 
 def _rows(dataset: Dataset, predictor: Predictor, part: str | None) -> tuple[Tensor, Tensor]:
