@@ -74,7 +74,7 @@ def benchmark(cfg: DictConfig, job: Job) -> None:
         ConfigError: The configuration is not that of a benchmark, or not that of earlier folds.
     """
     start = time.monotonic()
-    cfg = cfg if cfg.task.name else cross_validation(cfg)
+    cfg = cfg if cfg.task.name else _cross_validation(cfg)
     _check(cfg)
     folds = _folds_to_run(cfg.folds, cfg.task.n_folds)
     data = _read(cfg, read_data(cfg, job))
@@ -88,13 +88,10 @@ def benchmark(cfg: DictConfig, job: Job) -> None:
     log.info("%s\nResults: %s", _write_summary(cfg, job, data, runs), job.folder)
 
 
-def cross_validation(cfg: DictConfig) -> DictConfig:
+def _cross_validation(cfg: DictConfig) -> DictConfig:
     """Return the configuration of a benchmark of your own data, which has no task.
 
     A number of folds stands for the method kfold, unless the method has folds already.
-
-    Args:
-        cfg: Configuration of the benchmark.
     """
     cfg = OmegaConf.create(plain(cfg))
     split = cfg.dataset.split

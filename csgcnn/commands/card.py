@@ -104,18 +104,15 @@ def model_card(ckpt: str | Path, license_: str | None = None, name: str | None =
         "How to load": _loading(path, content),
         "Citation": CITATION,
     }
-    facts = _front_matter(name, license_, targets, content, measured)
+    facts = {"license": license_, **_front_matter(name, targets, content, measured)}
+    facts = {key: value for key, value in facts.items() if value}
     header = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
     body = "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items() if text)
     return f"---\n{header}---\n\n# {name}\n{body}"
 
 
 def _front_matter(
-    name: str,
-    license_: str | None,
-    targets: Sequence[Target],
-    content: Mapping[str, Any],
-    measured: Mapping[str, Any],
+    name: str, targets: Sequence[Target], content: Mapping[str, Any], measured: Mapping[str, Any]
 ) -> dict[str, Any]:
     data = _data_name(content)
     found = [(target, dict(_metrics(target, measured))) for target in targets]
@@ -132,13 +129,8 @@ def _front_matter(
         if of_target
     ]
     names = [*dict.fromkeys(key for _, of_target in found for key in of_target)]
-    return {
-        **({"license": license_} if license_ else {}),
-        "library_name": "csgcnn",
-        "tags": TAGS,
-        **({"metrics": names} if names else {}),
-        **({"model-index": [{"name": name, "results": results}]} if results else {}),
-    }
+    index = [{"name": name, "results": results}] if results else []
+    return {"library_name": "csgcnn", "tags": TAGS, "metrics": names, "model-index": index}
 
 
 def _predicts(targets: Sequence[Target], content: Mapping[str, Any]) -> str:
@@ -162,7 +154,7 @@ def _predicts(targets: Sequence[Target], content: Mapping[str, Any]) -> str:
 
 def _data(content: Mapping[str, Any]) -> str:
     split = content.get("split") or {}
-    rows = [("name", name)] if (name := _data_name(content)) else []
+    rows = [("name", _data_name(content))]
     rows += [(f"{part} rows", f"{len(ids):,}") for part, ids in split.items() if ids]
     rows += [("elements", str(len(content["elements"])))]
     rows += [("hash of the data", f"`{content['data']}`")] if content.get("data") else []

@@ -62,7 +62,7 @@ def describe(cfg: DictConfig) -> DataReport:
     return report
 
 
-def findings(report: DataReport) -> Iterator[list[Any]]:
+def _findings(report: DataReport) -> Iterator[list[Any]]:
     """Yield the rows of a csv file of findings, below `FINDINGS`."""
     for id_, reason in report.rejected:
         yield ["rejected", id_, "", "", "", "", reason]
@@ -110,4 +110,4 @@ def _write(report: DataReport, output: Path) -> None:
         elif output.suffix == ".json":
             write_json(output, report.to_dict())
         else:
-            write_csv(output, FINDINGS, (list(map(format_cell, row)) for row in findings(report)))
+            write_csv(output, FINDINGS, (list(map(format_cell, row)) for row in _findings(report)))

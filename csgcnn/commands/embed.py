@@ -42,6 +42,7 @@ from csgcnn.io import format_cell, replacing, write_csv
 from csgcnn.predictor import Predictor
 from csgcnn.runs.predictions import NEAREST_ID, NEAREST_NUMBERS, warning_lines
 from csgcnn.screening.embedding import Chunk, Embedding, embed_chunks
+from csgcnn.screening.table_files import write_frame
 
 log = logging.getLogger(__name__)
 
@@ -152,8 +153,7 @@ def _write_parquet(path: Path, columns: dict[str, Any], vectors: np.ndarray) -> 
     import pandas as pd
 
     features = {f"v{i}": vectors[:, i] for i in range(vectors.shape[1])}
-    with replacing(path) as file:
-        pd.DataFrame({**columns, **features}).to_parquet(file, index=False)
+    write_frame(path, pd.DataFrame({**columns, **features}))
 
 
 def _write_map(embedding: Embedding, targets: list[Target], method: str, output: Path) -> None:

@@ -2,8 +2,6 @@
 
 import logging
 from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -24,12 +22,9 @@ from csgcnn.data.given_inputs import given_values
 from csgcnn.data.record_reports import RecordReports
 from csgcnn.data.store_files import is_store
 from csgcnn.errors import ConfigError, plural
-from csgcnn.io import replacing, writing
+from csgcnn.io import writing
 from csgcnn.runs.explanations import Explanations
-from csgcnn.screening.table_files import check_format
-
-if TYPE_CHECKING:
-    import pandas as pd
+from csgcnn.screening.table_files import check_format, write_frame
 
 log = logging.getLogger(__name__)
 
@@ -82,17 +77,9 @@ def explain(cfg: DictConfig) -> int:
         return 1
     tables = Explanations.of(found, predictor.targets)
     for table, path in zip(TABLES, paths, strict=True):
-        _write(getattr(tables, table), path)
+        write_frame(path, getattr(tables, table))
     write_extxyz(output / STRUCTURES, tables.atoms)
     for line in chain.from_iterable(one.lines(predictor.targets) for one in found[:N_SHOWN]):
         log.info("%s", line)
     log.info("%s explained: %s", plural(len(found), "structure"), output)
     return exit_code(rejected, cfg.on_error)
-
-
-def _write(table: "pd.DataFrame", path: Path) -> None:
-    with replacing(path) as file:
-        if path.suffix == ".parquet":
-            table.to_parquet(file, index=False)
-        else:
-            table.to_csv(file, index=False, float_format="%.8g")

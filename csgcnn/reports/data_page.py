@@ -98,7 +98,7 @@ def _target(target: TargetReport) -> Iterator[Section]:
 
 def _histogram(found: Distribution, label: str) -> Figure:
     edges = np.linspace(found.quartiles[0], found.quartiles[-1], len(found.histogram) + 1)
-    trace = figures.bars_between(edges, np.array(found.histogram), "crystals")
+    trace = figures.bars_between(edges, np.array(found.histogram))
     return figures.figure([trace], label, "crystals", bargap=0)
 
 

@@ -99,32 +99,29 @@ def error_histogram(error: Array, label: str) -> Figure:
     low, high = np.percentile(error, [0.5, 99.5])
     edges = np.linspace(low, high if high > low else low + 1, N_BINS + 1)
     count = np.histogram(error.clip(low, high), edges)[0]
-    trace = bars_between(edges, count, "crystals")
+    trace = bars_between(edges, count)
     zero = {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1}
     zero |= {"line": {"color": TEXT, "width": 1}}
     return figure([trace], label, "crystals", shapes=[zero], bargap=0)
 
 
-def bars_between(edges: Array, count: Array, name: str) -> Figure:
+def bars_between(edges: Array, count: Array) -> Figure:
     """Return a trace of bars between edges, for a histogram.
 
     Args:
         edges: Edges of the bins [n_bins + 1].
-        count: Heights [n_bins].
-        name: What is counted.
+        count: Crystals in the bins [n_bins].
     """
     ends = [f"{a:.4g} to {b:.4g}" for a, b in pairwise(edges)]
     return {
         "type": "bar", "x": numbers((edges[:-1] + edges[1:]) / 2), "y": count.tolist(),
         "width": numbers(np.diff(edges)), "marker": {"color": ACCENT},
         "text": ends, "textposition": "none",
-        "hovertemplate": f"%{{text}}<br>%{{y}} {name}<extra></extra>",
+        "hovertemplate": "%{text}<br>%{y} crystals<extra></extra>",
     }  # fmt: skip
 
 
-def loss_by_group(
-    groups: Mapping[str, Array], x: str, y: str, overall: float, hint: str = "crystals"
-) -> Figure:
+def loss_by_group(groups: Mapping[str, Array], x: str, y: str, overall: float) -> Figure:
     """Return the mean error of groups of crystals, with 95 % intervals of the mean.
 
     Args:
@@ -132,7 +129,6 @@ def loss_by_group(
         x: What distinguishes the groups.
         y: Name of the mean error with its unit.
         overall: Mean error of all crystals, which is a line.
-        hint: What is counted.
     """
     mean = [float(of_group.mean()) for of_group in groups.values()]
     spread = [
@@ -144,7 +140,7 @@ def loss_by_group(
         "marker": {"color": ACCENT}, "customdata": [*map(len, groups.values())],
         "error_y": {"type": "data", "array": numbers(spread), "color": TEXT, "thickness": 1,
                     "width": 3},
-        "hovertemplate": f"%{{x}}<br>%{{y:.3g}}, %{{customdata}} {hint}<extra></extra>",
+        "hovertemplate": "%{x}<br>%{y:.3g}, %{customdata} crystals<extra></extra>",
     }  # fmt: skip
     line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": overall, "y1": overall}
     line |= {"line": {"color": SECOND, "width": 1, "dash": "dot"}}

@@ -27,7 +27,6 @@ from csgcnn.reports.worst import (
 )
 
 N_RANGES = 8
-COMPOSITION, CONSTANT = "composition alone", "predicting the mean"
 
 
 @dataclass(frozen=True)
@@ -75,30 +74,21 @@ def result_page(result: Result) -> Page:
     )
 
 
-def baselines(result: Result, target: PredictedTarget) -> dict[str, float]:
-    """Return the metric of simple models on the same rows, by their names.
-
-    Args:
-        result: The model.
-        target: One of its targets.
-    """
-    name, part, found = target.metric.name, result.predictions.part, {}
-    for label, prefix in ((COMPOSITION, "composition"), (CONSTANT, "baseline")):
+def _baselines(result: Result, target: PredictedTarget) -> dict[str, float]:
+    """Return the metric of simple models on the same rows, by their names."""
+    name, part, truth, found = target.metric.name, result.predictions.part, target.truth, {}
+    constant = "always the most frequent class" if target.target.classes else "predicting the mean"
+    for label, prefix in (("composition alone", "composition"), (constant, "baseline")):
         value = result.metrics.get(f"{prefix}_{part}_{name}", {}).get(target.target.name)
         if value is not None:
-            found[_constant(target) if label == CONSTANT else label] = float(value)
-    if _constant(target) not in found:
-        truth = target.truth
+            found[label] = float(value)
+    if constant not in found:
         if target.target.classes:
             value = np.bincount(truth.astype(int)).max() / len(truth)
         else:
             value = np.abs(truth - truth.mean()).mean()
-        found[f"{_constant(target)} of these crystals"] = float(value)
+        found[f"{constant} of these crystals"] = float(value)
     return found
-
-
-def _constant(target: PredictedTarget) -> str:
-    return "always the most frequent class" if target.target.classes else CONSTANT
 
 
 def _headline(result: Result, target: PredictedTarget) -> Headline:
@@ -113,7 +103,7 @@ def _headline(result: Result, target: PredictedTarget) -> Headline:
     ]
     if not target.target.classes:
         details.append(f"median error {np.median(target.loss):.3g}{unit}")
-    bars = {"this model": values[metric.name], **baselines(result, target)}
+    bars = {"this model": values[metric.name], **_baselines(result, target)}
     longest = max(bars.values()) or 1.0
     return Headline(
         target=target.target.title,

@@ -5,10 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from csgcnn.errors import ConfigError
 from csgcnn.io import csv_writer, replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMATS = (".csv", ".csv.gz", ".parquet", ".npz")
 # rows of a parquet file that are in memory at once
@@ -35,6 +38,20 @@ def check_format(path: Path, formats: Sequence[str] = FORMATS) -> str:
             f"output={path}: parquet needs pyarrow: pip install pyarrow, or use {formats[0]}"
         )
     return suffix
+
+
+def write_frame(path: Path, frame: "pd.DataFrame") -> None:
+    """Write a DataFrame atomically, as parquet or csv.
+
+    Args:
+        path: The file; its name gives the format.
+        frame: The table; numbers have eight digits in csv.
+    """
+    with replacing(path) as file:
+        if path.suffix == ".parquet":
+            frame.to_parquet(file, index=False)
+        else:
+            frame.to_csv(file, index=False, float_format="%.8g")
 
 
 def write_table(
