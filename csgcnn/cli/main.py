@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from csgcnn import __version__
 from csgcnn.cli.plain import PLAIN
 from csgcnn.cli.spelling import check_spelling
+from csgcnn.config.settings.commands import COMMANDS as SETTINGS
 from csgcnn.errors import ConfigError, UserError, nearest
 from csgcnn.hardware import Rank, read_rank
 from csgcnn.training.interruption import Interruption
@@ -173,15 +174,6 @@ def _run_plain(command: str, arguments: Sequence[str]) -> int:
 
 COMPLETION_FLAGS = ("--install-completion", "--show-completion", "--complete")
 COMMANDS: dict[str, Callable[[str, Sequence[str]], int]] = {
-    "train": _run_command,
-    "predict": _run_command,
-    "evaluate": _run_command,
-    "describe": _run_command,
-    "embed": _run_command,
-    "explain": _run_command,
-    "select": _run_command,
-    "build": _run_command,
-    "benchmark": _run_command,
-    "learning-curve": _run_command,
+    **dict.fromkeys(SETTINGS, _run_command),
     **dict.fromkeys(PLAIN, _run_plain),
 }

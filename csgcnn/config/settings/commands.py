@@ -14,7 +14,6 @@ from csgcnn.config.settings.structures import (
     SelectSettings,
     StructureSettings,
     batch_size_setting,
-    on_error_setting,
     plugins_setting,
 )
 from csgcnn.config.settings.trainer import device_setting, workers_setting
@@ -92,9 +91,6 @@ class PredictSettings(StructureSettings):
         above=0,
         below=1,
     )
-    on_error: str = on_error_setting()
-    device: str = device_setting()
-    batch_size: int = batch_size_setting()
     workers: int | None = setting(
         None,
         "Processes that build graphs, or that predict the rows of built graphs.",
@@ -103,7 +99,6 @@ class PredictSettings(StructureSettings):
         null="one per core; for built graphs one per two cores",
         effect="execution",
     )
-    plugins: list[str] = plugins_setting()
 
 
 @dataclass(slots=True)
@@ -122,12 +117,9 @@ class ExplainSettings(StructureSettings):
     )
     format: str = setting("csv", "Format of the tables.", choices=("csv", "parquet"))
     overwrite: bool = setting(False, "Replace an earlier explanation in the folder.")
-    on_error: str = on_error_setting()
-    device: str = device_setting()
     batch_size: int = setting(
         32, "Crystals that are explained at once.", at_least=1, effect="execution"
     )
-    plugins: list[str] = plugins_setting()
 
 
 @dataclass(slots=True)

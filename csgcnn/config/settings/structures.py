@@ -13,12 +13,6 @@ batch_size_setting = partial(
 plugins_setting = partial(
     setting, [], "Packages whose classes the checkpoint may name.", effect="execution"
 )
-on_error_setting = partial(
-    setting,
-    "raise",
-    "raise: exit code 1 if a structure was rejected; skip: exit code 0.",
-    choices=("raise", "skip"),
-)
 
 
 @dataclass(slots=True)
@@ -35,6 +29,8 @@ class StructureSettings:
         "File, folder, pattern or data file of structures, or a list of these.",
         is_path=True,
     )
+    output: str = setting(MISSING, "File or folder to write.", is_path=True)
+    overwrite: bool = setting(False, "Replace the files of an earlier command.")
     inputs: dict[str, Any] = setting(
         {},
         "Values of the inputs of the model for all structures, which replace columns: a value, a "
@@ -60,6 +56,14 @@ class StructureSettings:
         "rejected; warn: it is predicted, with a warning.",
         choices=("refuse", "warn"),
     )
+    on_error: str = setting(
+        "raise",
+        "raise: exit code 1 if a structure was rejected; skip: exit code 0.",
+        choices=("raise", "skip"),
+    )
+    device: str = device_setting()
+    batch_size: int = batch_size_setting()
+    plugins: list[str] = plugins_setting()
 
 
 @dataclass(slots=True)
@@ -78,12 +82,7 @@ class EmbedSettings(StructureSettings):
         choices=("pca", "tsne", "umap"),
         null="no map",
     )
-    overwrite: bool = setting(False, "Replace the files of an earlier command.")
-    on_error: str = on_error_setting()
-    device: str = device_setting()
-    batch_size: int = batch_size_setting()
     workers: int | None = workers_setting()
-    plugins: list[str] = plugins_setting()
 
 
 @dataclass(slots=True)
@@ -114,9 +113,4 @@ class SelectSettings(StructureSettings):
     )
     target: str | None = setting(None, "Target of the rule.", null="the only target", verbatim=True)
     output: str = setting("selection.csv", "Table to write (.csv).", is_path=True)
-    overwrite: bool = setting(False, "Replace the files of an earlier command.")
-    on_error: str = on_error_setting()
-    device: str = device_setting()
-    batch_size: int = batch_size_setting()
     workers: int | None = workers_setting()
-    plugins: list[str] = plugins_setting()
