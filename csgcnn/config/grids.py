@@ -1,6 +1,5 @@
 """Grids of targets whose values are lists: their points, and what excludes them."""
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -23,7 +22,12 @@ def grid_points(name: str, grid: Any) -> tuple[float, ...]:
     """
     key = f"dataset.grid.{name}"
     if isinstance(grid, str):
-        grid = _range(key, grid)
+        text, grid = grid, number_range(grid)
+        if len(grid) < 2 or grid[0] > grid[1]:
+            raise ConfigError(
+                f"{key}={text}: expected start:stop:step with 2 to {MOST_POINTS:,} points, such as "
+                "10:90:0.5"
+            )
     if not isinstance(grid, Sequence) or not 2 <= len(grid) <= MOST_POINTS:
         raise ConfigError(
             f"{key}={grid!r:.60}: expected start:stop:step, such as 10:90:0.5, or a list of 2 to "
@@ -49,17 +53,15 @@ def is_grid(points: Any) -> bool:
         return False
 
 
-def _range(key: str, text: str) -> list[float]:
+def number_range(text: str) -> list[float]:
+    """Return the numbers of `start:stop:step` with both ends; none: no range, or too long."""
     try:
         start, stop, step = map(float, text.split(":"))
         n_steps = (stop - start) / step + 1e-9  # the stop is included
     except (ValueError, ZeroDivisionError):
-        n_steps = math.nan
-    if not 1 <= n_steps < MOST_POINTS or step < 0:
-        raise ConfigError(
-            f"{key}={text}: expected start:stop:step with 2 to {MOST_POINTS:,} points, such as "
-            "10:90:0.5"
-        )
+        return []
+    if not 0 <= n_steps < MOST_POINTS:
+        return []
     # 12 digits: 0.1:0.3:0.1 ends with 0.3
     return [float(f"{start + i * step:.12g}") for i in range(int(n_steps) + 1)]
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
+from csgcnn.config.grids import MOST_POINTS, number_range
 from csgcnn.crystals.records import Record, Scalar, parse_scalar
 from csgcnn.crystals.structures import is_structure_object, text_or_file
 from csgcnn.data.inputs import Input
@@ -16,7 +17,6 @@ from csgcnn.data.store import GraphStore
 from csgcnn.errors import ConfigError, UserError, nearest, plural
 
 T = TypeVar("T")
-MOST_VALUES = 10_000  # of one input
 ALL = "all"  # every category
 
 # Values of columns [n_structures] by name, or one value for all; a DataFrame is one, too.
@@ -147,26 +147,16 @@ def _values(item: Any, column: Input) -> list[Scalar]:
     """Return the values that one item stands for."""
     if column.categories and item == ALL:
         return [*column.categories]
-    parts = item.split(":") if isinstance(item, str) and not column.categories else []
-    if len(parts) == 3:
-        return _range(item, column.name, *map(parse_scalar, parts))
+    if isinstance(item, str) and not column.categories and item.count(":") == 2:
+        if found := number_range(item):
+            return [*found]
+        raise ConfigError(
+            f"inputs.{column.name}={item}: expected start:stop:step, at most {MOST_POINTS:,} "
+            "values, such as 100:1000:100"
+        )
     options = [item, parse_scalar(item)] if isinstance(item, str) else [item]
     encoded = [column.encode(option) for option in options]
     if number := [code for code in encoded if not math.isnan(code)]:
         return [column.categories[int(number[0])] if column.categories else number[0]]
     rest = "" if column.categories else ", or a range such as 100:1000:100"
     raise ConfigError(f"inputs.{column.name}={item}: expected {column.expected}{rest}")
-
-
-def _range(text: str, name: str, start: Scalar, stop: Scalar, step: Scalar) -> list[Scalar]:
-    numbers = [value for value in (start, stop, step) if isinstance(value, float)]
-    n_steps = -1.0
-    if len(numbers) == 3 and numbers[2]:
-        n_steps = (numbers[1] - numbers[0]) / numbers[2] + 1e-9  # the stop is included
-    if not 0 <= n_steps < MOST_VALUES:
-        raise ConfigError(
-            f"inputs.{name}={text}: expected start:stop:step, at most {MOST_VALUES:,} values, such "
-            "as 100:1000:100"
-        )
-    # 12 digits: 0.1:0.3:0.1 ends with 0.3
-    return [float(f"{numbers[0] + i * numbers[2]:.12g}") for i in range(int(n_steps) + 1)]
