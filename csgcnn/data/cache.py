@@ -39,6 +39,8 @@ from csgcnn.io import exclusive_when_free, file_digest, read_json
 
 log = logging.getLogger(__name__)
 
+BUILT = "a folder of built graphs"
+
 
 def default_cache_folder() -> Path:
     """Return `$CSGCNN_CACHE`, or `csgcnn` in the cache folder of the user.
@@ -85,6 +87,8 @@ def open_dataset(
     """
     check_options(path, options, "dataset.")
     if is_store(path):
+        if cache_folder is not None:
+            raise ConfigError(f"dataset.cache_dir has no effect on {path} ({BUILT}); omit it")
         return _open_built(path, settings)
     key = content_key(path, settings, options)
     plan = store_plan(path, settings, options, cache_folder, workers)
@@ -149,7 +153,7 @@ def check_options(path: Path, options: ReadOptions, section: str = "") -> None:
     names, reader = [name for name in given if given[name] != defaults[name]], find_reader(path)
     # Built graphs have the vectors that were kept when they were built.
     names = [name for name in names if name != "vectors"]
-    kind = "a folder of built graphs"
+    kind = BUILT
     if not is_store(path):
         kind = reader.name if reader else ""
         read = getattr(reader, "columns_read", COLUMN_OPTIONS)

@@ -12,7 +12,7 @@ from csgcnn.crystals.records import ReadOptions
 from csgcnn.crystals.structure_warnings import StructureNote
 from csgcnn.data.cache import default_cache_folder, known_warnings, open_dataset
 from csgcnn.data.store import GraphStore
-from csgcnn.errors import UserError
+from csgcnn.errors import ConfigError, UserError
 
 
 def test_the_second_time_nothing_is_built(data: Path, folder: Path) -> None:
@@ -172,6 +172,13 @@ def test_a_damaged_list_of_warnings_is_refused(data_with_warning: Path, folder: 
     (store / "warnings.json").write_text('[["a", "b"]]')
     with pytest.raises(UserError, match=r"warnings\.json: .*csgcnn build"):
         open_dataset(store, SETTINGS)
+
+
+def test_a_cache_folder_is_refused_where_the_graphs_are_built(data: Path, folder: Path) -> None:
+    open_dataset(data, SETTINGS)
+    (store,) = entries(folder)
+    with pytest.raises(ConfigError, match=r"dataset\.cache_dir has no effect on .*; omit it"):
+        open_dataset(store, SETTINGS, cache_folder=folder)
 
 
 def test_a_store_that_was_saved_from_python_has_no_warnings(
