@@ -83,9 +83,9 @@ def is_missing_number(value: Scalar) -> bool:
     return isinstance(value, str) and value in _MISSING_NUMBERS
 
 
-def is_missing(cell: str) -> bool:
-    """Return whether a cell stands for a missing number or text."""
-    return none_if_missing(cell) is None or is_missing_number(cell)
+def is_missing(value: Scalar) -> bool:
+    """Return whether a value stands for a missing number or text."""
+    return none_if_missing(value) is None or is_missing_number(value)
 
 
 def parse_scalar(text: str) -> Scalar:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from csgcnn.crystals.records import Scalar, is_missing_number
+from csgcnn.crystals.records import Scalar, is_missing, is_missing_number
 from csgcnn.errors import UserError
 
 # Largest number of classes, that of the space groups; a column with more is rather a number.
@@ -84,7 +84,7 @@ def text_hint(name: str, values: Sequence[Scalar]) -> str:
     Returns:
         The advice, or nothing if some cells are numbers.
     """
-    known = [v for v in values if v is not None and v == v and not is_missing_number(v)]
+    known = [value for value in values if not is_missing(value)]
     if not known or not all(isinstance(value, str) for value in known):
         return ""
     return (

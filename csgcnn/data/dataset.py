@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from csgcnn.crystals.graph_builder import Rejected
+from csgcnn.data.columns import existing_column
 from csgcnn.data.inputs import Input, untrained_categories
 from csgcnn.data.record_reports import first_reasons, write_rejected
 from csgcnn.data.store import GraphStore, Scalar
@@ -105,13 +106,9 @@ def select_targets(
 
 def _weights(store: GraphStore, column: str, source: Path, reasons: dict[int, str]) -> list[float]:
     """Read weights of rows; a row with an impossible one gets a reason, and the weight 0."""
-    if column not in store.columns:
-        raise UserError(
-            f"dataset.weight_column={column}: {source} has no such column; the columns are "
-            f"{', '.join(store.columns) or 'none'}"
-        )
     weights = [0.0] * len(store)
-    for row, value in enumerate(store.columns[column]):
+    values = existing_column(store, column, f"dataset.weight_column={column}", source)
+    for row, value in enumerate(values):
         if isinstance(value, float | int) and 0 <= value <= LARGEST:
             weights[row] = float(value)
         else:
@@ -169,7 +166,7 @@ def check_rejected(
 
 
 def label_warnings(dataset: Dataset, train: Tensor) -> Iterator[str]:
-    """Yield warnings about labels and inputs: values without training rows, and outliers.
+    """Yield warnings about labels and inputs, such as outliers and values without training rows.
 
     Args:
         dataset: The data set.
@@ -184,6 +181,12 @@ def label_warnings(dataset: Dataset, train: Tensor) -> Iterator[str]:
         if target.classes:
             yield from _untrained_classes(target, column[known], column[train])
         elif len(known):
+            cells = dataset.store.columns[target.name]
+            if all(isinstance(cells[row], bool) for row in known.tolist()):
+                yield (
+                    f"{target.name} holds true and false, and is trained as numbers 1 and 0; for "
+                    f"classes give dataset.tasks.{target.name}=classification"
+                )
             ids = [dataset.store.ids[row] for row in known.tolist()]
             yield from _outliers(target, column[known], ids)
     yield from untrained_categories(dataset.store, dataset.inputs, train)

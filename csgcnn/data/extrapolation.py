@@ -15,9 +15,9 @@ from csgcnn.config.settings.dataset import FORWARD_METHODS, SplitSettings
 from csgcnn.crystals.elements import SYMBOLS
 from csgcnn.crystals.prototypes import PROTOTYPE
 from csgcnn.data.clusters import clusters
+from csgcnn.data.columns import column_values
 from csgcnn.data.compositions import compositions
-from csgcnn.data.grouped_splits import assign_groups
-from csgcnn.data.split_columns import column_values
+from csgcnn.data.grouped_splits import assign_groups, grouped
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.errors import ConfigError, UserError
 
@@ -57,10 +57,8 @@ def held_out(store: GraphStore, rows: Tensor, settings: SplitSettings) -> tuple[
 
 def _labels_of_fold(labels: Labels, settings: SplitSettings) -> set[Scalar]:
     """Return the labels whose rows the fold tests; each label is in one fold of each repeat."""
-    groups: dict[Scalar, list[int]] = {}
-    for position, label in enumerate(labels):
-        if label is not None:
-            groups.setdefault(label, []).append(position)
+    groups = grouped(range(len(labels)), labels)
+    groups.pop(None, None)
     n_folds = settings.folds
     if len(groups) < n_folds:
         kind = settings.method.removeprefix("leave_").replace("_", " ")

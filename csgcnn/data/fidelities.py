@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from csgcnn.crystals.records import is_missing_number, none_if_missing
+from csgcnn.crystals.records import is_missing
+from csgcnn.data.columns import existing_column
 from csgcnn.data.inputs import FIDELITY, Input
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.errors import ConfigError, UserError
@@ -49,11 +50,7 @@ def spread_fidelities(
             f"{', '.join(fidelities.values())}"
         )
     for label, column in fidelities.items():
-        if column not in store.columns:
-            raise UserError(
-                f"{key}.{label}={column}: {source} has no such column; the columns are "
-                f"{', '.join(store.columns)}"
-            )
+        existing_column(store, column, f"{key}.{label}={column}", source)
     if FIDELITY in store.columns:
         raise UserError(
             f"{key}: {source} has a column {FIDELITY}; give dataset.fidelity={FIDELITY}, or rename "
@@ -64,7 +61,7 @@ def spread_fidelities(
     values: list[Scalar] = []
     for row in range(len(store)):
         found = {label: store.columns[column][row] for label, column in fidelities.items()}
-        known = {label: value for label, value in found.items() if not _is_missing(value)}
+        known = {label: value for label, value in found.items() if not is_missing(value)}
         for label, value in (known or {[*fidelities][-1]: None}).items():
             rows.append(row)
             labels.append(label)
@@ -73,7 +70,3 @@ def spread_fidelities(
     columns = {name: [cells[row] for row in rows] for name, cells in store.columns.items()}
     columns |= {FIDELITY: [*labels], targets[0]: values}
     return GraphStore(store.graphs.take(np.array(rows)), ids, columns, store.settings)
-
-
-def _is_missing(value: Scalar) -> bool:
-    return none_if_missing(value) is None or is_missing_number(value)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from csgcnn.config.settings.dataset import DatasetSettings
 from csgcnn.crystals.graph_builder import Rejected
-from csgcnn.crystals.records import is_missing_number, none_if_missing
+from csgcnn.crystals.records import is_missing, none_if_missing
 from csgcnn.data.classes import MOST_CLASSES, labels_of, position_of
+from csgcnn.data.columns import existing_column
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.data.targets import Target
 from csgcnn.data.transforms import LARGEST
@@ -96,12 +97,8 @@ def describe_inputs(store: GraphStore, settings: DatasetSettings, source: Path) 
         key = f"dataset.fidelity={name}" if is_fidelity else f"dataset.inputs=[{name}]"
         if name in (settings.targets or ()):
             raise ConfigError(f"{key} is a target; expected other columns")
-        if name not in store.columns:
-            raise UserError(
-                f"{key}: {source} has no such column; the columns are {', '.join(store.columns)}"
-            )
-        values = store.columns[name]
-        known = [value for value in values if value is not None and not is_missing_number(value)]
+        values = existing_column(store, name, key, source)
+        known = [value for value in values if not is_missing(value)]
         # Some text among numbers is a mistake, which rejects its rows.
         n_texts = sum(isinstance(value, str | bool) for value in known)
         is_category = is_fidelity or 2 * n_texts > len(known)
@@ -239,8 +236,8 @@ def read_inputs(store: GraphStore, inputs: Sequence[Input], given: Sequence[str]
         numbers.append([column.encode(cell) for cell in cells])
         for row, number in enumerate(numbers[-1]):
             if math.isnan(number) and column.name not in given:
-                is_missing = none_if_missing(cells[row]) is None
-                text = "missing" if is_missing else f"{cells[row]!r:.40}"
+                is_absent = none_if_missing(cells[row]) is None
+                text = "missing" if is_absent else f"{cells[row]!r:.40}"
                 lacking.setdefault(row, f"{column.name} is {text}, expected {column.expected}")
     tensor = torch.tensor(numbers, dtype=torch.float32).T.contiguous()
     store.set_inputs(key, tensor, lacking)

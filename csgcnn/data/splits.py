@@ -10,13 +10,18 @@ import torch
 from torch import Tensor
 
 from csgcnn.config.settings.dataset import EXTRAPOLATING_METHODS, SplitSettings
+from csgcnn.data.columns import column_values, split_column
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.duplicates import rows_without
 from csgcnn.data.extrapolation import held_out
-from csgcnn.data.grouped_splits import assign_groups, grouped, indivisible, take_fold
-from csgcnn.data.kfold import assign_folds
+from csgcnn.data.grouped_splits import (
+    assign_folds,
+    assign_groups,
+    grouped,
+    indivisible,
+    take_fold,
+)
 from csgcnn.data.matbench import official_folds
-from csgcnn.data.split_columns import column_values, existing_column
 from csgcnn.data.split_files import CALIBRATION, PARTS, read_split
 from csgcnn.data.split_sizes import check_sizes, limit_train
 from csgcnn.data.store import GraphStore
@@ -137,7 +142,7 @@ def _stratified(store: GraphStore, shuffled: Tensor, settings: SplitSettings) ->
 
     Rows that stay together are assigned with the class of the first one.
     """
-    column = existing_column(store, settings.stratify, "stratify")
+    column = split_column(store, settings.stratify, "stratify")
     groups = indivisible(store, shuffled, settings)
     members = grouped(groups, [column[group[0]] for group in groups])
     fractions = _fractions(settings)
@@ -200,7 +205,7 @@ def _matbench(store: GraphStore, rows: Tensor, settings: SplitSettings, n_unread
 
     With `stratify`, the folds are those of a classification task with that column.
     """
-    labels = existing_column(store, settings.stratify, "stratify") if settings.stratify else None
+    labels = split_column(store, settings.stratify, "stratify") if settings.stratify else None
     fold = torch.from_numpy(official_folds(store.ids, n_unread, labels))
     in_fold = fold[rows] == settings.fold
     return _test_on(store, rows[in_fold], rows[~in_fold], settings)
@@ -211,7 +216,7 @@ def _kfold(store: GraphStore, rows: Tensor, settings: SplitSettings) -> Split:
 
     Fold number `fold` belongs to repeat `fold // folds`; each repeat divides the rows anew.
     """
-    column = existing_column(store, settings.stratify, "stratify") if settings.stratify else None
+    column = split_column(store, settings.stratify, "stratify") if settings.stratify else None
     groups = indivisible(store, rows, settings)
     labels = None if column is None else [column[group[0]] for group in groups]
     of_group = assign_folds(groups, labels, settings)

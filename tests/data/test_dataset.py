@@ -185,6 +185,16 @@ def test_outliers_and_untrained_classes_are_reported(store_with: StoreMaker) -> 
     assert only.startswith("gap of c40")
 
 
+def test_booleans_that_are_trained_as_numbers_are_reported(store_with: StoreMaker) -> None:
+    store = store_with({"flag": [True, None, False]})
+    dataset = select_targets(store, [Target("flag")], [], SOURCE)
+    (warning,) = label_warnings(dataset, dataset.rows)
+    assert "dataset.tasks.flag=classification" in warning
+    classes = Target("flag", task="classification", classes=("false", "true"))
+    dataset = select_targets(store, [classes], [], SOURCE)
+    assert not list(label_warnings(dataset, dataset.rows))
+
+
 @pytest.mark.parametrize(
     "values", [[0.5, 1.25, 3.0, 7.0] * 10, [0.0] * 40 + [1.0] * 2], ids=["ordinary", "half equal"]
 )
