@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,40 +21,32 @@ class Chart:
     Attributes:
         figure: `data` and `layout` of plotly.js. A text that begins with -- is the name of a color
             of the page, which is light or dark.
-        caption: What it shows.
-        title: Its title.
         is_wide: Whether it takes the whole width of the page.
         points: Name of the points that it shows, which a selection in it filters.
-        kind: Name of the template block.
     """
 
+    kind = "chart"
     figure: Figure
     caption: str = ""
     title: str = ""
     is_wide: bool = False
     points: str = ""
-    kind: str = "chart"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table.
+    """A table, in which numbers are aligned to the right.
 
     Attributes:
-        header: Names of the columns.
-        rows: Cells; numbers are aligned to the right.
-        caption: What it shows.
-        title: Its title.
         is_folded: Whether it is shown on demand.
-        kind: Name of the template block.
     """
 
+    kind = "table"
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
     caption: str = ""
     title: str = ""
     is_folded: bool = False
-    kind: str = "table"
 
 
 @dataclass(frozen=True)
@@ -68,27 +60,20 @@ class CrystalTable:
         n_shown: Number of rows of the table.
         unit: Unit of the errors.
         note: Where the structures are from, or why there are none.
-        kind: Name of the template block.
     """
 
+    kind = "crystals"
     name: str
     points: dict[str, list[Any]]
     structures: dict[str, list[Figure]]
     n_shown: int
     unit: str
     note: str
-    kind: str = "crystals"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page.
-
-    Attributes:
-        title: Its title.
-        blocks: Charts and tables.
-        text: A paragraph below the title.
-    """
+    """A section of the page, with a paragraph below its title."""
 
     title: str
     blocks: Sequence[Chart | Table | CrystalTable]
@@ -100,10 +85,6 @@ class Headline:
     """The answer for one target.
 
     Attributes:
-        target: Title of the target.
-        metric: Name of the metric.
-        value: Its value, as text.
-        unit: Its unit.
         detail: Interval and further metrics.
         bars: Name, value as text, and relative length of this model and of the baselines.
     """
@@ -122,8 +103,6 @@ class Check:
 
     Attributes:
         status: good, warn or info.
-        title: What was checked.
-        text: The result.
     """
 
     status: str
@@ -136,11 +115,8 @@ class Page:
     """A report.
 
     Attributes:
-        title: Its title.
-        subtitle: What it is about.
         headlines: The answers, shown first.
         checks: What to know before trusting them.
-        sections: The remainder.
         facts: Lines at the end: versions, paths, commands.
     """
 
@@ -149,7 +125,7 @@ class Page:
     headlines: Sequence[Headline] = ()
     checks: Sequence[Check] = ()
     sections: Sequence[Section] = ()
-    facts: Sequence[str] = field(default_factory=list)
+    facts: Sequence[str] = ()
 
 
 def write_page(page: Page, path: Path) -> None:
