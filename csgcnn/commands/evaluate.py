@@ -15,7 +15,7 @@ from torch import Tensor
 
 from csgcnn import __version__
 from csgcnn.commands.intervals import measured_intervals
-from csgcnn.commands.outputs import check_folder, check_parent
+from csgcnn.commands.outputs import check_folder, check_output
 from csgcnn.commands.prepare import (
     dataset_settings,
     load_dataset,
@@ -23,7 +23,7 @@ from csgcnn.commands.prepare import (
     plain,
     read_options,
 )
-from csgcnn.commands.structures import load_model
+from csgcnn.commands.structures import listed, load_model
 from csgcnn.config.paths import data_path, user_path
 from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.crystals.crystal import Crystal, Unusable
@@ -88,7 +88,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
         ConfigError: The output exists.
     """
     output = user_path(cfg.output) if cfg.output else None
-    is_folder = output is not None and _is_folder(output, cfg.overwrite)
+    is_folder = output is not None and _is_folder(output, cfg)
     predictor = load_model(cfg)
     reports = RecordReports.beside(output or Path("evaluation.csv"))
     if not output:
@@ -130,14 +130,15 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     return evaluation
 
 
-def _is_folder(output: Path, overwrite: bool) -> bool:
+def _is_folder(output: Path, cfg: DictConfig) -> bool:
     """Check the output, and return whether it is a folder and not a table."""
     if output.name.endswith(".csv") and not output.is_dir():
-        check_parent(output)
+        inputs = map(user_path, [*listed(cfg.ckpt), cfg.dataset.path])
+        check_output(output, [], inputs, overwrite=True)
         return False
     if output.name.endswith(_OTHER_FORMATS):
         raise ConfigError(f"output={output}: expected a folder, or a table: NAME.csv")
-    check_folder(output, overwrite)
+    check_folder(output, cfg.overwrite)
     return True
 
 

@@ -90,7 +90,8 @@ def _paired(ranked: Ranked, start: str) -> Iterator[Section]:
         better = float((theirs < own).mean())
         cells = (f"{found.mean:+.3g}", f"{found.low:+.3g} to {found.high:+.3g}", f"{better:.0%}")
         rows.append((result.name, *cells, len(one), _verdict(found)))
-        if len(scatters) < N_SCATTERS and not target.target.classes:
+        has_errors = (own + theirs).any() and not target.target.classes
+        if len(scatters) < N_SCATTERS and has_errors:
             ids = [best.ids[row] for row in one]
             chart = _scatter(own, theirs, ids, (first.name, result.name), best.unit)
             scatters.append(Chart(chart, "", f"Errors of {result.name}"))

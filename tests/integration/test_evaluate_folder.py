@@ -46,6 +46,15 @@ def test_all_rows_name_their_part(
     assert (metrics["n_rows"], metrics["n_in_training"]) == ({"all": 60}, 48)
 
 
+def test_a_table_never_replaces_the_data_set(csgcnn: Command, run: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data.csv"
+    data.write_text("id,cif,band_gap\n")
+    words = [f"ckpt={run}", "dataset=csv", "dataset.path=data.csv", "output=data.csv"]
+    answer = csgcnn("evaluate", *words, cwd=tmp_path)
+    assert (answer.code, "data.csv is an input" in answer.err) == (2, True), answer.said
+    assert data.read_text() == "id,cif,band_gap\n"
+
+
 def test_earlier_results_are_kept(
     csgcnn: Command, words: list[str], run: Path, tmp_path: Path
 ) -> None:

@@ -90,6 +90,13 @@ def test_standard_deviations_are_compared_with_the_errors(tmp_path: Path) -> Non
     assert "Calibration" in text
 
 
+def test_models_without_errors_are_compared(tmp_path: Path) -> None:
+    exact = [
+        write_table(tmp_path / name, IDS, *some_predictions(N, 0)) for name in ("a.csv", "b.csv")
+    ]
+    assert "no difference" in text_of(csgcnn.report(*exact))
+
+
 def test_models_are_compared_on_the_same_crystals(tmp_path: Path) -> None:
     good = write_table(tmp_path / "good.csv", IDS, *some_predictions(N, 0.1, seed=1))
     poor = write_table(tmp_path / "poor.csv", IDS[50:], *(
