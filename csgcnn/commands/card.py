@@ -85,7 +85,7 @@ def model_card(ckpt: str | Path, license_: str | None = None, name: str | None =
     Raises:
         UserError: The checkpoint cannot be used.
     """
-    path = find_checkpoint(Path(ckpt), "ckpt")
+    path = find_checkpoint(Path(ckpt), "ckpt").absolute()
     content = load_checkpoint(path)
     targets = [Target(**target) for target in content["targets"]]
     run = path.parent.parent / "metrics.json"

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 SMALL = 3000  # crystals below which a kernel on site features is better than a network
 
 
-def report_data(data: Prepared) -> dict[str, Any]:
+def data_facts(data: Prepared) -> dict[str, Any]:
     """Log the data and warn of what may mislead; return the facts for metrics.json."""
     dataset, store, split = data.dataset, data.dataset.store, data.split
     sizes = ", ".join(f"{len(rows)} {part}" for part, rows in split.items())

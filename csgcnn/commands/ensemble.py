@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from csgcnn import distributed
 from csgcnn.commands.finish import calibrated, leaks_of_refit, training_embeddings
-from csgcnn.commands.fitting import describe
+from csgcnn.commands.fitting import describe_training
 from csgcnn.commands.intervals import calibration_scores, interval_facts
 from csgcnn.commands.job import Job
 from csgcnn.commands.prepare import Prepared, plain, prepare
@@ -177,9 +177,9 @@ def _about_all_folds(cfg: DictConfig, data: Prepared) -> tuple[dict[str, Any], F
         "duplicates_across_splits": count_duplicates(store, split)[0],
         "shared_compositions": shared_compositions(store, split),
     }
-    description = describe(cfg, data)
+    description = describe_training(cfg, data)
     if cfg.trainer.refit:
-        description |= {**describe(cfg, data.on_all_rows()), "data": description["data"]}
+        description |= {**describe_training(cfg, data.on_all_rows()), "data": description["data"]}
         facts |= leaks_of_refit(data, facts)
     return description, facts
 

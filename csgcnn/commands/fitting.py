@@ -24,7 +24,7 @@ from csgcnn.training.transfer import initialize_from
 log = logging.getLogger(__name__)
 
 
-def describe(cfg: DictConfig, data: Prepared) -> dict[str, Any]:
+def describe_training(cfg: DictConfig, data: Prepared) -> dict[str, Any]:
     """Return what a checkpoint holds beside weights: what prediction needs, and the origin.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig
 
-from csgcnn.commands.fitting import describe, fit, load_weights
+from csgcnn.commands.fitting import describe_training, fit, load_weights
 from csgcnn.commands.prepare import Prepared, build_trainer
 from csgcnn.errors import plural
 from csgcnn.nn.network import CrystalGraphNetwork
@@ -76,7 +76,7 @@ def refit(
     state_of_first = training_state(first.trainer)
     first.trainer.replay = None  # frees the memory of recorded steps
     data = data.on_all_rows()
-    description = {**describe(cfg, data), "data": first.description["data"]}
+    description = {**describe_training(cfg, data), "data": first.description["data"]}
     torch.manual_seed(cfg.seed)
     trainer = build_trainer(cfg, data)
     trainer.set_length(_length(first.trainer, trainer.length.n_batches))

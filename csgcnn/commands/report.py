@@ -178,9 +178,15 @@ def _with_details(result: Result, source: Source, structures: str | None) -> Res
 
 
 def _columns(table: Path) -> dict[str, list[float]]:
+    """Return the columns of metrics.csv, with a gap between the members of an ensemble."""
     import pandas as pd
 
-    return pd.read_csv(table).astype(float).to_dict("list") if table.is_file() else {}
+    if not table.is_file():
+        return {}
+    frame = pd.read_csv(table).astype(float)
+    members = [own for _, own in frame.groupby("member")] if "member" in frame else [frame]
+    parts = [part for own in members for part in (own, own[:0].reindex([0]))][:-1]
+    return pd.concat(parts).to_dict("list")
 
 
 def _site_values(folder: Path, predictions: Predictions) -> dict[str, SiteValues]:

@@ -10,11 +10,11 @@ import torch
 from omegaconf import DictConfig
 
 from csgcnn import distributed
-from csgcnn.commands.data_facts import report_data
+from csgcnn.commands.data_facts import data_facts
 from csgcnn.commands.devices import other_device, use_present_device
 from csgcnn.commands.ensemble import train_ensemble
 from csgcnn.commands.finish import finish, write_pruned
-from csgcnn.commands.fitting import describe, fit, load_weights
+from csgcnn.commands.fitting import describe_training, fit, load_weights
 from csgcnn.commands.job import Job
 from csgcnn.commands.prepare import Prepared, build_trainer, plain, prepare
 from csgcnn.commands.ranks import follow_rank_0, leading
@@ -93,12 +93,12 @@ def _train(
     start = time.perf_counter()
     data = prepare(cfg, RecordReports.within(run.folder))
     _check_search(data, should_prune)
-    description = describe(cfg, data)
+    description = describe_training(cfg, data)
     checkpoint = distributed.run_on_all_ranks(lambda: _checkpoint(source, description))
     _write_inputs(run, cfg, data, description)
     n_finished = finished_epochs(source) if source else None
     # A finished run has reported its data.
-    facts = report_data(data) if n_finished is None else {}
+    facts = data_facts(data) if n_finished is None else {}
 
     torch.manual_seed(cfg.seed)
     trainer = build_trainer(cfg, data)
@@ -111,7 +111,7 @@ def _train(
         return trainer.best_score
     if checkpoint:
         _log_resumed(trainer, again, checkpoint, run)
-    facts = facts or report_data(data)
+    facts = facts or data_facts(data)
 
     checkpointer = Checkpointer(
         run,

@@ -227,7 +227,9 @@ def _training(result: Result) -> Iterator[Section]:
     history = result.history
     if not history:
         return
-    epoch, best = history["epoch"], result.metrics.get("best_epoch")
+    epoch = history["epoch"]
+    # Each member of an ensemble has its own.
+    best = None if "member" in history else result.metrics.get("best_epoch")
     mark = {"type": "line", "x0": best, "x1": best, "yref": "paper", "y0": 0, "y1": 1}
     mark |= {"line": {"color": "--muted", "width": 1, "dash": "dot"}}
     layout: dict[str, Any] = {"shapes": [mark] if best else []}

@@ -46,6 +46,8 @@ def test_the_card_of_a_run_states_its_errors_data_and_domain(
     answer = csgcnn(*words, cwd=tmp_path)
     assert (answer.code, "overwrite=true to replace" in answer.err) == (2, True)
     assert csgcnn(*words, "overwrite=true", cwd=tmp_path).code == 0
+    with chdir(run / "checkpoints"):
+        assert row in api.model_card("best.ckpt")
 
 
 def test_what_is_unknown_is_left_out(csgcnn: Command, run: Path, tmp_path: Path) -> None:

@@ -90,6 +90,14 @@ def test_standard_deviations_are_compared_with_the_errors(tmp_path: Path) -> Non
     assert "Calibration" in text
 
 
+def test_the_curves_of_the_members_of_an_ensemble_are_not_joined(table: Path) -> None:
+    lines = ["member,epoch,train_loss", "0,1,3.0", "0,2,2.0", "1,1,4.0"]
+    (table.parent / "metrics.csv").write_text("\n".join(lines))
+    charts = [item for item in embedded(csgcnn.report(table.parent)) if "data" in item]
+    (curve,) = next(c["data"] for c in charts if c["data"][0].get("name") == "training")
+    assert (curve["x"], curve["y"]) == ([1, 2, None, 1], [3, 2, None, 4])
+
+
 def test_models_without_errors_are_compared(tmp_path: Path) -> None:
     exact = [
         write_table(tmp_path / name, IDS, *some_predictions(N, 0)) for name in ("a.csv", "b.csv")
