@@ -23,9 +23,6 @@ log = logging.getLogger(__name__)
 def build(cfg: DictConfig) -> int:
     """Build the graphs, or resume building them.
 
-    Args:
-        cfg: Configuration of the command.
-
     Returns:
         The exit code: 1 if records were rejected and dataset.on_error is not skip.
 

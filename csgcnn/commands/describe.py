@@ -37,9 +37,6 @@ FINDINGS = ("finding", "id", "other_id", "target", "value", "expected", "message
 def describe(cfg: DictConfig) -> DataReport:
     """Describe a data set; rejected records are part of the report.
 
-    Args:
-        cfg: Configuration of the command.
-
     Raises:
         UserError: The data cannot be read, or the output cannot be written.
     """

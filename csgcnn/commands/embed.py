@@ -54,9 +54,6 @@ SITES, MAP, PAGE = ".sites.parquet", ".map.csv", ".map.html"
 def embed(cfg: DictConfig) -> int:
     """Embed all usable structures and write their vectors.
 
-    Args:
-        cfg: Configuration of the command.
-
     Returns:
         The exit code: 1 if nothing was embedded, or if structures were rejected and on_error is
         not skip.

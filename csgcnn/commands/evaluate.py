@@ -80,9 +80,6 @@ class Evaluation:
 def evaluate(cfg: DictConfig) -> Evaluation:
     """Predict all rows of a data set, or those of one part of its split, and log the errors.
 
-    Args:
-        cfg: Configuration of the command.
-
     Raises:
         UserError: The checkpoint or the data cannot be used.
         ConfigError: The output exists.

@@ -39,9 +39,6 @@ N_SHOWN = 5
 def explain(cfg: DictConfig) -> int:
     """Explain the predictions for all usable structures, and write tables and an xyz file.
 
-    Args:
-        cfg: Configuration of the command.
-
     Returns:
         The exit code: 1 if nothing was explained, or if structures were rejected and on_error is
         not skip.

@@ -15,14 +15,7 @@ from csgcnn.crystals.graph_builder import GraphPlan, Rejected
 from csgcnn.crystals.graphs import find_neighbors, to_graphs
 from csgcnn.crystals.records import Record
 from csgcnn.crystals.structure_warnings import StructureNote, summary_lines
-from csgcnn.data.given_inputs import (
-    NO_INPUTS,
-    NOTHING_GIVEN,
-    Given,
-    Inputs,
-    points,
-    records_of,
-)
+from csgcnn.data.given_inputs import NO_INPUTS, NOTHING_GIVEN, Given, Inputs, points, records_of
 from csgcnn.data.inputs import Input, usable_rows
 from csgcnn.data.record_stores import stores_of
 from csgcnn.data.store import GraphStore

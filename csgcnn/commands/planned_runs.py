@@ -73,11 +73,7 @@ class PlannedRun:
 
 
 def run_config(cfg: DictConfig) -> DictConfig:
-    """Return the configuration of a training, without the keys that only the command has.
-
-    Args:
-        cfg: Configuration of the command.
-    """
+    """Return the configuration of a training, without the keys that only the command has."""
     names = {item.name for item in fields(RunSettings)}
     run = OmegaConf.create({name: value for name, value in plain(cfg).items() if name in names})
     run.resume = "auto"

@@ -45,6 +45,8 @@ from csgcnn.screening.workers import Source, predict_store
 
 log = logging.getLogger(__name__)
 
+NO_INTERVALS = "this model, which predicts no standard deviation and has no calibration rows"
+
 Chunks = Callable[[PartialTable], Iterator[Prediction]]
 
 
@@ -105,12 +107,7 @@ def _check_read(cfg: DictConfig, predictor: Predictor, sources: Sequence[str]) -
     """Check that the model or the structures leave no value that was given without effect."""
     unread = []
     if not predictor.has_intervals:
-        unread.append(
-            (
-                "level",
-                "this model, which predicts no standard deviation and has no calibration rows",
-            )
-        )
+        unread.append(("level", NO_INTERVALS))
     if any(is_store(user_path(source)) for source in sources):
         of_records = ("id_column", "structure_column", "all_blocks", "formula_mismatch")
         unread += [(key, "built graphs") for key in of_records]

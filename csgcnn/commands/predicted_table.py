@@ -8,13 +8,7 @@ from omegaconf import DictConfig
 from csgcnn.data.targets import with_unit
 from csgcnn.errors import plural
 from csgcnn.predictor import Predictor
-from csgcnn.runs.predictions import (
-    IN_TRAINING,
-    NEAREST_NUMBERS,
-    TRUE,
-    DomainSummary,
-    text_columns,
-)
+from csgcnn.runs.predictions import IN_TRAINING, NEAREST_NUMBERS, TRUE, DomainSummary, text_columns
 from csgcnn.runs.tables import predicted_columns
 from csgcnn.screening.selection import Selection, selection
 from csgcnn.screening.table_files import write_table

@@ -101,12 +101,7 @@ def refit(
 
 
 def _length(first: Trainer, n_batches: int) -> Length:
-    """Return the length of the refit.
-
-    Args:
-        first: The first training.
-        n_batches: Steps of an epoch of the refit.
-    """
+    """Return the length of a refit with so many steps in an epoch."""
     n_steps = first.best_epoch * first.length.n_batches
     return Length(n_batches, first.length.n_scheduled, n_steps)
 

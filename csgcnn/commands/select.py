@@ -18,9 +18,6 @@ log = logging.getLogger(__name__)
 def select(cfg: DictConfig) -> int:
     """Choose structures and write them with their ranks and reasons.
 
-    Args:
-        cfg: Configuration of the command.
-
     Returns:
         The exit code: 1 if nothing was chosen, or if structures were rejected and on_error is not
         skip.
