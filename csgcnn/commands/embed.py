@@ -171,7 +171,10 @@ def _write_map(embedding: Embedding, targets: list[Target], method: str, output:
         for id_, *values in zip(embedding.ids, *colorings.values(), strict=True)
         for of_row in [dict(zip(colorings, values, strict=True))]
     ]
-    known = {name: values for name, values in colorings.items() if _is_known(values)}
+    # NaN and "" are unknown.
+    known = {
+        k: values for k, values in colorings.items() if any(v == v and v != "" for v in values)
+    }
     title = f"{NAMES[method]} of {plural(len(embedding.ids), 'crystal')}"
     write_map(page, xy, texts, known, title)
     log.info("map: %s, coordinates: %s", page, path)
@@ -198,9 +201,3 @@ def _colorings(embedding: Embedding, targets: list[Target]) -> dict[str, list[An
             errors = (values[:, 0] - numbers).tolist()
             found[with_unit(f"{name}_error", target.unit)] = errors
     return found | {"chemistry": chemistry(embedding.elements)}
-
-
-def _is_known(values: list[Any]) -> bool:
-    if isinstance(values[0], str):
-        return any(values)
-    return bool(np.isfinite(np.array(values, float)).any())

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -57,10 +56,15 @@ class PlannedRun:
             UserError: The run was started with other data.
         """
         folder = home / self.name
-        if checkpoint := _checkpoint(folder, self.config.ensemble > 1):
+        checkpoint, best = None, folder / "checkpoints" / "best.ckpt"
+        if self.config.ensemble == 1:
+            checkpoint = last_checkpoint(best.parent)
+        elif best.exists():
+            # of a finished ensemble
+            checkpoint = load_checkpoint(best)
+        if checkpoint:
             check_same_run(checkpoint, plain(self.config), self.digest, is_fold=True)
-            return (folder / "metrics.json").exists()
-        return False
+        return bool(checkpoint) and (folder / "metrics.json").exists()
 
     def result(self, home: Path, target: Target) -> Fold | None:
         """Return the result of the run if it is finished.
@@ -139,11 +143,3 @@ def train_unfinished(
             log.warning("rerun the same command to resume all runs")
             raise
         on_trained()
-
-
-def _checkpoint(folder: Path, is_ensemble: bool) -> dict[str, Any] | None:
-    """Return the checkpoint of a run; an ensemble has one when it is finished."""
-    best = folder / "checkpoints" / "best.ckpt"
-    if is_ensemble:
-        return load_checkpoint(best) if best.exists() else None
-    return last_checkpoint(best.parent)

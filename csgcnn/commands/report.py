@@ -37,11 +37,7 @@ _NOT_COMPARED = ("hydra", "defaults")
 
 @dataclass(frozen=True)
 class Source:
-    """A run, the folder of an evaluation, or a table of predictions.
-
-    Attributes:
-        path: The folder or the table.
-    """
+    """A run, the folder of an evaluation, or a table of predictions."""
 
     path: Path
 

@@ -39,7 +39,9 @@ def summary_line(trainer: Trainer, facts: Mapping[str, Any], recipe: str | None)
         idle = plural(trainer.settings.patience or 0, "epoch")
         parts.append(f"stopped early, {idle} brought no improvement (trainer.patience)")
     elif 0 < trainer.epoch < (usual := recipe_epochs(recipe) or 0):
-        ended = "the schedule has ended; " if _has_ended(trainer) else ""
+        highest = max(row["lr"] for row in trainer.history)
+        has_ended = trainer.optimizer.param_groups[0]["lr"] <= ENDED * highest
+        ended = "the schedule has ended; " if has_ended else ""
         parts.append(f"{ended}the recipe has {usual} epochs")
     return "; ".join(parts)
 
@@ -62,11 +64,6 @@ def recipe_epochs(name: str | None) -> int | None:
         return None
     epochs = OmegaConf.select(OmegaConf.load(path), "trainer.max_epochs")
     return epochs or TrainerSettings().max_epochs
-
-
-def _has_ended(trainer: Trainer) -> bool:
-    rates = [row["lr"] for row in trainer.history]
-    return trainer.optimizer.param_groups[0]["lr"] <= ENDED * max(rates)
 
 
 def learned_weights(trainer: Trainer) -> str:

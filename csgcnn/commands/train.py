@@ -95,7 +95,9 @@ def _train(
     _check_search(data, should_prune)
     description = describe_training(cfg, data)
     checkpoint = distributed.run_on_all_ranks(lambda: _checkpoint(source, description))
-    _write_inputs(run, cfg, data, description)
+    save_resolved(cfg, run.folder / "config.yaml")
+    run.write_json("environment.json", environment(data.device))
+    run.write_json("splits.json", description["split"])
     n_finished = finished_epochs(source) if source else None
     # A finished run has reported its data.
     facts = data_facts(data) if n_finished is None else {}
@@ -150,14 +152,6 @@ def _check_search(data: Prepared, should_prune: ShouldPrune | None) -> None:
             "trainer.refit=true has no effect on a search, which compares validation errors; "
             "give it to the training with the best values"
         )
-
-
-def _write_inputs(
-    run: RunDirectory, cfg: DictConfig, data: Prepared, description: Mapping[str, Any]
-) -> None:
-    save_resolved(cfg, run.folder / "config.yaml")
-    run.write_json("environment.json", environment(data.device))
-    run.write_json("splits.json", description["split"])
 
 
 def _checkpoint(source: Path | None, description: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -35,8 +35,6 @@ class Result:
 
     Attributes:
         name: Name of the run or table.
-        predictions: The predictions.
-        crystals: The predicted crystals.
         metrics: Content of metrics.json; empty for a table alone.
         minutes: Time of the training, if it is known.
         history: Columns of metrics.csv.
