@@ -98,9 +98,7 @@ CROSS_ENTROPY = Metric(
 )  # fmt: skip
 
 # Those of a target with a grid have the names of those of a number.
-MAE_OF_GRID = replace(MAE, task=GRID, compute=number_metrics.grid_mean_absolute_error)
-RMSE_OF_GRID = replace(RMSE, task=GRID, compute=number_metrics.grid_root_mean_square_error)
-R2_OF_GRID = replace(R2, task=GRID, compute=number_metrics.grid_r2)
+MAE_OF_GRID, RMSE_OF_GRID, R2_OF_GRID = (replace(each, task=GRID) for each in (MAE, RMSE, R2))
 WASSERSTEIN = Metric(
     "wasserstein", "Wasserstein distance", GRID, number_metrics.wasserstein, lower_is_better=True
 )

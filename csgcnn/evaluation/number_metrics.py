@@ -11,75 +11,48 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def mean_absolute_error(prediction: Tensor, truth: Tensor) -> float:
-    """Return mean |prediction - truth|.
+def mean_absolute_error(prediction: Tensor, truth: Tensor, *grid: Tensor) -> float:
+    """Return the mean of |prediction - truth| over all known values.
 
     Args:
-        prediction: Predictions [n_rows].
-        truth: True values [n_rows].
+        prediction: Predictions.
+        truth: True values.
+        *grid: The points of a target with a grid; not used.
     """
-    return (prediction.double() - truth.double()).abs().mean().item()
+    return _mean((prediction.double() - truth.double()).abs(), truth).item()
 
 
-def root_mean_square_error(prediction: Tensor, truth: Tensor) -> float:
-    """Return sqrt(mean (prediction - truth)²).
+def root_mean_square_error(prediction: Tensor, truth: Tensor, *grid: Tensor) -> float:
+    """Return sqrt(mean (prediction - truth)²) over all known values.
 
     Args:
-        prediction: Predictions [n_rows].
-        truth: True values [n_rows].
+        prediction: Predictions.
+        truth: True values.
+        *grid: The points of a target with a grid; not used.
     """
-    return (prediction.double() - truth.double()).square().mean().sqrt().item()
+    return _mean((prediction.double() - truth.double()).square(), truth).sqrt().item()
 
 
-def r2(prediction: Tensor, truth: Tensor) -> float:
+def r2(prediction: Tensor, truth: Tensor, *grid: Tensor) -> float:
     """Return 1 - sum (prediction - truth)² / sum (truth - mean)², NaN if the truth is constant.
 
-    Args:
-        prediction: Predictions [n_rows].
-        truth: True values [n_rows].
-    """
-    truth = truth.double()
-    total = (truth - truth.mean()).square().sum()
-    error = (prediction.double() - truth).square().sum()
-    return (1 - error / total).item() if total > 0 else NAN
-
-
-def grid_mean_absolute_error(prediction: Tensor, truth: Tensor, grid: Tensor) -> float:
-    """Return the mean of |prediction - truth| over the known points of all rows.
+    With a grid, each point has a mean of its own: predicting these has the value 0.
 
     Args:
         prediction: Predictions.
         truth: True values.
-        grid: Not used.
-    """
-    return (prediction.double() - truth.double()).abs().nanmean().item()
-
-
-def grid_root_mean_square_error(prediction: Tensor, truth: Tensor, grid: Tensor) -> float:
-    """Return sqrt(mean (prediction - truth)²) over the known points of all rows.
-
-    Args:
-        prediction: Predictions.
-        truth: True values.
-        grid: Not used.
-    """
-    return (prediction.double() - truth.double()).square().nanmean().sqrt().item()
-
-
-def grid_r2(prediction: Tensor, truth: Tensor, grid: Tensor) -> float:
-    """Return 1 - sum (prediction - truth)² / sum (truth - mean of its point)².
-
-    A prediction of the mean of each point has the value 0. NaN if all rows are equal.
-
-    Args:
-        prediction: Predictions.
-        truth: True values.
-        grid: Not used.
+        *grid: The points of a target with a grid; not used.
     """
     truth = truth.double()
     total = (truth - truth.nanmean(0)).square().nansum()
-    error = (prediction.double() - truth).square().nansum()
+    error = (prediction.double() - truth).square().where(truth.isfinite(), 0.0).sum()
     return (1 - error / total).item() if total > 0 else NAN
+
+
+def _mean(values: Tensor, truth: Tensor) -> Tensor:
+    """Return the mean of the values whose truth is known."""
+    known = truth.isfinite()
+    return values.where(known, 0.0).sum() / known.sum()
 
 
 def wasserstein(prediction: Tensor, truth: Tensor, grid: Tensor) -> float:

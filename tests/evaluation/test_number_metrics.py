@@ -27,6 +27,14 @@ def test_closed_forms_leave_missing_points_out() -> None:
     assert found["r2"] == pytest.approx(1 - 10 / 10)
 
 
+def test_a_prediction_that_is_not_finite_is_not_left_out() -> None:
+    truth = torch.tensor([[0.0, 2, NAN, 4], [2, 2, NAN, 0]])
+    prediction = truth.clone()
+    prediction[0, 0] = NAN
+    found = target_metrics(prediction, truth, [DOS])["dos"]
+    assert all(math.isnan(found[name]) for name in ("mae", "rmse", "r2"))
+
+
 def test_the_mean_list_has_the_coefficient_zero() -> None:
     values = torch.rand(20, 4, generator=torch.Generator().manual_seed(0))
     assert baseline_metrics(values, values, [DOS])["dos"]["r2"] == pytest.approx(0, abs=1e-6)
