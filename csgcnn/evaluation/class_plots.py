@@ -1,6 +1,7 @@
 """Figures of the predictions of one classification target."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,54 +70,7 @@ def plot_confusion(
     write_numbers(path, {"true_class": target.classes, **columns})
 
 
-def plot_roc(
-    probability: Tensor, label: Tensor, target: Target, path: Path, plot: PlotSettings
-) -> None:
-    """Draw the ROC curve of the second of two classes, or of each of several against the rest.
-
-    Args:
-        probability: Probabilities [n_rows, n_classes].
-        label: Positions of the true classes [n_rows] int64.
-        target: The target.
-        path: The figure, without suffix.
-        plot: Settings of the figures.
-    """
-
-    def curve(score: Tensor, positive: Tensor) -> tuple[Tensor, Tensor, str]:
-        return *roc_curve(score, positive), f"AUC {roc_auc(score, positive):.3f}"
-
-    names = ("false positive rate", "true positive rate")
-    _draw_curves(probability, label, target, path, plot, names, curve)
-
-
-def plot_precision_recall(
-    probability: Tensor, label: Tensor, target: Target, path: Path, plot: PlotSettings
-) -> None:
-    """Draw precision against recall of the second of two classes, or of each of several.
-
-    Args:
-        probability: Probabilities [n_rows, n_classes].
-        label: Positions of the true classes [n_rows] int64.
-        target: The target.
-        path: The figure, without suffix.
-        plot: Settings of the figures.
-    """
-
-    def curve(score: Tensor, positive: Tensor) -> tuple[Tensor, Tensor, str]:
-        recall, precision = precision_recall_curve(score, positive)
-        return recall, precision, f"AP {average_precision(recall, precision):.3f}"
-
-    _draw_curves(probability, label, target, path, plot, ("recall", "precision"), curve)
-
-
-CLASS_FIGURES = {
-    "confusion": plot_confusion,
-    "roc": plot_roc,
-    "precision_recall": plot_precision_recall,
-}
-
-
-def _draw_curves(
+def _plot_curves(
     probability: Tensor,
     label: Tensor,
     target: Target,
@@ -125,7 +79,10 @@ def _draw_curves(
     names: tuple[str, str],
     curve: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, str]],
 ) -> None:
-    """Draw a curve for each class that has rows and is not the class of all rows."""
+    """Draw a curve for the second of two classes, or for each of several against the rest.
+
+    A class without rows, and the class of all rows, have no curve.
+    """
     columns: dict[str, list[Any]] = {"class": [], **{name.replace(" ", "_"): [] for name in names}}
     shown = range(len(target.classes)) if len(target.classes) > 2 else [1]
     with panels(path, plot, height=1.0) as (_, [axis]):
@@ -143,3 +100,22 @@ def _draw_curves(
         if columns["class"] and len(target.classes) <= READABLE:
             legend_above(axis, f"{target.title}, n = {len(label)}")
     write_numbers(path, columns)
+
+
+def _roc(score: Tensor, positive: Tensor) -> tuple[Tensor, Tensor, str]:
+    return *roc_curve(score, positive), f"AUC {roc_auc(score, positive):.3f}"
+
+
+def _precision_recall(score: Tensor, positive: Tensor) -> tuple[Tensor, Tensor, str]:
+    recall, precision = precision_recall_curve(score, positive)
+    return recall, precision, f"AP {average_precision(recall, precision):.3f}"
+
+
+# Each takes probabilities, true classes, the target, the path without suffix and the settings.
+CLASS_FIGURES: dict[str, Callable[..., None]] = {
+    "confusion": plot_confusion,
+    "roc": partial(_plot_curves, names=("false positive rate", "true positive rate"), curve=_roc),
+    "precision_recall": partial(
+        _plot_curves, names=("recall", "precision"), curve=_precision_recall
+    ),
+}
