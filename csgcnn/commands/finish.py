@@ -15,7 +15,7 @@ from csgcnn.data.dataset import Dataset
 from csgcnn.data.embeddings import MAX_CANDIDATES, Embeddings
 from csgcnn.data.leakage import shared_compositions
 from csgcnn.evaluation.calibration import calibrate
-from csgcnn.evaluation.inference import embed_rows
+from csgcnn.evaluation.inference import in_batches
 from csgcnn.evaluation.unit_metrics import reported_metrics
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
@@ -142,7 +142,8 @@ def training_embeddings(network: CrystalGraphNetwork, data: Prepared) -> Embeddi
     if len(train) > MAX_CANDIDATES:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
         train = train[order[:MAX_CANDIDATES].sort().values]
-    both = embed_rows(network, store, torch.cat([train, val]), data.batch_size)
+    rows = torch.cat([train, val])
+    both = in_batches(network, network.pooled, store, rows, data.batch_size)
     of_train, of_val = both.split([len(train), len(val)])
     return Embeddings.of([store.ids[row] for row in train.tolist()], of_train, of_val)
 

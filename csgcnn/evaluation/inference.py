@@ -107,23 +107,6 @@ def predicted(model: CrystalGraphNetwork | Ensemble, outputs: Tensor) -> tuple[T
     return outputs[:, 0, 0], outputs[:, 1, 0]
 
 
-def embed_rows(
-    model: CrystalGraphNetwork | Ensemble, store: GraphStore, rows: Tensor, batch_size: int
-) -> Tensor:
-    """Return the embeddings of crystals, see `CrystalGraphNetwork.pooled`.
-
-    Args:
-        model: The model.
-        store: Graphs, on the device of the model.
-        rows: Rows [n_rows] int64, on the host.
-        batch_size: Crystals per forward pass.
-
-    Returns:
-        [n_rows, n_features], on the device.
-    """
-    return in_batches(model, model.pooled, store, rows, batch_size)
-
-
 @torch.inference_mode()
 def in_batches(
     model: nn.Module,

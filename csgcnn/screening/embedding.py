@@ -19,7 +19,7 @@ from csgcnn.data.inputs import usable_rows
 from csgcnn.data.record_stores import stores_of
 from csgcnn.data.store import GraphStore, Scalar
 from csgcnn.errors import ConfigError, StructureError
-from csgcnn.evaluation.inference import embed_rows
+from csgcnn.evaluation.inference import in_batches
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.predictor import Predictor
@@ -118,6 +118,7 @@ def embed_chunks(
     point, *others = points_of(given)
     if others:
         raise ConfigError(f"inputs.{next(iter(given))}: expected one value, not several")
+    network = predictor.network
     parts, rejected, warnings = list[Prediction](), list[Rejected](), list[StructureNote]()
     vectors, elements = list[Tensor](), list[set[int]]()
     known: dict[str, list[Scalar]] = {name: [] for name in predictor.names}
@@ -135,12 +136,12 @@ def embed_chunks(
                 continue
             set_point(store, predictor.input_columns, point)
             parts.append(predictor.predict_rows(store, rows, batch_size, given))
-            vectors.append(embed_rows(predictor.network, store, index, batch_size).cpu())
+            vectors.append(in_batches(network, network.pooled, store, index, batch_size).cpu())
             elements += [store.elements[row] for row in index.tolist()]
             for name, column in known.items():
                 values = store.columns.get(name, [None] * len(store))
                 column += [values[row] for row in index.tolist()]
-            of_sites += _sites(predictor.network, store, index, batch_size) if sites else ()
+            of_sites += _sites(network, store, index, batch_size) if sites else ()
     empty = np.empty((0, len(predictor.columns)), "f4")
     prediction = concatenate(parts) if parts else Prediction([], empty, None)
     prediction = replace(prediction, rejected=rejected, warnings=warnings)
