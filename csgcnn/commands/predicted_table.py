@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from csgcnn.data.targets import with_unit
 from csgcnn.errors import plural
 from csgcnn.predictor import Predictor
-from csgcnn.runs.predictions import IN_TRAINING, NEAREST_NUMBERS, TRUE, DomainSummary, text_columns
+from csgcnn.runs.predictions import IN_TRAINING, NEAREST_NUMBERS, TRUE, DomainSummary
 from csgcnn.runs.tables import predicted_columns
 from csgcnn.screening.selection import Selection, selection
 from csgcnn.screening.table_files import write_table
@@ -19,7 +19,7 @@ class PredictedTable:
 
     def __init__(self, predictor: Predictor, cfg: DictConfig) -> None:
         targets = predictor.targets
-        self.texts = text_columns(predictor.domain, predictor.embeddings)
+        self.texts = [*predictor.empty().texts]
         inputs = [column for column in predictor.input_columns if not column.is_reference]
         columns = [("id", ""), *((column.name, "") for column in inputs)]
         columns += predicted_columns(targets, predictor.has_std, predictor.has_intervals)

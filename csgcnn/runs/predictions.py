@@ -71,7 +71,7 @@ class Prediction:
 
     @property
     def texts(self) -> dict[str, list[Any]]:
-        """The columns that follow the predictions: those of `text_columns`, each [n_ids]."""
+        """The columns that follow the predictions: `domain` and warnings, each [n_ids]."""
         codes = joined_codes(self.warnings)
         return {**self.domain, WARNINGS: [codes.get(id_, "") for id_ in self.ids]}
 
@@ -101,7 +101,7 @@ def prediction_frame(
 ) -> "pd.DataFrame":
     """Return predictions as a DataFrame, with units in the names of its columns.
 
-    The first columns are the inputs beside the structure, the last ones those of `text_columns`.
+    The first columns are the inputs beside the structure, the last ones `Prediction.texts`.
 
     Args:
         prediction: Predictions of all structures.
@@ -124,16 +124,6 @@ def prediction_frame(
     return frame if inputs.empty else inputs.join(frame)
 
 
-def text_columns(domain: Domain, embeddings: Embeddings | None) -> list[str]:
-    """Return the names of the columns that follow the numbers of a prediction.
-
-    Args:
-        domain: Domain of the model.
-        embeddings: Embeddings of its training crystals, if they are stored.
-    """
-    return [*comparison_columns(domain, embeddings), WARNINGS]
-
-
 def model_notes(domain: Domain, uncalibrated: Sequence[str]) -> list[str]:
     """Return warnings about all predictions of a model.
 
@@ -153,7 +143,8 @@ def comparison_columns(domain: Domain, embeddings: Embeddings | None) -> list[st
         embeddings: Embeddings of its training crystals, if they are stored.
     """
     nearest = [NEAREST_ID, *NEAREST_NUMBERS] if embeddings else []
-    return [*nearest, IN_TRAINING, *domain_columns(domain)]
+    reasons = [OUT_OF_DOMAIN] if domain.is_known else []
+    return [*nearest, IN_TRAINING, UNSEEN_ELEMENTS, *reasons]
 
 
 def comparison_cells(
@@ -189,11 +180,6 @@ def with_nearest(cells: Mapping[str, list[str]], nearest: Nearest) -> dict[str, 
     return {NEAREST_ID: nearest.ids, **numbers, **found}
 
 
-def domain_columns(domain: Domain) -> list[str]:
-    """Return the names of the columns that say how crystals are outside the domain."""
-    return [UNSEEN_ELEMENTS, OUT_OF_DOMAIN] if domain.is_known else [UNSEEN_ELEMENTS]
-
-
 def domain_cells(domain: Domain, store: GraphStore, rows: Tensor) -> dict[str, list[str]]:
     """Return the columns that say how crystals are outside the domain of a model.
 
@@ -203,11 +189,10 @@ def domain_cells(domain: Domain, store: GraphStore, rows: Tensor) -> dict[str, l
         rows: Rows [n_rows] int64, on the host.
     """
     reasons = domain.reasons(store, rows)
-    columns = {
-        UNSEEN_ELEMENTS: [SEPARATOR.join(unseen_elements(of_row)) for of_row in reasons],
-        OUT_OF_DOMAIN: [SEPARATOR.join(of_row) for of_row in reasons],
-    }
-    return {name: columns[name] for name in domain_columns(domain)}
+    cells = {UNSEEN_ELEMENTS: [SEPARATOR.join(unseen_elements(of_row)) for of_row in reasons]}
+    if domain.is_known:
+        cells[OUT_OF_DOMAIN] = [SEPARATOR.join(of_row) for of_row in reasons]
+    return cells
 
 
 class DomainSummary:
@@ -227,7 +212,7 @@ class DomainSummary:
 
         Args:
             id_: Its id.
-            cells: Its cells of the columns of `domain_columns`, and others.
+            cells: Its cells of the columns of `domain_cells`, and others.
         """
         reasons = [f"unseen_element:{symbol}" for symbol in _items(cells.get(UNSEEN_ELEMENTS, ""))]
         reasons += _items(cells.get(OUT_OF_DOMAIN, ""))
