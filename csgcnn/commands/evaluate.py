@@ -37,14 +37,18 @@ from csgcnn.data.targets import Target
 from csgcnn.errors import ConfigError, UserError
 from csgcnn.evaluation.baselines import baseline_metrics
 from csgcnn.evaluation.calibration import coverage, format_coverage
-from csgcnn.evaluation.domain_metrics import format_domain_metrics, metrics_with_domain
-from csgcnn.evaluation.fidelity_metrics import format_fidelities, metrics_by_fidelity
 from csgcnn.evaluation.figure_files import draw
 from csgcnn.evaluation.inference import predict_with_std
 from csgcnn.evaluation.invariance import Changes, largest_changes
 from csgcnn.evaluation.metrics import Metrics, format_metrics
 from csgcnn.evaluation.plots import FILES, Predicted, plot_test
-from csgcnn.evaluation.unit_metrics import reported_metrics
+from csgcnn.evaluation.reported_metrics import (
+    format_domain_metrics,
+    format_fidelities,
+    metrics_by_fidelity,
+    metrics_with_domain,
+    reported_metrics,
+)
 from csgcnn.io import write_json, writing
 from csgcnn.predictor import Predictor
 from csgcnn.runs.predictions import OUT_OF_DOMAIN, Floats, domain_cells

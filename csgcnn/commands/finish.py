@@ -16,7 +16,7 @@ from csgcnn.data.embeddings import MAX_CANDIDATES, Embeddings
 from csgcnn.data.leakage import shared_compositions
 from csgcnn.evaluation.calibration import calibrate
 from csgcnn.evaluation.inference import in_batches
-from csgcnn.evaluation.unit_metrics import reported_metrics
+from csgcnn.evaluation.reported_metrics import reported_metrics
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.results import draw_learning_curve, write_results

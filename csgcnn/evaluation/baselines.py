@@ -12,7 +12,7 @@ from csgcnn.data.splits import Split
 from csgcnn.data.targets import Target, label_columns
 from csgcnn.data.transforms import labels_in_unit
 from csgcnn.evaluation.metrics import TASKS, Metrics, target_metrics, task_of
-from csgcnn.evaluation.unit_metrics import reported_metrics
+from csgcnn.evaluation.reported_metrics import reported_metrics
 
 # Every row of this number validates where there are no validation rows.
 HELD_OUT = 10

@@ -67,6 +67,15 @@ class Metric:
         """Return a value as an error: the lower the better."""
         return value if self.lower_is_better else 1 - value
 
+    def format(self, value: float, unit: str) -> str:
+        """Return a value as text, with the unit of its target if the metric has it: "0.2 eV".
+
+        Args:
+            value: The value.
+            unit: Unit of the target.
+        """
+        return f"{value:.4g}{f' {unit}' if unit and self.has_unit else ''}"
+
     def sort_key(self, value: float) -> tuple[bool, float]:
         """Return a key that sorts values from the best to the worst, NaN last."""
         is_nan = value != value
@@ -258,25 +267,25 @@ def format_metrics(
         composition: Those of `baselines.composition_metrics`; None: not shown.
         nearest: Those of `baselines.nearest_metrics`; None: not shown.
     """
-    n, unit = metrics["n"], f" {target.unit}" if target.unit else ""
-    if not n:
+    if not metrics["n"]:
         return f"{target.title}: none of the crystals has a known value"
     task = task_of(target)
     compared = TASKS[task].baseline
-    suffix = unit if compared.has_unit else ""
     others = [metric for metric in metrics_of(task) if metric != compared]
     constant = "always the most frequent class" if target.classes else "predicting the mean"
     simple = {constant: baseline} | ({"composition alone": composition} if composition else {})
     simple |= {"nearest training composition": nearest} if nearest else {}
     compared_with = "; ".join(
-        f"{name}: {of_simple[compared.name]:.4g}{suffix}" for name, of_simple in simple.items()
+        f"{name}: {compared.format(of_simple[compared.name], target.unit)}"
+        for name, of_simple in simple.items()
     )
     return ", ".join(
         [
-            f"{compared.label} of {target.title}: {metrics[compared.name]:.4g}{suffix}",
+            f"{compared.label} of {target.title}: "
+            f"{compared.format(metrics[compared.name], target.unit)}",
             *(f"{metric.label} {metrics[metric.name]:.4g}" for metric in others),
             *_trained_text(target, metrics),
-            f"{plural(int(n), 'crystal')} ({compared_with})",
+            f"{plural(int(metrics['n']), 'crystal')} ({compared_with})",
         ]
     )
 

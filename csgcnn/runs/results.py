@@ -24,11 +24,15 @@ from csgcnn.evaluation.baselines import baseline_metrics, simple_metrics, traine
 from csgcnn.evaluation.benchmark_summary import Fold
 from csgcnn.evaluation.calibration import calibration_labels, coverage, format_coverage
 from csgcnn.evaluation.conformal import interval_lines
-from csgcnn.evaluation.domain_metrics import format_domain_metrics, metrics_with_domain
-from csgcnn.evaluation.fidelity_metrics import fidelity_entries, format_fidelities
 from csgcnn.evaluation.figure_files import draw
 from csgcnn.evaluation.inference import predict_with_std
 from csgcnn.evaluation.metrics import TASKS, Metrics, format_metrics, task_of
+from csgcnn.evaluation.reported_metrics import (
+    fidelity_entries,
+    format_domain_metrics,
+    format_fidelities,
+    metrics_with_domain,
+)
 from csgcnn.io import read_json
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -142,8 +141,7 @@ def embed_chunks(
                 values = store.columns.get(name, [None] * len(store))
                 column += [values[row] for row in index.tolist()]
             of_sites += _sites(network, store, index, batch_size) if sites else ()
-    empty = np.empty((0, len(predictor.columns)), "f4")
-    prediction = concatenate(parts) if parts else Prediction([], empty, None)
+    prediction = concatenate([predictor.empty(), *parts])
     prediction = replace(prediction, rejected=rejected, warnings=warnings)
     joined = torch.cat(vectors) if vectors else torch.empty(0, 0)
     trained = predictor.embeddings

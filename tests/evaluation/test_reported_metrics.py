@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from csgcnn.data.targets import Target
-from csgcnn.evaluation.domain_metrics import format_domain_metrics, metrics_with_domain
+from csgcnn.evaluation.reported_metrics import format_domain_metrics, metrics_with_domain
 
 GAP = Target("gap", "eV")
 METAL = Target("metal", task="classification", classes=("no", "yes"))
