@@ -165,16 +165,25 @@ def csv_writer(file: Any, header: Sequence[str]) -> Iterator[Any]:
     text.detach()
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(
+    path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]], exact: bool = False
+) -> None:
     """Write a csv file atomically, see `replacing`.
 
     Args:
         path: The file.
         header: Names of the columns.
         rows: Cells of each row.
+        exact: Whether numbers have all their digits; default: those of `format_cell`.
     """
     with replacing(path) as file, csv_writer(file, header) as writer:
-        writer.writerows(rows)
+        writer.writerows(rows if exact else (map(format_cell, row) for row in rows))
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a csv file, each by the names of the columns."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def format_cell(value: Any) -> Any:

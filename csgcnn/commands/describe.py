@@ -24,7 +24,7 @@ from csgcnn.data.targets import describe_targets
 from csgcnn.data.transforms import labels_in_unit
 from csgcnn.evaluation.data_report import DataReport
 from csgcnn.evaluation.data_summary import report_data
-from csgcnn.io import format_cell, write_csv, write_json, writing
+from csgcnn.io import write_csv, write_json, writing
 from csgcnn.reports.data_page import data_page
 from csgcnn.reports.page import write_page
 from csgcnn.screening.table_files import check_format
@@ -107,4 +107,4 @@ def _write(report: DataReport, output: Path) -> None:
         elif output.suffix == ".json":
             write_json(output, report.to_dict())
         else:
-            write_csv(output, FINDINGS, (list(map(format_cell, row)) for row in _findings(report)))
+            write_csv(output, FINDINGS, _findings(report))

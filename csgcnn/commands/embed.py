@@ -163,7 +163,7 @@ def _write_map(embedding: Embedding, targets: list[Target], method: str, output:
     rows = zip(embedding.ids, *xy.T.tolist(), *colorings.values(), strict=True)
     header = ["id", "x", "y", *colorings]
     path, page = output.with_suffix(MAP), output.with_suffix(PAGE)
-    write_csv(path, header, (list(map(format_cell, row)) for row in rows))
+    write_csv(path, header, rows)
     texts = [
         "<br>".join(
             [html.escape(id_), *(f"{html.escape(k)}: {format_cell(v)}" for k, v in of_row.items())]

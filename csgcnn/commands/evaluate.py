@@ -49,11 +49,11 @@ from csgcnn.evaluation.reported_metrics import (
     metrics_with_domain,
     reported_metrics,
 )
-from csgcnn.io import write_json, writing
+from csgcnn.io import write_csv, write_json, writing
 from csgcnn.predictor import Predictor
 from csgcnn.runs.predictions import OUT_OF_DOMAIN, Floats, domain_cells
 from csgcnn.runs.results import baseline_entries
-from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions, write_vectors
+from csgcnn.runs.tables import compared_columns, compared_rows, write_vectors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -226,7 +226,7 @@ def _write_folder(folder: Path, evaluation: Evaluation, split: Mapping[str, Sequ
 
 
 def _write_table(path: Path, table: "pd.DataFrame") -> None:
-    write_predictions(path, [*table], table.itertuples(index=False))
+    write_csv(path, [*table], table.itertuples(index=False))
 
 
 def _rows(dataset: Dataset, predictor: Predictor, part: str | None) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from csgcnn.commands.embed import read_and_embed
 from csgcnn.commands.structures import check_outputs, exit_code, load_model
 from csgcnn.config.paths import user_path
 from csgcnn.errors import plural
-from csgcnn.io import format_cell, write_csv
+from csgcnn.io import write_csv
 from csgcnn.runs.predictions import IN_TRAINING, TRUE
 from csgcnn.screening.acquisition import Rule, check_rule, choose, selected_table
 
@@ -40,7 +40,7 @@ def select(cfg: DictConfig) -> int:
         log.error("no structure was chosen, and no table is written")
         return 1
     header, rows = selected_table(predictor, embedding, chosen, rule)
-    write_csv(output, header, (list(map(format_cell, row)) for row in rows))
+    write_csv(output, header, rows)
     n_candidates = len(embedding.ids) - known
     log.info("%d of %s chosen: %s", len(chosen), plural(n_candidates, "structure"), output)
     return exit_code(embedding.prediction.rejected, cfg.on_error)

@@ -68,7 +68,7 @@ def _write_csv(table: Sequence[Row], path: Path) -> None:
     for name in (name for name in table[0] if name != "metric"):
         names += [f"{name}_{of}" for of in labels] if name in ERRORS else [name]
     own = [row | {f"{name}_{_name(row)}": row[name] for name in ERRORS} for row in table]
-    write_csv(path, names, ([row.get(name, "") for name in names] for row in own))
+    write_csv(path, names, ([row.get(name, "") for name in names] for row in own), exact=True)
 
 
 def _name(row: Row) -> str:

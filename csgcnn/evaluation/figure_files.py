@@ -15,7 +15,7 @@ import numpy as np
 from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.data.targets import with_unit
 from csgcnn.errors import log_level, one_line
-from csgcnn.io import format_cell, write_bytes, write_csv
+from csgcnn.io import write_bytes, write_csv
 
 log = logging.getLogger(__name__)
 
@@ -174,11 +174,7 @@ def write_numbers(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         columns: Columns of equal length by their names.
     """
     rows = zip(*columns.values(), strict=True)
-    write_csv(
-        path.with_name(f"{path.name}.csv"),
-        [*columns],
-        (list(map(format_cell, row)) for row in rows),
-    )
+    write_csv(path.with_name(f"{path.name}.csv"), [*columns], rows)
 
 
 def draw(*figures: Callable[[], None]) -> None:

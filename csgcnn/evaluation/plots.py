@@ -1,6 +1,5 @@
 """Figures of a run: of its predictions, and of its epochs."""
 
-import csv
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from csgcnn.evaluation.figure_files import (
 )
 from csgcnn.evaluation.grid_plots import plot_spectra
 from csgcnn.evaluation.metrics import MAE, R2, RMSE, TASKS, known_labels, task_of
+from csgcnn.io import read_csv
 
 CROWDED = 500  # points from which their density is shown
 # Ratios of the largest to the smallest error from which axes are logarithmic, and up to which 1, 2
@@ -253,8 +253,7 @@ def plot_learning_curve(
 
 
 def _columns(table: Path) -> dict[str, NDArray[Any]]:
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(table)
     return {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
 
 

@@ -102,7 +102,7 @@ class RunDirectory:
             rows: The rows.
             name: Name of the file.
         """
-        write_csv(self.folder / name, list(rows[0]), map(_cells, rows))
+        write_csv(self.folder / name, list(rows[0]), (row.values() for row in rows))
         if name == METRICS:
             self._records.start(rows)
 
@@ -118,7 +118,7 @@ class RunDirectory:
         """
         path = self.folder / name
         with writing(path), open(path, "a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(map(_cells, rows))
+            csv.writer(file).writerows(map(format_cell, row.values()) for row in rows)
             file.flush()
             os.fsync(file.fileno())
         if name == METRICS:
@@ -140,7 +140,3 @@ def finished_epochs(folder: Path) -> int | None:
         return int(read_json(folder / "metrics.json")["epochs"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _cells(row: Mapping[str, float]) -> list[Any]:
-    return list(map(format_cell, row.values()))

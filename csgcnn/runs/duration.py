@@ -1,9 +1,10 @@
 """How long a training took."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from csgcnn.io import read_csv
 
 
 def training_minutes(folder: Path, metrics: Mapping[str, Any]) -> float:
@@ -17,6 +18,5 @@ def training_minutes(folder: Path, metrics: Mapping[str, Any]) -> float:
     """
     seconds = [metrics.get("head", {}).get("seconds", 0.0)]
     for path in filter(Path.exists, (folder / "metrics.csv", folder / "refit.csv")):
-        with open(path, newline="", encoding="utf-8") as file:
-            seconds += [float(row["seconds"]) for row in csv.DictReader(file)]
+        seconds += [float(row["seconds"]) for row in read_csv(path)]
     return (sum(seconds) or metrics["seconds"]) / 60

@@ -1,6 +1,5 @@
 """Results of a finished training: predictions.csv, metrics.json and figures."""
 
-import csv
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,13 +32,13 @@ from csgcnn.evaluation.reported_metrics import (
     format_fidelities,
     metrics_with_domain,
 )
-from csgcnn.io import read_json
+from csgcnn.io import read_csv, read_json, write_csv
 from csgcnn.nn.ensemble import Ensemble
 from csgcnn.nn.network import CrystalGraphNetwork
 from csgcnn.runs.directory import RunDirectory
 from csgcnn.runs.duration import training_minutes
 from csgcnn.runs.predictions import OUT_OF_DOMAIN, domain_cells
-from csgcnn.runs.tables import compared_columns, compared_rows, write_predictions, write_vectors
+from csgcnn.runs.tables import compared_columns, compared_rows, write_vectors
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ def write_results(
     for part in entries["not_measured"]:
         prediction[part] = torch.empty(0, sum(target.n_outputs for target in targets))
         std |= {part: prediction[part]} if model.has_std else {}
-    write_predictions(
+    write_csv(
         run.folder / "predictions.csv",
         ["id", "split", *compared_columns(targets, bool(std)), *outside["test"]],
         _prediction_rows(prediction, std, outside, store, dataset, split),
@@ -162,9 +161,11 @@ def _scale_entries(
     covered: Mapping[str, Any],
     val_values: Tensor,
 ) -> dict[str, Any]:
+    columns = [target for target in targets for _ in target.outputs]
+    scales = zip(columns, model.std_scale.tolist(), strict=True)
     return {
         "calibration": covered,
-        "std_scale": _std_scales(model, targets),
+        "std_scale": {target.name: scale for target, scale in scales if not target.classes},
         "calibration_labels": calibration_labels(val_values, targets),
     }
 
@@ -226,14 +227,6 @@ def _prediction_rows(
             yield [store.ids[row], part, *of_row, *texts]
 
 
-def _std_scales(
-    model: CrystalGraphNetwork | Ensemble, targets: Sequence[Target]
-) -> dict[str, float]:
-    columns = [target for target in targets for _ in target.outputs]
-    scales = zip(columns, model.std_scale.tolist(), strict=True)
-    return {target.name: scale for target, scale in scales if not target.classes}
-
-
 def baseline_entries(
     baseline: Mapping[str, Metrics],
     targets: Sequence[Target],
@@ -266,7 +259,7 @@ def read_fold(number: int, folder: Path, target: Target) -> Fold:
     """
     truth, predicted, *probabilities = compared_columns([target])
     outputs = probabilities if target.classes else [predicted]
-    rows = [row for row in _read_csv(folder / "predictions.csv") if row["split"] == "test"]
+    rows = [row for row in read_csv(folder / "predictions.csv") if row["split"] == "test"]
     metrics, machine = (read_json(folder / name) for name in ("metrics.json", "environment.json"))
     known = [row[truth] if target.classes else float(row[truth]) for row in rows]
     threads = machine["threads"]
@@ -286,8 +279,3 @@ def read_fold(number: int, folder: Path, target: Target) -> Fold:
         n_parameters=metrics["n_parameters"],
         machine=f"{machine['device']}, {plural(threads, 'thread')}",
     )
-
-
-def _read_csv(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))

@@ -5,7 +5,7 @@ probable class and for the probability of each class. A target with a grid has a
 point; beside known values, which `write_vectors` writes, it has columns of errors instead.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from csgcnn.data.splits import Split
 from csgcnn.data.targets import Target, with_unit
 from csgcnn.data.transforms import interval_in_unit, labels_in_unit, predictions_in_unit
 from csgcnn.evaluation.number_metrics import wasserstein_distances
-from csgcnn.io import format_cell, replacing, write_csv
+from csgcnn.io import replacing
 
 Array = NDArray[np.floating[Any]]
 T = TypeVar("T")
@@ -197,14 +197,3 @@ def write_vectors(
     }
     with replacing(path) as file:
         np.savez_compressed(file, **arrays)
-
-
-def write_predictions(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a csv file of predictions, whole or not at all.
-
-    Args:
-        path: The file.
-        header: Names of the columns.
-        rows: Cells of each row.
-    """
-    write_csv(path, header, (list(map(format_cell, row)) for row in rows))

@@ -210,7 +210,7 @@ class Search:
             if trial.state in STATES
         ]
         header = ["trial", "state", "score", "epochs", *self.space, "reason"]
-        write_csv(self.folder / "trials.csv", header, rows)
+        write_csv(self.folder / "trials.csv", header, rows, exact=True)
         if ranking:
             best = self.folder / "best"
             best.mkdir(exist_ok=True)

@@ -8,8 +8,7 @@ from typing import Annotated
 
 from csgcnn.config.settings import Setting
 from csgcnn.config.tree import leaves
-from csgcnn.runs.loggers.extras import require
-from csgcnn.runs.loggers.record import End, Start
+from csgcnn.runs.loggers.record import End, Start, require
 
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 

@@ -1,15 +1,15 @@
 """The protocol of a logger, and the records of a run in its loggers."""
 
-import csv
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from csgcnn.config.tree import leaves
-from csgcnn.errors import one_line
-from csgcnn.io import read_json, write_json
+from csgcnn.errors import ConfigError, one_line
+from csgcnn.io import read_csv, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,16 @@ class Logger(Protocol):
 
     def finish(self, end: End) -> None:
         """End the record."""
+
+
+def require(package: str) -> None:
+    """Check that the package of a logger, and the extra of the same name, is installed.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if find_spec(package) is None:
+        raise ConfigError(f"logger={package} needs an extra: pip install 'csgcnn[{package}]'")
 
 
 class Records:
@@ -177,7 +187,6 @@ def _log(logger: Logger, rows: Sequence[Row]) -> None:
 def _read_rows(path: Path) -> list[Row]:
     if not path.exists():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [{k: float(v or "nan") for k, v in row.items()} for row in csv.DictReader(file)]
+    rows = [{k: float(v or "nan") for k, v in row.items()} for row in read_csv(path)]
     # The members of an ensemble have records of their own.
     return [row for row in rows if "member" not in row]

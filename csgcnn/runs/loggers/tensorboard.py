@@ -5,8 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from csgcnn.runs.loggers.extras import require
-from csgcnn.runs.loggers.record import End, Start
+from csgcnn.runs.loggers.record import End, Start, require
 
 
 class TensorBoardLogger:

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
 from csgcnn.config.settings import Setting
-from csgcnn.runs.loggers.extras import require
-from csgcnn.runs.loggers.record import End, Start
+from csgcnn.runs.loggers.record import End, Start, require
 
 
 class WandbLogger:

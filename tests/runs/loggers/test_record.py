@@ -12,8 +12,7 @@ from PIL import Image
 from csgcnn.config.compose import compose
 from csgcnn.errors import ConfigError
 from csgcnn.runs.directory import RunDirectory
-from csgcnn.runs.loggers.extras import require
-from csgcnn.runs.loggers.record import End, Records, Start
+from csgcnn.runs.loggers.record import End, Records, Start, require
 
 CONFIG = {"seed": 1, "model": {"hidden": 16}}
 NAN = float("nan")
