@@ -19,8 +19,8 @@ class DivergenceError(UserError):
         culprits: Ids of the crystals in the batches where it began.
     """
 
-    def __init__(self, message: str, epoch: int, culprits: list[str]) -> None:
-        super().__init__(message)
+    def __init__(self, reason: str, epoch: int, culprits: list[str]) -> None:
+        super().__init__(f"training diverged in epoch {epoch}: {reason}; {ADVICE}")
         self.epoch = epoch
         self.culprits = culprits
 
@@ -70,7 +70,7 @@ class DivergenceGuard:
                 f"{len(self.skipped)} batches had no finite loss or gradient, "
                 f"more than trainer.max_skipped={self.max_skipped} allows"
             )
-            raise _divergence(epoch, reason, culprits)
+            raise DivergenceError(reason, epoch, culprits)
         return True
 
     def mean_loss(self, losses: Tensor, batches: Sequence[Tensor]) -> float:
@@ -118,12 +118,7 @@ class DivergenceGuard:
             epoch: Current epoch, from 1.
             culprits: Rows of the crystals that may be the cause.
         """
-        raise _divergence(epoch, reason, self._ids(culprits))
+        raise DivergenceError(reason, epoch, self._ids(culprits))
 
     def _ids(self, rows: Tensor) -> list[str]:
         return [self.ids[row] for row in rows.tolist()]
-
-
-def _divergence(epoch: int, reason: str, culprits: list[str]) -> DivergenceError:
-    message = f"training diverged in epoch {epoch}: {reason}; {ADVICE}"
-    return DivergenceError(message, epoch, culprits)

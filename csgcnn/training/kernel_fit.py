@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -230,14 +230,17 @@ def _choose(head: KernelHead, i: int, rows: Rows, seed: int) -> dict[str, Any]:
 
 def _choose_vectors(head: KernelHead, i: int, few: Rows, amplitude: float) -> dict[str, float]:
     """Return C and ε with the lowest error in a cross-validation."""
+    from sklearn.model_selection import KFold
     from sklearn.svm import SVR
 
     kernel = head.kernel_of(i, few.x, few.x).cpu().numpy()
     y, weight = (of.double().cpu().numpy() for of in few[1:])
+    rows = np.arange(len(y))  # in random order
+    folds = [*KFold(min(FOLDS, len(y))).split(rows)] if len(y) > 1 else [(rows, rows)]
 
     def error(c: float, epsilon: float) -> float:
         total = 0.0
-        for part, other in _folds(len(y)):
+        for part, other in folds:
             model = SVR(kernel="precomputed", C=c / amplitude, epsilon=epsilon)
             model.fit(kernel[np.ix_(part, part)], y[part], weight[part])
             total += float(np.abs(model.predict(kernel[np.ix_(other, part)]) - y[other]).sum())
@@ -264,13 +267,3 @@ def _solve(head: KernelHead, i: int, rows: Rows, chosen: Mapping[str, Any]) -> F
     dual[torch.from_numpy(model.support_).long()] = torch.from_numpy(model.dual_coef_[0])
     found = {"n_support_vectors": len(model.support_)}
     return Fitted(dual.to(rows.x.device), float(model.intercept_[0]), found)
-
-
-def _folds(n_rows: int) -> Iterator[tuple[Any, Any]]:
-    """Yield rows to fit and rows to compare with; the rows are in random order."""
-    rows = np.arange(n_rows)
-    if n_rows < 2:
-        yield rows, rows
-        return
-    for fold in np.array_split(rows, min(FOLDS, n_rows)):
-        yield np.setdiff1d(rows, fold), fold

@@ -50,25 +50,18 @@ def learn_scales(blocks: list[Tensor], y: Tensor) -> KernelScales:
     inputs = [block.double() for block in blocks]
     squared = torch.stack([torch.cdist(block, block).square() for block in inputs])
     start = squared.new_full((len(blocks),), START_WEIGHT / len(blocks))
-    weight = maximize_likelihood(squared, normal_scores(y), start).weight
+    weight = _maximize_likelihood(squared, normal_scores(y), start).weight
     joined = torch.einsum("b,bij->ij", weight, squared).unsqueeze(0)
-    found = maximize_likelihood(joined, y.double(), start.new_ones(1))
+    found = _maximize_likelihood(joined, y.double(), start.new_ones(1))
     return found._replace(weight=weight * found.weight)
 
 
-def maximize_likelihood(squared: Tensor, y: Tensor, start: Tensor) -> KernelScales:
+def _maximize_likelihood(squared: Tensor, y: Tensor, start: Tensor) -> KernelScales:
     """Maximize the marginal likelihood of values under a Gaussian process, by L-BFGS.
 
     Rasmussen & Williams, 2006, equation 5.8, with the kernel of `csgcnn.nn.kernel_heads` and a
-    log-normal prior of the weights.
-
-    Args:
-        squared: Squared distances in each block [n_blocks, n_rows, n_rows].
-        y: Values of variance 1 [n_rows].
-        start: Weights to start from [n_blocks].
-
-    Returns:
-        The parameters.
+    log-normal prior of the weights. Shapes: squared distances in each block [n_blocks, n_rows,
+    n_rows], values of variance 1 [n_rows], weights to start from [n_blocks].
     """
     unit, n_blocks = torch.eye(len(y)).to(squared), len(squared)
     center = torch.cat([start, start.new_tensor([START_AMPLITUDE, START_NOISE])]).log()

@@ -39,7 +39,7 @@ def training_state(trainer: "Trainer") -> dict[str, Any]:
     progress = {name: getattr(trainer, name) for name in PROGRESS}
     random = {
         name: distributed.all_gather(state)
-        for name, state in random_state(trainer.store.device).items()
+        for name, state in _random_state(trainer.store.device).items()
     }
     return {**states, **progress, "skipped": trainer.guard.skipped, "rng": random}
 
@@ -63,22 +63,19 @@ def load_training_state(trainer: "Trainer", state: Mapping[str, Any]) -> None:
     trainer.guard.skipped = state["skipped"]
     trainer.losses = trainer.losses.to(trainer.store.device)
     states = {name: states.view(-1, states.shape[-1]) for name, states in state["rng"].items()}
-    set_random_state(states, trainer.store.device)
+    _set_random_state(states, trainer.store.device)
 
 
-def random_state(device: torch.device) -> dict[str, Tensor]:
+def _random_state(device: torch.device) -> dict[str, Tensor]:
     """Return the states of the random generators of this process, by type of device."""
     cuda = {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
     return {"cpu": torch.get_rng_state(), **cuda}
 
 
-def set_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Set the random generators of this process.
+def _set_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Set the random generators from the states of all ranks [world_size, n_bytes], by device.
 
-    Args:
-        states: States of all ranks [world_size, n_bytes], by type of device. A rank without a
-            state, because the run had fewer ranks, derives a seed from that of the last one.
-        device: Device of this process.
+    A rank without a state, because the run had fewer ranks, derives a seed from the last one.
     """
     rank = distributed.rank()
     # torch needs tensors with a storage of their own

@@ -26,6 +26,15 @@ HEAD = tuple(f"{name}." for name in network.HEAD)  # all other weights belong to
 RANGE = ("global_features.low", "global_features.high")
 BODY_SECTIONS = ("model", "node_features", "edge_calculator", "pooling", "graph.global_features")
 MAX_SHOWN = 4  # differences in a message
+# Fields of a target that say what a head predicts, and why the head is re-initialized.
+MEANING = {
+    "task": "tasks of the targets differ",
+    "unit": "units of the targets differ",
+    "classes": "classes of the targets differ",
+    "transform": "dataset.transform differs",
+    "delta": "dataset.delta differs",
+    "grid": "dataset.grid differs",
+}
 
 Config = Mapping[str, Any]
 Weights = Mapping[str, Tensor]
@@ -94,7 +103,7 @@ def select_weights(
     """Select the weights of a checkpoint that a network can start from.
 
     The head and the scaler are taken if the checkpoint predicts the same targets with the same
-    units and classes. Of an ensemble the first member is taken. The range of the global features
+    `MEANING`. Of an ensemble the first member is taken. The range of the global features
     remains that of the new training rows.
 
     Args:
@@ -148,15 +157,12 @@ def _different_targets(known: Sequence[Target], targets: Sequence[Target]) -> st
     before, now = (", ".join(target.name for target in each) for each in (known, targets))
     if before != now:
         return f"the checkpoint predicts {before}, not {now}"
-    is_same = [_meaning(target) for target in known] == [_meaning(target) for target in targets]
-    if not is_same:
-        return "units or classes of the targets differ"
-    is_same = [target.delta for target in known] == [target.delta for target in targets]
-    return "" if is_same else "dataset.delta differs"
-
-
-def _meaning(target: Target) -> tuple[Any, ...]:
-    return target.name, target.unit, target.task, tuple(target.classes), target.transform
+    for field, reason in MEANING.items():
+        # a checkpoint may hold lists
+        there, here = ([[*getattr(target, field)] for target in each] for each in (known, targets))
+        if there != here:
+            return reason
+    return ""
 
 
 def _different_keys(config: Config, other: Config) -> Iterator[str]:

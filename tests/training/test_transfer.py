@@ -59,7 +59,8 @@ def test_the_same_target_takes_body_and_head(content: dict[str, Any], trainer: M
             "all",
             "the checkpoint predicts e_form, not band_gap",
         ),
-        ({"targets": [GAP | {"unit": "meV"}]}, "all", "units or classes of the targets differ"),
+        ({"targets": [GAP | {"unit": "meV"}]}, "all", "units of the targets differ"),
+        ({"targets": [GAP | {"transform": "log10"}]}, "all", "dataset.transform differs"),
         ({"targets": [GAP | {"delta": "composition"}]}, "all", "dataset.delta differs"),
     ],
 )
