@@ -1,6 +1,6 @@
-import csv
 import errno
 import json
+import math
 import os
 import threading
 from pathlib import Path
@@ -13,6 +13,7 @@ from csgcnn.io import (
     exclusive,
     exclusive_when_free,
     file_digest,
+    read_csv,
     replacing,
     whole_folder,
     write_bytes,
@@ -28,9 +29,17 @@ def test_written_files_can_be_read(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", ["id", "why"], [["x", 'a "quoted", cell'], ["y", 1]])
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "Å\n"
     assert (tmp_path / "a.bin").read_bytes() == b"\0\r\n"
-    with open(tmp_path / "a.csv", newline="") as file:
-        assert list(csv.reader(file)) == [["id", "why"], ["x", 'a "quoted", cell'], ["y", "1"]]
+    rows = [{"id": "x", "why": 'a "quoted", cell'}, {"id": "y", "why": "1"}]
+    assert read_csv(tmp_path / "a.csv") == rows
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_numbers_have_seven_digits_and_nan_is_empty(tmp_path: Path) -> None:
+    rows = [["a", 1 / 3], ["b", math.nan], ["c", 2]]
+    write_csv(tmp_path / "a.csv", ["id", "x"], rows)
+    assert (tmp_path / "a.csv").read_text().split() == ["id,x", "a,0.3333333", "b,", "c,2"]
+    write_csv(tmp_path / "a.csv", ["id", "x"], rows[:1], exact=True)
+    assert read_csv(tmp_path / "a.csv") == [{"id": "a", "x": str(1 / 3)}]
 
 
 def test_readers_see_the_old_file_until_the_new_one_is_complete(tmp_path: Path) -> None:

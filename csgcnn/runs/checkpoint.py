@@ -185,8 +185,16 @@ def _present_name(name: Any) -> Any:
     return re.sub(r"(^|\.)spread\.", r"\1std_head.", re.sub(r"\.centre$", ".center", name))
 
 
+def _list_of(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(accepts, value))
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(TEXT.fullmatch(value))
+
+
+def _is_string(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _holds_texts_and_numbers(value: Any) -> bool:
@@ -201,27 +209,19 @@ def _is_config(value: Any) -> bool:
     return isinstance(value, dict) and _holds_texts_and_numbers(value)
 
 
-def _are_targets(value: Any) -> bool:
-    is_list = isinstance(value, list) and _holds_texts_and_numbers(value)
-    return is_list and all(map(_is_target, value))
-
-
 def _is_target(target: Any) -> bool:
-    target = target if isinstance(target, dict) else {}
+    if not _is_config(target):
+        return False
     classes, grid = target.get("classes", ()), target.get("grid", ())
     texts = (target.get(k) or "" for k in ("unit", "derived", "label", "delta", "grid_unit"))
     return (
         isinstance(classes, list | tuple)
         and all(map(_is_text, (target.get("name"), *texts, *classes)))
-        and target.get("transform", "none") in TRANSFORMS
+        and target.get("transform", "none") in [*TRANSFORMS]  # it may be a list
         and target.get("task", "regression") in ("regression", "classification")
         and len(set(classes)) == len(classes) != 1
         and (grid == () or (is_grid(grid) and not classes))
     )
-
-
-def _are_inputs(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_input, value))
 
 
 def _is_input(value: Any) -> bool:
@@ -237,10 +237,11 @@ def _is_input(value: Any) -> bool:
     )
 
 
-def _are_elements(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        type(z) is int and 1 <= z <= MAX_ATOMIC_NUMBER for z in value
-    )
+def _is_element(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= MAX_ATOMIC_NUMBER
+
+
+_are_elements, _are_strings = _list_of(_is_element), _list_of(_is_string)
 
 
 def _is_domain(value: Any) -> bool:
@@ -264,16 +265,8 @@ def _is_range(value: Any) -> bool:
     )
 
 
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
 def _is_split(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_are_texts, value.values()))
+    return isinstance(value, dict) and all(map(_are_strings, value.values()))
 
 
 def _is_state_dict(value: Any) -> bool:
@@ -286,15 +279,15 @@ FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "csgcnn": ("a version", _is_text),
     "device": ("cpu or cuda", _is_text),
     "config": ("a dict of texts and numbers", _is_config),
-    "plugins": ("a list of packages", _are_texts),
-    "targets": ("a list of targets", _are_targets),
-    "inputs": ("a list of inputs", _are_inputs),
+    "plugins": ("a list of packages", _are_strings),
+    "targets": ("a list of targets", _list_of(_is_target)),
+    "inputs": ("a list of inputs", _list_of(_is_input)),
     "elements": (f"a list of atomic numbers up to {MAX_ATOMIC_NUMBER}", _are_elements),
     "domain": ("pairs of elements, ranges and whether there are isolated atoms", _is_domain),
     "fingerprints": ("hashes of crystals", training_set.is_plain),
     "embeddings": ("embeddings of crystals", embeddings.is_plain),
     "conformal": ("scores of calibration rows", conformal.is_plain),
-    "uncalibrated": ("a list of names", _are_names),
+    "uncalibrated": ("a list of names", _list_of(_is_text)),
     "split": ("lists of ids", _is_split),
     "state_dict": ("a dict of tensors", _is_state_dict),
 }

@@ -66,7 +66,7 @@ class Explanation:
         reference = rows.pop(REFERENCE)
         terms = self.of_elements() | rows
         lines = []
-        for j, (name, unit) in enumerate(trained_columns(targets)):
+        for j, (name, unit) in enumerate(_trained_columns(targets)):
             means = {term: value[:, j].mean() for term, value in terms.items()}
             first = reference[:, j].mean()
             parts = [f"{'-' if x < 0 else '+'} {abs(x):.4g} ({term})" for term, x in means.items()]
@@ -105,20 +105,16 @@ class Explanations:
         """
         import pandas as pd
 
-        columns = trained_columns(targets)
+        columns = _trained_columns(targets)
         contributions, elements, edges = (
-            pd.concat([table(one, columns) for one in found], ignore_index=True)
-            for table in (_contributions, _elements, _edges)
+            pd.concat([pd.DataFrame(cells(one, columns)) for one in found], ignore_index=True)
+            for cells in (_contributions, _elements, _edges)
         )
         return cls(contributions, elements, edges, [_atoms(one, columns) for one in found])
 
 
-def trained_columns(targets: Sequence[Target]) -> list[tuple[str, str]]:
-    """Return name and unit of each output on the scale that is trained: log10(modulus), log10(GPa).
-
-    Args:
-        targets: Targets of a model.
-    """
+def _trained_columns(targets: Sequence[Target]) -> list[tuple[str, str]]:
+    """Return name and unit of each output on the trained scale: log10(modulus), log10(GPa)."""
     return [
         (name, "")
         if target.classes
@@ -141,50 +137,41 @@ def _numbers(values: Array, columns: Columns, ending: str = "") -> dict[str, Arr
     return found
 
 
-def _contributions(one: Explanation, columns: Columns) -> "pd.DataFrame":
+def _contributions(one: Explanation, columns: Columns) -> dict[str, Any]:
     import pandas as pd
 
     n_sites, n_others = len(one.symbols), len(one.parts) - len(one.symbols)
-    return pd.DataFrame(
-        {
-            "id": one.id,
-            "part": one.parts,
-            "site": pd.array([*range(n_sites), *[None] * n_others], "Int64"),
-            "element": [*one.symbols, *[""] * n_others],
-            **_numbers(one.values, columns),
-        }
-    )
+    return {
+        "id": one.id,
+        "part": one.parts,
+        "site": pd.array([*range(n_sites), *[None] * n_others], "Int64"),
+        "element": [*one.symbols, *[""] * n_others],
+        **_numbers(one.values, columns),
+    }
 
 
-def _elements(one: Explanation, columns: Columns) -> "pd.DataFrame":
-    import pandas as pd
-
+def _elements(one: Explanation, columns: Columns) -> dict[str, Any]:
     sums = one.of_elements()
     counts = [one.symbols.count(symbol) for symbol in sums]
     values = np.stack([*sums.values()], axis=1)
     own = {"id": one.id, "element": [*sums], "n_sites": counts}
-    return pd.DataFrame({**own, **_numbers(values, columns)})
+    return {**own, **_numbers(values, columns)}
 
 
-def _edges(one: Explanation, columns: Columns) -> "pd.DataFrame":
-    import pandas as pd
-
+def _edges(one: Explanation, columns: Columns) -> dict[str, Any]:
     symbols = np.array(one.symbols)
     neighbor, center = one.edges
-    attention = one.attention
-    weights = {} if attention is None else enumerate(attention.T, 1)
-    return pd.DataFrame(
-        {
-            "id": one.id,
-            "center": center,
-            "neighbor": neighbor,
-            "center_element": symbols[center],
-            "neighbor_element": symbols[neighbor],
-            "distance [Å]": one.distance,
-            **_numbers(one.importance, columns, "_importance"),
-            **{f"attention_{block}": of_block for block, of_block in weights},
-        }
-    )
+    weights = () if one.attention is None else enumerate(one.attention.T, 1)
+    return {
+        "id": one.id,
+        "center": center,
+        "neighbor": neighbor,
+        "center_element": symbols[center],
+        "neighbor_element": symbols[neighbor],
+        "distance [Å]": one.distance,
+        **_numbers(one.importance, columns, "_importance"),
+        **{f"attention_{block}": of_block for block, of_block in weights},
+    }
 
 
 def _atoms(one: Explanation, columns: Columns) -> Any:

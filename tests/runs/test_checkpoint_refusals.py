@@ -188,6 +188,13 @@ def test_a_malformed_domain_is_refused(domain: Any, tmp_path: Path, content: Con
     refused(tmp_path / "a.ckpt", "its domain is not pairs of elements, ranges")
 
 
+@pytest.mark.parametrize("change", [{"transform": []}, {"classes": [[]]}, {"unit": {}, "grid": 1}])
+def test_a_malformed_target_is_refused(change: Content, tmp_path: Path, content: Content) -> None:
+    targets = [target | change for target in content["targets"]]
+    save_checkpoint({**content, "targets": targets}, tmp_path / "a.ckpt")
+    refused(tmp_path / "a.ckpt", "its targets is not a list of targets")
+
+
 def test_a_mean_of_global_features_of_another_type_is_refused(
     tmp_path: Path, content: Content
 ) -> None:

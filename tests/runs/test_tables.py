@@ -1,5 +1,4 @@
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from csgcnn.runs.tables import (
     compared_rows,
     predicted_columns,
     predicted_rows,
-    write_predictions,
 )
 
 GAP = Target("gap", "eV")
@@ -72,8 +70,3 @@ def test_predictions_beside_known_values(with_std: bool) -> None:
     assert math.isnan(unknown["gap [eV]"])
     assert math.isnan(unknown["gap_error [eV]"])
     assert unknown["metal"] == ""
-
-
-def test_numbers_have_seven_digits_and_nan_is_empty(tmp_path: Path) -> None:
-    write_predictions(tmp_path / "a.csv", ["id", "x"], [["a", 1 / 3], ["b", math.nan], ["c", 2]])
-    assert (tmp_path / "a.csv").read_text().split() == ["id,x", "a,0.3333333", "b,", "c,2"]
