@@ -187,7 +187,7 @@ class SearchSweeper(Sweeper):
             [
                 *shared,
                 *fixed,
-                *trial.overrides,
+                *(f"{key}={value}" for key, value in trial.params.items()),
                 f"hydra.sweeper.trial={trial.number}",
                 f"hydra.sweep.subdir={trial.number}",
             ]

@@ -76,19 +76,13 @@ def composition_metrics(
     return reported_metrics(torch.cat(predictions, 1), values[split["test"]], targets)
 
 
-def nearest_metrics(
+def _nearest_metrics(
     features: Tensor, values: Tensor, split: Split, targets: Sequence[Target]
 ) -> dict[str, Metrics]:
     """Return the metrics on the test rows of the values of the nearest training composition.
 
     Distances are those of features that are standardized on the training rows. A missing value is
     that of the mean.
-
-    Args:
-        features: Features [n_graphs, n_features], from `composition_features`.
-        values: Values as they are trained [n_graphs, sum of n_labels], NaN where unknown.
-        split: Rows of train and test.
-        targets: The targets, which are numbers or have grids.
     """
     train, test = split["train"], split["test"]
     known = train[values[train].isfinite().any(1)]
@@ -100,7 +94,9 @@ def nearest_metrics(
 def simple_metrics(
     features: Tensor, values: Tensor, split: Split, targets: Sequence[Target]
 ) -> dict[str, dict[str, Metrics]]:
-    """Return `composition_metrics`, and with a grid `nearest_metrics`, by name of the model.
+    """Return metrics on the test rows by name of the model: `composition_metrics` and `nearest`.
+
+    The latter, of a target with a grid, has the values of the nearest training composition.
 
     Args:
         features: Features [n_graphs, n_features], from `composition_features`.
@@ -110,7 +106,7 @@ def simple_metrics(
     """
     found = {"composition": composition_metrics(features, values, split, targets)}
     if any(target.grid for target in targets):
-        found["nearest"] = nearest_metrics(features, values, split, targets)
+        found["nearest"] = _nearest_metrics(features, values, split, targets)
     return found
 
 

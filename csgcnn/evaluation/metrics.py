@@ -265,7 +265,7 @@ def format_metrics(
         metrics: Its metrics.
         baseline: Metrics of a constant prediction, see `baselines.baseline_metrics`.
         composition: Those of `baselines.composition_metrics`; None: not shown.
-        nearest: Those of `baselines.nearest_metrics`; None: not shown.
+        nearest: Those of the nearest training composition; None: not shown.
     """
     if not metrics["n"]:
         return f"{target.title}: none of the crystals has a known value"

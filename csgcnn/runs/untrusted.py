@@ -101,29 +101,25 @@ def checked_tree(tree: Any, max_nodes: int, file_bytes: int, limits: Limits = LI
     Raises:
         RefusedError: It holds anything else or exceeds a limit.
     """
-    return _TreeCopier(max_nodes, limits.sharing * file_bytes, limits.depth).copy(tree, 0)
+    nodes_left, bytes_left = max_nodes, limits.sharing * file_bytes
 
-
-class _TreeCopier:
-    def __init__(self, max_nodes: int, max_bytes: int, max_depth: int) -> None:
-        self.nodes_left = max_nodes
-        self.bytes_left = max_bytes
-        self.max_depth = max_depth
-
-    def copy(self, node: Any, depth: int) -> Any:
-        self.nodes_left -= 1
-        if self.nodes_left < 0 or depth > self.max_depth:
+    def copy(node: Any, depth: int) -> Any:
+        nonlocal nodes_left, bytes_left
+        nodes_left -= 1
+        if nodes_left < 0 or depth > limits.depth:
             raise RefusedError("its parts are nested too deeply or contain each other")
         kind = type(node)
         if node is None or kind in (str, int, float, bool):
             return node
         if kind is dict:
-            return {key: self.copy(item, depth + 1) for key, item in node.items()}
+            return {key: copy(item, depth + 1) for key, item in node.items()}
         if kind is list or kind is tuple:
-            return kind(self.copy(item, depth + 1) for item in node)
+            return kind(copy(item, depth + 1) for item in node)
         if kind is Tensor:
-            self.bytes_left -= node.numel() * node.element_size()
-            if self.bytes_left < 0:
+            bytes_left -= node.numel() * node.element_size()
+            if bytes_left < 0:
                 raise RefusedError(f"its tensors {list(node.shape)} are larger than the file")
             return node
         raise RefusedError(f"it holds an object of the class {kind.__name__}")
+
+    return copy(tree, 0)

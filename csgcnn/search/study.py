@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import optuna
@@ -28,18 +28,6 @@ MAX_FAILURES = 3
 # Trials in the table of the best.
 SHOWN = 5
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-
-
-class Trial(NamedTuple):
-    """A choice of values.
-
-    Attributes:
-        number: Number of the trial, the name of its run directory.
-        overrides: Overrides that set the values.
-    """
-
-    number: int
-    overrides: list[str]
 
 
 @contextmanager
@@ -132,8 +120,8 @@ class Search:
             if is_over:
                 self.record(trial.number)
 
-    def next(self, size: int, n_trials: int) -> list[Trial]:
-        """Return the next trials to run: interrupted ones, then new ones.
+    def next(self, size: int, n_trials: int) -> list[FrozenTrial]:
+        """Return the next trials to run, interrupted ones first; `params` are overrides by key.
 
         Args:
             size: Largest number of trials.
@@ -147,7 +135,7 @@ class Search:
                     seed = int(seeds.generate_state(1)[0])
                     self._study.sampler = PossibleSampler(seed, self.space, self.check)
                     self._study.ask(self.space)
-            return [_trial(trial) for trial in self._running()[:size]]
+            return self._running()[:size]
 
     def record(self, number: int, failure: Exception | None = None) -> None:
         """Record how a trial ended, which its metrics.json says unless it failed.
@@ -257,10 +245,6 @@ class Search:
 
     def _running(self) -> list[FrozenTrial]:
         return self._study.get_trials(states=[TrialState.RUNNING])
-
-
-def _trial(trial: FrozenTrial) -> Trial:
-    return Trial(trial.number, [f"{key}={value}" for key, value in trial.params.items()])
 
 
 def _result(folder: Path) -> tuple[float | None, bool]:

@@ -52,20 +52,6 @@ class Rows(NamedTuple):
     weight: Tensor
 
 
-class Fitted(NamedTuple):
-    """What was found for one target.
-
-    Attributes:
-        dual: Coefficients of the training rows [n_rows].
-        offset: Constant of the prediction.
-        facts: Further entries of metrics.json.
-    """
-
-    dual: Tensor
-    offset: float
-    facts: Mapping[str, Any]
-
-
 # Sets the kernel of a target of the head, given its number and rows; returns what was chosen.
 Choose = Callable[[KernelHead, int, Rows], Mapping[str, Any]]
 
@@ -155,9 +141,8 @@ def _fit(
     for i, target in enumerate(trainer.targets):
         rows = Rows(*(of[known[:, i]] for of in (x, y[:, i], weight.squeeze(1))))
         chosen = choose(head, i, rows)
-        fitted = _solve(head, i, rows, chosen)
-        dual[known[:, i], i], head.offset[i] = fitted.dual, fitted.offset
-        facts[target.name] = {**chosen, **fitted.facts, "n_rows": len(rows.y)}
+        dual[known[:, i], i], head.offset[i], found = _solve(head, i, rows, chosen)
+        facts[target.name] = {**chosen, **found, "n_rows": len(rows.y)}
     head.keep(rows=x, dual=dual, known=known)
     return head, facts
 
@@ -250,14 +235,16 @@ def _choose_vectors(head: KernelHead, i: int, few: Rows, amplitude: float) -> di
     return {"C": c / amplitude, "epsilon": min(EPSILON, key=lambda epsilon: error(c, epsilon))}
 
 
-def _solve(head: KernelHead, i: int, rows: Rows, chosen: Mapping[str, Any]) -> Fitted:
-    """Return the coefficients of target i for the chosen kernel."""
+def _solve(
+    head: KernelHead, i: int, rows: Rows, chosen: Mapping[str, Any]
+) -> tuple[Tensor, float, dict[str, Any]]:
+    """Return coefficients of the rows and constant of target i, and entries of metrics.json."""
     kernel = head.kernel_of(i, rows.x, rows.x)
     if isinstance(head, GaussianProcessHead):
         kernel.diagonal().add_(head.noise[i])
         factor = torch.linalg.cholesky(kernel)
         dual = torch.cholesky_solve(rows.y.double().unsqueeze(1), factor).squeeze(1)
-        return Fitted(dual, 0.0, {})
+        return dual, 0.0, {}
     from sklearn.svm import SVR
 
     y, weight = (of.double().cpu().numpy() for of in rows[1:])
@@ -266,4 +253,4 @@ def _solve(head: KernelHead, i: int, rows: Rows, chosen: Mapping[str, Any]) -> F
     dual = torch.zeros(len(y), dtype=torch.float64)
     dual[torch.from_numpy(model.support_).long()] = torch.from_numpy(model.dual_coef_[0])
     found = {"n_support_vectors": len(model.support_)}
-    return Fitted(dual.to(rows.x.device), float(model.intercept_[0]), found)
+    return dual.to(rows.x.device), float(model.intercept_[0]), found

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import wasserstein_distance
 
 from csgcnn.data.targets import Target
-from csgcnn.evaluation.baselines import baseline_metrics, composition_metrics, nearest_metrics
+from csgcnn.evaluation.baselines import baseline_metrics, composition_metrics, simple_metrics
 from csgcnn.evaluation.metrics import target_metrics
 from csgcnn.evaluation.number_metrics import wasserstein_distances
 
@@ -68,9 +68,11 @@ def test_the_nearest_training_composition_predicts_its_list() -> None:
     features = torch.tensor([[0.0, 0], [5, 5], [9, 9], [4.5, 5]]).double()
     values = torch.arange(16.0).view(4, 4)
     values[3, 1] = NAN
-    split = {"train": torch.tensor([0, 1, 2]), "test": torch.tensor([3])}
+    rows = {"train": [0, 1, 2], "val": [], "test": [3]}
+    split = {part: torch.tensor(of_part, dtype=torch.long) for part, of_part in rows.items()}
     error = (values[1] - values[3]).abs().nanmean().item()
-    assert nearest_metrics(features, values, split, [DOS])["dos"]["mae"] == pytest.approx(error)
+    found = simple_metrics(features, values, split, [DOS])["nearest"]
+    assert found["dos"]["mae"] == pytest.approx(error)
 
 
 def test_the_composition_predicts_lists_that_are_linear_in_it() -> None:
