@@ -29,8 +29,8 @@ from csgcnn.data.split_sizes import limit_train
 from csgcnn.data.splits import split_dataset
 from csgcnn.data.targets import Target
 from csgcnn.errors import ConfigError, UserError
-from csgcnn.evaluation.curve_summary import Point, markdown, plot_curve, summarize, write_points
-from csgcnn.evaluation.figure_files import draw
+from csgcnn.evaluation.curve_summary import markdown, plot_curve, summarize
+from csgcnn.evaluation.figure_files import draw, write_numbers
 from csgcnn.io import write_json, write_text
 from csgcnn.training.resume import data_digest
 
@@ -164,15 +164,14 @@ def _write_summary(
 ) -> dict[str, Any]:
     """Write summary.json, summary.md, the table of errors and the figure; return the summary."""
     points = [
-        Point(result.number, run.size, result)
-        for run in runs
-        if (result := run.planned.result(job.folder, target))
+        (run.size, result) for run in runs if (result := run.planned.result(job.folder, target))
     ]
     summary = summarize(_facts(cfg, job, runs), target, points, len(runs))
     write_json(job.folder / "summary.json", summary)
     write_text(job.folder / "summary.md", markdown(summary))
     path = job.folder / "error_by_size"
-    write_points(path, summary)
+    columns = ("repeat", "size", "n_train", "error")
+    write_numbers(path, {name: [run[name] for run in summary["runs"]] for name in columns})
     if cfg.trainer.figures and points:
         plot = PlotSettings(**plain(cfg.plot))
         draw(lambda: plot_curve(summary, target, path, plot))

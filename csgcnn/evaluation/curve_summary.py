@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import groupby, pairwise
 from pathlib import Path
 from statistics import fmean, stdev
@@ -18,7 +18,6 @@ from csgcnn.evaluation.figure_files import (
     decade_ticks,
     legend_above,
     panels,
-    write_numbers,
 )
 from csgcnn.evaluation.learning_curve import FACTORS, Array, PowerLaw, contradiction
 from csgcnn.evaluation.metrics import TASKS, task_of
@@ -27,44 +26,30 @@ from csgcnn.evaluation.metrics import TASKS, task_of
 RESOLUTION = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A finished run of a learning curve.
-
-    Attributes:
-        repeat: Number of the repeat.
-        size: Number of training crystals, or "all".
-        result: Its results.
-    """
-
-    repeat: int
-    size: int | str
-    result: Fold
-
-
 def summarize(
-    facts: Mapping[str, Any], target: Target, points: Sequence[Point], n_runs: int
+    facts: Mapping[str, Any], target: Target, points: Sequence[tuple[int | str, Fold]], n_runs: int
 ) -> dict[str, Any]:
     """Return the content of summary.json.
 
     Args:
         facts: First entries, about the command.
         target: The target, whose ranking metric is shown as an error.
-        points: Finished runs, by repeat and increasing size.
+        points: Finished runs, by repeat and increasing size: the number of training crystals or
+            "all", and the results, whose number is that of the repeat.
         n_runs: Number of all runs.
     """
     metric = TASKS[task_of(target)].ranking
     runs = [
         {
-            "repeat": point.repeat,
-            "size": point.size,
-            "n_train": point.result.n_rows["train"],
-            "error": metric.error(point.result.metrics[metric.name]),
-            "best_epoch": point.result.best_epoch,
-            "epochs": point.result.epochs,
-            "minutes": point.result.minutes,
+            "repeat": result.number,
+            "size": size,
+            "n_train": result.n_rows["train"],
+            "error": metric.error(result.metrics[metric.name]),
+            "best_epoch": result.best_epoch,
+            "epochs": result.epochs,
+            "minutes": result.minutes,
         }
-        for point in points
+        for size, result in points
     ]
     unit = target.unit if metric.has_unit else ""
     summary = {
@@ -72,7 +57,7 @@ def summarize(
         "target": target.name,
         "error": metric.error_label,
         "unit": unit,
-        "machines": sorted({point.result.machine for point in points}),
+        "machines": sorted({result.machine for _, result in points}),
         "shortfall": f"{len(runs)} of {n_runs} runs are finished" if len(runs) < n_runs else None,
         "sizes": [_of_size(size, runs) for size in dict.fromkeys(run["size"] for run in runs)],
         "runs": runs,
@@ -183,17 +168,6 @@ def _notes(summary: Mapping[str, Any]) -> Iterator[str]:
     if summary["same_test_rows"]:
         yield "The repeats have the same test rows; the intervals leave out the choice of these."
     yield from (f"Trained on {machine}." for machine in summary["machines"])
-
-
-def write_points(path: Path, summary: Mapping[str, Any]) -> None:
-    """Write the error of each run as csv.
-
-    Args:
-        path: The file without suffix.
-        summary: The content of summary.json.
-    """
-    names = ("repeat", "size", "n_train", "error")
-    write_numbers(path, {name: [run[name] for run in summary["runs"]] for name in names})
 
 
 def plot_curve(summary: Mapping[str, Any], target: Target, path: Path, plot: PlotSettings) -> None:

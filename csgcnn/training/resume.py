@@ -68,7 +68,7 @@ def check_same_run(
         raise ConfigError(f"cannot resume: {'; '.join(removed)}")
     before, now = complete_leaves(checkpoint["config"]), complete_leaves(config)
     differing = [
-        f"{key}={_value(now, key)} (the run has {_value(before, key)})"
+        f"{key}={now.get(key, 'nothing')} (the run has {before.get(key, 'nothing')})"
         for key in sorted(before.keys() | now.keys())
         if before.get(key, ...) != now.get(key, ...) and not _may_differ(key, config, is_fold)
     ]
@@ -112,7 +112,3 @@ def data_digest(dataset: Dataset, split: Split) -> str:
     if CALIBRATION in split:  # apart from the part before it
         digest.update(f"{CALIBRATION} {len(split[CALIBRATION])}".encode())
     return digest.hexdigest()
-
-
-def _value(leaves: Mapping[str, Any], key: str) -> str:
-    return str(leaves[key]) if key in leaves else "nothing"
