@@ -102,13 +102,12 @@ def prepare_training(overrides: Sequence[str]) -> "tuple[DictConfig, Prepared]":
     from csgcnn.cli.overrides import canonical
     from csgcnn.commands.prepare import prepare
     from csgcnn.config.compose import compose
-    from csgcnn.config.settings.run import RunSettings
     from csgcnn.config.validate import validate
     from csgcnn.data.record_reports import RecordReports
 
     execution = ["trainer.progress=false", "trainer.threads=1", "trainer.workers=1"]
     cfg = compose("train", canonical("train", [*overrides, *execution]))
-    validate(cfg, RunSettings)
+    validate(cfg, "train")
     return cfg, prepare(cfg, RecordReports.within(Path(tempfile.gettempdir())))
 
 

@@ -167,10 +167,9 @@ class SearchSweeper(Sweeper):
 
     def _validate(self, overrides: Sequence[str]) -> None:
         """Check the configuration of a job."""
-        from csgcnn.config.settings.commands import COMMANDS
         from csgcnn.config.validate import validate
 
-        validate(self._job(overrides)[0], COMMANDS["train"])
+        validate(self._job(overrides)[0], "train")
 
     def _job(self, overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
         """Return the configuration of a job with these overrides, and the chosen options."""

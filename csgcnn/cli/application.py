@@ -29,7 +29,7 @@ from csgcnn.config.given import check_hydra_keys, given_keys, keys_of_files
 from csgcnn.config.locations import CONF
 from csgcnn.config.paths import user_path
 from csgcnn.config.plugins import check_opt_in, plugins_loaded
-from csgcnn.config.settings.commands import COMMANDS, TRAINING_COMMANDS
+from csgcnn.config.settings.commands import TRAINING_COMMANDS
 from csgcnn.config.targets import plugins_allowed
 from csgcnn.config.user_files import user_folders
 from csgcnn.config.validate import validate
@@ -206,7 +206,7 @@ def _checker(command: str, plugins: Sequence[str], folders: Sequence[Path], name
         if node.mode == RunMode.MULTIRUN:
             # Keys of a sweep over targets are read by some of its jobs.
             typed, of_files = [], [*typed, *of_files]
-        validate(cfg, COMMANDS[command], typed, of_files)
+        validate(cfg, command, typed, of_files)
 
     return check
 

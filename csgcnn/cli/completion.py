@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from csgcnn.cli.spelling import PLAIN_KEYS
-from csgcnn.config.keys import described_keys, section_keys
+from csgcnn.config.keys import command_keys, described_keys
 from csgcnn.config.locations import CONF
 from csgcnn.config.override import ALIASES, full_key, parse_override
 from csgcnn.config.settings.commands import COMMANDS
@@ -187,7 +187,7 @@ def _keys(command: str, words: tuple[str, ...]) -> dict[str, Key]:
             for folder in (CONF, *_config_folders(words)):
                 content = _option(folder / group / f"{option}.yaml", group)
                 config[group] = {**config.get(group, {}), **content}
-    return dict(described_keys(config, section_keys(COMMANDS[command])))
+    return dict(described_keys(config, command_keys(command)))
 
 
 def _option(path: Path, group: str) -> dict[str, Any]:

@@ -11,9 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from csgcnn.cli.usage import USAGES
-from csgcnn.config.keys import described_keys, section_keys
+from csgcnn.config.keys import command_keys, described_keys
 from csgcnn.config.override import ALIASES
-from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.setting import MISSING, Key
 from csgcnn.config.tree import select
 
@@ -81,7 +80,7 @@ def sections(command: str, config: Mapping[str, Any]) -> dict[str, list[tuple[st
         command: Name of the command, which reads the keys.
         config: A plain configuration.
     """
-    keys = section_keys(COMMANDS[command])
+    keys = command_keys(command)
     found: dict[str, list[tuple[str, Key, Any]]] = {}
     for name, key in described_keys(config, keys):
         if not key.is_read:

@@ -15,11 +15,10 @@ from csgcnn.config.free_text import (
     list_of_text,
     split_items,
 )
-from csgcnn.config.keys import section_keys
+from csgcnn.config.keys import command_keys
 from csgcnn.config.locations import group_names
 from csgcnn.config.override import ALIASES, Override, parse_override
 from csgcnn.config.paths import user_path
-from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.removed import REMOVED_KEYS
 from csgcnn.config.settings.setting import Key
 from csgcnn.errors import ConfigError
@@ -52,7 +51,7 @@ def canonical(command: str, arguments: Sequence[str]) -> list[str]:
             flags.append(text)
             continue
         _refuse_removed(override)
-        overrides.append(str(_quoted(override, section_keys(COMMANDS[command]), is_sweep)))
+        overrides.append(str(_quoted(override, command_keys(command), is_sweep)))
     return flags + overrides
 
 

@@ -1,14 +1,13 @@
 """Find misspelled keys and options before Hydra is imported, which takes most of a second."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from itertools import pairwise
 
-from csgcnn.config.keys import holder, section_keys
+from csgcnn.config.keys import command_keys, holder, section_names
 from csgcnn.config.locations import group_names, option_names
 from csgcnn.config.names import meant_keys, unknown_key, unread_key
 from csgcnn.config.override import ALIASES, Override, full_key, parse_override
-from csgcnn.config.settings.commands import COMMANDS, TRAINING_COMMANDS
+from csgcnn.config.settings.commands import TRAINING_COMMANDS
 from csgcnn.config.settings.removed import REMOVED_KEYS
 from csgcnn.errors import ConfigError, nearest
 
@@ -69,7 +68,7 @@ def _check_flag(command: str, text: str, following: str) -> None:
     if not value and not following.startswith("-") and "=" not in following:
         value = following
     key = full_key(name)
-    keys = section_keys(COMMANDS[command])
+    keys = command_keys(command)
     value = value or "VALUE"
     is_known = key in keys or key in _groups(command)
     meant = [key] if is_known else meant_keys(key, command)
@@ -80,8 +79,8 @@ def _check_flag(command: str, text: str, following: str) -> None:
 
 
 def _check_override(command: str, override: Override) -> None:
-    keys = section_keys(COMMANDS[command])
-    sections = [item.name for item in fields(COMMANDS[command])]
+    keys = command_keys(command)
+    sections = section_names(command)
     groups = _groups(command)
     key, (first, _, rest) = override.key, override.key.partition(".")
     is_section = any(name.startswith(f"{key}.") for name in keys)
@@ -106,7 +105,7 @@ def _check_override(command: str, override: Override) -> None:
 def _groups(command: str) -> list[str]:
     if command in TRAINING_COMMANDS:
         return group_names()
-    return [] if "structures" in section_keys(COMMANDS[command]) else ["dataset"]
+    return [] if "structures" in command_keys(command) else ["dataset"]
 
 
 def _check_option(group: str, value: str) -> None:

@@ -15,12 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from csgcnn.commands.frames import is_frame, write_frame
 from csgcnn.config.compose import compose, to_overrides
-from csgcnn.config.keys import section_keys
+from csgcnn.config.keys import command_keys
 from csgcnn.config.locations import group_names, option_names
 from csgcnn.config.override import ALIASES, SHORT_NAMES
 from csgcnn.config.paths import claim_directory
 from csgcnn.config.plugins import plugins_loaded
-from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.tree import leaves
 from csgcnn.config.validate import validate
 from csgcnn.errors import ConfigError, DataWarning, first_line, nearest
@@ -75,7 +74,7 @@ def full_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     keys = {SHORT_NAMES.get(name, name): value for name, value in settings.items()}
     known = {*group_names(), *ALIASES, *SHORT_NAMES}
-    known |= {name.partition(".")[0] for name in section_keys(COMMANDS["train"])}
+    known |= {name.partition(".")[0] for name in command_keys("train")}
     for name in keys:
         if name.partition(".")[0] not in known:
             raise ConfigError(f"there is no argument {name}{nearest(name, sorted(known))}")
@@ -84,7 +83,7 @@ def full_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_entries(command: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings in which entries of a dict, such as dataset.units.gap, are in the dict."""
-    keys = section_keys(COMMANDS[command])
+    keys = command_keys(command)
     dicts = [name for name, key in keys.items() if key.type.startswith("dict")]
     found: dict[str, Any] = {}
     for key, value in settings.items():
@@ -167,7 +166,7 @@ def called(
     given = [name for key, value in settings.items() for name, _ in leaves(value, key)]
     try:
         with plugins_loaded(cfg.plugins):
-            validate(cfg, COMMANDS[command], given)
+            validate(cfg, command, given)
             yield
     finally:
         for handler in handlers:

@@ -9,14 +9,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from csgcnn.config.keys import described_key, has_effect, section_keys
-from csgcnn.config.settings.run import RunSettings
+from csgcnn.config.keys import described_key, has_effect
 from csgcnn.config.upgrade import complete_leaves
 from csgcnn.errors import UserError, one_line
 from csgcnn.io import read_json
 from csgcnn.runs.duration import training_minutes
 
-RUN_KEYS = section_keys(RunSettings)
 # Runs of several folds are repetitions, as those of several seeds.
 FOLD = "dataset.split.fold"
 
@@ -46,7 +44,7 @@ class Run:
         """The keys that change the result, equal for runs that differ only in seeds and fold."""
         found = {}
         for name, value in self.config.items():
-            key = described_key(name, {}, RUN_KEYS)
+            key = described_key(name, {})
             if name == FOLD:
                 continue
             if key is None or key.setting.effect == "result":
@@ -57,7 +55,7 @@ class Run:
     @property
     def sample(self) -> tuple[Any, ...]:
         """The fold, and the values of all seeds."""
-        is_seed = (name for name in self.config if has_effect(name, "seed", RUN_KEYS))
+        is_seed = (name for name in self.config if has_effect(name, "seed"))
         return tuple(self.config[name] for name in [FOLD, *sorted(is_seed)])
 
 

@@ -14,8 +14,6 @@ from torch import Tensor
 from csgcnn import __version__
 from csgcnn.commands.outputs import check_output
 from csgcnn.config.instantiate import instantiate
-from csgcnn.config.keys import section_keys
-from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.validate import check_values
 from csgcnn.crystals.elements import MAX_ATOMIC_NUMBER, atom_init
 from csgcnn.data.targets import Target, with_unit
@@ -154,7 +152,7 @@ def _config(weights: Mapping[Any, Any]) -> dict[str, Any]:
         "pooling": {"_target_": "csgcnn.nn.pooling.MeanPooling", "_partial_": True},
     }
     try:
-        check_values(config, section_keys(RunSettings))
+        check_values(config)
     except ConfigError as error:
         raise ValueError(str(error)) from error
     return config

@@ -22,9 +22,8 @@ from csgcnn.commands.structures import (
     load_model,
     structure_options,
 )
-from csgcnn.config.keys import section_keys
+from csgcnn.config.keys import command_keys
 from csgcnn.config.paths import user_path
-from csgcnn.config.settings.commands import PredictSettings
 from csgcnn.crystals.graph_builder import Rejected
 from csgcnn.crystals.structure_inputs import iter_structures
 from csgcnn.crystals.structure_warnings import WARNING_COLUMNS, StructureNote, warning_rows
@@ -113,7 +112,7 @@ def _check_read(cfg: DictConfig, predictor: Predictor, sources: Sequence[str]) -
         unread += [(key, "built graphs") for key in of_records]
     # refuses a level for which there are too few calibration rows
     predictor.bounds(predictor.empty(), cfg.level)
-    keys = section_keys(PredictSettings)
+    keys = command_keys("predict")
     for key, place in unread:
         if cfg[key] != keys[key].default:
             raise ConfigError(f"{key}={cfg[key]} has no effect on {place}; omit it")

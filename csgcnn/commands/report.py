@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from csgcnn import __version__
-from csgcnn.commands.finished_runs import RUN_KEYS, run_folders
+from csgcnn.commands.finished_runs import run_folders
 from csgcnn.commands.outputs import check_output
 from csgcnn.commands.prepare import plain
 from csgcnn.commands.report_crystals import crystals_of_files, crystals_of_run
@@ -67,7 +67,7 @@ class Source:
     def keys(self) -> dict[str, Any]:
         """The configuration of a run by full key, without keys that do not change the result."""
         found = complete_leaves(self.config) if self.config else {}
-        return {k: v for k, v in found.items() if not has_effect(k, "execution", RUN_KEYS)}
+        return {k: v for k, v in found.items() if not has_effect(k, "execution")}
 
     def predictions(self) -> Predictions:
         """Read the predictions.
@@ -220,7 +220,7 @@ def _changes(keys: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     defaults = complete_leaves(plain(compose("train")))
     for key in dict.fromkeys([*defaults, *keys]):
         value, default = keys.get(key), defaults.get(key)
-        if value != default and not has_effect(key, "execution", RUN_KEYS):
+        if value != default and not has_effect(key, "execution"):
             yield key, _shown(value), _shown(default)
 
 

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.optimizer import optimizer_keys
 from csgcnn.config.settings.setting import MISSING, Effect, Key, Setting
 from csgcnn.config.targets import is_allowed
@@ -23,19 +24,25 @@ from csgcnn.config.targets import is_allowed
 RECORDING = Key("logger", "Any", None, Setting("Records of the training.", effect="execution"))
 
 
-@cache
-def section_keys(section: type) -> dict[str, Key]:
-    """Return the keys of a settings class by their full names, nested sections included.
+def command_keys(command: str) -> dict[str, Key]:
+    """Return the keys of a command by their full names, without those of options."""
+    return _section_keys(COMMANDS[command])
 
-    Args:
-        section: A class of `csgcnn.config.settings`.
-    """
+
+def section_names(command: str) -> list[str]:
+    """Return the sections of the configuration of a command, with the keys at its root."""
+    return [item.name for item in fields(COMMANDS[command])]
+
+
+@cache
+def _section_keys(section: type) -> dict[str, Key]:
+    """Return the keys of a settings class by their full names, nested sections included."""
     hints, found = get_type_hints(section), dict[str, Key]()
     for item in fields(section):
         hint = hints[item.name]
         if is_dataclass(hint):
             unread = item.metadata.get("unread", ())
-            for name, key in section_keys(hint).items():  # type: ignore[arg-type]
+            for name, key in _section_keys(hint).items():  # type: ignore[arg-type]
                 is_read = key.is_read and name.partition(".")[0] not in unread
                 found[f"{item.name}.{name}"] = replace(key, is_read=is_read)
         elif "setting" in item.metadata:
@@ -140,7 +147,7 @@ def described_keys(
 
     Args:
         config: A plain configuration, whose `_target_`s say which options were chosen.
-        sections: Keys of the command, as `section_keys` returns them.
+        sections: Keys of the command, as `command_keys` returns them.
     """
     yield from sections.items()
     for name, node in config.items():
@@ -157,15 +164,14 @@ def _keys_below(path: str, node: Any) -> Iterator[tuple[str, Key]]:
             yield from _keys_below(f"{path}.{name}", child)
 
 
-def described_key(name: str, config: Mapping[str, Any], sections: Mapping[str, Key]) -> Key | None:
-    """Return the description of a key, or of the key that holds it as an entry of a dict.
+def described_key(name: str, config: Mapping[str, Any]) -> Key | None:
+    """Return the description of a key of a run, or of the one that holds it as an entry of a dict.
 
     Args:
         name: Full name, such as dataset.units.band_gap.
         config: A plain configuration.
-        sections: Keys of the command, as `section_keys` returns them.
     """
-    if found := holder(name, dict(described_keys(config, sections))):
+    if found := holder(name, dict(described_keys(config, command_keys("train")))):
         return found
     return RECORDING if name.partition(".")[0] == "logger" else None
 
@@ -184,13 +190,12 @@ def holder(name: str, keys: Mapping[str, Key]) -> Key | None:
     return next((key for key in parents if key and key.type.startswith("dict")), None)
 
 
-def has_effect(name: str, effect: Effect, sections: Mapping[str, Key]) -> bool:
-    """Return whether a key has this effect.
+def has_effect(name: str, effect: Effect) -> bool:
+    """Return whether a key of a run has this effect.
 
     Args:
         name: Full name, such as trainer.max_epochs.
         effect: The effect to test for.
-        sections: Keys of the command, as `section_keys` returns them.
     """
-    key = described_key(name, {}, sections)
+    key = described_key(name, {})
     return key is not None and key.setting.effect == effect

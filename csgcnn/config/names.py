@@ -1,12 +1,10 @@
 """Names of keys: which exist, which a command reads, and which one was meant by a wrong one."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
-from csgcnn.config.keys import described_keys, holder, option_keys, section_keys
+from csgcnn.config.keys import command_keys, described_keys, holder, option_keys, section_names
 from csgcnn.config.override import OTHER_NAMES, SHORT_NAMES
-from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.setting import Key
 from csgcnn.config.targets import SPECIAL
 from csgcnn.config.tree import leaves, select
@@ -40,9 +38,8 @@ def meant_keys(name: str, command: str) -> list[str]:
         name: Name that is not that of a key.
         command: Name of the command, which reads the keys.
     """
-    settings = COMMANDS[command]
-    read = [key for key, found in section_keys(settings).items() if found.is_read]
-    sections = {item.name for item in fields(settings)}
+    read = [key for key, found in command_keys(command).items() if found.is_read]
+    sections = {*section_names(command)}
     last = name.rpartition(".")[2].lower().replace("-", "_")
     short = (SHORT_NAMES | OTHER_NAMES).get(last, "")
     is_option = short.partition(".")[0] in sections - {key.partition(".")[0] for key in read}
@@ -73,9 +70,9 @@ def check_names(config: Mapping[str, Any], command: str, given: Sequence[str]) -
         ConfigError: A key does not exist; the message gives the nearest spelling. Or the recipe
             sets a key that the chosen option does not have.
     """
-    keys = section_keys(COMMANDS[command])
+    keys = command_keys(command)
     described = {key.partition(".")[0] for key in keys}
-    sections = [item.name for item in fields(COMMANDS[command])]
+    sections = section_names(command)
     for name, value in leaves(config):
         first = name.partition(".")[0]
         if first in described:
@@ -136,7 +133,7 @@ def check_given(config: Mapping[str, Any], command: str, given: Sequence[str]) -
     Raises:
         ConfigError: The command does not read a key, or the value of another key leaves it unread.
     """
-    keys = dict(described_keys(config, section_keys(COMMANDS[command])))
+    keys = dict(described_keys(config, command_keys(command)))
     for name in given:
         key = holder(name, keys)
         if key is None:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, Node, OmegaConf
 
-from csgcnn.config.keys import has_effect, section_keys
+from csgcnn.config.keys import has_effect
 from csgcnn.config.locations import INCLUDED_DATA, option_names
-from csgcnn.config.settings.run import RunSettings
 from csgcnn.errors import ConfigError, UserError
 
 
@@ -130,14 +129,9 @@ def overrides_of_result(overrides: Sequence[str], further: Sequence[str] = ()) -
         overrides: Overrides of a command that trains several runs.
         further: Further keys that choose runs.
     """
-    keys = section_keys(RunSettings)
     own = ("task", "recipe", "folds", *further)
     names = ((given, given.partition("=")[0].lstrip("+")) for given in overrides)
-    return [
-        given
-        for given, name in names
-        if name not in own and not has_effect(name, "execution", keys)
-    ]
+    return [given for given, name in names if name not in own and not has_effect(name, "execution")]
 
 
 def _unique_dir(path: str, *, _node_: Node, _root_: DictConfig) -> str:

@@ -9,9 +9,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from csgcnn.config.hydra_guard import check_folder_size
-from csgcnn.config.keys import described_keys, section_keys
+from csgcnn.config.keys import command_keys, described_keys
 from csgcnn.config.settings.removed import FORMER_DEFAULTS, REMOVED_KEYS, RENAMED_TARGETS
-from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.settings.setting import MISSING
 from csgcnn.config.tree import leaves
 from csgcnn.errors import ConfigError
@@ -54,7 +53,7 @@ def complete_leaves(config: Mapping[str, Any]) -> dict[str, Any]:
     }
     defaults = {
         name: list(key.default) if isinstance(key.default, tuple) else key.default
-        for name, key in described_keys(upgraded, section_keys(RunSettings))
+        for name, key in described_keys(upgraded, command_keys("train"))
         if key.default != MISSING
     }
     complete = own | removed | {key: defaults[key] for key in defaults if key not in own}

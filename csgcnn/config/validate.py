@@ -7,10 +7,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from csgcnn.config.grids import check_grids
-from csgcnn.config.keys import described_keys, section_keys
+from csgcnn.config.keys import command_keys, described_keys, section_names
 from csgcnn.config.locations import CONF
 from csgcnn.config.names import check_columns, check_given, check_names
-from csgcnn.config.settings.commands import COMMANDS, TRAINING_COMMANDS
+from csgcnn.config.settings.commands import TRAINING_COMMANDS
 from csgcnn.config.settings.dataset import COUNTED_METHODS, DIVIDING_METHODS, EXTRAPOLATING_METHODS
 from csgcnn.config.settings.setting import Key
 from csgcnn.config.targets import check_targets
@@ -25,13 +25,13 @@ LEARNED_WEIGHTS_OF_LIKELIHOOD = (
 
 
 def validate(
-    cfg: DictConfig, settings: type, typed: Sequence[str] = (), of_files: Sequence[str] = ()
+    cfg: DictConfig, command: str, typed: Sequence[str] = (), of_files: Sequence[str] = ()
 ) -> None:
     """Check that all values are given, in range, consistent with each other, and read.
 
     Args:
         cfg: A composed configuration.
-        settings: The class of `config.settings` that describes the command.
+        command: Name of the command.
         typed: Full names of the keys that the user typed, which must have an effect.
         of_files: Those that configurations and options of the user set. They must have an effect,
             too, but may describe columns that are not used.
@@ -40,9 +40,9 @@ def validate(
         ConfigError: A key is missing or wrong; the message names it and what was expected.
     """
     _check_missing(cfg)
-    keys = section_keys(settings)
-    for section in settings.__dataclass_fields__:  # type: ignore[attr-defined]
-        is_option = not any(key.split(".")[0] == section for key in keys)
+    described = {key.partition(".")[0] for key in command_keys(command)}
+    for section in section_names(command):
+        is_option = section not in described
         if is_option and not isinstance(cfg.get(section), DictConfig):
             raise ConfigError(
                 f"{section}={cfg.get(section)}: expected an option or keys, see --help"
@@ -52,12 +52,11 @@ def validate(
     except OmegaConfBaseException as error:
         raise ConfigError(first_line(error)) from error
     plain.pop("hydra", None)
-    command = next(name for name, known in COMMANDS.items() if known is settings)
     # Names of arguments are those of classes that are allowed.
     check_targets(plain)
     _check_own_head(plain.get("head"))
     check_names(plain, command, [*typed, *of_files])
-    check_values(plain, keys)
+    check_values(plain, command)
     if command == "benchmark":
         _check_folds(plain, typed)
     check_given(plain, command, [*typed, *of_files])
@@ -80,12 +79,12 @@ def validate(
         _check_trainer(cfg)
 
 
-def check_values(config: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
+def check_values(config: Mapping[str, Any], command: str = "train") -> None:
     """Check the values and the `_target_`s of a plain configuration, which may be untrusted.
 
     Args:
         config: A plain configuration; keys that it lacks are not checked.
-        keys: Keys of its command, as `section_keys` returns them.
+        command: Name of the command.
 
     Raises:
         ConfigError: A value is out of range, or a `_target_` is not allowed at its place.
@@ -94,6 +93,7 @@ def check_values(config: Mapping[str, Any], keys: Mapping[str, Key]) -> None:
     if removed := removed_keys_in(config):
         raise ConfigError(removed[0])
     check_targets(config)
+    keys = command_keys(command)
     for name, key in described_keys(config, keys):
         value = select(config, name)
         entries = value if isinstance(value, Mapping) else {"": value}

@@ -10,9 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from csgcnn.config.keys import section_keys
 from csgcnn.config.settings.graph import GraphSettings
-from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.targets import allowed_plugins, plugins_in
 from csgcnn.config.validate import check_values
 from csgcnn.crystals.descriptors import descriptor_names
@@ -148,7 +146,7 @@ def _load_one(path: Path) -> TrainedModel:
             f"plugins=[{names}]"
         )
     try:
-        check_values(config, section_keys(RunSettings))
+        check_values(config)
         targets = [Target(**target) for target in content["targets"]]
         graph = GraphSettings(**config["graph"])
         pinned(graph.site_features)

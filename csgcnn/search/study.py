@@ -12,8 +12,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from csgcnn.config.keys import has_effect, section_keys
-from csgcnn.config.settings.run import RunSettings
+from csgcnn.config.keys import has_effect
 from csgcnn.errors import ConfigError, UserError, one_line
 from csgcnn.io import exclusive, exclusive_when_free, read_json, write_csv, write_text
 from csgcnn.search.sampling import Check, PossibleSampler
@@ -95,8 +94,7 @@ class Search:
 
     def _check_overrides(self, overrides: Mapping[str, str]) -> None:
         before = self._study.user_attrs["words"]
-        run = section_keys(RunSettings)
-        keys = [k for k in sorted({*overrides, *before}) if not has_effect(k, "execution", run)]
+        keys = [k for k in sorted({*overrides, *before}) if not has_effect(k, "execution")]
         differing = [key for key in keys if overrides.get(key) != before.get(key)]
         if differing:
             shown = ", ".join(

@@ -6,8 +6,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from csgcnn.config.keys import described_key, section_keys
-from csgcnn.config.settings.run import RunSettings
+from csgcnn.config.keys import described_key
 from csgcnn.config.upgrade import complete_leaves
 from csgcnn.data.dataset import Dataset
 from csgcnn.data.split_files import CALIBRATION
@@ -91,7 +90,7 @@ def check_same_run(
 
 
 def _may_differ(name: str, config: Mapping[str, Any], is_fold: bool) -> bool:
-    key = described_key(name, config, section_keys(RunSettings))
+    key = described_key(name, config)
     if key is None or (is_fold and not key.setting.averaged):
         return False
     return key.setting.effect == "execution" or key.setting.resumable

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from csgcnn.config.keys import described_key, section_keys
+from csgcnn.config.keys import described_key
 from csgcnn.config.locations import PRETRAINED
 from csgcnn.config.paths import user_path
-from csgcnn.config.settings.run import RunSettings
 from csgcnn.config.tree import leaves, select
 from csgcnn.data.inputs import Input
 from csgcnn.data.targets import Target
@@ -177,7 +176,7 @@ def _different_keys(config: Config, other: Config) -> Iterator[str]:
 
 
 def _changes_body(name: str, config: Config) -> bool:
-    key = described_key(name, config, section_keys(RunSettings))
+    key = described_key(name, config)
     return key is None or key.setting.body
 
 

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from csgcnn.config.compose import compose
-from csgcnn.config.keys import described_key, described_keys, option_keys, section_keys
+from csgcnn.config.keys import command_keys, described_keys, holder, option_keys
 from csgcnn.config.locations import CONF, PACKAGE
 from csgcnn.config.settings.commands import COMMANDS, TRAINING_COMMANDS
 from csgcnn.config.settings.removed import REMOVED_KEYS
@@ -72,16 +72,16 @@ def test_every_key_of_an_option_is_described_with_its_default(group: str, option
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_key_of_a_command_is_described(command: str) -> None:
     plain: Any = OmegaConf.to_container(compose(command), resolve=False)
-    keys = section_keys(COMMANDS[command])
+    keys = dict(described_keys(plain, command_keys(command)))
     for name, value in leaves(plain):
         if name.rpartition(".")[2].startswith("_") or value in ({}, MISSING):
             continue
-        assert described_key(name, plain, keys) is not None, name
+        assert holder(name, keys) is not None, name
 
 
 def described() -> Iterator[tuple[str, Key]]:
-    for command, settings in COMMANDS.items():
-        for name, key in section_keys(settings).items():
+    for command in COMMANDS:
+        for name, key in command_keys(command).items():
             yield f"{command}: {name}", key
     for group, option in OPTIONS:
         for name, key in described_keys({group: compose_option(group, option)[group]}, {}):
@@ -100,12 +100,11 @@ def test_every_description_is_a_sentence_and_its_default_is_in_its_range() -> No
             assert key.setting.null, f"{name}: null has no description"
 
 
-@pytest.mark.parametrize("settings", COMMANDS.values(), ids=COMMANDS)
-def test_the_values_of_conf_are_the_defaults_of_the_settings(settings: type) -> None:
-    command = next(name for name, found in COMMANDS.items() if found is settings)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_values_of_conf_are_the_defaults_of_the_settings(command: str) -> None:
     overrides = ["dataset=cif_folder"] if command in TRAINING_COMMANDS else []
     plain: Any = OmegaConf.to_container(compose(command, overrides), resolve=False)
-    for name, key in section_keys(settings).items():
+    for name, key in command_keys(command).items():
         if name not in ("recipe", "dataset.hint"):
             value = select(plain, name)
             assert value == key.default, name
@@ -133,8 +132,8 @@ def names_in(module: ast.Module) -> Iterator[str]:
 def test_no_other_module_lists_keys() -> None:
     known = {
         name
-        for settings in COMMANDS.values()
-        for name in section_keys(settings)
+        for command in COMMANDS
+        for name in command_keys(command)
         if "." in name and not name.startswith("task.")
     }
     found = []
@@ -165,6 +164,6 @@ def test_no_other_class_has_the_fields_of_a_section(fields: set[str]) -> None:
 
 
 def test_removed_keys_do_not_exist() -> None:
-    keys = section_keys(COMMANDS["train"])
+    keys = command_keys("train")
     assert not REMOVED_KEYS.keys() & keys.keys()
     assert not Path(CONF / "augment" / "coordinate_noise.yaml").exists()

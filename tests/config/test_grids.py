@@ -6,7 +6,6 @@ import pytest
 
 from csgcnn.config.compose import compose
 from csgcnn.config.grids import grid_points, is_grid
-from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.validate import validate
 from csgcnn.errors import ConfigError
 
@@ -62,11 +61,11 @@ def test_another_grid_is_refused_by_its_key(given: Any, cause: str) -> None:
 )
 def test_what_excludes_a_grid_is_named(words: list[str], cause: str) -> None:
     with pytest.raises(ConfigError, match=r".") as caught:
-        validate(compose("train", [*WORDS, *words]), COMMANDS["train"])
+        validate(compose("train", [*WORDS, *words]), "train")
     assert cause in str(caught.value)
 
 
 def test_a_benchmark_has_no_tables_for_a_grid() -> None:
     cfg = compose("benchmark", [*WORDS, "folds=2"])
     with pytest.raises(ConfigError, match="csgcnn benchmark has no tables"):
-        validate(cfg, COMMANDS["benchmark"])
+        validate(cfg, "benchmark")

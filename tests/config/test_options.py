@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 from csgcnn.cli.reference import OPTION_GROUPS, PRESET_GROUPS
 from csgcnn.config.compose import compose
 from csgcnn.config.locations import CONF, option_names
-from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.targets import is_allowed
 from csgcnn.config.validate import validate
 
@@ -42,7 +41,7 @@ def targets(node: Any) -> list[str]:
 def test_every_option_of_every_group_composes(options: list[str]) -> None:
     command = "benchmark" if options[0].startswith("task=") else "train"
     cfg = compose_with(command, *options, "++dataset.path=somewhere")
-    validate(cfg, COMMANDS[command])
+    validate(cfg, command)
     found = targets(OmegaConf.to_container(cfg, resolve=True))
     assert len(found) >= 7
     assert all(map(is_allowed, found))
@@ -100,7 +99,7 @@ def test_recipes() -> None:
 @pytest.mark.parametrize("path", sorted((CONF / "task").glob("*.yaml")), ids=lambda path: path.stem)
 def test_tasks_of_matbench(path: Path) -> None:
     cfg = compose_with("benchmark", f"task={path.stem}", "recipe=accurate")
-    validate(cfg, COMMANDS["benchmark"])
+    validate(cfg, "benchmark")
     assert (cfg.task.name, cfg.task.n_folds, cfg.recipe) == (path.stem, 5, "accurate")
     assert Path(cfg.dataset.path).name in (f"{path.stem}.json.gz", "castelli_perovskites.json.gz")
     (target,) = cfg.dataset.targets

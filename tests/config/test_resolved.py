@@ -5,7 +5,6 @@ from omegaconf import OmegaConf
 
 from csgcnn.config.compose import compose
 from csgcnn.config.resolved import save_resolved
-from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.validate import validate
 
 
@@ -18,4 +17,4 @@ def test_a_stored_configuration_has_values_in_place_of_interpolations(tmp_path: 
     assert math.isclose(saved.optimizer.lr, 5e-3)
     # Those of Hydra, with which the file is a configuration of its own.
     del saved["defaults"], saved["hydra"]
-    validate(saved, COMMANDS["train"])
+    validate(saved, "train")

@@ -8,15 +8,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from csgcnn.config.compose import compose
-from csgcnn.config.keys import described_keys, section_keys
-from csgcnn.config.settings.commands import COMMANDS
-from csgcnn.config.settings.run import RunSettings
+from csgcnn.config.keys import command_keys, described_keys
 from csgcnn.config.validate import check_values, validate
 from csgcnn.errors import ConfigError, one_line
 
 
 def check(command: str, *overrides: str) -> None:
-    validate(compose(command, overrides), COMMANDS[command])
+    validate(compose(command, overrides), command)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +58,7 @@ def test_wrong_values_of_predict_and_evaluate() -> None:
     check("evaluate", "ckpt=a", "dataset=elastic", "split=test")
 
 
-KEYS = section_keys(RunSettings)
+KEYS = command_keys("train")
 CONFIG: Any = OmegaConf.to_container(compose("train", ["dataset=elastic"]), resolve=True)
 BOUNDED = {name: key for name, key in described_keys(CONFIG, KEYS) if key.setting.is_bounded}
 

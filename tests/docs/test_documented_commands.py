@@ -15,7 +15,7 @@ from csgcnn.cli.main import COMMANDS
 from csgcnn.cli.overrides import canonical
 from csgcnn.cli.usage import USAGES
 from csgcnn.config.compose import compose, full_key
-from csgcnn.config.keys import described_keys, section_keys
+from csgcnn.config.keys import command_keys, described_keys
 from csgcnn.config.settings.commands import COMMANDS as SETTINGS
 from csgcnn.config.settings.removed import REMOVED_KEYS
 from csgcnn.config.validate import check_values
@@ -53,7 +53,7 @@ def option_exists(group: str, option: str) -> bool:
 @cache
 def known_keys() -> set[str]:
     """Every key of a run with any options, and its sections."""
-    sections = section_keys(SETTINGS["benchmark"])
+    sections = command_keys("benchmark")
     keys = {*REMOVED_KEYS, *sections}
     for path in CONF.glob("*/*.yaml"):
         group = path.parent.name
@@ -110,7 +110,7 @@ def test_documented_commands_have_existing_options_and_keys(text: str) -> None:
         given = [word for word in required if not is_placeholder(word.partition("=")[2])]
         if has_config and "--help" not in words and given:
             overrides = [word for word in single_runs(name, given) if not word.startswith("hydra")]
-            check_values(plain_config(name, *overrides), section_keys(SETTINGS[name]))
+            check_values(plain_config(name, *overrides), name)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
