@@ -17,7 +17,7 @@ ANSWERS: list[tuple[list[str], int, list[str]]] = [
     (["train", "--version"], 0, [f"csgcnn {__version__}"]),
     ([], 2, ["csgcnn train"]),
     (["trian"], 2, ["did you mean train?"]),
-    (["model=csgcnn"], 2, ["train, predict, evaluate"]),
+    (["model=csgcnn"], 2, ["train, benchmark, learning-curve, predict"]),
     (["train", "modle=b"], 2, ["modle", "did you mean model?"]),
     (["train", "trainer.max_epoch=3"], 2, ["did you mean trainer.max_epochs?"]),
     (["train", "max_epochs=3"], 2, ["did you mean trainer.max_epochs?"]),

@@ -58,9 +58,12 @@ def test_wrong_values_of_predict_and_evaluate() -> None:
     check("evaluate", "ckpt=a", "dataset=elastic", "split=test")
 
 
-KEYS = command_keys("train")
 CONFIG: Any = OmegaConf.to_container(compose("train", ["dataset=elastic"]), resolve=True)
-BOUNDED = {name: key for name, key in described_keys(CONFIG, KEYS) if key.setting.is_bounded}
+BOUNDED = {
+    name: key
+    for name, key in described_keys(CONFIG, command_keys("train"))
+    if key.setting.is_bounded
+}
 
 
 def outside(name: str) -> Iterator[Any]:
@@ -81,6 +84,6 @@ def test_a_number_is_in_its_range_and_nothing_else(name: str) -> None:
         node = reduce(lambda node, section: node[section], sections, config)
         node[last] = {"a": value} if BOUNDED[name].type.startswith("dict") else value
         with pytest.raises(ConfigError) as caught:
-            check_values(config, KEYS)
+            check_values(config)
         assert str(caught.value).startswith(name)
         assert f"={one_line(value, 60)}: expected " in str(caught.value)
