@@ -1,6 +1,5 @@
 """The text of `csgcnn COMMAND --help`: usage, groups, every key with its description, examples."""
 
-import json
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from csgcnn.cli.usage import USAGES
+from csgcnn.config.compose import as_argument
 from csgcnn.config.keys import command_keys, described_keys
 from csgcnn.config.override import ALIASES
 from csgcnn.config.settings.setting import MISSING, Key
@@ -122,15 +122,6 @@ def _assignment(name: str, _: Key, value: Any) -> str:
     shown = as_argument(value)
     shown = shown if len(shown) <= MAX_VALUE else f"{shown[: MAX_VALUE - 3]}..."
     return f"{name} (required)" if value == MISSING else f"{name}={shown}"
-
-
-def as_argument(value: Any) -> str:
-    """Return a value as the command line takes it: [a,b], {a:b}, true, null."""
-    if isinstance(value, Mapping):
-        return f"{{{','.join(f'{key}:{as_argument(item)}' for key, item in value.items())}}}"
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(as_argument, value))}]"
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _entry(name: str, text: str, width: int) -> str:

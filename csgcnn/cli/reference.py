@@ -10,9 +10,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from csgcnn.cli.help import as_argument, description, sections, value_of
+from csgcnn.cli.help import description, sections, value_of
 from csgcnn.cli.usage import USAGES
-from csgcnn.config.compose import compose
+from csgcnn.config.compose import as_argument, compose
 from csgcnn.config.keys import described_keys
 from csgcnn.config.locations import CONF, option_names
 from csgcnn.config.settings.commands import COMMANDS, TRAINING_COMMANDS

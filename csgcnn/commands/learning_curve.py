@@ -20,6 +20,7 @@ from csgcnn.commands.planned_runs import (
     train_unfinished,
 )
 from csgcnn.commands.prepare import dataset_settings, plain
+from csgcnn.config.compose import as_argument
 from csgcnn.config.paths import CURVE_KEYS, overrides_of_result
 from csgcnn.config.settings.plot import PlotSettings
 from csgcnn.data.dataset import Dataset
@@ -90,15 +91,11 @@ def _sizes(given: Any) -> list[Size]:
     is_valid = all(size == ALL or (type(size) is int and size > 0) for size in listed)
     if not listed or not is_valid or len(set(listed)) < len(listed):
         raise ConfigError(
-            f"sizes={_shown(listed)}: expected different numbers of training crystals, or all, "
-            "such as sizes=[50,100,200,all]"
+            f"sizes={as_argument(listed)}: expected different numbers of training crystals, or "
+            "all, such as sizes=[50,100,200,all]"
         )
     numbers = sorted(size for size in listed if isinstance(size, int))
     return [*numbers, *[ALL] * (ALL in listed)]
-
-
-def _shown(sizes: Sequence[object]) -> str:
-    return f"[{','.join(map(str, sizes))}]"
 
 
 def _check(cfg: DictConfig) -> None:
@@ -154,8 +151,8 @@ def _check_sizes(sizes: Sequence[Size], n_train: int, n_test: int) -> None:
     if numbers and numbers[-1] + (ALL in sizes) > n_train:
         smaller = [size for size in numbers if size < n_train]
         raise ConfigError(
-            f"sizes={_shown(sizes)}: the split has {n_train} training crystals, and `all` stands "
-            f"for these; give sizes={_shown([*smaller, ALL])}"
+            f"sizes={as_argument(sizes)}: the split has {n_train} training crystals, and `all` "
+            f"stands for these; give sizes={as_argument([*smaller, ALL])}"
         )
 
 

@@ -13,7 +13,7 @@ from csgcnn.commands.finished_runs import run_folders
 from csgcnn.commands.outputs import check_output
 from csgcnn.commands.prepare import plain
 from csgcnn.commands.report_crystals import crystals_of_files, crystals_of_run
-from csgcnn.config.compose import compose
+from csgcnn.config.compose import as_argument, compose
 from csgcnn.config.keys import has_effect
 from csgcnn.config.upgrade import complete_leaves, read_config
 from csgcnn.crystals.structure_warnings import WARNING_COLUMNS, StructureNote, summary_lines
@@ -221,7 +221,7 @@ def _changes(keys: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for key in dict.fromkeys([*defaults, *keys]):
         value, default = keys.get(key), defaults.get(key)
         if value != default and not has_effect(key, "execution"):
-            yield key, _shown(value), _shown(default)
+            yield key, one_line(as_argument(value)), one_line(as_argument(default))
 
 
 def _differences(keys: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -230,18 +230,11 @@ def _differences(keys: Sequence[Mapping[str, Any]]) -> list[str]:
     every = dict.fromkeys(key for of_run in runs for key in of_run)
     differing = [key for key in every if len({str(of_run.get(key)) for of_run in runs}) > 1]
     return [
-        " ".join(f"{key}={_shown(of_run[key])}" for key in differing if key in of_run)
+        " ".join(
+            f"{key}={one_line(as_argument(of_run[key]))}" for key in differing if key in of_run
+        )
         for of_run in keys
     ]
-
-
-def _shown(value: Any) -> str:
-    """Return a value as the command line takes it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list):
-        return f"[{','.join(map(_shown, value))}]"
-    return one_line(str(value))
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:

@@ -1,5 +1,6 @@
 """Compose configurations from `conf/` and overrides, any number of times in one process."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -146,3 +147,12 @@ def _literal(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_literal, value))}]"
     return quoted(str(value))
+
+
+def as_argument(value: Any) -> str:
+    """Return a value as the command line takes it: [a,b], {a:b}, true, null."""
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{as_argument(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(as_argument, value))}]"
+    return value if isinstance(value, str) else json.dumps(value, default=str)

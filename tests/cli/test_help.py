@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from omegaconf import OmegaConf
 
-from csgcnn.cli.help import as_argument, description, help_text, sections
-from csgcnn.config.compose import compose
+from csgcnn.cli.help import description, help_text, sections
+from csgcnn.config.compose import as_argument, compose
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.setting import Key, Setting
 
