@@ -21,12 +21,13 @@ from csgcnn.config.settings.trainer import device_setting, workers_setting
 format_plugins_setting = partial(
     setting, [], "Packages that register data formats.", effect="execution"
 )
-# Keys of the section dataset that csgcnn build and evaluate do not read; options set them.
-OF_TRAINING = (
-    *("targets", "units", "tasks", "transform", "delta", "task_weights", "class_weights"),
-    *("weight_column", "split", "labels", "inputs", "fidelities", "fidelity"),
-    *("grid_units", "grid_loss"),
+# Keys of the section dataset that csgcnn describe does not read, and those that build and evaluate
+# do not read; options set them.
+OF_NETWORK = (
+    *("delta", "task_weights", "class_weights", "weight_column", "labels"),
+    *("inputs", "fidelities", "fidelity", "grid_units", "grid_loss"),
 )
+OF_TRAINING = ("targets", "units", "tasks", "transform", "split", *OF_NETWORK)
 
 
 def _dataset() -> DatasetSettings:
@@ -159,13 +160,7 @@ class DescribeSettings:
 
     dataset: DatasetSettings = field(
         default_factory=_dataset,
-        metadata={
-            "unread": (
-                *("delta", "task_weights", "class_weights", "weight_column", "labels", "on_error"),
-                *("max_rejected", "inputs", "fidelities", "fidelity"),
-                *("grid", "grid_units", "grid_loss"),
-            )
-        },
+        metadata={"unread": (*OF_NETWORK, "on_error", "max_rejected", "grid")},
     )
     output: str | None = setting(
         None,
