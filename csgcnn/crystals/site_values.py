@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def atoms_with_values(
-    crystal: Crystal, values: Mapping[str, Any], info: Mapping[str, Any]
+    crystal: Crystal, values: Mapping[str, Any] = {}, info: Mapping[str, Any] = {}
 ) -> "Atoms":
     """Return a crystal with values of its sites, in the order of its sites.
 

@@ -193,8 +193,7 @@ def shortest_distance(frac_coords: Array, lattice: Array) -> float:
     if not 1 < n_atoms <= _MAX_COMPARED:
         return np.inf
     first, second = np.triu_indices(n_atoms, 1)
-    shift = frac_coords[first] - frac_coords[second]
-    return float(np.linalg.norm((shift - np.round(shift)) @ lattice, axis=1).min())
+    return float(_distances(frac_coords[second], frac_coords[first], lattice).min())
 
 
 def _distances(at: Array, frac_coords: Array, lattice: Array) -> Array:

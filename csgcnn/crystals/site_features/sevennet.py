@@ -9,6 +9,7 @@ import numpy as np
 
 from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.site_features.potential import Array, Potential
+from csgcnn.crystals.site_values import atoms_with_values
 
 _N_LAYERS, _N_CHANNELS = 5, 128
 
@@ -63,16 +64,9 @@ class SevenNet(Potential):
 
 
 def _graph(crystal: Crystal, cutoff: float) -> Any:
-    from ase import Atoms
     from sevenn.train.dataload import unlabeled_atoms_to_graph
 
-    atoms = Atoms(
-        crystal.atomic_number,
-        scaled_positions=crystal.frac_coords,
-        cell=crystal.lattice,
-        pbc=True,
-    )
-    return unlabeled_atoms_to_graph(atoms, cutoff)
+    return unlabeled_atoms_to_graph(atoms_with_values(crystal), cutoff)
 
 
 @cache
