@@ -4,7 +4,7 @@ python -m csgcnn.cli.reference > docs/reference/configuration.md
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -48,7 +48,8 @@ def reference() -> str:
     for group, configs in _option_configs().items():
         parts.append(f"### {group}")
         for option, config in configs.items():
-            rows = list(_option_rows(group, option, config))
+            keys = described_keys({group: config[group]}, {})
+            rows = [(name, key, value_of(name, key, config)) for name, key in keys]
             table = _table(rows) if rows else "No keys."
             parts += [f"#### {group}={option}", *_comment(group, option), table]
     parts += ["## Presets", "Options that set keys and choose options of other groups."]
@@ -90,11 +91,6 @@ def _option_configs() -> dict[str, dict[str, dict[str, Any]]]:
         for group, option in chosen.items():
             found[group][option] = config
     return found
-
-
-def _option_rows(group: str, option: str, config: Mapping[str, Any]) -> Iterator[Row]:
-    for name, key in described_keys({group: config[group]}, {}):
-        yield name, key, value_of(name, key, config)
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -36,7 +36,6 @@ def compose(
     *,
     config_dirs: Sequence[Path] = (),
     config_name: str | None = None,
-    return_hydra_config: bool = False,
 ) -> DictConfig:
     """Compose the configuration of a command. It executes nothing and leaves no global state.
 
@@ -46,10 +45,9 @@ def compose(
             writes them from Python values.
         config_dirs: Further folders of configurations.
         config_name: Configuration to start from, by default the one named after the command.
-        return_hydra_config: Keep the node `hydra`.
 
     Returns:
-        The configuration, not validated yet.
+        The configuration without the node `hydra`, not validated yet.
 
     Raises:
         ConfigError: There is no such command.
@@ -62,9 +60,8 @@ def compose(
         cfg = hydra.compose_config(
             config_name or command, list(overrides), RunMode.RUN, from_shell=False
         )
-    if not return_hydra_config:
-        with open_dict(cfg):
-            del cfg["hydra"]
+    with open_dict(cfg):
+        del cfg["hydra"]
     return cfg
 
 

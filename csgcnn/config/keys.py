@@ -72,8 +72,9 @@ def option_keys(target: str) -> dict[str, Key]:
     if isinstance(node, ast.FunctionDef):
         return dict(_annotated_arguments(home, node))
     while isinstance(node, ast.ClassDef):
-        if constructor := _constructor(node):
-            return dict(_annotated_arguments(home, constructor))
+        for child in node.body:
+            if isinstance(child, ast.FunctionDef) and child.name == "__init__":
+                return dict(_annotated_arguments(home, child))
         bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
         home, node = _definition(home, bases[0]) if bases else (home, None)
     return {}
@@ -112,11 +113,6 @@ def _names(module: str) -> dict[str, ast.AST]:
             case ast.ImportFrom():
                 found |= {item.asname or item.name: node for item in node.names}
     return found
-
-
-def _constructor(node: ast.ClassDef) -> ast.FunctionDef | None:
-    functions = (child for child in node.body if isinstance(child, ast.FunctionDef))
-    return next((function for function in functions if function.name == "__init__"), None)
 
 
 def _annotated_arguments(module: str, function: ast.FunctionDef) -> Iterator[tuple[str, Key]]:

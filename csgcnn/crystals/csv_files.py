@@ -60,7 +60,9 @@ class CsvFile:
         rows = [row.cells for row in islice(self._rows(iter(head), False), _N_HEAD_LINES)]
         self._comma_columns = {
             position: column
-            for position, column in enumerate(zip(*_equally_long(rows), strict=True))
+            for position, column in enumerate(
+                zip(*(row for row in rows if len(row) == len(rows[0])), strict=True)
+            )
             if _has_decimal_commas(column)
         }
         self.rows = self._rows(chain(head, lines), True)
@@ -169,10 +171,6 @@ def _quote(head: Sequence[str]) -> str:
 def _unquoted(cell: str) -> str:
     is_quoted = len(cell) > 1 and cell[0] == cell[-1] and cell[0] in "'\""
     return cell[1:-1].strip() if is_quoted else cell
-
-
-def _equally_long(rows: Sequence[list[str]]) -> list[list[str]]:
-    return [row for row in rows if len(row) == len(rows[0])]
 
 
 def _has_decimal_commas(column: Sequence[str]) -> bool:

@@ -97,7 +97,12 @@ def _frame(number: int, comment: str, rows: Sequence[str]) -> Frame:
         # ASE raises errors of many types.
         reason = f"line {number} does not hold properties of a frame ({one_line(error)})"
         return Frame(Unusable(reason), {})
-    others = {name: _plain(value) for name, value in info.items() if name not in _USED}
+    others = {
+        # Scalars and arrays of numpy become those of Python.
+        name: value.tolist() if hasattr(value, "tolist") else value
+        for name, value in info.items()
+        if name not in _USED
+    }
     try:
         species, positions = _atoms(number, str(info.get("Properties", _PROPERTIES)), rows)
     except StructureError as error:
@@ -123,11 +128,6 @@ def _info(comment: str) -> dict[str, Any]:
     from ase.io.extxyz import key_val_str_to_dict
 
     return key_val_str_to_dict(comment)
-
-
-def _plain(value: Any) -> Any:
-    """Return a scalar or an array of numpy as one of Python."""
-    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _atoms(number: int, properties: str, rows: Sequence[str]) -> tuple[list[str], list[Any]]:

@@ -70,7 +70,9 @@ def _check_columns(inputs: Sequence[Path]) -> None:
 
 def _expand(path: Path) -> list[Path]:
     matches = [path] if path_exists(path) else sorted(set(_matches(path)))
-    found = [match for match in matches if not _is_structure_folder(match) or _has_files(match)]
+    found = [
+        match for match in matches if not _is_structure_folder(match) or any(_folder_records(match))
+    ]
     if not found:
         reason = "no such file or folder, and no file matches it"
         if path_exists(path):
@@ -103,10 +105,6 @@ def _matches(pattern: Path) -> Iterator[Path]:
 def _is_structure_folder(path: Path) -> bool:
     """Return whether a folder is searched for structure files, with or without id_prop.csv."""
     return path.is_dir() and isinstance(find_reader(path), StructureFolder | IdPropFolder)
-
-
-def _has_files(folder: Path) -> bool:
-    return next(_folder_records(folder), None) is not None
 
 
 def _folder_records(folder: Path, prefix: str = "") -> Iterator[Record]:

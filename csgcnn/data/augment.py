@@ -72,7 +72,7 @@ class DistanceNoise:
         # edges have count 0.
         n_distances = batch.edge_count / torch.where(neighbor == center, 2, 1)
         deviation = sigma * n_distances.clamp(min=1).rsqrt()
-        draws = torch.randn_like(batch.distance).index_select(0, first_of_pair(batch))
+        draws = torch.randn_like(batch.distance).index_select(0, _first_of_pair(batch))
         noisy = batch.distance + draws * deviation
         return replace(batch, distance=noisy.clamp(min=SHORTEST))
 
@@ -106,18 +106,12 @@ class Strain:
         )
 
 
-def first_of_pair(batch: GraphBatch) -> Tensor:
+def _first_of_pair(batch: GraphBatch) -> Tensor:
     """Return, for each edge, one of the edges that are its distance in the two directions.
 
     Edges i <- j and j <- i are matched in the order of their distances: atoms may have several
     images of each other as neighbors. An edge without an opposite is its own. Shapes are fixed and
-    nothing is read on the host, as a CUDA graph demands.
-
-    Args:
-        batch: The graphs.
-
-    Returns:
-        Numbers of edges [n_edges] int64, equal for both directions.
+    nothing is read on the host, as a CUDA graph demands. Returns numbers of edges [n_edges] int64.
     """
     neighbor, center = batch.edge_index
     low, high = torch.minimum(neighbor, center), torch.maximum(neighbor, center)

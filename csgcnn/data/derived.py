@@ -10,24 +10,10 @@ from csgcnn.errors import ConfigError, UserError
 EXAMPLES = "such as 'band_gap == 0' or 'log10(modulus)'"
 
 
-def derive_column(
+def _computed(
     store: GraphStore, name: str, expression: str, source: Path
 ) -> tuple[list[Scalar], dict[int, str]]:
-    """Compute a column from others; a missing value remains missing.
-
-    Args:
-        store: The data set.
-        name: Name of the new column.
-        expression: What it holds, see `expressions`.
-        source: Path of the data, for messages.
-
-    Returns:
-        The column, and the reasons why the value of some rows cannot be computed, by row.
-
-    Raises:
-        ConfigError: It is not an expression.
-        UserError: A column does not exist, or holds text.
-    """
+    """Return a new column, and the reasons why values of rows cannot be computed, by row."""
     key = f"dataset.derived.{name}={expression!r}"
     try:
         parsed = parse_expression(expression, store.columns)
@@ -74,5 +60,5 @@ def derive_columns(
             raise ConfigError(
                 f"dataset.derived.{name}: {source} already has a column {name}; choose another name"
             )
-        store.columns[name], reasons[name] = derive_column(store, name, expression, source)
+        store.columns[name], reasons[name] = _computed(store, name, expression, source)
     return reasons

@@ -180,22 +180,12 @@ def read_columns(
         ConfigError: The column of `dataset.delta` cannot be subtracted from a target.
         UserError: It is absent.
     """
-    check_delta(store, targets, source)
-    read_inputs(store, [*reference_inputs(targets), *inputs])
+    _check_delta(store, targets, source)
+    _read(store, [*reference_inputs(targets), *inputs])
 
 
-def check_delta(store: GraphStore, targets: Sequence[Target], source: Path) -> None:
-    """Check that `dataset.delta` can be subtracted from targets.
-
-    Args:
-        store: The data set.
-        targets: The targets.
-        source: Path of the data, for messages.
-
-    Raises:
-        ConfigError: A target has classes or, for a column, a transform, or is the column itself.
-        UserError: The column is absent.
-    """
+def _check_delta(store: GraphStore, targets: Sequence[Target], source: Path) -> None:
+    """Check that `dataset.delta` can be subtracted from targets."""
     for target in targets:
         key, name = f"dataset.delta={target.delta}", target.name
         if target.delta and target.classes:
@@ -216,15 +206,11 @@ def check_delta(store: GraphStore, targets: Sequence[Target], source: Path) -> N
             )
 
 
-def read_inputs(store: GraphStore, inputs: Sequence[Input], given: Sequence[str] = ()) -> None:
-    """Read columns into the batches of a store, unless that is done.
+def _read(store: GraphStore, inputs: Sequence[Input], given: Sequence[str] = ()) -> None:
+    """Read columns into the batches of a store, unless that is done; those given are set later.
 
-    Rows without a number or category get a reason in `store.lacking`.
-
-    Args:
-        store: The graphs.
-        inputs: The columns; one that is absent has no value in any row.
-        given: Names of those whose values are set later, for all rows.
+    A column that is absent has no value in any row. Rows without a number or category get a reason
+    in `store.lacking`.
     """
     key = (tuple(inputs), tuple(given))
     if not inputs or key == store.inputs_key:
@@ -254,7 +240,7 @@ def usable_rows(
         inputs: Columns that the model reads.
         given: Names of those whose values are set later, for all rows.
     """
-    read_inputs(store, inputs, given)
+    _read(store, inputs, given)
     if not inputs:
         return torch.arange(rows.start, rows.stop), []
     lacking = [row for row in rows if row in store.lacking]

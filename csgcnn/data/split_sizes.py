@@ -1,21 +1,14 @@
 """Check the sizes of the parts of a split, and limit that of the training part."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from csgcnn.config.keys import command_keys
 from csgcnn.config.settings.dataset import EXTRAPOLATING_METHODS, SplitSettings
 from csgcnn.data.split_files import CALIBRATION, PARTS
 from csgcnn.errors import UserError
-
-# Parts whose fraction a method reads.
-FRACTIONS: Mapping[str, Sequence[str]] = {
-    "random": PARTS,
-    "group": PARTS,
-    **dict.fromkeys(("fold", "matbench", "kfold"), ("val",)),
-    **dict.fromkeys(EXTRAPOLATING_METHODS, ("val", "in_distribution")),
-}
 
 
 def check_sizes(sizes: Mapping[str, int], n_rows: int, settings: SplitSettings) -> None:
@@ -34,8 +27,8 @@ def check_sizes(sizes: Mapping[str, int], n_rows: int, settings: SplitSettings) 
         return
     parts = " and ".join(empty)
     advice = "change dataset.split"
-    if settings.method in FRACTIONS:
-        known = [part for part in empty if part in FRACTIONS[settings.method]]
+    if read := _fractions_read(settings):
+        known = [part for part in empty if part in read]
         zeros = "".join(f" dataset.split.{part}=0" for part in known if part != "train")
         ways = [f"enlarge dataset.split.{known[0]}" if known else advice]
         ways += [f"ask for none with{zeros}"] if zeros else []
@@ -55,8 +48,15 @@ def _left_empty(settings: SplitSettings) -> list[str]:
     """Return the parts that are empty by choice."""
     if settings.method == "file":
         return [*PARTS[1:], CALIBRATION]
-    parts = FRACTIONS.get(settings.method, ())
-    return [part for part in parts if part != "train" and not getattr(settings, part)]
+    read = _fractions_read(settings)
+    return [part for part in read if part != "train" and not getattr(settings, part)]
+
+
+def _fractions_read(settings: SplitSettings) -> list[str]:
+    """Return the parts whose fraction the method reads."""
+    keys, section = command_keys("train"), {"method": settings.method}
+    parts = (*PARTS, "in_distribution")
+    return [p for p in parts if keys[f"dataset.split.{p}"].setting.is_read(section)]
 
 
 def limit_train(split: Mapping[str, Tensor], settings: SplitSettings) -> dict[str, Tensor]:

@@ -3,10 +3,11 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from csgcnn.cli.help import description, help_text, sections
-from csgcnn.config.compose import as_argument, compose
+from csgcnn.config.compose import as_argument, compose, hydra_session
 from csgcnn.config.settings.commands import COMMANDS
 from csgcnn.config.settings.setting import Key, Setting
 
@@ -14,7 +15,8 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def text_of(command: str, *overrides: str, width: int = 80) -> str:
-    cfg = compose(command, overrides, return_hydra_config=True)
+    with hydra_session(command, overrides=overrides) as hydra:
+        cfg = hydra.compose_config(command, [*overrides], RunMode.RUN)
     return help_text(command, cfg, {"model": ["csgann", "csgcnn"]}, width)
 
 

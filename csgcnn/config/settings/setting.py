@@ -1,7 +1,7 @@
 """One configuration key: its type, default and description."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -192,14 +192,9 @@ class Key:
         """Return whether a value has the type of the key and is in its range."""
         if value is None:
             return "None" in self.kinds or "Any" in self.kinds
-        if isinstance(value, Mapping):
-            return not any(self._refused(value))
         allowed = [kind for kind in self.kinds if kind in KINDS]
         has_type = not allowed or any(_is_a(value, kind) for kind in allowed)
         return has_type and self.setting.accepts(value)
-
-    def _refused(self, entries: Mapping[str, Any]) -> Iterator[str]:
-        return (name for name, value in entries.items() if not self.setting.accepts(value))
 
 
 def _is_a(value: Any, kind: str) -> bool:
