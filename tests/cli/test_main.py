@@ -51,6 +51,8 @@ ANSWERS: list[tuple[list[str], int, list[str]]] = [
     (["import-cgcnn", "a.pth.tar", "nmae=gap"], 2, ["did you mean name?"]),
     (["card", "--help"], 0, ["csgcnn card CKPT [output=README.md]", "example:"]),
     (["card", "best.ckpt", "lisense=mit"], 2, ["did you mean license?"]),
+    (["card", "lisense=mit", "best.ckpt"], 2, ["did you mean license?"]),
+    (["card", "a.ckpt", "b.ckpt"], 2, ["expected one CKPT, got 2"]),
     (["table", "--help"], 0, ["DIR"]),
     (["report", "--help"], 0, ["RUN|SWEEP|predictions.csv", "example:"]),
     (["report", "a.csv", "outptu=b.html"], 2, ["did you mean output?"]),
