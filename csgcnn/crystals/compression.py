@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from csgcnn.crystals.segments import dense_rank, order_of
+
 # Å: neighboring distances that differ by less are equal; covers the rounding of coordinates.
 DISTANCE_TOLERANCE = 2e-4
 # Å: longer chains of such distances are split, so that merged distances stay close.
@@ -55,11 +57,12 @@ def merge_equivalent(
     multiplicity[rank] = n_equal
 
     n_nodes, n_clusters = len(first), int(cluster.max(initial=0)) + 1
-    pairs, pair = np.unique(site_node[center] * n_nodes + site_node[neighbor], return_inverse=True)
-    # Pairs are numbered first: n_nodes^2 * n_clusters may overflow, n_edges * n_clusters does not.
-    key = pair * n_clusters + cluster
+    if n_nodes**2 * n_clusters >= 2**63:
+        cluster = dense_rank(cluster)
+        n_clusters = int(cluster.max()) + 1
+    key = (site_node[center] * n_nodes + site_node[neighbor]) * n_clusters + cluster
     merged, group, count = np.unique(key, return_inverse=True, return_counts=True)
-    edge_index = np.stack(np.divmod(pairs[merged // n_clusters], n_nodes)[::-1])
+    edge_index = np.stack(np.divmod(merged // n_clusters, n_nodes)[::-1])
     mean_distance = np.bincount(group, distance, minlength=len(merged)) / count
     return site_node, (edge_index, mean_distance, count / multiplicity[edge_index[1]])
 
@@ -74,13 +77,16 @@ def cluster_distances(distance: Array, graph: Array) -> Array:
     Returns:
         Number of the distance of each edge, [n_edges] int64; crystals share no number.
     """
-    order = np.lexsort((distance, graph))
+    order = order_of(graph, dense_rank(distance))
     sorted_distance, sorted_graph = distance[order], graph[order]
     is_new = np.ones(len(order), dtype=bool)
     is_new[1:] = (np.diff(sorted_distance) > DISTANCE_TOLERANCE) | (np.diff(sorted_graph) != 0)
     start = np.flatnonzero(is_new)[np.cumsum(is_new) - 1]
-    part = ((sorted_distance - sorted_distance[start]) // MAX_CLUSTER_WIDTH).astype(np.int64)
-    is_new[1:] |= np.diff(part) != 0
+    width = sorted_distance - sorted_distance[start]
+    if (is_wide := width >= MAX_CLUSTER_WIDTH).any():
+        part = np.zeros(len(order), dtype=np.int64)
+        part[is_wide] = width[is_wide] // MAX_CLUSTER_WIDTH
+        is_new[1:] |= np.diff(part) != 0
     cluster = np.empty(len(order), dtype=np.int64)
     cluster[order] = np.cumsum(is_new) - 1
     return cluster
@@ -100,7 +106,8 @@ def _refine_colors(
     distance_hash = mix(~cluster.astype(np.uint64))
     color = mix(graph_of_site.astype(np.uint64) << np.uint64(8) | atomic_number.astype(np.uint64))
     n_colors = 0
-    while (n_distinct := len(np.unique(color))) > n_colors:
+    # Faster than `np.unique` for the number of distinct colors.
+    while (n_distinct := 1 + int(np.count_nonzero(np.diff(np.sort(color))))) > n_colors:
         n_colors = n_distinct
         running = np.zeros(len(center) + 1, dtype=np.uint64)
         # The sum wraps around on purpose.

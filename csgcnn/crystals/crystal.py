@@ -17,6 +17,7 @@ _CHARGED_SPECIES = re.compile(r"([A-Z][a-z]?)\d*(\.\d*)?[+-](,.*)?")
 # volume / (a b c) below which the lattice is singular.
 _MIN_VOLUME_RATIO = 1e-6
 _ISOTOPES = {"D": "H", "T": "H"}
+_NUMBERS = {one: z for z, one in enumerate(SYMBOLS[: MAX_ATOMIC_NUMBER + 1]) if z}
 # Occupancies from 0.999 to 1.001 are 1; the difference 1 - 0.999 is a little above 0.001.
 OCCUPANCY_TOLERANCE = 1e-3 + 1e-9
 # Å
@@ -82,9 +83,11 @@ def make_crystal(
             f"{len(species)} species but coordinates of shape {list(frac_coords.shape)}; "
             f"expected [{len(species)}, 3]"
         )
-    is_near = np.abs(frac_coords) <= MAX_FRAC_COORD
-    if not is_near.all():
-        _refuse_coordinates(int(np.argmin(is_near.all(axis=1))), species, frac_coords)
+    # The sum of squares is faster than a comparison of each coordinate, and NaN if one is.
+    if not np.vdot(frac_coords, frac_coords) <= MAX_FRAC_COORD**2:
+        is_near = np.abs(frac_coords) <= MAX_FRAC_COORD
+        if not is_near.all():
+            _refuse_coordinates(int(np.argmin(is_near.all(axis=1))), species, frac_coords)
     numbers = [_atomic_number(one, site) for site, one in enumerate(species, 1)]
     return Crystal(lattice, np.array(numbers, dtype=np.uint8), frac_coords)
 
@@ -193,6 +196,8 @@ def refuse_not_periodic(pbc: Any) -> None:
     Raises:
         StructureError: It is not periodic along one of them.
     """
+    if isinstance(pbc, tuple) and pbc == (True, True, True):
+        return
     each = 3 * (np.ravel(pbc).tolist() or [True])
     if open_axes := [axis for axis, periodic in zip("abc", each, strict=False) if not periodic]:
         raise StructureError(
@@ -202,6 +207,8 @@ def refuse_not_periodic(pbc: Any) -> None:
 
 
 def _atomic_number(species: str, site: int) -> int:
+    if isinstance(species, str) and species in _NUMBERS:
+        return _NUMBERS[species]
     try:
         number = atomic_number(_element(species))
     except StructureError as error:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from csgcnn.crystals.crystal import Crystal, cell_volume
 from csgcnn.crystals.elements import masses, properties
@@ -95,7 +95,9 @@ def descriptors(crystal: Crystal, names: Sequence[str]) -> NDArray[np.float32]:
     """
     if not names:
         return np.zeros(0, dtype=np.float32)
-    parts = {"density": _density(crystal)}
+    if tuple(names) == ("density",):
+        return np.array(_density(crystal), dtype=np.float32)
+    parts: dict[str, ArrayLike] = {"density": _density(crystal)}
     if "composition" in names:
         parts["composition"] = _composition(crystal)
     if "lattice" in names or "symmetry" in names:
@@ -183,11 +185,11 @@ def _lattice(crystal: Crystal, primitive: Array) -> Array:
     return np.array([*lengths, *np.degrees(np.arccos(cosines)), *_density(crystal)])
 
 
-def _density(crystal: Crystal) -> Array:
+def _density(crystal: Crystal) -> tuple[float, float]:
     volume = abs(cell_volume(crystal.lattice))
     # in double precision, as the masses are float32
-    density = float(masses()[crystal.atomic_number].sum()) / volume * GRAMS_PER_CM3
-    return np.array([volume / len(crystal.atomic_number), density])
+    density = float(masses().take(crystal.atomic_number).sum()) / volume * GRAMS_PER_CM3
+    return volume / len(crystal.atomic_number), density
 
 
 def _symmetry(symmetry: Symmetry) -> Array:

@@ -20,6 +20,7 @@ forms 2H and 3R).
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,8 @@ def fingerprints(
     """
     n_sites = np.array([len(crystal.atomic_number) for crystal in crystals])
     atomic_number = np.concatenate([crystal.atomic_number for crystal in crystals])
-    volume = np.abs(np.linalg.det(np.stack([crystal.lattice for crystal in crystals]))) / n_sites
+    lattice = np.concatenate([crystal.lattice for crystal in crystals]).reshape(-1, 3, 3)
+    volume = np.abs(np.linalg.det(lattice)) / n_sites
     radius = first_radius(volume, settings.cutoff, settings.max_neighbors)
     graph_of_site = np.repeat(np.arange(len(crystals)), n_sites)
     numbers = [np.log(volume) / (3 * LENGTH_BIN)]
@@ -88,7 +90,7 @@ def _environments(
     # Multiplying by a complex number is faster than the cosine of each wave.
     wave, step = weight * _unit(FIRST_WAVE * distance), _unit(WAVE_STEP * distance)
     for channel in range(N_WAVES):
-        own, first, second = _phases(channel)[:, atomic_number]
+        own, first, second = _phases(channel).take(atomic_number, 1)
         near = _sum(wave * _unit(first)[neighbor], center, n_sites)
         message = _unit(second + GAIN * near)
         far = _sum(wave * message[neighbor], center, n_sites)
@@ -108,6 +110,7 @@ def _sum(waves: Array, center: Array, n_sites: int) -> Array:
     return np.bincount(center, waves.real, minlength=n_sites)
 
 
+@cache
 def _phases(channel: int) -> Array:
     """Return three fixed random phases of each element: [3, 101]."""
     n_elements = MAX_ATOMIC_NUMBER + 1

@@ -16,7 +16,13 @@ import numpy as np
 from csgcnn.config.settings.graph import GraphSettings
 from csgcnn.crystals.checks import FormulaMismatch, check_distances
 from csgcnn.crystals.crystal import Crystal
-from csgcnn.crystals.graphs import CrystalGraphs, NeighborList, find_neighbors, to_graphs
+from csgcnn.crystals.graphs import (
+    CrystalGraphs,
+    NeighborList,
+    find_neighbors,
+    search_together,
+    to_graphs,
+)
 from csgcnn.crystals.limits import groups_within
 from csgcnn.crystals.prototypes import PROTOTYPE, prototype
 from csgcnn.crystals.records import Record
@@ -212,11 +218,23 @@ def _read(
         warnings.simplefilter("always", UserWarning)
         warnings.filterwarnings("ignore", _HARMLESS)
         warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
+        read: list[tuple[Record, Crystal | Exception, list[warnings.WarningMessage]]] = []
         for record in records:
             caught.clear()
+            crystal: Crystal | Exception
             try:
                 crystal = to_crystal(record.source, plan.formula_mismatch)
-                neighbors = find_neighbors(crystal, plan.settings)
+            except Exception as error:
+                crystal = error
+            read.append((record, crystal, [*caught]))
+        crystals = [crystal for _, crystal, _ in read if isinstance(crystal, Crystal)]
+        pairs = search_together(crystals, plan.settings)
+        for record, crystal, about in read:
+            caught.clear()
+            try:
+                if isinstance(crystal, Exception):
+                    raise crystal
+                neighbors = find_neighbors(crystal, plan.settings, next(pairs))
                 check_distances(crystal, *neighbors[:3])
                 check_elements(crystal, plan.settings)
                 if plan.prototypes and PROTOTYPE not in record.columns:
@@ -226,7 +244,7 @@ def _read(
                 # An unforeseen error concerns this record only, not the whole run.
                 rejected.append(Rejected(record.id, _reason(error)))
                 continue
-            notes = [StructureNote(record.id, *note) for note in _notes(caught)]
+            notes = [StructureNote(record.id, *note) for note in _notes([*about, *caught])]
             yield _Connected(record, crystal, neighbors, notes)
 
 

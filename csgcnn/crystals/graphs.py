@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,9 @@ from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.descriptors import descriptors
 from csgcnn.crystals.fingerprints import N_HASHES, fingerprints
 from csgcnn.crystals.neighbors import SHELL_TOLERANCE, search_neighbors
+from csgcnn.crystals.segments import dense_rank, order_of
 from csgcnn.crystals.site_features.compute import site_features
+from csgcnn.crystals.small_cells import Pairs, search_small_cells
 from csgcnn.errors import StructureError
 
 # Sites for which spglib finds the symmetry within seconds.
@@ -140,16 +143,42 @@ def connect(crystals: Sequence[Crystal], settings: GraphSettings) -> CrystalGrap
     Raises:
         StructureError: Two atoms of a crystal have the same position, or it has too many neighbors.
     """
-    found = [find_neighbors(crystal, settings) for crystal in crystals]
+    known = search_together(crystals, settings)
+    found = [
+        find_neighbors(crystal, settings, pairs)
+        for crystal, pairs in zip(crystals, known, strict=False)
+    ]
     return to_graphs(crystals, found, settings, site_features(crystals, settings))
 
 
-def find_neighbors(crystal: Crystal, settings: GraphSettings) -> NeighborList:
+def search_together(crystals: Sequence[Crystal], settings: GraphSettings) -> Iterator[Pairs | None]:
+    """Yield the pairs of small crystals, which takes half the time of a search of each alone.
+
+    Args:
+        crystals: The crystals.
+        settings: Cutoff and shells.
+
+    Yields:
+        The pairs of each crystal, or None if `find_neighbors` must search it.
+    """
+    try:
+        yield from search_small_cells(
+            crystals, settings.cutoff, settings.max_neighbors, settings.shells == "truncate"
+        )
+    except Exception:
+        # A malformed crystal: `find_neighbors` raises the error for this one only.
+        yield from repeat(None, len(crystals))
+
+
+def find_neighbors(
+    crystal: Crystal, settings: GraphSettings, pairs: Pairs | None = None
+) -> NeighborList:
     """Find the neighbors and compute the descriptors of one crystal.
 
     Args:
         crystal: The crystal.
         settings: Cutoff, shells and descriptors.
+        pairs: Its pairs, if `search_together` found them.
 
     Raises:
         StructureError: Two atoms have the same position, or there are too many neighbors, or too
@@ -162,9 +191,10 @@ def find_neighbors(crystal: Crystal, settings: GraphSettings) -> NeighborList:
             f"it has {n_sites} sites; graph.global_features=lattice and symmetry are found for up "
             f"to {MAX_SYMMETRY_SITES}, as the time grows with the third power of the sites"
         )
-    # The order of equally distant neighbors, and so which are truncated, depends on the radius.
-    whole_cutoff = settings.shells == "truncate"
-    pairs = search_neighbors(crystal, settings.cutoff, settings.max_neighbors, whole_cutoff)
+    if pairs is None:
+        # The order of equally distant neighbors, and so which are truncated, depends on the radius.
+        whole_cutoff = settings.shells == "truncate"
+        pairs = search_neighbors(crystal, settings.cutoff, settings.max_neighbors, whole_cutoff)
     return NeighborList(*pairs, descriptors(crystal, settings.global_features))
 
 
@@ -217,7 +247,7 @@ def to_graphs(
         n_atoms=n_atoms.astype(np.int32),
         n_edges=np.bincount(graph_of_edge, minlength=len(crystals)).astype(np.int32),
         n_sites=n_sites.astype(np.int32),
-        lattice=np.stack([c.lattice for c in crystals]).astype(np.float32),
+        lattice=np.concatenate([c.lattice for c in crystals], dtype=np.float32).reshape(-1, 3, 3),
         fingerprint=fingerprint,
         atomic_number=atomic_number[first_site_of_node],
         atom_multiplicity=multiplicity.astype(np.float32),
@@ -245,7 +275,8 @@ def _nearest(
     """Return the positions of each atom's nearest neighbors, sorted by center and distance."""
     truncate = settings.shells == "truncate"
     # Truncated, equally distant neighbors stay in the order in which they were found.
-    order = np.lexsort((distance, center) if truncate else (neighbor, distance, center))
+    tie = np.arange(len(center)) if truncate else neighbor
+    order = order_of(center, dense_rank(distance), tie)
     center, distance = center[order], distance[order]
     count = np.bincount(center, minlength=n_sites)
     first = np.cumsum(count) - count

@@ -17,7 +17,9 @@ MIN_DISTANCE = 0.01
 # Å³: half of what remains at any pressure.
 MIN_VOLUME_PER_ATOM = 0.5
 # Fractional coordinates beyond this are wrapped into the cell, which needs fewer images.
-_MAX_UNWRAPPED = 2.0
+MAX_UNWRAPPED = 2.0
+# Å: smallest radius that pymatgen searches.
+MIN_RADIUS = 1.0
 # Periodic images of atoms in one search; half a second and half a GiB.
 _MAX_IMAGES = 5e6
 # Boxes with the edge of the search radius; likewise.
@@ -66,7 +68,7 @@ def search_neighbors(
             f"there are {volume_per_atom:.1e} Å³ per atom, expected at least "
             f"{MIN_VOLUME_PER_ATOM} Å³; is the lattice in Å?"
         )
-    if max(crystal.frac_coords.max(), -crystal.frac_coords.min()) > _MAX_UNWRAPPED:
+    if max(crystal.frac_coords.max(), -crystal.frac_coords.min()) > MAX_UNWRAPPED:
         crystal = crystal._replace(frac_coords=crystal.frac_coords % 1)
     radius = float(first_radius(volume_per_atom, cutoff, max_neighbors))
     bounds = (max_pairs, pairs_per_search)
@@ -162,13 +164,12 @@ def split_centers(
     Raises:
         StructureError: The search would visit too many periodic images or boxes.
     """
-    # pymatgen searches at least 1 Å.
-    n_atoms, reach = len(cart_coords), max(radius, 1.0)
+    n_atoms, reach = len(cart_coords), max(radius, MIN_RADIUS)
     heights, extents = _cell_size(crystal.lattice.tolist())
     n_images, n_boxes = float(n_atoms), 1.0
     for height, extent in zip(heights, extents, strict=True):
         n_images *= 2 * reach / height + 2
-        n_boxes *= 2 * _MAX_UNWRAPPED * extent / reach + 3
+        n_boxes *= 2 * MAX_UNWRAPPED * extent / reach + 3
     if n_boxes > _MAX_BOXES:
         # The atoms may lie close together.
         n_boxes = float(np.prod(np.ptp(cart_coords, axis=0) / reach + 3))

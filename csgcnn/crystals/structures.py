@@ -165,11 +165,15 @@ def _from_jarvis_dict(source: dict[str, Any]) -> Crystal:
 
 def _from_pymatgen(structure: "Structure") -> Crystal:
     refuse_not_periodic(structure.lattice.pbc)
+    occupancies = [[*site.species.items()] for site in structure]
     species = [
-        occupant(number, [(str(one), occupancy) for one, occupancy in site.species.items()])
-        for number, site in enumerate(structure, 1)
+        str(own[0][0])
+        if len(own) == 1 and own[0][1] == 1
+        else occupant(number, [(str(one), occupancy) for one, occupancy in own])
+        for number, own in enumerate(occupancies, 1)
     ]
-    frac_coords = np.array(structure.frac_coords, dtype=float)
+    # pymatgen computes a new array at each access.
+    frac_coords = np.asarray(structure.frac_coords, dtype=float)
     return make_crystal(checked_lattice(structure.lattice.matrix), species, frac_coords)
 
 

@@ -9,6 +9,7 @@ import pytest
 from structure_text import CIF, CSCL, Write
 
 from csgcnn.config.settings.graph import GraphSettings
+from csgcnn.crystals.crystal import Crystal
 from csgcnn.crystals.graph_builder import MAX_NOTES, GraphChunk, GraphPlan, Rejected, build_graphs
 from csgcnn.crystals.graphs import CrystalGraphs
 from csgcnn.crystals.records import Record
@@ -91,6 +92,19 @@ def test_a_chunk_without_a_usable_record_has_no_graphs() -> None:
     assert built.graphs is None
     assert built.records == []
     assert [type(entry) for entry in built.rejected] == [Rejected] * len(UNUSABLE)
+
+
+def test_the_other_crystals_of_a_chunk_come_through(dielectric_records: list[Record]) -> None:
+    """Malformed coordinates fail where all crystals of the chunk are searched at once."""
+    malformed = Crystal(np.eye(3) * 4, np.array([11, 17], np.uint8), np.zeros((2, 2)))
+    usable = dielectric_records[:6]
+    records = [*usable[:2], Record("malformed", malformed, {}), *usable[2:]]
+    (alone,), (among,) = (build_graphs(some, GraphPlan(SETTINGS)) for some in (usable, records))
+    assert [entry.id for entry in among.rejected] == ["malformed"]
+    assert alone.graphs is not None
+    assert among.graphs is not None
+    for name in CrystalGraphs.__slots__:
+        np.testing.assert_array_equal(getattr(among.graphs, name), getattr(alone.graphs, name))
 
 
 def test_no_records_no_graphs() -> None:
