@@ -4,7 +4,6 @@ import gc
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
@@ -35,7 +34,7 @@ from csgcnn.crystals.site_features.compute import (
 from csgcnn.crystals.site_features.potential import Array, Potential, pinned, potential_of
 from csgcnn.crystals.structure_warnings import StructureNote, StructureWarning, priority
 from csgcnn.crystals.structures import to_crystal
-from csgcnn.crystals.workers import map_in_processes
+from csgcnn.crystals.workers import GC_THRESHOLD, map_in_processes, rare_garbage_collection
 from csgcnn.errors import StructureError, UserError, one_line
 from csgcnn.hardware import cores
 
@@ -47,9 +46,6 @@ SITE_CHUNK_SIZE = 32
 SERIAL_SECONDS = 2.0
 # Chunks that wait for each worker, so that it has work while results are written to disk.
 _QUEUED_CHUNKS = 8
-# New objects between garbage collections, instead of 700. Structures are many small lists without
-# reference cycles, which the garbage collector would search again and again.
-_GC_THRESHOLD = 100_000
 # Sites and pairs that are turned into graphs at once, which bounds memory.
 _MAX_SITES_AT_ONCE, _MAX_PAIRS_AT_ONCE = 50_000, 5_000_000
 # Warnings that are kept of each record, so that a file cannot fill the memory.
@@ -121,6 +117,14 @@ class GraphPlan:
     keep_crystals: bool = False
 
 
+class _ReadRecord(NamedTuple):
+    """A record with its crystal, or the error, and the warnings of reading it."""
+
+    record: Record
+    crystal: Crystal | Exception
+    caught: list[warnings.WarningMessage]
+
+
 class _Connected(NamedTuple):
     """A crystal of a chunk with its neighbors and the warnings about it."""
 
@@ -153,7 +157,7 @@ def build_graphs(records: Iterable[Record], plan: GraphPlan) -> Iterator[GraphCh
     for chunk in chunks:
         yield _build_chunk(chunk, plan)
         if n_workers > 1 and time.monotonic() - start > plan.serial_seconds:
-            with _rare_garbage_collection():
+            with rare_garbage_collection():
                 yield from map_in_processes(
                     partial(_build_chunk, plan=plan),
                     chunks,
@@ -168,19 +172,9 @@ def build_graphs(records: Iterable[Record], plan: GraphPlan) -> Iterator[GraphCh
 
 
 def _start_worker(computes_features: bool) -> None:
-    gc.set_threshold(_GC_THRESHOLD)
+    gc.set_threshold(GC_THRESHOLD)
     if computes_features:
         use_one_thread()
-
-
-@contextmanager
-def _rare_garbage_collection() -> Iterator[None]:
-    before = gc.get_threshold()
-    gc.set_threshold(_GC_THRESHOLD)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def _build_chunk(records: Sequence[Record], plan: GraphPlan) -> GraphChunk:
@@ -214,38 +208,46 @@ def _read(
     records: Iterable[Record], plan: GraphPlan, rejected: list[Rejected]
 ) -> Iterator[_Connected]:
     """Yield the crystals that can be used, with warnings, and add the others to `rejected`."""
+    sites = (lambda one: np.size(getattr(one.crystal, "atomic_number", ())), _MAX_SITES_AT_ONCE)
+    n_caught = (lambda one: len(one.caught), _MAX_SITES_AT_ONCE)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         warnings.filterwarnings("ignore", _HARMLESS)
         warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
-        read: list[tuple[Record, Crystal | Exception, list[warnings.WarningMessage]]] = []
-        for record in records:
-            caught.clear()
-            crystal: Crystal | Exception
-            try:
-                crystal = to_crystal(record.source, plan.formula_mismatch)
-            except Exception as error:
-                crystal = error
-            read.append((record, crystal, [*caught]))
-        crystals = [crystal for _, crystal, _ in read if isinstance(crystal, Crystal)]
-        pairs = search_together(crystals, plan.settings)
-        for record, crystal, about in read:
-            caught.clear()
-            try:
-                if isinstance(crystal, Exception):
-                    raise crystal
-                neighbors = find_neighbors(crystal, plan.settings, next(pairs))
-                check_distances(crystal, *neighbors[:3])
-                check_elements(crystal, plan.settings)
-                if plan.prototypes and PROTOTYPE not in record.columns:
-                    columns = {PROTOTYPE: prototype(crystal), **record.columns}
-                    record = replace(record, columns=columns)
-            except Exception as error:
-                # An unforeseen error concerns this record only, not the whole run.
-                rejected.append(Rejected(record.id, _reason(error)))
-                continue
-            notes = [StructureNote(record.id, *note) for note in _notes([*about, *caught])]
-            yield _Connected(record, crystal, neighbors, notes)
+        for part in groups_within(_crystals(records, plan, caught), sites, n_caught):
+            crystals = [one.crystal for one in part if isinstance(one.crystal, Crystal)]
+            pairs = search_together(crystals, plan.settings)
+            for record, crystal, about in part:
+                caught.clear()
+                try:
+                    if isinstance(crystal, Exception):
+                        raise crystal
+                    neighbors = find_neighbors(crystal, plan.settings, next(pairs))
+                    check_distances(crystal, *neighbors[:3])
+                    check_elements(crystal, plan.settings)
+                    if plan.prototypes and PROTOTYPE not in record.columns:
+                        columns = {PROTOTYPE: prototype(crystal), **record.columns}
+                        record = replace(record, columns=columns)
+                except Exception as error:
+                    # An unforeseen error concerns this record only, not the whole run.
+                    rejected.append(Rejected(record.id, _reason(error)))
+                    continue
+                notes = [StructureNote(record.id, *note) for note in _notes([*about, *caught])]
+                yield _Connected(record, crystal, neighbors, notes)
+
+
+def _crystals(
+    records: Iterable[Record], plan: GraphPlan, caught: list[warnings.WarningMessage]
+) -> Iterator[_ReadRecord]:
+    """Yield the records with their crystals, or with the errors that reading them raised."""
+    for record in records:
+        caught.clear()
+        crystal: Crystal | Exception
+        try:
+            crystal = to_crystal(record.source, plan.formula_mismatch)
+        except Exception as error:
+            crystal = error
+        yield _ReadRecord(record, crystal, [*caught])
 
 
 def _with_features(
