@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from csgcnn.config.settings import Setting
 from csgcnn.data.batch import GraphBatch
+from csgcnn.nn.compiled import compiled_functions
 from csgcnn.nn.fused_attention import AttentionSumFunction
 from csgcnn.nn.fused_messages import GatedSumFunction, fused
 from csgcnn.nn.interfaces import LayerConfig
@@ -45,8 +46,12 @@ class GatedConvolution(nn.Module):
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
         norm = self.message_norm
-        if self.training and isinstance(norm, WeightedBatchNorm) and not self.deeper:
-            return fused(GatedSumFunction, self.linear, norm, x, edge_attr, graph)
+        if isinstance(norm, WeightedBatchNorm) and not self.deeper:
+            arguments = (self.linear, norm, x, edge_attr, graph)
+            if compiled := compiled_functions(x, self.training):
+                return compiled.normed_sum(compiled.GatedSum, *arguments)
+            if self.training:
+                return fused(GatedSumFunction, *arguments)
         z = self.deeper(self.linear(x, edge_attr, graph))
         gate, core = norm(z, graph.edge_count).chunk(2, dim=1)
         return graph.sum_neighbors(torch.sigmoid(gate) * F.softplus(core))
@@ -99,9 +104,12 @@ class AttentionConvolution(nn.Module):
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
         norm, is_silu = self.message_norm, isinstance(self.activation, nn.SiLU)
-        if self.training and isinstance(norm, WeightedBatchNorm) and is_silu and not self.deeper:
-            function, linear = AttentionSumFunction, self.linear
-            return self.out(fused(function, linear, norm, x, edge_attr, graph, self.attention))
+        if isinstance(norm, WeightedBatchNorm) and is_silu and not self.deeper:
+            arguments = (self.linear, norm, x, edge_attr, graph, self.attention)
+            if compiled := compiled_functions(x, self.training):
+                return self.out(compiled.normed_sum(compiled.AttentionSum, *arguments))
+            if self.training:
+                return self.out(fused(AttentionSumFunction, *arguments))
         query, value = self._messages(x, edge_attr, graph)
         alpha = self._alpha(query, graph)
         weighted = self.activation(value).unflatten(1, (self.heads, -1)) * alpha.unsqueeze(2)
