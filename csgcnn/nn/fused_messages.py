@@ -40,7 +40,7 @@ def fused(
     x: Tensor,
     edge_attr: Tensor,
     graph: GraphBatch,
-    *parameters: Tensor,
+    *parameters: Any,
 ) -> Tensor:
     """Apply a function of this module, and track the statistics of its norm.
 

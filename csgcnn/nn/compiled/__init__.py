@@ -29,16 +29,17 @@ def compiled_functions(x: Tensor, training: bool) -> ModuleType | None:
         x: Features of atoms.
         training: Whether the network is in training.
     """
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
+    on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
+    if not on_cpu or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return None
-    if torch.is_autocast_enabled("cpu") or (torch.is_grad_enabled() and not training):
+    if (torch.is_grad_enabled() and not training) or os.environ.get(SWITCH) == "torch":
         return None
     return _functions()
 
 
 @cache
 def _functions() -> ModuleType | None:
-    if os.environ.get(SWITCH) == "torch" or find_spec("numba") is None:
+    if find_spec("numba") is None:
         return None
     try:
         functions = import_module("csgcnn.nn.compiled.functions")

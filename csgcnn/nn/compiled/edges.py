@@ -48,26 +48,27 @@ def add_ends(z: Array, ends: Array, neighbor: Integers, first: Integers, p: Arra
         p: Weights of the edges in the sums.
 
     Returns:
-        Weighted sums of z and of its square [2, size].
+        Weighted sums of 1, z and its square [3, size].
     """
     n_atoms, size = len(first) - 1, z.shape[1]
-    sums = np.zeros((N_BLOCKS, 2, size))
+    sums = np.zeros((N_BLOCKS, 3, size))
     for block in prange(N_BLOCKS):
         start, end = atoms_of_block(block, n_atoms)
         # Single precision would lose the variance of columns whose mean is large.
-        values, squares = np.zeros(size), np.zeros(size)
+        total, values, squares = 0.0, np.zeros(size), np.zeros(size)
         for i in range(start, end):
-            of_center = ends[2 * i]
             for k in range(first[i], first[i + 1]):
-                row, of_neighbor, weight = z[k], ends[2 * neighbor[k] + 1], p[k]
+                other, weight = 2 * neighbor[k] + 1, np.float64(p[k])
+                total += weight
                 for c in range(size):
-                    value = row[c] + of_center[c] + of_neighbor[c]
-                    row[c] = value
+                    value = z[k, c] + ends[2 * i, c] + ends[other, c]
+                    z[k, c] = value
                     weighted = weight * value
                     values[c] += weighted
                     squares[c] += weighted * value
-        sums[block, 0] = values
-        sums[block, 1] = squares
+        sums[block, 0] = total
+        sums[block, 1] = values
+        sums[block, 2] = squares
     return sums.sum(0)
 
 
@@ -85,6 +86,20 @@ def add_norm_sums(grad: Array, z: Array, k: int, mean: Array, sums: Array) -> No
     for c in range(len(mean)):
         sums[0, c] += grad[k, c]
         sums[1, c] += grad[k, c] * (z[k, c] - mean[c])
+
+
+@compiled
+def move_sums(sums: Array, totals: Doubles) -> None:
+    """Add sums over the edges of an atom to totals, and set them to 0.
+
+    Args:
+        sums: [n, size].
+        totals: [n, size].
+    """
+    for row in range(len(sums)):
+        for c in range(sums.shape[1]):
+            totals[row, c] += sums[row, c]
+            sums[row, c] = 0
 
 
 @parallel

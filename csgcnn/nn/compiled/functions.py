@@ -118,7 +118,8 @@ class _NormedSumFunction(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         z, sums = _linear_pairs(x, edge_attr, weight, graph, p)
-        mean, square = distributed.sum_over_ranks(sums)
+        total, *sums = distributed.sum_over_ranks(sums)
+        mean, square = (values / total.clamp(min=torch.finfo(x.dtype).tiny) for values in sums)
         var = (square - mean.square()).clamp(min=0).to(x.dtype)
         mean, rstd = mean.to(x.dtype), torch.rsqrt(var + eps)
         scale = norm_weight * rstd
@@ -147,7 +148,7 @@ class _NormedSumFunction(torch.autograd.Function):
         by_pairs, sums, *by_parameters = ctx.kernels.backward(
             grad, results, normed, mean, *parameters
         )
-        by_shift, by_centered = distributed.sum_over_ranks(sums)
+        by_shift, by_centered = distributed.sum_over_ranks(sums).to(x.dtype)
         by_row = by_centered * rstd.square()
         arguments = (by_pairs, normed.z, mean, by_shift, by_row, normed.first, p)
         of_center = _run(edges.norm_backward, *arguments)
@@ -161,8 +162,8 @@ class _NormedSumFunction(torch.autograd.Function):
             normed.scale,
             ctx.needs_input_grad[1],
         )
-        own_shift, own_scale = sums[0], sums[1] * rstd
-        by_norm = (torch.zeros_like(own_shift), own_scale, own_shift)
+        of_rank = sums.to(x.dtype)
+        by_norm = (torch.zeros_like(mean), of_rank[1] * rstd, of_rank[0])
         return *gradients, *by_norm, None, None, None, None, *by_parameters
 
 
@@ -210,7 +211,7 @@ def start_threads() -> None:
 def _linear_pairs(
     x: Tensor, edge_attr: Tensor, weight: Tensor, graph: GraphBatch, p: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return W [x_i, x_j, e_ij], and the weighted sums of it and its square [2, size]."""
+    """Return W [x_i, x_j, e_ij], and weighted sums of 1, it and its square [3, size]."""
     of_ends, of_edge = split_pair(weight, x.shape[1])
     z = edge_attr @ of_edge.t()
     ends = F.linear(x, of_ends).view(2 * len(x), len(weight))
@@ -223,7 +224,8 @@ def _normed(z: Tensor, scale: Tensor, shift: Tensor, graph: GraphBatch) -> Norme
 
 def _run(kernel: Any, *tensors: Tensor) -> Any:
     """Run a kernel on as many threads as torch uses, with tensors as arguments and results."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    numba.set_num_threads(min(torch.get_num_threads(), most))
     found = kernel(*(tensor.detach().contiguous().numpy() for tensor in tensors))
     if isinstance(found, tuple):
         return tuple(map(torch.from_numpy, found))

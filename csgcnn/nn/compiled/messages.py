@@ -11,9 +11,11 @@ from numba import prange
 from csgcnn.nn.compiled.edges import (
     N_BLOCKS,
     Array,
+    Doubles,
     Integers,
     add_norm_sums,
     atoms_of_block,
+    move_sums,
 )
 from csgcnn.nn.compiled.elementary import F32, ONE, compiled, exp, parallel, sigmoid, softplus
 
@@ -77,7 +79,7 @@ def gated_sum_backward(
     multiplicity: Array,
     first: Integers,
     mean: Array,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Doubles]:
     """Return gradients of `gated_sum`.
 
     Args:
@@ -95,14 +97,15 @@ def gated_sum_backward(
     """
     n_atoms, size = len(first) - 1, z.shape[1]
     grad = np.empty_like(z)
-    sums = np.zeros((N_BLOCKS, 2, size), F32)
+    sums = np.zeros((N_BLOCKS, 2, size))
     for block in prange(N_BLOCKS):
         start, end = atoms_of_block(block, n_atoms)
-        of_block = np.zeros((2, size), F32)
+        of_atom, of_block = np.zeros((2, size), F32), np.zeros((2, size))
         for i in range(start, end):
             for k in range(first[i], first[i + 1]):
                 _gated_backward(z, k, scale, shift, multiplicity[k], by_out, i, grad)
-                add_norm_sums(grad, z, k, mean, of_block)
+                add_norm_sums(grad, z, k, mean, of_atom)
+            move_sums(of_atom, of_block)
         sums[block] = of_block
     return grad, sums.sum(0)
 
@@ -220,7 +223,7 @@ def attention_sum_backward(
     first: Integers,
     mean: Array,
     attention: Array,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Doubles, Array]:
     """Return gradients of `attention_sum`.
 
     Args:
@@ -241,14 +244,14 @@ def attention_sum_backward(
     n_atoms, size = len(first) - 1, z.shape[1]
     hidden, heads = size // 2, len(attention)
     grad = np.empty_like(z)
-    sums = np.zeros((N_BLOCKS, 2, size), F32)
-    by_vectors = np.zeros((N_BLOCKS, hidden), F32)
+    sums, by_vectors = np.zeros((N_BLOCKS, 2, size)), np.zeros((N_BLOCKS, 1, hidden))
     for block in prange(N_BLOCKS):
         start, end = atoms_of_block(block, n_atoms)
         vectors, work = attention.ravel(), np.empty(hidden, F32)
         active, slope = np.empty(size, F32), np.empty(size, F32)
         by_total, by_logit = np.empty((1, heads), F32), np.empty((1, heads), F32)
-        of_block, by_vectors_of_block = np.zeros((2, size), F32), np.zeros(hidden, F32)
+        of_atom, of_block = np.zeros((2, size), F32), np.zeros((2, size))
+        vectors_of_atom, vectors_of_block = np.zeros((1, hidden), F32), np.zeros((1, hidden))
         for i in range(start, end):
             for c in range(hidden):
                 work[c] = by_out[i, c] * out[i, c]
@@ -266,8 +269,10 @@ def attention_sum_backward(
                 _repeat(by_logit, 0, work)
                 for c in range(hidden):
                     grad[k, c] = work[c] * vectors[c] * slope[c]
-                    by_vectors_of_block[c] += work[c] * active[c]
-                add_norm_sums(grad, z, k, mean, of_block)
+                    vectors_of_atom[0, c] += work[c] * active[c]
+                add_norm_sums(grad, z, k, mean, of_atom)
+            move_sums(of_atom, of_block)
+            move_sums(vectors_of_atom, vectors_of_block)
         sums[block] = of_block
-        by_vectors[block] = by_vectors_of_block
-    return grad, sums.sum(0), by_vectors.sum(0).reshape(attention.shape)
+        by_vectors[block] = vectors_of_block
+    return grad, sums.sum(0), by_vectors.sum(0).astype(F32).reshape(attention.shape)
