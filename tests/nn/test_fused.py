@@ -11,6 +11,7 @@ from torch import Tensor
 
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
+from csgcnn.nn.compiled import SWITCH
 from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution
 from csgcnn.nn.fused import BatchNormFunction, join_pair, split_pair
 from csgcnn.nn.fused_attention import AttentionSumFunction
@@ -19,6 +20,11 @@ from csgcnn.nn.interfaces import LayerConfig
 
 HIDDEN, EDGE_DIM = 8, 5
 CONFIG = LayerConfig(HIDDEN, EDGE_DIM, "batch", "silu", message_layers=1)
+
+
+@pytest.fixture(autouse=True)
+def _without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SWITCH, "torch")
 
 
 def weights(n: int) -> Tensor:

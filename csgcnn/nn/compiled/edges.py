@@ -23,7 +23,12 @@ N_BLOCKS = 32
 
 @compiled
 def atoms_of_block(block: int, n_atoms: int) -> tuple[int, int]:
-    """Return the first atom of a block, and that of the next."""
+    """Return the first atom of a block, and that of the next.
+
+    Args:
+        block: From 0 to N_BLOCKS - 1.
+        n_atoms: Number of atoms.
+    """
     return block * n_atoms // N_BLOCKS, (block + 1) * n_atoms // N_BLOCKS
 
 

@@ -50,7 +50,12 @@ def exp(x: np.float32) -> np.float32:
 
 @compiled
 def softplus(x: np.float32, decayed: np.float32) -> np.float32:
-    """Return log(1 + e^x) from decayed = e^-|x|, with log(1 + y) = 2 artanh(y / (2 + y))."""
+    """Return log(1 + e^x) by the series of log(1 + y) = 2 artanh(y / (2 + y)).
+
+    Args:
+        x: A number.
+        decayed: e^-|x|.
+    """
     t = decayed / (TWO + decayed)
     t2 = t * t
     p = F32(1 / 13)

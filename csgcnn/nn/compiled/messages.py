@@ -214,16 +214,9 @@ def attention_sum(
 
 @parallel
 def attention_sum_backward(
-    by_out: Array,
-    out: Array,
-    alpha: Array,
-    z: Array,
-    scale: Array,
-    shift: Array,
-    first: Integers,
-    mean: Array,
-    attention: Array,
-) -> tuple[Array, Doubles, Array]:
+    by_out: Array, out: Array, alpha: Array, z: Array, scale: Array, shift: Array,
+    first: Integers, mean: Array, attention: Array,
+) -> tuple[Array, Doubles, Array]:  # fmt: skip
     """Return gradients of `attention_sum`.
 
     Args:
