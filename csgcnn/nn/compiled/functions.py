@@ -118,8 +118,10 @@ class _NormedSumFunction(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         z, sums = _linear_pairs(x, edge_attr, weight, graph, p)
-        total, *sums = distributed.sum_over_ranks(sums)
-        mean, square = (values / total.clamp(min=torch.finfo(x.dtype).tiny) for values in sums)
+        total, mean, square = distributed.sum_over_ranks(sums)
+        # A batch without edges has the statistics 0.
+        total = total.clamp(min=torch.finfo(x.dtype).tiny)
+        mean, square = mean / total, square / total
         var = (square - mean.square()).clamp(min=0).to(x.dtype)
         mean, rstd = mean.to(x.dtype), torch.rsqrt(var + eps)
         scale = norm_weight * rstd
