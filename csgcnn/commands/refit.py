@@ -88,13 +88,7 @@ def refit(
         first.trainer.best_epoch,
     )
     checkpointer = Checkpointer(
-        first.run,
-        trainer,
-        description,
-        first.interruption,
-        first.checkpoint_every,
-        first.keep_last,
-        first=state_of_first,
+        first.run, trainer, description, first.interruption, first=state_of_first
     )
     fit(checkpointer, ", ".join(filter(None, [label, "refit"])))
     return Refit(trainer, description)

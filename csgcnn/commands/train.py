@@ -115,15 +115,7 @@ def _train(
         _log_resumed(trainer, again, checkpoint, run)
     facts = facts or data_facts(data)
 
-    checkpointer = Checkpointer(
-        run,
-        trainer,
-        description,
-        interruption,
-        data.trainer.checkpoint_every,
-        data.trainer.keep_last,
-        should_prune,
-    )
+    checkpointer = Checkpointer(run, trainer, description, interruption, should_prune)
     pruned = "" if again else fit(checkpointer, label)
     refitted = refit(cfg, data, checkpointer, again, label) if cfg.trainer.refit else None
     trainer.evaluated.load_state_dict(trainer.best)

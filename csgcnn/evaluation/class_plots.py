@@ -31,18 +31,10 @@ READABLE = 12  # classes up to which figures name and count each; of more some a
 MAX_POINTS = 1000  # of a curve
 
 
-def plot_confusion(
+def _plot_confusion(
     probability: Tensor, label: Tensor, target: Target, path: Path, plot: PlotSettings
 ) -> None:
-    """Draw the numbers of crystals by true and predicted class, colored by recall.
-
-    Args:
-        probability: Probabilities [n_rows, n_classes].
-        label: Positions of the true classes [n_rows] int64.
-        target: The target.
-        path: The figure, without suffix.
-        plot: Settings of the figures.
-    """
+    """Draw the numbers of crystals by true and predicted class, colored by recall."""
     count = confusion_matrix(probability, label)
     fraction = (count / count.sum(1, keepdim=True).clamp(min=1)).numpy()
     n_classes = len(target.classes)
@@ -113,7 +105,7 @@ def _precision_recall(score: Tensor, positive: Tensor) -> tuple[Tensor, Tensor, 
 
 # Each takes probabilities, true classes, the target, the path without suffix and the settings.
 CLASS_FIGURES: dict[str, Callable[..., None]] = {
-    "confusion": plot_confusion,
+    "confusion": _plot_confusion,
     "roc": partial(_plot_curves, names=("false positive rate", "true positive rate"), curve=_roc),
     "precision_recall": partial(
         _plot_curves, names=("recall", "precision"), curve=_precision_recall

@@ -104,7 +104,7 @@ def plot_test(
                 for stem, of_class in CLASS_FIGURES.items()
             ]
     if predicted.std is not None:
-        figures.append(partial(plot_calibration, predicted, targets, folder / "calibration", plot))
+        figures.append(partial(_plot_calibration, predicted, targets, folder / "calibration", plot))
     errors = (in_units.values, in_units.labels, has_element, targets)
     figures.append(partial(plot_element_errors, *errors, folder / "element_errors", plot))
     draw(*figures)
@@ -181,17 +181,10 @@ def _draw_parity(
     axis.set(xlim=limits, ylim=limits)
 
 
-def plot_calibration(
+def _plot_calibration(
     predicted: Predicted, targets: Sequence[Target], path: Path, plot: PlotSettings
 ) -> None:
-    """Draw observed against nominal coverage of the errors, one curve per number.
-
-    Args:
-        predicted: The predictions, as they are trained, with standard deviations.
-        targets: The targets.
-        path: The figure, without suffix.
-        plot: Settings of the figures.
-    """
+    """Draw observed against nominal coverage of the errors, one curve per number."""
     assert predicted.std is not None
     levels = [level / 100 for level in range(2, 100, 2)]
     columns = {"nominal_coverage": levels}

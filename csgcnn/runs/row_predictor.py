@@ -41,22 +41,11 @@ STORE_ROWS = 4096  # rows of a store that are predicted at once
 
 
 class RowPredictor:
-    """A trained model that predicts records and rows of a store.
+    """A trained model that predicts records and rows of a store; for attributes see `Predictor`.
 
     Args:
         model: The model.
         device: Device that computes.
-
-    Attributes:
-        targets: The targets.
-        columns: Names of the predicted columns.
-        input_columns: Columns that it reads beside the structures, with their categories.
-        domain: What occurred in the training set: elements, pairs of neighbors, ranges.
-        training_set: The training crystals, as far as they are known.
-        embeddings: Embeddings of training crystals, if the checkpoint holds some.
-        conformal: Scores of calibration rows, if the checkpoint holds some.
-        has_intervals: Whether there are intervals of a given coverage.
-        is_laplace: Whether the standard deviations are of Laplace distributions.
     """
 
     def __init__(self, model: TrainedModel, device: torch.device | str = "cpu") -> None:

@@ -24,15 +24,15 @@ class PrunedError(Exception):
 
 
 class Checkpointer:
-    """Write a row per epoch, and last.ckpt and best.ckpt every `checkpoint_every` seconds.
+    """Write a row per epoch, and last.ckpt and best.ckpt every `trainer.checkpoint_every` seconds.
+
+    With `trainer.keep_last`, older checkpoints are kept as step_<steps>.ckpt.
 
     Args:
         run: Run directory.
         trainer: The training.
         description: Entries of a checkpoint other than weights and state.
         interruption: Signals and the time limit.
-        checkpoint_every: Time between two checkpoints in s.
-        keep_last: Older checkpoints to keep, as step_<steps>.ckpt.
         should_prune: Decides after each epoch, from its number and the best score so far, whether
             to stop.
         first: State of the first training, if this one is its refit: rows are written to refit.csv,
@@ -45,8 +45,6 @@ class Checkpointer:
         trainer: Trainer,
         description: Mapping[str, Any],
         interruption: Interruption,
-        checkpoint_every: float = 10.0,
-        keep_last: int = 0,
         should_prune: Callable[[int, float], bool] | None = None,
         first: Mapping[str, Any] | None = None,
     ) -> None:
@@ -54,8 +52,6 @@ class Checkpointer:
         self.trainer = trainer
         self.description = dict(description)
         self.interruption = interruption
-        self.checkpoint_every = checkpoint_every
-        self.keep_last = keep_last
         self.should_prune = should_prune
         self.first = first
         self._n_rows = 0
@@ -90,7 +86,7 @@ class Checkpointer:
         decision = self.interruption.exit_code
         if self._is_pruned():
             decision = max(decision, PRUNE)
-        if time.monotonic() - self._saved_at > self.checkpoint_every:
+        if time.monotonic() - self._saved_at > self.trainer.settings.checkpoint_every:
             decision = max(decision, SAVE)
         if distributed.world_size() == 1:
             return decision
@@ -113,7 +109,7 @@ class Checkpointer:
                 **self._states(),
             }
             self.run.save(content, "last")
-            if self.keep_last:
+            if trainer.settings.keep_last:
                 n_steps = trainer.n_steps + (self.first["n_steps"] if self.first else 0)
                 self.run.save(content, f"step_{n_steps:09d}")
             self._remove_old()
@@ -153,5 +149,6 @@ class Checkpointer:
         self._n_rows = len(history)
 
     def _remove_old(self) -> None:
-        for path in sorted(self.run.checkpoints.glob("step_*.ckpt"))[: -self.keep_last or None]:
+        n_kept = self.trainer.settings.keep_last
+        for path in sorted(self.run.checkpoints.glob("step_*.ckpt"))[: -n_kept or None]:
             path.unlink(missing_ok=True)

@@ -25,8 +25,8 @@ def names(run: RunDirectory) -> list[str]:
 
 
 def test_a_checkpoint_is_written_when_it_is_due(trainer: Make, run: RunDirectory) -> None:
-    made = trainer(max_epochs=1, batch_size=20)
-    rarely = Checkpointer(run, made, DESCRIPTION, Interruption(), checkpoint_every=3600)
+    made = trainer(max_epochs=1, batch_size=20, checkpoint_every=3600)
+    rarely = Checkpointer(run, made, DESCRIPTION, Interruption())
     made.fit(rarely.on_step)
     assert names(run) == []
     assert len((run.folder / "metrics.csv").read_text().splitlines()) == 2
@@ -38,8 +38,8 @@ def test_a_checkpoint_is_written_when_it_is_due(trainer: Make, run: RunDirectory
 
 
 def test_older_checkpoints_are_kept(trainer: Make, run: RunDirectory) -> None:
-    made = trainer(max_epochs=1, batch_size=8)
-    often = Checkpointer(run, made, DESCRIPTION, Interruption(), checkpoint_every=0, keep_last=2)
+    made = trainer(max_epochs=1, batch_size=8, checkpoint_every=0, keep_last=2)
+    often = Checkpointer(run, made, DESCRIPTION, Interruption())
     made.fit(often.on_step)
     steps = ["step_000000004.ckpt", "step_000000005.ckpt"]
     assert names(run) == ["best.ckpt", "last.ckpt", *steps]
@@ -50,15 +50,13 @@ def test_older_checkpoints_are_kept(trainer: Make, run: RunDirectory) -> None:
 
 
 def test_a_pruned_training_is_saved(trainer: Make, run: RunDirectory) -> None:
-    made, asked = trainer(max_epochs=3), list[tuple[int, float]]()
+    made, asked = trainer(max_epochs=3, checkpoint_every=3600), list[tuple[int, float]]()
 
     def should_prune(epoch: int, score: float) -> bool:
         asked.append((epoch, score))
         return epoch == 2
 
-    checkpointer = Checkpointer(
-        run, made, DESCRIPTION, Interruption(), checkpoint_every=3600, should_prune=should_prune
-    )
+    checkpointer = Checkpointer(run, made, DESCRIPTION, Interruption(), should_prune)
     with pytest.raises(PrunedError):
         made.fit(checkpointer.on_step)
     assert [epoch for epoch, _ in asked] == [1, 2], "asked once per epoch"

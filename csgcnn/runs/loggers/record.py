@@ -135,7 +135,7 @@ class Records:
             return
         if not self._has_started:
             self.start(_read_rows(self._folder / "metrics.csv"))
-        metrics = numbers_of(read_json(self._folder / "metrics.json"))
+        metrics = _numbers_of(read_json(self._folder / "metrics.json"))
         figures = sorted(path for path in self._folder.iterdir() if path.suffix in FIGURES)
         self._end(End(FINISHED, metrics, figures))
 
@@ -166,12 +166,8 @@ class Records:
                 )
 
 
-def numbers_of(tree: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of nested data by their path, such as test/band_gap/mae.
-
-    Args:
-        tree: Content of metrics.json.
-    """
+def _numbers_of(tree: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of nested data by their path, such as test/band_gap/mae."""
     return {
         path.replace(".", "/"): value
         for path, value in leaves(tree)
