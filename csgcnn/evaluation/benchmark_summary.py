@@ -119,11 +119,7 @@ def _statistics(names: Sequence[str], metrics: Sequence[Metrics]) -> dict[str, d
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
-    """Return the content of summary.md.
-
-    Args:
-        summary: The content of summary.json.
-    """
+    """Return the content of summary.md from that of summary.json."""
     metric = metric_named(summary["metric"])
     overrides = f", with {' '.join(summary['overrides'])}" if summary["overrides"] else ""
     score = summary["shortfall"]

@@ -223,11 +223,7 @@ def is_plain(value: Any) -> bool:
 
 
 def interval_lines(facts: Mapping[str, Any]) -> list[str]:
-    """Return a line for each number, about the coverage of its intervals, for the user.
-
-    Args:
-        facts: Entries of metrics.json.
-    """
+    """Return lines about the coverage of intervals, from entries of metrics.json, for the user."""
     return [
         f"{_percentages(map(float, fractions))} intervals of {name} hold "
         f"{_percentages(fractions.values())} of the values "

@@ -103,11 +103,7 @@ def _matrix(runs: Sequence[Mapping[str, Any]], name: str) -> Array:
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
-    """Return the content of summary.md.
-
-    Args:
-        summary: The content of summary.json.
-    """
+    """Return the content of summary.md from that of summary.json."""
     overrides = f", with {' '.join(summary['overrides'])}" if summary["overrides"] else ""
     lines = [
         f"# learning curve of {summary['dataset']}: "

@@ -69,8 +69,7 @@ def map_coordinates(vectors: Array, method: str) -> Array:
 def chemistry(elements: Sequence[set[int]]) -> list[str]:
     """Return the most electronegative element of each crystal, which names its class of compounds.
 
-    Args:
-        elements: Atomic numbers of each crystal.
+    The elements are given by their atomic numbers.
     """
     electronegativity = properties()["electronegativity [Pauling]"]
     return [SYMBOLS[max(of_crystal, key=lambda z: electronegativity[z])] for of_crystal in elements]

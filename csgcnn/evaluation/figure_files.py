@@ -154,11 +154,7 @@ def show_unit_square(axis: Any, diagonal: bool = True) -> None:
 
 
 def decade_ticks(axis: Any) -> None:
-    """Label 1, 2 and 5 of each decade of a logarithmic axis, in plain numbers.
-
-    Args:
-        axis: The x or y axis.
-    """
+    """Label 1, 2 and 5 of each decade of a logarithmic x or y axis, in plain numbers."""
     from matplotlib.ticker import LogLocator
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -178,11 +174,7 @@ def write_numbers(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 
 
 def draw(*figures: Callable[[], None]) -> None:
-    """Draw figures; a figure that cannot be drawn is a warning, because the results are complete.
-
-    Args:
-        figures: Functions that draw one or several files each.
-    """
+    """Draw figures; one that cannot be drawn is a warning, because the results are complete."""
     for figure in figures:
         try:
             figure()

@@ -154,9 +154,6 @@ TASKS = {
 def register_metric(metric: Metric) -> None:
     """Add a metric to all results of its task; for plugins.
 
-    Args:
-        metric: The metric.
-
     Raises:
         ValueError: Its task is unknown, or another metric has its name.
     """

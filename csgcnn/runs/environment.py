@@ -28,11 +28,7 @@ JOB_VARIABLES = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "PBS_JOBID", "LSB_JOBID"
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Return command line, versions, device, threads, host, commit and scheduler job of a run.
-
-    Args:
-        device: Device of the model.
-    """
+    """Return command line, versions, device, threads, host, commit and scheduler job of a run."""
     is_gpu = device.type == "cuda"
     return {
         "command": sys.argv,

@@ -21,9 +21,6 @@ Space = dict[str, BaseDistribution]
 def space_of(overrides: Sequence[Override]) -> tuple[Space, dict[str, str]]:
     """Return the search space, and all overrides by key; the last one of a key counts.
 
-    Args:
-        overrides: Parsed overrides, such as `edge=gaussian,rbf` or `model.dropout=interval(0,0.5)`.
-
     Raises:
         ConfigError: There is nothing to search, or a range is empty.
     """

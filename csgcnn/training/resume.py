@@ -21,10 +21,7 @@ FIRST_WITH_FINGERPRINTS = 5
 
 
 def last_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return the content of the newest readable checkpoint, or None if there are no checkpoints.
-
-    Args:
-        folder: Folder `checkpoints` of a run.
+    """Return the content of the newest readable file in `checkpoints`, or None without any.
 
     Raises:
         UserError: There are checkpoints, but none that a training can resume from.

@@ -101,11 +101,7 @@ class Records:
             self._end(End("stopped" if can_resume else "failed"))
 
     def start(self, history: Sequence[Row]) -> None:
-        """Start new records with all epochs, or continue those of the run with the last of them.
-
-        Args:
-            history: Rows of the epochs that are completed.
-        """
+        """Start new records with all epochs, or continue those of the run with the last one."""
         known = self._known()
         self._has_started = True
 
@@ -119,11 +115,7 @@ class Records:
         self._write(known)
 
     def log_epochs(self, rows: Sequence[Row]) -> None:
-        """Record further epochs.
-
-        Args:
-            rows: Their rows.
-        """
+        """Record further epochs."""
         self._each(lambda _, logger: _log(logger, rows))
 
     def finish(self) -> None:
