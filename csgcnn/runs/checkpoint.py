@@ -193,10 +193,6 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(TEXT.fullmatch(value))
 
 
-def _is_string(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 def _holds_texts_and_numbers(value: Any) -> bool:
     if isinstance(value, dict):
         return all(map(_holds_texts_and_numbers, (*value, *value.values())))
@@ -237,11 +233,8 @@ def _is_input(value: Any) -> bool:
     )
 
 
-def _is_element(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= MAX_ATOMIC_NUMBER
-
-
-_are_elements, _are_strings = _list_of(_is_element), _list_of(_is_string)
+_are_strings = _list_of(lambda item: isinstance(item, str))
+_are_elements = _list_of(lambda item: type(item) is int and 1 <= item <= MAX_ATOMIC_NUMBER)
 
 
 def _is_domain(value: Any) -> bool:

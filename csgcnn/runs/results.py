@@ -95,7 +95,10 @@ def write_results(
     baselines = _baselines(features, dataset, split)
     covered = coverage(prediction["test"], std["test"], values["test"], targets) if std else {}
     scales = _scale_entries(model, targets, covered, values["val"]) if std else {}
-    entries |= fidelity_entries(dataset, prediction, split) | _baseline_entries(baselines, targets)
+    entries |= fidelity_entries(dataset, prediction, split)
+    for part, of_part in baselines.items():
+        for name, found in of_part.items():
+            entries |= baseline_entries(found, targets, part, name)
     run.write_json("metrics.json", {**metrics, **entries, **scales, **facts})
     _log_test(metrics, targets, baselines, covered, entries)
     _log_facts(facts)
@@ -143,16 +146,6 @@ def _baselines(
         }
         for part, rows in tested.items()
     }
-
-
-def _baseline_entries(
-    baselines: Mapping[str, Mapping[str, Mapping[str, Metrics]]], targets: Sequence[Target]
-) -> dict[str, dict[str, float]]:
-    entries = dict[str, dict[str, float]]()
-    for part, of_part in baselines.items():
-        for name, found in of_part.items():
-            entries |= baseline_entries(found, targets, part, name)
-    return entries
 
 
 def _scale_entries(

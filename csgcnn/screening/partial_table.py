@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -124,7 +124,11 @@ class PartialTable:
     def flush(self) -> None:
         """Write the records that are not on disk yet."""
         if self._pending:
-            _write(_join(self._pending), self.folder / _name(self._n_parts))
+            content = {
+                name: [row for part in self._pending for row in getattr(part, name)]
+                for name in Part.__slots__
+            }
+            write_text(self.folder / _name(self._n_parts), json.dumps(content))
             self._n_parts += 1
             self._pending = []
         self._written_at = time.monotonic()
@@ -210,10 +214,6 @@ def _name(number: int) -> str:
     return f"part-{number:06d}.json"
 
 
-def _write(part: Part, path: Path) -> None:
-    write_text(path, json.dumps({name: getattr(part, name) for name in Part.__slots__}))
-
-
 def _read(path: Path) -> Part:
     try:
         content = read_json(path)
@@ -225,12 +225,3 @@ def _read(path: Path) -> Part:
 
 def _damaged(path: Path, error: Exception) -> UserError:
     return UserError(f"{path} is damaged ({error}); omit resume=true to start again")
-
-
-def _join(parts: Iterable[Part]) -> Part:
-    listed = list(parts)
-    return Part(
-        [row for part in listed for row in part.rows],
-        [row for part in listed for row in part.rejected],
-        [note for part in listed for note in part.warnings],
-    )

@@ -112,7 +112,9 @@ class Checkpointer:
             if trainer.settings.keep_last:
                 n_steps = trainer.n_steps + (self.first["n_steps"] if self.first else 0)
                 self.run.save(content, f"step_{n_steps:09d}")
-            self._remove_old()
+            older = sorted(self.run.checkpoints.glob("step_*.ckpt"))
+            for path in older[: -trainer.settings.keep_last or None]:
+                path.unlink(missing_ok=True)
         if not self.first and self._saved_best != trainer.best_epoch:
             self.save_best(trainer.best)
         self._saved, self._saved_best = position, trainer.best_epoch
@@ -147,8 +149,3 @@ class Checkpointer:
         elif len(history) > self._n_rows:
             self.run.append_metrics(history[self._n_rows :], name)
         self._n_rows = len(history)
-
-    def _remove_old(self) -> None:
-        n_kept = self.trainer.settings.keep_last
-        for path in sorted(self.run.checkpoints.glob("step_*.ckpt"))[: -n_kept or None]:
-            path.unlink(missing_ok=True)
