@@ -119,7 +119,7 @@ class ConformalScores:
         lower = torch.full_like(outputs[:, 0, 0], math.nan, dtype=torch.float64)
         upper = lower.clone()
         for name, _, column in _numbers(targets):
-            rank = conformal_rank(self.n_labels[name], level, name)
+            rank = _rank(self.n_labels[name], level, name)
             center, width = _center_and_width(outputs, column)
             scores = [of_network.double() for of_network in self.scores[name]]
             upper[:, column] = _smallest(center, width, scores, rank)
@@ -141,7 +141,7 @@ class ConformalScores:
         """
         found: dict[str, dict[str, float]] = {}
         possible = [
-            level for level in LEVELS if needed_labels(level) <= min(self.n_labels.values())
+            level for level in LEVELS if _needed_labels(level) <= min(self.n_labels.values())
         ]
         for level in possible:
             lower, upper = self.bounds(outputs, targets, level)
@@ -185,23 +185,15 @@ def check_calibration(values: Tensor, targets: Sequence[Target]) -> None:
         )
 
 
-def conformal_rank(n_labels: int, level: float, name: str) -> int:
+def _rank(n_labels: int, level: float, name: str) -> int:
     """Return ⌈(n + 1) level⌉, the rank of the score that gives half of the width of an interval.
 
     If calibration rows and new rows are exchangeable, the interval holds a new label with a
     probability of at least the level.
-
-    Args:
-        n_labels: Number n of calibration labels.
-        level: Coverage of the interval, between 0 and 1.
-        name: What is predicted.
-
-    Raises:
-        ConfigError: The level is not between 0 and 1, or needs more labels than there are.
     """
     if not 0 < level < 1:
         raise ConfigError(f"level={level}: expected a number between 0 and 1")
-    if (needed := needed_labels(level)) > n_labels:
+    if (needed := _needed_labels(level)) > n_labels:
         raise ConfigError(
             f"level={level} needs {needed} calibration labels of {name}, and the model has "
             f"{n_labels}; choose a lower level, or train with a larger dataset.split.calibration"
@@ -209,8 +201,7 @@ def conformal_rank(n_labels: int, level: float, name: str) -> int:
     return _ceil((n_labels + 1) * level)
 
 
-def needed_labels(level: float) -> int:
-    """Return the number of calibration labels that a level needs."""
+def _needed_labels(level: float) -> int:
     return _ceil(level / (1 - level))
 
 

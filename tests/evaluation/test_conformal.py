@@ -12,7 +12,6 @@ from csgcnn.errors import ConfigError
 from csgcnn.evaluation.conformal import (
     ConformalScores,
     check_calibration,
-    conformal_rank,
     interval_lines,
     is_plain,
 )
@@ -66,12 +65,14 @@ def test_a_prediction_that_is_not_finite_has_the_largest_score() -> None:
 
 
 def test_a_level_that_needs_more_labels_is_refused() -> None:
+    of_18, of_19 = (scores_of(torch.arange(-float(n), 0)) for n in (18, 19))
+    new = outputs(torch.zeros(1, 1))
     with pytest.raises(ConfigError, match=r"level=0\.95 needs 19 calibration labels of gap, and"):
-        conformal_rank(18, 0.95, "gap")
-    assert conformal_rank(19, 0.95, "gap") == 19
+        of_18.bounds(new, [GAP], 0.95)
+    assert float(of_19.bounds(new, [GAP], 0.95)[1]) == 19
     for level in (0, 1, math.nan):
         with pytest.raises(ConfigError, match="between 0 and 1"):
-            conformal_rank(100, level, "gap")
+            of_19.bounds(new, [GAP], level)
 
 
 def test_too_few_calibration_labels_are_refused() -> None:
