@@ -81,11 +81,9 @@ def write_results(
     for part in entries["not_measured"]:
         prediction[part] = torch.empty(0, sum(target.n_outputs for target in targets))
         std |= {part: prediction[part]} if model.has_std else {}
-    write_csv(
-        run.folder / "predictions.csv",
-        ["id", "split", *compared_columns(targets, bool(std)), *outside["test"]],
-        _prediction_rows(prediction, std, outside, store, dataset, split),
-    )
+    header = ["id", "split", *compared_columns(targets, bool(std)), *outside["test"]]
+    rows = _prediction_rows(prediction, std, outside, store, dataset, split)
+    write_csv(run.folder / "predictions.csv", header, rows)
     write_vectors(run.folder / "predictions.npz", dataset, prediction, split)
     metrics = {
         part: metrics_with_domain(of_part, values[part], targets, outside[part][OUT_OF_DOMAIN])
@@ -102,8 +100,8 @@ def write_results(
     run.write_json("metrics.json", {**metrics, **entries, **scales, **facts})
     _log_test(metrics, targets, baselines, covered, entries)
     _log_facts(facts)
-    if plot and len(rows := split["test"]):
-        ids, has_element = [store.ids[row] for row in rows.tolist()], elements_in(features)[rows]
+    if plot and len(test := split["test"]):
+        ids, has_element = [store.ids[row] for row in test.tolist()], elements_in(features)[test]
         shown = plots.Predicted(prediction["test"], std.get("test"), values["test"], ids)
         draw(lambda: plots.plot_test(shown, has_element, targets, run.folder, plot))
 
