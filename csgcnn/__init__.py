@@ -18,11 +18,11 @@ if TYPE_CHECKING:
         describe,
         evaluate,
         learning_curve,
-        report,
         train,
     )
     from csgcnn.commands.card import model_card
     from csgcnn.commands.explanations import explain
+    from csgcnn.commands.report import report
     from csgcnn.crystals.crystal import Crystal
     from csgcnn.data.store import GraphStore
     from csgcnn.data.targets import Target
@@ -85,7 +85,7 @@ _MODULES = {
     "learning_curve": "csgcnn.commands.api",
     "load": "csgcnn.predictor",
     "model_card": "csgcnn.commands.card",
-    "report": "csgcnn.commands.api",
+    "report": "csgcnn.commands.report",
     "select": "csgcnn.screening.acquisition",
     "train": "csgcnn.commands.api",
 }

@@ -81,10 +81,9 @@ def _report(arguments: Sequence[str]) -> None:
         "with their structures. Several runs are compared.",
         epilog="example: csgcnn report runs/first",
     )
-    output = Path(given["output"]).expanduser() if given.get("output") else None
     from csgcnn.commands.report import report
 
-    print(report(paths, output, given.get("structures")))
+    print(report(*paths, output=given.get("output"), structures=given.get("structures")))
 
 
 def _parse(

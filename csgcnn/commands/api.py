@@ -21,7 +21,6 @@ from csgcnn.commands.describe import describe as run_describe
 from csgcnn.commands.evaluate import evaluate as run_evaluate
 from csgcnn.commands.job import Job
 from csgcnn.commands.learning_curve import learning_curve as run_learning_curve
-from csgcnn.commands.report import report as run_report
 from csgcnn.commands.train import train as run_train
 from csgcnn.config.compose import to_overrides
 from csgcnn.config.plugins import check_opt_in
@@ -237,32 +236,6 @@ def describe(
     settings |= {"dataset.targets": targets} if targets is not None else {}
     with prepared("describe", dataset, settings, verbose) as cfg:
         return run_describe(cfg)
-
-
-def report(
-    *paths: str | Path,
-    output: str | Path | None = None,
-    structures: str | Path | None = None,
-) -> Path:
-    """Write an HTML report, as `csgcnn report` does.
-
-    Args:
-        *paths: Runs, folders of runs, folders that `csgcnn evaluate` wrote, and tables of
-            predictions beside known values; several are compared.
-        output: The file, which is replaced; by default report.html in the first folder.
-        structures: The data set or structure files; by default the data set of the run.
-
-    Returns:
-        The file.
-
-    Raises:
-        UserError: There are no predictions, or the file cannot be written.
-    """
-    return run_report(
-        [Path(path).expanduser() for path in paths],
-        None if output is None else Path(output).expanduser(),
-        None if structures is None else str(structures),
-    )
 
 
 def _train(cfg: DictConfig, folder: Path, verbose: bool, keys: Mapping[str, Any]) -> TrainingResult:

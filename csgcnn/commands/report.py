@@ -82,15 +82,17 @@ class Source:
 
 
 def report(
-    paths: Sequence[Path], output: Path | None = None, structures: str | None = None
+    *paths: str | Path,
+    output: str | Path | None = None,
+    structures: str | Path | None = None,
 ) -> Path:
-    """Write a report of one run or table, or a comparison of several.
+    """Write an HTML report, as `csgcnn report` does.
 
     Args:
-        paths: Runs, folders of runs, folders that `csgcnn evaluate` wrote, and tables of
-            predictions.
-        output: The file; None: report.html in the first folder, or beside the first table.
-        structures: Where the structures are; None: in the data set of the run.
+        *paths: Runs, folders of runs, folders that `csgcnn evaluate` wrote, and tables of
+            predictions beside known values; several are compared.
+        output: The file, which is replaced; by default report.html in the first folder.
+        structures: The data set or structure files; by default the data set of the run.
 
     Returns:
         The file.
@@ -101,10 +103,11 @@ def report(
     """
     if not paths:
         raise ConfigError("please give a run or a table of predictions")
-    sources = [source for path in paths for source in _sources(path)]
-    if output is None:
-        first = paths[0]
-        output = (first if first.is_dir() else first.parent) / REPORT
+    given = [Path(path).expanduser() for path in paths]
+    sources = [source for path in given for source in _sources(path)]
+    folder = given[0] if given[0].is_dir() else given[0].parent
+    output = Path(output).expanduser() if output else folder / REPORT
+    structures = str(structures) if structures else None
     check_format(output, (".html",))
     check_output(output, [], [], overwrite=True)
     results = [_result(source) for source in sources]
