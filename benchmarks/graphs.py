@@ -3,6 +3,8 @@
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +54,23 @@ def careful_neighbors(structure: Structure) -> tuple[NDArray[Any], NDArray[Any],
 
 
 def compare(name: str, n: int) -> None:
-    """Print the rates of one process, from structures in memory to graphs."""
+    """Print the rates of one process, from structures in memory to graphs; all runs alternate."""
     some = structures(records(name, n))
     few = some[: n // 10]
-    peer = len(few) / median_seconds(lambda: [cgcnn_neighbors(s) for s in few], 3)
-    careful = n / median_seconds(lambda: [careful_neighbors(s) for s in some])
-    for label, settings in GRAPHS.items():
 
-        def build(settings: GraphSettings = settings) -> None:
-            for i in range(0, n, CHUNK):
-                connect([to_crystal(s) for s in some[i : i + CHUNK]], settings)
+    def build(settings: GraphSettings) -> None:
+        for i in range(0, n, CHUNK):
+            connect([to_crystal(s) for s in some[i : i + CHUNK]], settings)
 
-        rate = n / median_seconds(build)
+    works: list[Callable[[], object]] = [
+        lambda: [cgcnn_neighbors(s) for s in few],
+        lambda: [careful_neighbors(s) for s in some],
+        *(partial(build, settings) for settings in GRAPHS.values()),
+    ]
+    runs = [[median_seconds(work, 1) for work in works] for _ in range(7)]
+    seconds = np.median(runs, axis=0)
+    peer, careful, *rates = np.array([len(few), *[n] * (len(works) - 1)]) / seconds
+    for label, rate in zip(GRAPHS, rates, strict=True):
         peers = (f"{peer:.0f}/s", f"{careful:.0f}/s")
         ratios = (f"{rate / peer:.0f}x", f"{rate / careful:.1f}x")
         print_row(f"{name}, {label}", *peers, f"{rate:.0f}/s", *ratios)
@@ -112,7 +119,7 @@ def main() -> None:
     peers = ("get_all_neighbors", "get_neighbor_list")
     print_header("from structures in memory, one process", *peers, "csgcnn", "ratio to each", "")
     for name in ("castelli_perovskites", "mp_gap_10k"):
-        compare(name, 500 if options.quick else 4000)
+        compare(name, 500 if options.quick else 2000)
     print_header("data set", "full edges / compressed edges")
     for name in ("castelli_perovskites", "mp_gap_10k", "dielectric", "perovskites_halide_hoip"):
         print_row(name, compression(name))
