@@ -48,9 +48,9 @@ class GatedConvolution(nn.Module):
         norm = self.message_norm
         if isinstance(norm, WeightedBatchNorm) and not self.deeper:
             arguments = (self.linear, norm, x, edge_attr, graph)
-            if compiled := compiled_functions(x, self.training):
+            if compiled := compiled_functions(x, norm.training):
                 return compiled.normed_sum(compiled.GatedSum, *arguments)
-            if self.training:
+            if norm.training:
                 return fused(GatedSumFunction, *arguments)
         z = self.deeper(self.linear(x, edge_attr, graph))
         gate, core = norm(z, graph.edge_count).chunk(2, dim=1)
@@ -106,9 +106,9 @@ class AttentionConvolution(nn.Module):
         norm, is_silu = self.message_norm, isinstance(self.activation, nn.SiLU)
         if isinstance(norm, WeightedBatchNorm) and is_silu and not self.deeper:
             arguments = (self.linear, norm, x, edge_attr, graph, self.attention)
-            if compiled := compiled_functions(x, self.training):
+            if compiled := compiled_functions(x, norm.training):
                 return self.out(compiled.normed_sum(compiled.AttentionSum, *arguments))
-            if self.training:
+            if norm.training:
                 return self.out(fused(AttentionSumFunction, *arguments))
         query, value = self._messages(x, edge_attr, graph)
         alpha = self._alpha(query, graph)

@@ -1,8 +1,13 @@
 """Compiled kernels against the same layers in double precision, which use none."""
 
+import multiprocessing
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +16,7 @@ from torch import Tensor
 
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
+from csgcnn.errors import ConfigError
 from csgcnn.nn.compiled import SWITCH, compiled_functions
 from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution
 from csgcnn.nn.interfaces import LayerConfig
@@ -156,3 +162,61 @@ def test_kernels_are_not_used_where_they_cannot_be(monkeypatch: pytest.MonkeyPat
         assert compiled_functions(other, training=True) is None
     monkeypatch.setenv(SWITCH, "torch")
     assert compiled_functions(x, training=True) is None
+    monkeypatch.setenv(SWITCH, "off")
+    with pytest.raises(ConfigError, match=r"CSGCNN_KERNELS=off: expected torch or numba"):
+        compiled_functions(x, training=True)
+
+
+@CONVOLUTIONS
+def test_a_norm_in_evaluation_keeps_its_statistics_and_passes_gradients(
+    kind: type[Convolution], graph: GraphBatch
+) -> None:
+    """Fine-tuning with frozen statistics."""
+    conv, (x, edge_attr) = convolution(kind), features(graph)
+    before = conv.message_norm.eval().running_mean.clone()
+    found = result_and_gradients(conv, x, edge_attr, graph)
+    assert found["x"].abs().max() > 0
+    assert torch.equal(conv.message_norm.running_mean, before)
+    assert torch.equal(found["result"], conv.eval()(x, edge_attr, graph))
+
+
+def run_python(code: str, **environment: str) -> str:
+    words = [sys.executable, "-W", "error", "-c", code]
+    environment = {**os.environ, **environment}
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_number_of_threads_of_torch_stays() -> None:
+    code = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from csgcnn.nn.compiled import compiled_functions\n"
+        "assert compiled_functions(torch.zeros(1, 1), True)\n"
+        "import numba; print(torch.get_num_threads(), numba.config.THREADING_LAYER)"
+    )
+    assert run_python(code, NUMBA_NUM_THREADS="2").split() == ["1", "default"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no fork")
+def test_a_forked_process_computes_with_torch() -> None:
+    x = torch.zeros(3, HIDDEN)
+    assert compiled_functions(x, training=True)
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    child = context.Process(target=lambda: queue.put(compiled_functions(x, True) is None))
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+    assert queue.get()
+
+
+def test_an_unusable_numba_is_reported_and_torch_computes(tmp_path: Path) -> None:
+    (tmp_path / "numba.py").write_text("raise RuntimeError('no locator available')")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import logging; logging.basicConfig(stream=sys.stdout)\n"
+        "import torch; from csgcnn.nn.compiled import compiled_functions\n"
+        "print(compiled_functions(torch.zeros(1, 1), True))"
+    )
+    said = run_python(code)
+    assert "no locator available" in said
+    assert said.endswith("None\n")

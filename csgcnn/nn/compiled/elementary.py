@@ -6,12 +6,8 @@ changes here.
 
 from typing import Any
 
-import numba
 import numpy as np
 from numba import njit
-
-# The threads of torch, whose OpenMP library numba finds loaded.
-numba.config.THREADING_LAYER = "omp"  # type: ignore[attr-defined]
 
 F32 = np.float32
 ONE, TWO = F32(1), F32(2)

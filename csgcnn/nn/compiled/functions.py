@@ -4,6 +4,7 @@ They compute the same but for rounding. The messages before the norm are kept fo
 not the centered ones, which would be another pass over them.
 """
 
+import os
 from typing import Any, NamedTuple
 
 import numba
@@ -18,6 +19,9 @@ from csgcnn.nn.compiled import edges, messages
 from csgcnn.nn.fused import pair_backward, split_pair
 from csgcnn.nn.fused_messages import fused
 from csgcnn.nn.norms import WeightedBatchNorm
+
+# The process whose threads the kernels use.
+PROCESS = os.getpid()
 
 
 class Normed(NamedTuple):
@@ -202,12 +206,19 @@ def normed_sum(
 
 
 def start_threads() -> None:
-    """Start the threads of the kernels, which are those of torch.
+    """Start the threads of the kernels: those of torch, whose OpenMP library numba finds loaded.
 
     Raises:
         ValueError: numba has no layer for them on this machine.
     """
-    _run(edges.number_blocks)
+    config: Any = numba.config
+    threads, layer = torch.get_num_threads(), config.THREADING_LAYER
+    config.THREADING_LAYER = "omp"
+    try:
+        _run(edges.number_blocks)
+    finally:
+        config.THREADING_LAYER = layer  # for other code that uses numba
+        torch.set_num_threads(threads)  # numba sets the number of cores
 
 
 def _linear_pairs(
