@@ -32,6 +32,6 @@ def test_runs_with_and_without_kernels_agree(
         errors.append(json.loads((run / "metrics.json").read_text())["test"]["band_gap"]["mae"])
         words = [f"ckpt={run}", f"structures={cifs}", f"output={run}.csv"]
         assert csgcnn("predict", *words, cwd=tmp_path).code == 0
-        values.append(pd.read_csv(f"{run}.csv")["band_gap"].to_numpy())
+        values.append(pd.read_csv(f"{run}.csv")["band_gap [eV]"].to_numpy())
     assert errors[0] == pytest.approx(errors[1], rel=1e-3)
     np.testing.assert_allclose(values[0], values[1], rtol=1e-2, atol=1e-3)
