@@ -4,7 +4,6 @@ The steps of all networks alternate, so that whatever else the machine does hits
 """
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -33,7 +32,6 @@ from csgcnn.data.store import GraphStore
 from csgcnn.evaluation.inference import predict_rows
 from csgcnn.hardware import select_device
 from csgcnn.nn.build import build_network
-from csgcnn.nn.compiled import SWITCH
 from csgcnn.nn.convolutions import GatedConvolution
 from csgcnn.nn.edge_calculators import GaussianDistance
 from csgcnn.nn.network import CrystalGraphNetwork
@@ -66,8 +64,6 @@ MODELS: dict[str, Callable[[], CrystalGraphNetwork]] = {
     "CSGANN": partial(composed, "model=csgann", *CGCNN[1:]),
     "CSGINN": partial(composed, "model=csginn", *CGCNN[1:]),
 }
-# Those that are measured with compiled kernels and without.
-COMPILED = ("default", "CSGCNN")
 
 
 class PyGModel(nn.Module):
@@ -111,23 +107,6 @@ def take_step(outputs: Tensor, targets: Tensor, optimizer: torch.optim.Optimizer
 
 
 Step = Callable[[], None]
-
-
-def without_kernels(step: Step) -> Step:
-    """Return steps that use the operators of torch only."""
-
-    def plain_step() -> None:
-        os.environ[SWITCH] = "torch"
-        step()
-        del os.environ[SWITCH]
-
-    return plain_step
-
-
-def with_both(steps: Mapping[str, Step]) -> dict[str, Step]:
-    """Add steps without compiled kernels, with networks of their own or the same."""
-    plain = {f"{name}, torch": without_kernels(steps[name]) for name in COMPILED}
-    return {**steps, **plain}
 
 
 def pyg_training(graphs: list[Data], batch_size: int) -> Step:
@@ -240,12 +219,10 @@ def print_rates(
         graphs = pyg_graphs(plain, values, min(len(plain), 20 * size))
         models = {model: build() for model, build in MODELS.items()}
         steps = {model: training(network, store, values, size) for model, network in models.items()}
-        steps = {"PyG": pyg_training(graphs, size), **with_both(steps)}
-        _print(name, size, rates(steps, size, n_steps))
+        _print(name, size, rates({"PyG": pyg_training(graphs, size), **steps}, size, n_steps))
         if size == sizes[-1]:
             steps = {model: inference(network, store, size) for model, network in models.items()}
-            steps = {"PyG": pyg_inference(graphs, size), **with_both(steps)}
-            found = rates(steps, size, n_steps)
+            found = rates({"PyG": pyg_inference(graphs, size), **steps}, size, n_steps)
             _print(f"{name}, inference", size, found)
 
 
@@ -266,8 +243,7 @@ def main() -> None:
     torch.manual_seed(0)
     n_steps, sizes = (10, [128]) if options.quick else (40, [64, 256, 128])
     print(f"{options.threads} threads, torch {torch.__version__}, hidden 64, 3 convolutions")
-    plain = [f"{name}, torch" for name in COMPILED]
-    print_header("data", "batch", "PyG", *MODELS, *plain, "default / CSGCNN")
+    print_header("data", "batch", "PyG", *MODELS, "default / CSGCNN")
     for name in TARGETS:
         store, plain = (
             open_dataset(data_file(name), settings).store for settings in (GraphSettings(), PLAIN)

@@ -83,22 +83,14 @@ class GraphBatch:
         return self.sum_neighbors(self.edge_multiplicity.new_ones(len(self.distance), 1)).squeeze(1)
 
     @cached_property
-    def first_edge(self) -> Tensor:
-        """First edge of each node, and the number of edges: [n_atoms + 1]."""
-        nodes = torch.arange(len(self.atomic_number) + 1, device=self.distance.device)
-        return torch.searchsorted(self.edge_index[1].contiguous(), nodes)
-
-    @cached_property
     def edges_of_center(self) -> SegmentSum:
         """The edges of each node, weighted with their multiplicities."""
-        return SegmentSum(self._edges, self.first_edge[:-1], self.edge_multiplicity)
-
-    @cached_property
-    def edges_of_neighbor(self) -> SegmentSum:
-        """The edges whose neighbor is each node."""
-        neighbor, order = self.edge_index[0].sort(stable=True)
-        nodes = torch.arange(len(self.atomic_number), device=neighbor.device)
-        return SegmentSum(order, torch.searchsorted(neighbor, nodes))
+        nodes = torch.arange(len(self.atomic_number), device=self.distance.device)
+        return SegmentSum(
+            self._edges,
+            torch.searchsorted(self.edge_index[1].contiguous(), nodes),
+            self.edge_multiplicity,
+        )
 
     @cached_property
     def center_of_edge(self) -> SegmentSum:

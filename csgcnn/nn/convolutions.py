@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from csgcnn.config.settings import Setting
 from csgcnn.data.batch import GraphBatch
-from csgcnn.nn.compiled import compiled_functions
 from csgcnn.nn.fused_attention import AttentionSumFunction
 from csgcnn.nn.fused_messages import GatedSumFunction, fused
 from csgcnn.nn.interfaces import LayerConfig
@@ -46,12 +45,8 @@ class GatedConvolution(nn.Module):
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
         norm = self.message_norm
-        if isinstance(norm, WeightedBatchNorm) and not self.deeper:
-            arguments = (self.linear, norm, x, edge_attr, graph)
-            if compiled := compiled_functions(x, norm.training):
-                return compiled.normed_sum(compiled.GatedSum, *arguments)
-            if norm.training:
-                return fused(GatedSumFunction, *arguments)
+        if isinstance(norm, WeightedBatchNorm) and norm.training and not self.deeper:
+            return fused(GatedSumFunction, self.linear, norm, x, edge_attr, graph)
         z = self.deeper(self.linear(x, edge_attr, graph))
         gate, core = norm(z, graph.edge_count).chunk(2, dim=1)
         return graph.sum_neighbors(torch.sigmoid(gate) * F.softplus(core))
@@ -104,12 +99,9 @@ class AttentionConvolution(nn.Module):
 
     def forward(self, x: Tensor, edge_attr: Tensor, graph: GraphBatch) -> Tensor:
         norm, is_silu = self.message_norm, isinstance(self.activation, nn.SiLU)
-        if isinstance(norm, WeightedBatchNorm) and is_silu and not self.deeper:
-            arguments = (self.linear, norm, x, edge_attr, graph, self.attention)
-            if compiled := compiled_functions(x, norm.training):
-                return self.out(compiled.normed_sum(compiled.AttentionSum, *arguments))
-            if norm.training:
-                return self.out(fused(AttentionSumFunction, *arguments))
+        if isinstance(norm, WeightedBatchNorm) and norm.training and is_silu and not self.deeper:
+            function, linear = AttentionSumFunction, self.linear
+            return self.out(fused(function, linear, norm, x, edge_attr, graph, self.attention))
         query, value = self._messages(x, edge_attr, graph)
         alpha = self._alpha(query, graph)
         weighted = self.activation(value).unflatten(1, (self.heads, -1)) * alpha.unsqueeze(2)

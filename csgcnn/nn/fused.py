@@ -122,35 +122,3 @@ def join_pair(of_ends: Tensor, of_edge: Tensor) -> Tensor:
         The weight [out, 2 hidden + edge_dim].
     """
     return torch.cat([*of_ends.chunk(2), of_edge], dim=1)
-
-
-def pair_backward(
-    by_ends: Tensor,
-    by_pairs: Tensor,
-    x: Tensor,
-    edge_attr: Tensor,
-    weight: tuple[Tensor, Tensor],
-    scale: Tensor,
-    edge_needs_grad: bool,
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return the gradients of a linear map of [x_i, x_j, e_ij] whose columns are multiplied.
-
-    Args:
-        by_ends: Gradient with respect to the terms of the atoms [2 n_atoms, out].
-        by_pairs: Gradient with respect to the product [n_edges, out].
-        x: Features of the atoms [n_atoms, hidden].
-        edge_attr: Features of the edges [n_edges, edge_dim].
-        weight: The parts of the weight, see `split_pair`.
-        scale: Factors of the columns [out].
-        edge_needs_grad: Whether the gradient with respect to edge_attr is computed.
-
-    Returns:
-        The gradients with respect to x, edge_attr and the weight.
-    """
-    of_ends, of_edge = weight
-    column = scale.unsqueeze(1).to(x.dtype)
-    by_ends = (by_ends * scale).view(len(x), 2 * len(scale)).to(x.dtype)
-    by_pairs = by_pairs.to(x.dtype)
-    by_weight = join_pair(by_ends.t() @ x, (edge_attr.t() @ by_pairs).t() * column)
-    by_edge = by_pairs @ (of_edge * column) if edge_needs_grad else None
-    return by_ends @ of_ends, by_edge, by_weight

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from csgcnn.data.batch import GraphBatch
-from csgcnn.nn.fused import norm_backward, pair_backward, split_pair, weighted_mean
+from csgcnn.nn.fused import join_pair, norm_backward, split_pair, weighted_mean
 from csgcnn.nn.norms import WeightedBatchNorm
 
 
@@ -40,7 +40,7 @@ def fused(
     x: Tensor,
     edge_attr: Tensor,
     graph: GraphBatch,
-    *parameters: Any,
+    *parameters: Tensor,
 ) -> Tensor:
     """Apply a function of this module, and track the statistics of its norm.
 
@@ -104,13 +104,21 @@ class Pairs(NamedTuple):
         Returns:
             The gradients with respect to x, edge_attr, W, c, a and b.
         """
+        x, edge_attr, dtype = self.x, self.edge_attr, self.x.dtype
         unscaled, by_scale, by_shift = norm_backward(by_normed, self.centered, self.p, self.rstd)
-        by_ends = graph.edges_of_end.sum(unscaled)
-        weight = (self.of_ends, self.of_edge)
-        gradients = pair_backward(
-            by_ends, unscaled, self.x, self.edge_attr, weight, scale, edge_needs_grad
+        by_ends = graph.edges_of_end.sum(unscaled).mul_(scale)
+        by_ends = by_ends.view(len(x), 2 * len(scale)).to(dtype)
+        unscaled, column = unscaled.to(dtype), scale.unsqueeze(1).to(dtype)
+        by_weight = join_pair(by_ends.t() @ x, (edge_attr.t() @ unscaled).t() * column)
+        by_edge = unscaled @ (self.of_edge * column) if edge_needs_grad else None
+        return (
+            by_ends @ self.of_ends,
+            by_edge,
+            by_weight,
+            torch.zeros_like(by_shift),
+            by_scale,
+            by_shift,
         )
-        return *gradients, torch.zeros_like(by_shift), by_scale, by_shift
 
 
 def linear_pairs(

@@ -14,16 +14,7 @@ import torch
 
 from csgcnn import distributed
 
-PACKAGES = (
-    "csgcnn",
-    "torch",
-    "torch-geometric",
-    "pymatgen",
-    "numpy",
-    "numba",
-    "hydra-core",
-    "omegaconf",
-)
+PACKAGES = ("csgcnn", "torch", "torch-geometric", "pymatgen", "numpy", "hydra-core", "omegaconf")
 JOB_VARIABLES = ("SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID", "PBS_JOBID", "LSB_JOBID")
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from csgcnn.data.batch import GraphBatch
 from csgcnn.data.store import GraphStore
-from csgcnn.nn.compiled import SWITCH
 from csgcnn.nn.convolutions import AttentionConvolution, GatedConvolution
 from csgcnn.nn.fused import BatchNormFunction, join_pair, split_pair
 from csgcnn.nn.fused_attention import AttentionSumFunction
@@ -20,11 +19,6 @@ from csgcnn.nn.interfaces import LayerConfig
 
 HIDDEN, EDGE_DIM = 8, 5
 CONFIG = LayerConfig(HIDDEN, EDGE_DIM, "batch", "silu", message_layers=1)
-
-
-@pytest.fixture(autouse=True)
-def _without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(SWITCH, "torch")
 
 
 def weights(n: int) -> Tensor:
@@ -149,6 +143,25 @@ def test_the_fused_attention_agrees_with_the_layers_it_is_made_of(
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     wanted = torch.autograd.grad((expected * direction).sum(), [conv.attention, conv.out.weight])
     torch.testing.assert_close(gradients, wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("convolution_type", [AttentionConvolution, GatedConvolution])
+def test_a_norm_in_evaluation_keeps_its_statistics_and_passes_gradients(
+    convolution_type: type[torch.nn.Module], structures: list[Any], pack: Callable[..., GraphStore]
+) -> None:
+    """Fine-tuning with frozen statistics."""
+    graph = pack(structures[:8]).batch(torch.arange(8))
+    torch.manual_seed(0)
+    conv = convolution_type(CONFIG).train()
+    x = torch.randn(len(graph.atomic_number), HIDDEN, requires_grad=True)
+    edge_attr = torch.rand(len(graph.distance), EDGE_DIM)
+    before = conv.message_norm.eval().running_mean.clone()
+    found = conv(x, edge_attr, graph)
+    found.square().sum().backward()
+    assert x.grad is not None
+    assert x.grad.any()
+    assert torch.equal(conv.message_norm.running_mean, before)
+    assert torch.equal(found, conv.eval()(x, edge_attr, graph))
 
 
 def test_edges_that_count_zero_change_no_attention(

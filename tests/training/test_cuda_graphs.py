@@ -18,18 +18,11 @@ from csgcnn.crystals.structures import to_crystal
 from csgcnn.data.augment import DistanceNoise
 from csgcnn.data.store import GraphStore
 from csgcnn.errors import UserError
-from csgcnn.nn.compiled import SWITCH
 from csgcnn.training.cuda_graphs import WARM_UP, RecordedStep
 from csgcnn.training.trainer import Trainer
 
 Make = Callable[..., Trainer]
 SGD = partial(torch.optim.SGD, lr=0.05)
-
-
-@pytest.fixture(autouse=True)
-def _operators_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of a GPU: what kernels of numba compute is not recorded."""
-    monkeypatch.setenv(SWITCH, "torch")
 
 
 class EmulatedGraph(TorchDispatchMode):
